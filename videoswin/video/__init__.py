@@ -1,0 +1,1 @@
+"""A video file goes in, uint8 views come out; knows no model."""

@@ -1,0 +1,206 @@
+"""What a model eats (ClipSpec), how often a video is looked at (ViewPlan), and the published protocols.
+
+A clip is a run of frames in time, a crop a square of it, a view one clip in one crop. Both specs are plain
+values: they travel inside checkpoints as JSON, so that weights never part from the sampling they were
+trained with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar, get_args
+
+Rule = Literal["dense", "segments"]
+Placement = Literal["official", "mmaction2", "torchvision"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """A fixed mean and standard deviation, per channel, of RGB values scaled to 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = tuple(getattr(self, name))  # JSON gives lists
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ValueError(f"{name} is {values}, wanted three finite numbers (R, G, B)")
+            object.__setattr__(self, name, values)
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}, wanted three numbers above 0")
+
+
+IMAGENET: Final = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+PER_CLIP: Final = "per-clip"
+"""Each clip minus its mean, over its standard deviation: one of each, over frames, pixels and channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """Everything that turns a video into the clips that these weights were trained on."""
+
+    frames: int = 32
+    """Frames in a clip, T."""
+    stride: int = 2
+    """Step between neighbouring frames of a clip, in frames of the (resampled, see `fps`) video."""
+    fps: float | None = None
+    """Resample the video in time to this rate first; None takes its frames as they are."""
+    size: int = 224
+    """Height and width of the square that is cropped, in pixels, S."""
+    short_side: int = 224
+    """The frame's shorter side is resized to this before cropping, in pixels; at least `size`."""
+    normalisation: Normalisation | Literal["per-clip"] = IMAGENET
+    """How uint8 pixels become the model's floats: a fixed mean and std, or PER_CLIP."""
+    rule: Rule = "dense"
+    """`dense`: frames at `stride`; `segments`: one frame from each of `frames` equal parts of the video."""
+    antialias: bool = False
+    """Low-pass before shrinking. The published models were trained and tested without."""
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "stride", "size", "short_side"):
+            _require_count(name, getattr(self, name))
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(
+                f"fps is {self.fps}, wanted a finite number above 0, or None for the video's own frames"
+            )
+        if self.short_side < self.size:
+            raise ValueError(f"short_side is {self.short_side}, too small to crop size {self.size} from")
+        if not (isinstance(self.normalisation, Normalisation) or self.normalisation == PER_CLIP):
+            raise ValueError(f"normalisation is {self.normalisation!r}, wanted a Normalisation or PER_CLIP")
+        _require_one_of("rule", self.rule, get_args(Rule))
+
+    @property
+    def span(self) -> int:
+        """Frames that a clip reaches over, as the published code counts them: `frames * stride`."""
+        return self.frames * self.stride
+
+    def replace(self, **changes: Any) -> ClipSpec:
+        """A copy with these fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe; `from_dict` gives an equal ClipSpec back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ClipSpec:
+        """The ClipSpec that `to_dict` wrote; ValueError names fields that do not exist."""
+        fields = dict(fields)
+        if isinstance(fields.get("normalisation"), Mapping):
+            fields["normalisation"] = _from_fields(Normalisation, fields["normalisation"])
+        return _from_fields(cls, fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPlan:
+    """How often, where in time and where in the frame a video is looked at."""
+
+    clips: int = 4
+    """Clips in time."""
+    crops: Literal[1, 3] = 3
+    """Squares of each clip: 1 in the centre, or 3 along the frame's longer side."""
+    placement: Placement = "official"
+    """Whose rule places the clips in time; see sampling.py."""
+
+    def __post_init__(self) -> None:
+        _require_count("clips", self.clips)
+        _require_one_of("crops", self.crops, (1, 3))
+        _require_one_of("placement", self.placement, get_args(Placement))
+
+    @property
+    def num_views(self) -> int:
+        """V: clips times crops."""
+        return self.clips * self.crops
+
+    def replace(self, **changes: Any) -> ViewPlan:
+        """A copy with these fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe; `from_dict` gives an equal ViewPlan back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ViewPlan:
+        """The ViewPlan that `to_dict` wrote; ValueError names fields that do not exist."""
+        return _from_fields(cls, fields)
+
+
+def official_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """Video Swin's Kinetics test: 4 clips at interval centres, short side = crop size, 3 crops."""
+    return clip.replace(rule="dense", short_side=clip.size), ViewPlan(clips=4, crops=3, placement="official")
+
+
+def mmaction2_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """MMAction2 1.x's Kinetics test: as the official one, but its clips reach from end to end."""
+    return clip.replace(rule="dense", short_side=clip.size), ViewPlan(clips=4, crops=3, placement="mmaction2")
+
+
+def torchvision_15fps_12x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """Torchvision's Kinetics test: 15 frames a second, 12 clips, the centre 224 of a short side of 256."""
+    short_side = round(clip.size * 256 / 224)
+    return (
+        clip.replace(rule="dense", fps=15.0, stride=1, short_side=short_side),
+        ViewPlan(clips=12, crops=1, placement="torchvision"),
+    )
+
+
+def ssv2_1x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """Video Swin's Something-Something test: 1 clip over the whole video, short side = crop size, 3 crops."""
+    return (
+        clip.replace(rule="segments", fps=None, short_side=clip.size),
+        ViewPlan(clips=1, crops=3, placement="official"),
+    )
+
+
+def fast_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """One look: the centre crop of a clip in the middle of the video. Not published; for speed."""
+    return clip, ViewPlan(clips=1, crops=1, placement="official")
+
+
+PROTOCOLS: Final[Mapping[str, Callable[[ClipSpec], tuple[ClipSpec, ViewPlan]]]] = MappingProxyType(
+    {
+        "official-4x3": official_4x3,
+        "mmaction2-4x3": mmaction2_4x3,
+        "torchvision-15fps-12x1": torchvision_15fps_12x1,
+        "ssv2-1x3": ssv2_1x3,
+        "fast-1x1": fast_1x1,
+    }
+)
+
+
+def apply_protocol(name: str, clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """The clip spec and view plan of the protocol called `name`, for a model that eats `clip`.
+
+    What belongs to the weights stays (frames, size, normalisation, and stride and fps unless the protocol is
+    about them); what belongs to the test is set. ValueError for an unknown name.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol {name!r} is not known; the known ones are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name](clip)
+
+
+def _require_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, wanted a whole number, 1 or more")
+
+
+def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, wanted one of {', '.join(map(repr, allowed))}")
+
+
+_Spec = TypeVar("_Spec", Normalisation, ClipSpec, ViewPlan)
+
+
+def _from_fields(cls: type[_Spec], fields: Mapping[str, Any]) -> _Spec:
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(fields) - known):
+        raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    return cls(**fields)
