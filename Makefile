@@ -1,0 +1,38 @@
+# Only python3, pip and make are assumed. `make demo` predicts, `make test` tests, `make check` lints and types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VIDEO ?=
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.core
+	$(BIN)/videoswin demo $(if $(VIDEO),"$(VIDEO)")
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 tests
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One pip call: with torch pinned, pip takes a CPU build where one is offered locally and the ordinary one elsewhere.
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q -e '.[train,dev,parity]'
+	$(BIN)/python -m pip check
+	touch $@ $(VENV)/.core

@@ -1,0 +1,98 @@
+"""Attention inside windows: the seam where a faster kernel goes in, and two implementations in plain torch.
+
+Legend: B batch, D H W grid of tokens (whole windows), C = heads * d channels, N tokens per box or window.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videoswin.model.windows import (
+    Grid,
+    WindowGeometry,
+    clip_window,
+    merge,
+    pad_grid,
+    padded_grid,
+    partition,
+    region_mask,
+    window_geometry,
+)
+
+
+class AttentionFn(Protocol):
+    """The seam: qkv (B, D, H, W, 3, heads, d), bias table (offsets, heads) -> (B, D, H, W, heads * d)."""
+
+    def __call__(self, qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor: ...
+
+
+def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
+    """What everybody runs: one scaled_dot_product_attention per shape of box; no roll, no mask (windows.py)."""
+    b, d, h, w, _, heads, width = qkv.shape
+    tokens = qkv.flatten(1, 3)  # (B, D*H*W, 3, heads, d)
+    outputs = []
+    for boxes in geometry.boxes:
+        n = boxes.size
+        # One row copy per token takes the place of roll, partition and permute.
+        box_qkv = tokens.index_select(1, boxes.tokens).view(
+            -1, n, 3, heads, width
+        )  # (B*boxes, N, 3, heads, d)
+        q, k, v = box_qkv.permute(2, 0, 3, 1, 4)  # each (B*boxes, heads, N, d), not copied
+        bias = bias_table[boxes.bias_index].permute(2, 0, 1)  # (heads, N, N)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))
+        outputs.append(out.transpose(1, 2).reshape(b, -1, heads * width))  # (B, boxes*N, C)
+    gathered = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, D*H*W, C)
+    return gathered.index_select(1, geometry.restore).view(b, d, h, w, heads * width)
+
+
+def plain_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
+    """The paper word by word: roll, partition, softmax(q k / sqrt(d) + bias) v under a mask, merge, roll back.
+
+    Slow and large in memory on purpose; the other implementations are tested against it.
+    """
+    back = geometry.shift
+    shifted = qkv.roll([-s for s in back], dims=(1, 2, 3))
+    windows = partition(shifted, geometry.window)  # (B, windows, N, 3, heads, d)
+    q, k, v = windows.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, N, d)
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, windows, heads, N, N)
+    logits = logits + bias_table[geometry.bias_index].permute(2, 0, 1)
+    if any(back):
+        visible = region_mask(geometry.grid, geometry.window, back).to(qkv.device)  # (windows, N, N)
+        logits = logits.masked_fill(~visible[None, :, None], float("-inf"))
+    out = logits.softmax(-1) @ v  # (B, windows, heads, N, d)
+    out = out.transpose(2, 3).flatten(3)  # (B, windows, N, C)
+    return merge(out, geometry.window, geometry.grid).roll(back, dims=(1, 2, 3))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside (shifted) 3D windows with a learned bias per relative position."""
+
+    def __init__(
+        self, dim: int, heads: int, window: Grid, shift: Grid, *, sliced_bias: bool, attention: AttentionFn
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.shift = shift
+        self.sliced_bias = sliced_bias
+        self.attention = attention
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        offsets = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> (B, D, H, W, C)."""
+        _, d, h, w, c = x.shape
+        # Padding tokens are zeros after the norm and take part unmasked, as in every published model.
+        clipped, _ = clip_window((d, h, w), self.window, self.shift)
+        x = pad_grid(x, padded_grid((d, h, w), clipped))
+        qkv = self.qkv(x).view(*x.shape[:4], 3, self.heads, c // self.heads)
+        geometry = window_geometry((d, h, w), self.window, self.shift, self.sliced_bias, x.device)
+        out = self.attention(qkv, self.relative_position_bias_table, geometry)
+        projected: Tensor = self.proj(out[:, :d, :h, :w])
+        return projected

@@ -1,0 +1,93 @@
+"""What tells one Video Swin Transformer from another: a handful of numbers, and the published variants."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+PATCH = (2, 4, 4)
+"""Frames, rows and columns of pixels in one token; the same in every published video model."""
+MLP_RATIO = 4
+"""Width of the hidden layer of the MLP over the width of the block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSwinConfig:
+    """Architecture of one Video Swin Transformer (Liu et al. 2021); ValueError if it cannot exist."""
+
+    embed_dim: int
+    """Channels after the patch embedding; doubled by every further stage."""
+    depths: tuple[int, ...]
+    """Blocks in each stage. Even blocks use the plain window partition, odd ones the shifted."""
+    num_heads: tuple[int, ...]
+    """Attention heads in each stage."""
+    window: tuple[int, int, int] = (8, 7, 7)
+    """Tokens in a window along time, height and width."""
+    num_classes: int = 400
+    """Rows of the classification head."""
+    in_channels: int = 3
+    """Colour channels of the input, 1 to 4."""
+    sliced_bias: bool = False
+    """How a window that is clipped in height or width reads its position bias. False: each offset reads its own
+    row of the table. True: the first rows and columns of the full window's lookup, which mixes offsets up but
+    is what the official code, mmaction2 and torchvision do. Only inputs smaller than a window at some stage
+    (below 224 px for the published models) tell the two apart."""
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples: lists from a checkpoint's metadata become tuples again.
+        for name in ("depths", "num_heads", "window"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("embed_dim", "num_classes", "in_channels"):
+            _require_positive_int(name, getattr(self, name))
+        for name in ("depths", "num_heads", "window"):
+            for value in getattr(self, name):
+                _require_positive_int(name, value)
+        if not self.depths or len(self.depths) != len(self.num_heads):
+            raise ValueError(
+                f"depths {self.depths} and num_heads {self.num_heads} must name the same stages, at least one"
+            )
+        if len(self.window) != 3:
+            raise ValueError(f"window must be (time, height, width), got {self.window}")
+        if self.in_channels > 4:
+            raise ValueError(f"in_channels must be 1 to 4, got {self.in_channels}")
+        for stage, heads in enumerate(self.num_heads):
+            if self.stage_dim(stage) % heads:
+                raise ValueError(
+                    f"stage {stage} has {self.stage_dim(stage)} channels, not divisible by {heads} heads"
+                )
+
+    def stage_dim(self, stage: int) -> int:
+        """Channels of the tokens in stage `stage` (0-based)."""
+        return self.embed_dim << stage
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels that the classification head sees."""
+        return self.stage_dim(len(self.depths) - 1)
+
+    def replace(self, **changes: Any) -> VideoSwinConfig:
+        """The same architecture with some fields changed, e.g. `TINY.replace(num_classes=174)`."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, fit for JSON; `VideoSwinConfig(**d)` reads them back."""
+        return dataclasses.asdict(self)
+
+
+def _require_positive_int(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be made of positive whole numbers, got {value!r}")
+
+
+# Liu et al. 2021, section 3.3; heads have 32 channels everywhere.
+TINY = VideoSwinConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
+SMALL = VideoSwinConfig(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
+BASE = VideoSwinConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+BASE_W16 = BASE.replace(window=(16, 7, 7))
+"""Swin-B as trained on Something-Something v2: each window sees all 32 frames."""
+LARGE = VideoSwinConfig(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
+LARGE_384 = LARGE.replace(window=(8, 12, 12))
+"""Swin-L for 384-pixel input."""
+NANO = VideoSwinConfig(embed_dim=32, depths=(2, 2, 2), num_heads=(1, 2, 4), window=(4, 4, 4), num_classes=9)
+"""Ours, not the paper's: small enough to train on a CPU and to ship inside the package."""

@@ -1,0 +1,238 @@
+"""The network: patch embedding, stages of window attention with patch merging between, and a linear head.
+
+Legend: B batch, T H W frames, rows, columns of pixels or tokens, C channels, K classes. Tokens stay
+channels-last, (B, T, H, W, C), from the patch embedding to the head, so no layer permutes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
+from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
+from videoswin.model.windows import Grid
+
+
+class PatchEmbed(nn.Module):
+    """Every 2 x 4 x 4 block of pixels becomes one token: a linear map, then LayerNorm."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(in_channels, dim, kernel_size=PATCH, stride=PATCH)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), C); sizes that do not divide get zeros."""
+        b, channels, *size = clips.shape
+        missing = [-length % patch for length, patch in zip(size, PATCH, strict=True)]
+        if any(missing):
+            clips = F.pad(clips, (0, missing[2], 0, missing[1], 0, missing[0]))
+        t, h, w = (length // patch for length, patch in zip(clips.shape[2:], PATCH, strict=True))
+        # Kernel equals stride, so the convolution is a matrix product, and its output is channels-last at once.
+        patches = clips.reshape(b, channels, t, PATCH[0], h, PATCH[1], w, PATCH[2])
+        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t, h, w, -1)  # (B, T', H', W', in * 32)
+        tokens: Tensor = self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
+        return tokens
+
+
+class MLP(nn.Module):
+    """Two linear layers with exact GELU between."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, MLP_RATIO * dim)
+        self.fc2 = nn.Linear(MLP_RATIO * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); drop path may skip either for a clip in training."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: Grid,
+        shift: Grid,
+        *,
+        sliced_bias: bool,
+        drop_path: float,
+        attention: AttentionFn,
+    ) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, heads, window, shift, sliced_bias=sliced_bias, attention=attention)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = MLP(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, T, H, W, C)."""
+        x = x + self._drop_path(self.attn(self.norm1(x)))
+        return x + self._drop_path(self.mlp(self.norm2(x)))
+
+    def _drop_path(self, x: Tensor) -> Tensor:
+        """In training: zero the branch for a random share of the clips, scale the rest to keep the mean."""
+        if not self.training or self.drop_path == 0.0:
+            return x
+        keep = 1.0 - self.drop_path
+        return x * x.new_empty(len(x), 1, 1, 1, 1).bernoulli_(keep).div_(keep)
+
+
+class PatchMerging(nn.Module):
+    """Each 2 x 2 spatial neighbourhood becomes one token of twice the channels; time is never reduced."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, T, ceil(H/2), ceil(W/2), 2C)."""
+        _, _, h, w, _ = x.shape
+        if h % 2 or w % 2:
+            x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
+        # Column by column, as the published weights expect: top left, bottom left, top right, bottom right.
+        corners = (x[:, :, 0::2, 0::2], x[:, :, 1::2, 0::2], x[:, :, 0::2, 1::2], x[:, :, 1::2, 1::2])
+        merged: Tensor = self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        return merged
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, on plain and shifted windows in turn, and the merging to the next resolution."""
+
+    def __init__(
+        self,
+        config: VideoSwinConfig,
+        index: int,
+        *,
+        drop_paths: list[float],
+        attention: AttentionFn,
+        checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        dim, heads = config.stage_dim(index), config.num_heads[index]
+        plain, (p, m, n) = (0, 0, 0), config.window
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                heads,
+                config.window,
+                (p // 2, m // 2, n // 2) if block % 2 else plain,
+                sliced_bias=config.sliced_bias,
+                drop_path=drop_path,
+                attention=attention,
+            )
+            for block, drop_path in enumerate(drop_paths)
+        )
+        last = index == len(config.depths) - 1
+        self.downsample = None if last else PatchMerging(dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, H, W, C) -> the same shape, and the input of the next stage (itself if this is the last)."""
+        for block in self.blocks:
+            # Recomputing a block in the backward pass keeps one tensor per block instead of a dozen.
+            recompute = self.checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x, (x if self.downsample is None else self.downsample(x))
+
+
+class VideoSwin(nn.Module):
+    """Video Swin Transformer (Liu et al. 2021): normalised clips to class logits."""
+
+    def __init__(
+        self,
+        config: VideoSwinConfig,
+        *,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+        attention: AttentionFn = box_attention,
+    ) -> None:
+        """A freshly initialised model; `Checkpoint.model()` gives one with weights.
+
+        drop_path: chance of skipping the last block's branches in training; rises linearly from 0 at the first.
+        dropout: chance of dropping a feature before the head in training (published training: 0.5).
+        checkpointing: recompute blocks in the backward pass, for memory.
+        attention: any function behind the seam of `videoswin.model.attention`.
+        """
+        super().__init__()
+        for name, rate in (("drop_path", drop_path), ("dropout", dropout)):
+            if not 0.0 <= rate < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {rate}")
+        self.config = config
+        self.patch_embed = PatchEmbed(config.in_channels, config.embed_dim)
+        rates = iter(torch.linspace(0.0, drop_path, sum(config.depths), dtype=torch.float64).tolist())
+        self.stages = nn.ModuleList(
+            Stage(
+                config,
+                index,
+                drop_paths=[next(rates) for _ in range(depth)],
+                attention=attention,
+                checkpointing=checkpointing,
+            )
+            for index, depth in enumerate(config.depths)
+        )
+        self.norm = nn.LayerNorm(config.feature_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(config.feature_dim, config.num_classes)
+        initialize(self)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, in, T, H, W) floating point, normalised, any T, H, W >= 1 -> logits (B, K)."""
+        tokens = self._stage_outputs(clips)[-1]  # (B, T', H', W', C)
+        logits: Tensor = self.head(self.dropout(tokens.flatten(1, 3).mean(1)))
+        return logits
+
+    def feature_maps(self, clips: Tensor) -> list[Tensor]:
+        """Clips as for `forward` -> one map per stage, (B, C_i, T', H_i, W_i), finest first, the last normed."""
+        return [tokens.movedim(-1, 1) for tokens in self._stage_outputs(clips)]
+
+    def _stage_outputs(self, clips: Tensor) -> list[Tensor]:
+        self._check(clips)
+        x = self.patch_embed(clips)
+        outputs = []
+        for stage in self.stages:
+            x, smaller = stage(x)
+            outputs.append(x)
+            x = smaller
+        outputs[-1] = self.norm(x)
+        return outputs
+
+    def _check(self, clips: Tensor) -> None:
+        wanted = f"clips must be (batch, {self.config.in_channels}, frames, height, width)"
+        if clips.ndim != 5 or clips.shape[1] != self.config.in_channels:
+            raise ValueError(f"{wanted}, got {tuple(clips.shape)}")
+        if min(clips.shape) < 1:
+            raise ValueError(f"{wanted} with no empty axis, got {tuple(clips.shape)}")
+        if not clips.is_floating_point():
+            raise ValueError(f"clips must be normalised floating point numbers, got {clips.dtype}")
+
+
+def initialize(model: VideoSwin) -> None:
+    """Initialise everything, in this one function, as the official code does for training from image weights.
+
+    linear weights and bias tables   truncated normal, std 0.02
+    linear biases                    0
+    head                             normal, std 0.01; bias 0
+    layer norms                      weight 1, bias 0
+    patch embedding                  torch's default for convolutions
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            if name == "head":
+                nn.init.normal_(module.weight, std=0.01)
+            else:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, WindowAttention):
+            nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
