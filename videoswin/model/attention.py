@@ -31,7 +31,7 @@ class AttentionFn(Protocol):
 
 
 def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    """What everybody runs: one scaled_dot_product_attention per shape of box; no roll, no mask (windows.py)."""
+    """What everybody runs: one scaled_dot_product_attention per shape of box; no roll, no mask."""
     b, d, h, w, _, heads, width = qkv.shape
     tokens = qkv.flatten(1, 3)  # (B, D*H*W, 3, heads, d)
     outputs = []
@@ -50,7 +50,7 @@ def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> 
 
 
 def plain_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    """The paper word by word: roll, partition, softmax(q k / sqrt(d) + bias) v under a mask, merge, roll back.
+    """The paper word by word: roll, partition, softmax(q k / sqrt(d) + bias) v with a mask, merge, roll back.
 
     Slow and large in memory on purpose; the other implementations are tested against it.
     """

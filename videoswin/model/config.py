@@ -29,7 +29,7 @@ class VideoSwinConfig:
     in_channels: int = 3
     """Colour channels of the input, 1 to 4."""
     sliced_bias: bool = False
-    """How a window that is clipped in height or width reads its position bias. False: each offset reads its own
+    """How a window clipped in height or width reads its position bias. False: each offset reads its own
     row of the table. True: the first rows and columns of the full window's lookup, which mixes offsets up but
     is what the official code, mmaction2 and torchvision do. Only inputs smaller than a window at some stage
     (below 224 px for the published models) tell the two apart."""

@@ -31,7 +31,7 @@ class PatchEmbed(nn.Module):
         if any(missing):
             clips = F.pad(clips, (0, missing[2], 0, missing[1], 0, missing[0]))
         t, h, w = (length // patch for length, patch in zip(clips.shape[2:], PATCH, strict=True))
-        # Kernel equals stride, so the convolution is a matrix product, and its output is channels-last at once.
+        # Kernel equals stride, so the convolution is a matrix product whose output is channels-last at once.
         patches = clips.reshape(b, channels, t, PATCH[0], h, PATCH[1], w, PATCH[2])
         patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t, h, w, -1)  # (B, T', H', W', in * 32)
         tokens: Tensor = self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
@@ -106,7 +106,7 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, on plain and shifted windows in turn, and the merging to the next resolution."""
+    """Blocks at one resolution, on plain and shifted windows in turn, and the merging to the next one."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class VideoSwin(nn.Module):
     ) -> None:
         """A freshly initialised model; `Checkpoint.model()` gives one with weights.
 
-        drop_path: chance of skipping the last block's branches in training; rises linearly from 0 at the first.
+        drop_path: chance of skipping the last block's branches in training; it rises from 0 at the first.
         dropout: chance of dropping a feature before the head in training (published training: 0.5).
         checkpointing: recompute blocks in the backward pass, for memory.
         attention: any function behind the seam of `videoswin.model.attention`.
@@ -193,7 +193,7 @@ class VideoSwin(nn.Module):
         return logits
 
     def feature_maps(self, clips: Tensor) -> list[Tensor]:
-        """Clips as for `forward` -> one map per stage, (B, C_i, T', H_i, W_i), finest first, the last normed."""
+        """Clips as for `forward` -> one map a stage, (B, C_i, T', H_i, W_i), finest first; last normed."""
         return [tokens.movedim(-1, 1) for tokens in self._stage_outputs(clips)]
 
     def _stage_outputs(self, clips: Tensor) -> list[Tensor]:

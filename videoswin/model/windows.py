@@ -44,7 +44,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class WindowGeometry:
-    """Everything one block needs to know about one grid; the tensors are shared constants, never written to."""
+    """Everything one block needs to know about one grid; its tensors are shared, never written to."""
 
     grid: Grid
     """Tokens along each axis, padding included."""
@@ -119,7 +119,7 @@ def sliced_position_index(window: Grid, full_window: Grid) -> Tensor:
 def window_geometry(
     grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
 ) -> WindowGeometry:
-    """The boxes of one block on `grid` (before padding); window and shift as configured; cached per device."""
+    """The boxes of one block on `grid` (before padding); window and shift as configured; cached."""
     # Constants made under inference_mode could not take part in a later training step.
     with torch.inference_mode(False), torch.no_grad():
         clipped, shift = clip_window(grid, window, shift)

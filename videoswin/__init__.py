@@ -1,0 +1,69 @@
+"""Video Swin Transformer: a video file goes in, actions come out.
+
+from videoswin import Predictor
+
+predictor = Predictor.from_pretrained("camera-motion")
+predictor("clip.mp4").top(5)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
+    from videoswin.model.swin import VideoSwin
+    from videoswin.predict import Prediction, Predictor
+    from videoswin.video.reader import VideoError, open_video
+    from videoswin.video.spec import ClipSpec, ViewPlan
+    from videoswin.video.views import load_views
+    from videoswin.weights.checkpoint import Checkpoint, load_model
+
+_HOME = {
+    "BASE": "model.config",
+    "Checkpoint": "weights.checkpoint",
+    "ClipSpec": "video.spec",
+    "LARGE": "model.config",
+    "NANO": "model.config",
+    "Prediction": "predict",
+    "Predictor": "predict",
+    "SMALL": "model.config",
+    "TINY": "model.config",
+    "VideoError": "video.reader",
+    "VideoSwin": "model.swin",
+    "VideoSwinConfig": "model.config",
+    "ViewPlan": "video.spec",
+    "load_model": "weights.checkpoint",
+    "load_views": "video.views",
+    "open_video": "video.reader",
+}
+__all__ = [
+    "BASE",
+    "LARGE",
+    "NANO",
+    "SMALL",
+    "TINY",
+    "Checkpoint",
+    "ClipSpec",
+    "Prediction",
+    "Predictor",
+    "VideoError",
+    "VideoSwin",
+    "VideoSwinConfig",
+    "ViewPlan",
+    "load_model",
+    "load_views",
+    "open_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: `videoswin --help` must not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'videoswin' has no attribute {name!r}")
+    value = getattr(import_module(f"videoswin.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
