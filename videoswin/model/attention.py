@@ -5,6 +5,7 @@ Legend: B batch, D H W grid of tokens (whole windows), C = heads * d channels, N
 
 from __future__ import annotations
 
+import operator
 from typing import Protocol
 
 import torch
@@ -36,7 +37,7 @@ def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> 
     tokens = qkv.flatten(1, 3)  # (B, D*H*W, 3, heads, d)
     outputs = []
     for boxes in geometry.boxes:
-        n = boxes.size
+        n = len(boxes.bias_index)
         # One row copy per token takes the place of roll, partition and permute.
         box_qkv = tokens.index_select(1, boxes.tokens).view(
             -1, n, 3, heads, width
@@ -87,7 +88,9 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        _, d, h, w, c = x.shape
+        c = x.shape[-1]
+        # Plain numbers also where torch.compile would keep the sizes open: the geometry depends on them.
+        d, h, w = map(operator.index, x.shape[1:4])
         # Padding tokens are zeros after the norm and take part unmasked, as in every published model.
         clipped, _ = clip_window((d, h, w), self.window, self.shift)
         x = pad_grid(x, padded_grid((d, h, w), clipped))

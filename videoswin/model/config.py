@@ -35,9 +35,12 @@ class VideoSwinConfig:
     (below 224 px for the published models) tell the two apart."""
 
     def __post_init__(self) -> None:
-        # JSON has no tuples: lists from a checkpoint's metadata become tuples again.
         for name in ("depths", "num_heads", "window"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)):
+                raise ValueError(f"{name} must be a tuple of positive whole numbers, got {value!r}")
+            # JSON has no tuples: lists from a checkpoint's metadata become tuples again.
+            object.__setattr__(self, name, tuple(value))
         for name in ("embed_dim", "num_classes", "in_channels"):
             _require_positive_int(name, getattr(self, name))
         for name in ("depths", "num_heads", "window"):
@@ -49,6 +52,8 @@ class VideoSwinConfig:
             )
         if len(self.window) != 3:
             raise ValueError(f"window must be (time, height, width), got {self.window}")
+        if not isinstance(self.sliced_bias, bool):
+            raise ValueError(f"sliced_bias must be True or False, got {self.sliced_bias!r}")
         if self.in_channels > 4:
             raise ValueError(f"in_channels must be 1 to 4, got {self.in_channels}")
         for stage, heads in enumerate(self.num_heads):

@@ -170,7 +170,8 @@ class VideoSwin(nn.Module):
                 raise ValueError(f"{name} must be in [0, 1), got {rate}")
         self.config = config
         self.patch_embed = PatchEmbed(config.in_channels, config.embed_dim)
-        rates = iter(torch.linspace(0.0, drop_path, sum(config.depths), dtype=torch.float64).tolist())
+        blocks = sum(config.depths)
+        rates = iter([drop_path * block / max(blocks - 1, 1) for block in range(blocks)])
         self.stages = nn.ModuleList(
             Stage(
                 config,

@@ -22,6 +22,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 Grid = tuple[int, int, int]
 """Sizes or offsets along (time, height, width)."""
@@ -35,11 +36,6 @@ class Boxes:
     """(boxes * N) int64: the token of the flattened grid at each place, box by box, row-major inside."""
     bias_index: Tensor
     """(N, N) int64: row of the bias table for each pair (query, key) of one box."""
-
-    @property
-    def size(self) -> int:
-        """N, the tokens in one box."""
-        return len(self.bias_index)
 
 
 @dataclass(frozen=True)
@@ -114,14 +110,24 @@ def sliced_position_index(window: Grid, full_window: Grid) -> Tensor:
     return relative_position_index(full_window, full_window)[:n, :n]
 
 
-# Bounded: a geometry of Swin-L at 384 px holds some 25 MB; a model at one input size needs two per stage.
-@lru_cache(maxsize=32)
+# torch.compile must take the result as it is instead of tracing how it was made.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def window_geometry(
     grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
 ) -> WindowGeometry:
     """The boxes of one block on `grid` (before padding); window and shift as configured; cached."""
+    # torch.export runs us inside modes that would make symbolic tensors, and the cache would keep those.
+    with _disable_current_modes():
+        return _cached_geometry(grid, window, shift, sliced_bias, device)
+
+
+# Bounded: a geometry of Swin-L at 384 px holds some 25 MB; a model at one input size needs two per stage.
+@lru_cache(maxsize=32)
+def _cached_geometry(
+    grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
+) -> WindowGeometry:
     # Constants made under inference_mode could not take part in a later training step.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.device("cpu"):
         clipped, shift = clip_window(grid, window, shift)
         grid = padded_grid(grid, clipped)
         index_of = sliced_position_index if sliced_bias else relative_position_index
