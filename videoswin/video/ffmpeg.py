@@ -1,0 +1,100 @@
+"""What FFmpeg says about an open file: its packets, its rate, its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.filter import Graph
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from torch import Tensor
+
+UNKNOWN_FPS: Final = 25.0
+"""Frames a second of a file that neither states its rate nor has timestamps to measure it by."""
+
+
+def frames_per_second(stream: VideoStream, timestamps: Sequence[int]) -> float:
+    """The rate that the file states if its sorted timestamps agree to about 1 %, else what these say.
+
+    UNKNOWN_FPS if there is neither.
+    """
+    stated = float(stream.average_rate or 0)
+    if len(timestamps) < 2 or stream.time_base is None:
+        return stated or UNKNOWN_FPS
+    steps, seconds = len(timestamps) - 1, float((timestamps[-1] - timestamps[0]) * stream.time_base)
+    agree = abs(stated * seconds - steps) <= 1 + 0.01 * steps
+    return stated if agree and stated else steps / seconds
+
+
+class RgbConverter:
+    """Decoded frames to uint8 RGB (H, W, 3), upright; all of them in the size of the first.
+
+    A filter graph and not VideoFrame.reformat, which ignores where chroma lies and rounds 10 bits badly.
+    """
+
+    def __init__(self) -> None:
+        self._graph: Graph | None = None
+        self._graph_for: tuple[object, ...] | None = None
+        self._size: str | None = None
+
+    def __call__(self, frame: VideoFrame) -> Tensor:
+        source = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
+        if self._graph is None or source != self._graph_for:
+            self._graph, self._graph_for = self._make_graph(frame), source
+        self._graph.vpush(frame)
+        rgb_hwc = np.rot90(self._graph.vpull().to_ndarray(), round(frame.rotation / 90))
+        return torch.from_numpy(np.ascontiguousarray(rgb_hwc))
+
+    def _make_graph(self, frame: VideoFrame) -> Graph:
+        self._size = self._size or f"{frame.width}:{frame.height}"
+        graph = Graph()
+        graph.threads = 1
+        graph.link_nodes(
+            graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+            ),
+            graph.add("scale", f"{self._size}:flags=bicubic+accurate_rnd"),
+            graph.add("format", "rgb24"),
+            graph.add("buffersink"),
+        ).configure()
+        return graph
+
+
+class ListedPacket(NamedTuple):
+    """When a packet is shown and decoded, in the stream's time base, and whether decoding can start at it."""
+
+    pts: int | None
+    dts: int | None
+    is_keyframe: bool
+
+
+def list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[ListedPacket], str | None]:
+    """Every packet that makes a frame, in the file's order, and how it shows that some are lacking, if so."""
+    listed, num_hidden, cut_off = [], 0, False
+    for packet in packets(container, stream):
+        cut_off = packet.is_corrupt
+        num_hidden += packet.is_discard
+        if not packet.is_discard:
+            listed.append(ListedPacket(packet.pts, packet.dts, packet.is_keyframe))
+    if cut_off:
+        listed.pop()
+    if len(listed) + num_hidden < stream.frames:
+        return listed, f"only {len(listed)} of its {stream.frames - num_hidden} frames are in the file"
+    return listed, "its last frame is cut off" if cut_off else None
+
+
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The stream's packets up to the end of the file or to where it cannot be read any more."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size:  # an empty packet says "as before", or is demux's own last one
+                yield packet
+    except av.FFmpegError:
+        return

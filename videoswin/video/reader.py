@@ -1,0 +1,338 @@
+"""A video file, or a folder of images, read by frame number: open_video.
+
+PyAV's bundled FFmpeg decodes. Frames come upright and in the colours of `ffmpeg -pix_fmt rgb24`: alpha is
+dropped. Pixels are taken as square and frames as progressive, as the published pipelines do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import av
+import torch
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from videoswin.video.ffmpeg import RgbConverter, frames_per_second, list_packets, packets
+
+STALL_SECONDS: Final = 60.0
+"""A file that gives no frame for this long is given up on. Looked at between packets."""
+
+FOLDER_FPS: Final = 30.0
+"""Frames a second of a folder of images, which does not say."""
+
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+# FFmpeg reads local files only; a playlist leads to no network, and '%d' in a name means itself.
+_OPEN_OPTIONS: Final = {"protocol_whitelist": "file", "pattern_type": "none"}
+
+# What FFmpeg shows as video but nobody filmed: text as a terminal, playlists of other files, single images.
+_NOT_VIDEO: Final = re.compile(r"tty|bin|xbin|adf|idf|concat|hls|image2|.*_pipe")
+
+# A seek flushes the decoder; decoding this many frames forward costs no more.
+_SEEK_SAVES_FRAMES: Final = 16
+
+
+class VideoError(Exception):
+    """A video that cannot be read: its `path`, and the `reason` in one line."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(path, reason)  # both, so that it survives pickling
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{os.fspath(self.path)}: {self.reason}"
+
+
+class VideoReader(ABC):
+    """A video whose frames are numbered from 0 in the order shown; `with` closes it."""
+
+    path: Path
+    num_frames: int
+    """Frames that the file lists."""
+    num_readable: int
+    """`num_frames`, until reading finds that the end cannot be decoded: then the frames before it."""
+    fps: float
+    """Frames a second; the average if the rate varies."""
+
+    @property
+    def duration_seconds(self) -> float:
+        """How long the listed frames last at the average rate."""
+        return self.num_frames / self.fps
+
+    @property
+    def damage(self) -> str | None:
+        """What was found wrong so far with a video that can be read in part; None for a sound one."""
+        return None
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """These frames, in this order, repeats included: uint8 RGB (len(indices), H, W, 3).
+
+        ValueError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded. The nearest
+        frame before one that cannot be decoded (else after it) stands in for it, and `damage` says so.
+        """
+        if not len(indices):
+            raise ValueError("indices is empty, wanted at least one frame number")
+        frames = dict(self.frames(indices))
+        return torch.stack([frames[index] for index in indices])
+
+    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+        """Each of these frames once, in the order shown: (index, uint8 RGB (H, W, 3)); errors as `read`."""
+        wanted = sorted(set(indices))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
+            raise ValueError(
+                f"frames {wanted[0]} to {wanted[-1]} were asked for, the video has 0 to {self.num_frames - 1}"
+            )
+        for index in wanted:
+            yield index, self._frame(index)
+
+    @abstractmethod
+    def _frame(self, index: int) -> Tensor:
+        """Frame `index` as uint8 RGB (H, W, 3); cheapest if asked for in growing order."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        return
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def open_video(path: str | os.PathLike[str], *, threads: int = 1) -> VideoReader:
+    """The video at `path`: a file in any container that FFmpeg reads, or a folder of images in natural order.
+
+    `threads` decode it (0: as many as there are cores). VideoError if the path is no video.
+    """
+    try:
+        if os.path.isdir(path):
+            return _ImageFolder(Path(path))
+        if not os.path.exists(path):
+            raise VideoError(path, "there is no such file")
+        # A pipe or a device could keep us waiting, or reading, for ever.
+        if not os.path.isfile(path):
+            raise VideoError(path, "it is not a regular file")
+        if os.path.getsize(path) == 0:
+            raise VideoError(path, "the file is empty")
+        return _VideoFile(Path(path), threads)
+    except OSError as error:
+        raise VideoError(path, f"it cannot be opened: {error.strerror}") from error
+
+
+class _ImageFolder(VideoReader):
+    """A folder of images, one a frame, at FOLDER_FPS."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        self._images = sorted((file for file in images if file.name[0] != "."), key=_natural_order)
+        if not self._images:
+            raise VideoError(path, f"the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        self.num_frames = self.num_readable = len(self._images)
+        self.fps = FOLDER_FPS
+        self._shape: torch.Size | None = None
+
+    def _frame(self, index: int) -> Tensor:
+        image = self._images[index]
+        try:
+            with av.open(f"file:{image}", options=_OPEN_OPTIONS, timeout=STALL_SECONDS) as container:
+                frame_hwc = RgbConverter()(next(container.decode(video=0)))
+        except (av.FFmpegError, StopIteration, IndexError) as error:
+            raise VideoError(self.path, f"{image.name} cannot be decoded: {error}") from error
+        self._shape = self._shape or frame_hwc.shape
+        if frame_hwc.shape != self._shape:
+            sizes = " and ".join(f"{width}x{height}" for height, width, _ in (self._shape, frame_hwc.shape))
+            raise VideoError(self.path, f"its images differ in size: {sizes} ({image.name})")
+        return frame_hwc
+
+
+class _Numbered(NamedTuple):
+    number: int
+    frame: VideoFrame
+
+
+class _VideoFile(VideoReader):
+    """A file, decoded by FFmpeg. Frames are known by their timestamps or, where those are no use, counted."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path = path
+        self._threads = threads
+        self._to_rgb = RgbConverter()
+        self._decoded: Iterator[_Numbered]
+        self._newest: _Numbered  # the last one that was decoded,
+        self._previous: _Numbered | None  # and the one before it, unless decoding has just started there
+        self._missing: set[int] = set()
+        self._flawed: set[int] = set()
+        self._open()
+        try:
+            self._list_frames()
+            self._start_at(0)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._container.close()
+
+    @property
+    def damage(self) -> str | None:
+        findings = [self._listing_damage] if self._listing_damage else []
+        if self.num_readable < self.num_frames:
+            findings.append(f"decoding ends after {self.num_readable} of its {self.num_frames} frames")
+        if self._missing:
+            findings.append(f"{len(self._missing)} of the frames read cannot be decoded, neighbours stand in")
+        if self._flawed:
+            findings.append(f"{len(self._flawed)} of the frames read have errors in them")
+        return "; ".join(findings) or None
+
+    def _open(self) -> None:
+        self._container = _open_container(self.path)
+        try:
+            self._stream = _video_stream(self.path, self._container)
+        except VideoError:
+            self._container.close()
+            raise
+        self._stream.codec_context.thread_count = self._threads
+        if self._threads != 1:
+            self._stream.codec_context.thread_type = "AUTO"
+
+    def _list_frames(self) -> None:
+        """Find out how many frames there are, their timestamps, and at which of them decoding can start."""
+        packets, self._listing_damage = list_packets(self._container, self._stream)
+        self._timestamps = sorted(packet.pts for packet in packets if packet.pts is not None)
+        decoding_times = [packet.dts for packet in packets if packet.dts is not None]
+        self._counted = (
+            len(set(self._timestamps)) < len(packets)
+            or decoding_times != sorted(decoding_times)
+            # An AVI has no timestamps; FFmpeg makes them up, wrongly where B-frames change the order.
+            or (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
+        )
+        if self._counted:
+            self._timestamps, self._keyframes = [], []
+            self._reopen()
+            self.num_frames = sum(1 for _ in self._decode(0))
+        else:
+            keyframes = {packet.pts for packet in packets if packet.is_keyframe}
+            self._keyframes = [index for index, pts in enumerate(self._timestamps) if pts in keyframes]
+            self.num_frames = len(self._timestamps)
+        if self.num_frames == 0:
+            raise VideoError(self.path, "no frame of it can be decoded")
+        self.num_readable = self.num_frames
+        self.fps = frames_per_second(self._stream, self._timestamps)
+
+    def _frame(self, index: int) -> Tensor:
+        before = bisect_right(self._keyframes, index)
+        keyframe = self._keyframes[before - 1] if before else 0
+        passed = index < self._newest.number and not (self._previous and self._previous.number < index)
+        if passed or keyframe > self._newest.number + _SEEK_SAVES_FRAMES:
+            self._start_at(keyframe)
+        while self._newest.number < index:
+            following = next(self._decoded, None)
+            if following is None:
+                self.num_readable = min(self.num_readable, self._newest.number + 1)
+                break
+            self._previous, self._newest = self._newest, following
+        if self._newest.number > index:
+            self._missing.add(index)
+        shown = self._previous if self._newest.number > index and self._previous else self._newest
+        if shown.frame.is_corrupt:
+            self._flawed.add(shown.number)
+        return self._to_rgb(shown.frame)
+
+    def _start_at(self, keyframe: int) -> None:
+        """Decode from frame number `keyframe` on; `_newest` is then that frame, or the first that decodes."""
+        self._previous = None
+        if not self._counted:
+            try:
+                self._container.seek(self._timestamps[keyframe], stream=self._stream)
+            except av.FFmpegError:
+                pass  # raw streams cannot seek
+            else:
+                self._decoded = self._decode(keyframe)
+                newest = next(self._decoded, None)
+                if newest is not None and newest.number == keyframe:
+                    self._newest = newest
+                    return
+            if keyframe > 0:
+                # It led past its target, or to where decoding cannot start: trust no other.
+                self._keyframes = []
+        self._reopen()
+        self._decoded = self._decode(0)
+        newest = next(self._decoded, None)
+        if newest is None:
+            raise VideoError(self.path, f"none of its {self.num_frames} frames can be decoded")
+        self._newest = newest
+
+    def _reopen(self) -> None:
+        self._container.close()
+        self._open()
+
+    def _decode(self, first: int) -> Iterator[_Numbered]:
+        """Numbered frames from where the container stands, which is at or before frame `first`."""
+        index = -1
+        for frame in self._decode_packets(from_keyframe=first > 0):
+            if self._counted or frame.pts is None:
+                index += 1
+            else:
+                earlier, index = index, bisect_left(self._timestamps, frame.pts)
+                # Frames before `first` follow it in the file but refer to frames before the seek.
+                if index < first or index <= earlier or index == len(self._timestamps):
+                    continue
+            yield _Numbered(index, frame)
+
+    def _decode_packets(self, *, from_keyframe: bool) -> Iterator[VideoFrame]:
+        for packet in chain(packets(self._container, self._stream), [None]):  # None: what is left
+        decoder = self._stream.codec_context
+        give_up = time.monotonic() + STALL_SECONDS
+        for packet in chain(packets(self._container, self._stream), [None]):  # None: the rest, please
+            if from_keyframe and packet is not None and not packet.is_keyframe:
+                continue
+            from_keyframe = False
+            try:
+                decoded = decoder.decode(packet)
+            except av.FFmpegError:
+                decoded = []
+            for frame in decoded:
+                yield frame
+                give_up = time.monotonic() + STALL_SECONDS
+            if time.monotonic() > give_up:
+                raise VideoError(self.path, f"decoding gave no frame for {STALL_SECONDS:.0f} seconds")
+
+
+def _open_container(path: Path) -> InputContainer:
+    try:
+        return av.open(
+            f"file:{path}", options=_OPEN_OPTIONS, timeout=STALL_SECONDS, metadata_errors="replace"
+        )
+    except av.FFmpegError as error:
+        raise VideoError(path, f"it is no video, or broken from the start ({error.strerror})") from error
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    if _NOT_VIDEO.fullmatch(container.format.name):
+        raise VideoError(path, f"it is not a video (FFmpeg takes it for {container.format.long_name!r})")
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+        raise VideoError(path, "it has no video stream")
+    if stream.codec_context is None:
+        raise VideoError(path, "no decoder for its video stream")
+    return stream
+
+
+def _natural_order(file: Path) -> list[str | int]:
+    """frame_2 before frame_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]

@@ -1,0 +1,115 @@
+"""Which frames a model looks at: pure index arithmetic, one function per published rule.
+
+N frames in the video, T in a clip. A video is looped when a clip reaches past its end: index modulo N.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from videoswin.video.spec import ClipSpec, ViewPlan
+
+
+def sample_clips(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -> list[list[int]]:
+    """Frame indices of every clip: `views.clips` lists of `clip.frames` indices in 0..num_frames - 1.
+
+    `fps` is the video's own rate; it plays a part only if `clip.fps` asks for another. ValueError for a video
+    without frames or rate, and for several clips by the "segments" rule, which covers the video with one.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}, wanted 1 or more")
+    if clip.fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(
+            f"fps is {fps}, wanted the video's rate to resample it to {clip.fps} frames a second"
+        )
+    if clip.rule == "segments":
+        if views.clips != 1:
+            raise ValueError(f"clips is {views.clips}, but rule 'segments' covers the video with 1 clip")
+        return [segment_midpoints(num_frames, clip.frames)]
+    if views.placement == "torchvision":
+        return torchvision_clips(num_frames, fps, clip, views.clips)
+
+    # Frames of the video per frame of the resampled one.
+    rate = 1.0 if clip.fps is None else fps / clip.fps
+    step = clip.stride * rate
+    if views.placement == "mmaction2":
+        starts = end_aligned_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
+    elif clip.fps is None:
+        starts = interval_centre_starts(num_frames, clip.span, views.clips)
+    else:
+        starts = subframe_interval_centre_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
+    return [[int(start + i * step) % num_frames for i in range(clip.frames)] for start in starts]
+
+
+def interval_centre_starts(num_frames: int, span: int, count: int) -> list[float]:
+    """First frame of each clip, centred in `count` equal intervals; zeros if the video is below `span`.
+
+    As SampleFrames._get_test_clips in Video-Swin-Transformer, mmaction/datasets/pipelines/loading.py.
+    """
+    if num_frames < span:
+        return [0.0] * count
+    interval = (num_frames - span + 1) / count
+    # Not (i + 0.5) * interval, which rounds to another frame for some lengths.
+    return [float(int(i * interval + interval / 2)) for i in range(count)]
+
+
+def subframe_interval_centre_starts(num_frames: int, reach: float, count: int) -> list[float]:
+    """As interval_centre_starts, for a video resampled in time; starts are positions between frames.
+
+    `reach` is a clip's first frame to its last, counting both, in frames of the video. Starts stay unrounded,
+    so that clips which nearly fill the video still begin at different frames; the caller takes the frame on
+    show at each moment, the floor. The published rule knows no resampling; this is its continuous form.
+    """
+    interval = max(num_frames - reach + 1, 0.0) / count
+    return [(i + 0.5) * interval if interval else 0.0 for i in range(count)]
+
+
+def end_aligned_starts(num_frames: int, reach: float, count: int) -> list[float]:
+    """Clips spread evenly from the first frame to the last; one clip is in the middle. Zeros if too short.
+
+    As SampleFrames._get_test_clips in MMAction2 1.x, mmaction/datasets/transforms/loading.py, where `reach`
+    is (T - 1) * stride + 1. Of a resampled video, too, the starts are whole frames.
+    """
+    room = max(num_frames - reach, 0)
+    if count == 1:
+        return [float(room // 2)]
+    return [float(round(i * (room / (count - 1)))) for i in range(count)]
+
+
+def torchvision_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -> list[list[int]]:
+    """`count` of all possible clips of the resampled video, evenly spaced; a shorter video is looped.
+
+    As VideoClips and UniformClipSampler in torchvision.datasets with one frame between clips; torchvision
+    itself drops videos shorter than a clip.
+    """
+    resampled = resample(num_frames, fps, clip.fps or fps)
+    reach = (clip.frames - 1) * clip.stride + 1
+    possible = max(len(resampled) - reach + 1, 1)
+    # torch, because the published starts carry the rounding of its linspace.
+    starts = torch.linspace(0, possible - 1, steps=count).floor().long().tolist()
+    offsets = range(0, clip.frames * clip.stride, clip.stride)
+    return [[resampled[(start + offset) % len(resampled)] for offset in offsets] for start in starts]
+
+
+def resample(num_frames: int, fps: float, target_fps: float) -> list[int]:
+    """Frames of a video at `fps` that stand for it at `target_fps`; at least the first.
+
+    As VideoClips._resample_video_idx in torchvision.datasets, with its single precision.
+    """
+    step = fps / target_fps
+    if step.is_integer():
+        return list(range(0, num_frames, int(step)))
+    length = max(math.floor(num_frames * target_fps / fps), 1)
+    indices: list[int] = (torch.arange(length, dtype=torch.float32) * step).floor().long().tolist()
+    return indices
+
+
+def segment_midpoints(num_frames: int, count: int) -> list[int]:
+    """The middle frame of each of `count` equal parts of the video; frames repeat if it is shorter.
+
+    As SampleFrames.get_seq_frames (`frame_uniform`, test) in Video-Swin-Transformer, taken from SlowFast.
+    """
+    part = (num_frames - 1) / count
+    return [(round(part * i) + round(part * (i + 1))) // 2 for i in range(count)]

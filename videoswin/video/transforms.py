@@ -1,0 +1,74 @@
+"""The deterministic half of preprocessing: resize, crop, normalise. The shapes' letters are as in spec.py.
+
+T frames, H height, W width, C = 3 colours (RGB), S side of the square crop.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from videoswin.video.spec import PER_CLIP, Normalisation
+
+
+def resize_short_side(frames_thwc: Tensor, short_side: int, antialias: bool) -> Tensor:
+    """Frames whose shorter side is `short_side`, bilinear: uint8 (T, H, W, 3) -> uint8 (T, H', W', 3).
+
+    Without `antialias` as cv2.INTER_LINEAR in the published pipelines, to within a grey level on average; the
+    longer side is rounded as mmcv.rescale_size does (torchvision rounds down: at most a pixel apart).
+    """
+    height, width = frames_thwc.shape[1:3]
+    if min(height, width) == short_side:
+        return frames_thwc
+    scale = short_side / min(height, width)
+    size = (int(height * scale + 0.5), int(width * scale + 0.5))
+    frames_tchw = frames_thwc.permute(0, 3, 1, 2)  # a channels-last view, which is the fast path for uint8
+    resized = functional.interpolate(
+        frames_tchw, size=size, mode="bilinear", align_corners=False, antialias=antialias
+    )
+    return resized.permute(0, 2, 3, 1)  # (T, H', W', 3)
+
+
+def spatial_crops(frames_thwc: Tensor, size: int, crops: Literal[1, 3]) -> Tensor:
+    """Squares of every frame: (T, H, W, 3) -> (crops, 3, T, size, size). ValueError if they do not fit."""
+    height, width = frames_thwc.shape[1:3]
+    corners = crop_corners(height, width, size, crops)
+    squares = [frames_thwc[:, top : top + size, left : left + size] for top, left in corners]
+    return torch.stack([square.permute(3, 0, 1, 2) for square in squares])  # (crops, 3, T, S, S)
+
+
+def crop_corners(height: int, width: int, size: int, crops: Literal[1, 3]) -> list[tuple[int, int]]:
+    """(top, left) of each crop: the centre, or along the longer side its start, end and middle.
+
+    As CenterCrop and ThreeCrop in mmaction/datasets/pipelines/augmentations.py, whose order is left, right,
+    middle, and whose right crop ends a pixel early where the room is odd.
+    """
+    if min(height, width) < size:
+        raise ValueError(f"frames of {width}x{height} are too small to crop {size}x{size} from")
+    top, left = (height - size) // 2, (width - size) // 2
+    if crops == 1:
+        return [(top, left)]
+    if width >= height:
+        return [(top, 0), (top, 2 * left), (top, left)]
+    return [(0, left), (2 * top, left), (top, left)]
+
+
+def normalize(clips_cthw: Tensor, normalisation: Normalisation | Literal["per-clip"]) -> Tensor:
+    """What the model eats: (..., 3, T, H, W) of 0..255 -> float32 of the same shape and on the same device.
+
+    PER_CLIP takes one mean and one population standard deviation from each clip; a standard deviation below
+    one grey level counts as one, so that a blank clip becomes zeros and not magnified noise.
+    """
+    if clips_cthw.ndim < 4 or clips_cthw.shape[-4] != 3:
+        raise ValueError(f"clips are {tuple(clips_cthw.shape)}, wanted (..., 3, T, H, W)")
+    clips = clips_cthw.to(torch.float32)
+    if normalisation == PER_CLIP:
+        std, mean = torch.std_mean(clips, dim=(-4, -3, -2, -1), correction=0, keepdim=True)
+        return (clips - mean) / std.clamp(min=1.0)
+    assert isinstance(normalisation, Normalisation)
+    mean = 255 * clips.new_tensor(normalisation.mean).view(3, 1, 1, 1)
+    std = 255 * clips.new_tensor(normalisation.std).view(3, 1, 1, 1)
+    return (clips - mean) / std

@@ -1,0 +1,53 @@
+"""The whole CPU half in one function: a video file goes in, the views a model looks at come out as uint8."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import torch
+from torch import Tensor
+
+from videoswin.video.reader import VideoReader, open_video
+from videoswin.video.sampling import sample_clips
+from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.transforms import resize_short_side, spatial_crops
+
+
+class DamagedVideoWarning(UserWarning):
+    """A video is damaged; what could be decoded of it was used."""
+
+
+def load_views(path: str | os.PathLike[str], clip: ClipSpec, views: ViewPlan) -> Tensor:
+    """Every view of the video at `path`, a file or a folder of frames: uint8 (V, 3, T, S, S), clip by clip.
+
+    VideoError if it cannot be read; DamagedVideoWarning if only a part of it can.
+    """
+    with open_video(path) as reader:
+        views_cthw = read_views(reader, clip, views)
+        if reader.damage is not None:
+            warnings.warn(f"{path}: {reader.damage}", DamagedVideoWarning, stacklevel=2)
+    return views_cthw
+
+
+def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
+    """As load_views, from an open video; afterwards `reader.damage` says what was wrong with it, if anything.
+
+    Each frame is decoded, converted and resized once, however many views share it, and only its resized form
+    is kept. A video whose end turns out to be broken is sampled anew as the shorter video that it is.
+    """
+    while True:
+        num_frames = reader.num_readable
+        clips = sample_clips(num_frames, reader.fps, clip, views)
+        resized = {
+            index: resize_short_side(frame_hwc[None], clip.short_side, clip.antialias)
+            for index, frame_hwc in reader.frames({index for indices in clips for index in indices})
+        }  # each (1, H, W, 3)
+        if reader.num_readable == num_frames:
+            break
+    return torch.cat(
+        [
+            spatial_crops(torch.cat([resized[index] for index in indices]), clip.size, views.crops)
+            for indices in clips
+        ]
+    )  # (V, 3, T, S, S)
