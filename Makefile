@@ -7,7 +7,7 @@ VIDEO ?=
 .PHONY: demo test check format clean
 
 demo: $(VENV)/.core
-	$(BIN)/videoswin demo $(if $(VIDEO),"$(VIDEO)")
+	$(BIN)/videoswin demo $(if $(VIDEO),--video "$(VIDEO)")
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 tests

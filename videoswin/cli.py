@@ -1,0 +1,225 @@
+"""`videoswin <command>`: parse, call one function, print. Nothing heavy is imported before a command runs."""
+
+import argparse
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, get_type_hints
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from videoswin.predict import Prediction
+
+
+def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "demo") -> int:
+    """Predict a clip made on the spot, and yours if you name one; write a page that shows both.
+
+    Example: videoswin demo --video my_clip.mp4
+
+    Args:
+        video: A video of your own.
+        model: Catalog name, bundled name or file.
+        out: Folder for the clip and the page.
+    """
+    from videoswin.demo import run_demo
+
+    predictions, page = run_demo(video, model=model, out=out)
+    console = _console()
+    for prediction in predictions:
+        _print_prediction(console, prediction, top=5)
+    console.print(f"[bold]{page}[/bold] shows the frames and the scores.", highlight=False)
+    return 0
+
+
+def predict(
+    paths: list[str],
+    *,
+    model: str = "tiny-k400",
+    views: str | None = None,
+    top: int = 5,
+    device: str = "auto",
+    json: bool = False,
+) -> int:
+    """Name what happens in videos.
+
+    Example: videoswin predict clip.mp4 folder/ 'more/*.mkv' --model camera-motion
+    Exit code 1 if any of them could not be read; the others are answered all the same.
+
+    Args:
+        paths: Files, folders, patterns, or - for a list on standard input.
+        model: Catalog name (see `videoswin models`), bundled name or file.
+        views: Protocol, e.g. official-4x3 or fast-1x1; by default the model's own.
+        top: How many labels to print.
+        device: auto, cpu, cuda, cuda:1, mps.
+        json: Print one JSON object a line.
+    """
+    if top < 1:
+        raise ValueError(f"--top must be at least 1, got {top}")
+    from videoswin.predict import Prediction, Predictor
+    from videoswin.video.listing import find_videos
+
+    names = (line.rstrip("\n") for line in sys.stdin if line.strip()) if paths == ["-"] else paths
+    predictor = Predictor.from_pretrained(model, device=device, protocol=views)
+    console = _console()
+    failures = 0
+    for result in predictor.predict_all(find_videos(names)):
+        if isinstance(result, Prediction):
+            if json:
+                print(result.to_json(top), flush=True)
+            else:
+                _print_prediction(console, result, top)
+        else:
+            failures += 1
+            _print_failure(str(result.path), result.reason, as_json=json)
+    return 1 if failures else 0
+
+
+def models(*, json: bool = False) -> int:
+    """List the published weights, and which of them are on this disk.
+
+    Example: videoswin models --json
+
+    Args:
+        json: Print one JSON object a line.
+    """
+    raise NotImplementedError
+
+
+def convert(source: str, target: str, *, layout: str = "videoswin") -> int:
+    """Convert weights from any known layout to another.
+
+    Example: videoswin convert swin_tiny_k400.pth tiny.safetensors
+
+    Args:
+        source: Catalog name or file in any known layout.
+        target: File to write.
+        layout: videoswin (safetensors with everything a predictor needs), official, mmaction2 or torchvision.
+    """
+    raise NotImplementedError
+
+
+def train(recipe: str, *, out: str, device: str = "auto") -> int:
+    """Train a model by a recipe.
+
+    Example: videoswin train camera-motion --out runs/camera-motion
+
+    Args:
+        recipe: Name of the recipe: camera-motion.
+        out: Folder for the checkpoint and the log.
+        device: auto, cpu or cuda.
+    """
+    raise NotImplementedError
+
+
+COMMANDS: tuple[Callable[..., int], ...] = (demo, predict, models, convert, train)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 the work failed, 2 the call was wrong."""
+    options = _parser().parse_args(arguments)
+    command = next(c for c in COMMANDS if c.__name__ == options.subcommand)
+    try:
+        code = command(**vars(options[options.subcommand]))
+        sys.stdout.flush()
+    except ValueError as error:
+        code = _fail(error, 2)
+    except (ImportError, OSError) as error:
+        code = _fail(error, 1)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 130)
+    raise SystemExit(code)
+
+
+def _parser() -> ArgumentParser:
+    # The commands' parsers take their formatter from this one.
+    parser = ArgumentParser(
+        prog="videoswin",
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+        description="A video file goes in, actions come out.",
+    )
+    subcommands = parser.add_subcommands(
+        title="commands", metavar="COMMAND", description="`videoswin COMMAND --help` says more."
+    )
+    for command in COMMANDS:
+        subcommands.add_subcommand(command.__name__, _command_parser(command), help=_first_line(command))
+    return parser
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keep the line breaks of a docstring."""
+
+
+def _command_parser(command: Callable[..., int]) -> ArgumentParser:
+    """The options of a command: its signature, with the help of its docstring."""
+    docstring = parse_docstring(inspect.getdoc(command) or "")
+    parser = ArgumentParser(
+        allow_abbrev=False,
+        description=f"{docstring.short_description}\n\n{docstring.long_description}",
+    )
+    hints = get_type_hints(command)
+    helps = {argument.arg_name: argument.description for argument in docstring.params}
+    # Two habits of a shell that a signature cannot say: several paths in a row, and a bare --flag.
+    for name in (several := [n for n, hint in hints.items() if hint == list[str]]):
+        parser.add_argument(name, nargs="+", metavar="PATH", help=helps[name])
+    for name in (flags := [n for n, hint in hints.items() if hint is bool]):
+        parser.add_argument(f"--{name}", action="store_true", help=helps[name])
+    parser.add_function_arguments(command, as_group=False, as_positional=True, skip={*several, *flags})
+    return parser
+
+
+def _first_line(command: Callable[..., int]) -> str:
+    return (inspect.getdoc(command) or "").partition("\n")[0]
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(soft_wrap=True)
+
+
+def _print_prediction(console: "Console", prediction: "Prediction", top: int) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"{prediction.path}  ", style="bold"), end="")
+    console.print(
+        f"{prediction.duration_seconds:.1f} s, {prediction.model}, {prediction.protocol}", highlight=False
+    )
+    ranking = prediction.top(top)
+    width = max(len(label) for label, _ in ranking)
+    for label, probability in ranking:
+        bar = "█" * round(24 * probability)
+        console.print(Text(f"  {label:{width}}  {bar:24} {100 * probability:5.1f} %"))
+    if prediction.damage:
+        _print_to_stderr(f"{prediction.path}: {prediction.damage}")
+
+
+def _print_failure(path: str, reason: str, *, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        print(json.dumps({"path": path, "error": reason}, ensure_ascii=False), flush=True)
+    else:
+        _print_to_stderr(f"{path}: {reason}")
+
+
+def _print_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _fail(error: object, code: int) -> int:
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output has left, as in `| head`: nothing more to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        _print_to_stderr(f"videoswin: {error}")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""From a video file to class probabilities: Predictor and Prediction.
+
+Legend: V views of a video (clips x crops), T frames, S pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from videoswin.video.reader import VideoError, open_video
+from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
+from videoswin.video.transforms import normalize
+from videoswin.video.views import read_views
+from videoswin.weights.checkpoint import Checkpoint
+
+VIEWS_PER_BATCH = 4
+"""Views that go through the model together: each more costs memory, and few already fill a processor."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """What one model says about one video."""
+
+    path: str
+    model: str
+    """Name or file of the checkpoint."""
+    protocol: str
+    """Which views were averaged, e.g. `official-4x3`."""
+    labels: tuple[str, ...]
+    probabilities: Tensor
+    """(K,) float32 on the CPU, summing to 1."""
+    duration_seconds: float
+    damage: str | None = None
+    """What of the file could not be read, if the answer rests on the rest of it."""
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The min(k, K) likeliest labels and their probabilities, likeliest first; ValueError if k < 1."""
+        if k < 1:
+            raise ValueError(f"top needs k >= 1, got {k}")
+        values, indices = self.probabilities.topk(min(k, len(self.labels)))
+        return [(self.labels[i], value) for i, value in zip(indices.tolist(), values.tolist(), strict=True)]
+
+    def to_json(self, k: int = 5) -> str:
+        """One line: path, model, protocol, top (label and probability), duration_seconds, damage if any."""
+        fields = {
+            "path": self.path,
+            "model": self.model,
+            "protocol": self.protocol,
+            "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
+            "duration_seconds": self.duration_seconds,
+        }
+        return json.dumps(fields | ({"damage": self.damage} if self.damage else {}), ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class LoadedVideo:
+    """A video as the model wants it, and what is worth knowing about the file."""
+
+    views: Tensor
+    """(V, 3, T, S, S) uint8."""
+    duration_seconds: float
+    damage: str | None
+
+
+class Predictor:
+    """A model together with everything needed to put a video through it.
+
+    Attributes: model (VideoSwin in eval mode), clip (ClipSpec), views (ViewPlan), labels, device, name,
+    protocol.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str = "auto", protocol: str | None = None) -> None:
+        """device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+
+        protocol: one of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
+        """
+        self.name = checkpoint.name
+        self.labels = checkpoint.labels
+        self.device = resolve_device(device)
+        self.clip: ClipSpec = checkpoint.clip
+        self.views: ViewPlan = checkpoint.views
+        if protocol is not None:
+            self.clip, self.views = apply_protocol(protocol, checkpoint.clip)
+        self.protocol = protocol or _protocol_name(self.clip, self.views)
+        self.model = checkpoint.model().to(self.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str, *, device: str = "auto", protocol: str | None = None
+    ) -> Predictor:
+        """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load."""
+        return cls(Checkpoint.load(name_or_path), device=device, protocol=protocol)
+
+    def __call__(self, path: str | Path) -> Prediction:
+        """Name what happens in the video at `path`; VideoError if it cannot be read."""
+        return self._predict(path, self.load(path))
+
+    def predict_all(self, paths: Iterable[str | Path]) -> Iterator[Prediction | VideoError]:
+        """One Prediction or VideoError per path, in order; the next video is decoded while one is scored."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
+            remaining = iter(paths)
+            queue: list[tuple[str | Path, Future[LoadedVideo]]] = []
+            while True:
+                # One video being decoded and one being scored: memory does not grow with the list.
+                queue += [(p, decoder.submit(self.load, p)) for p in islice(remaining, 2 - len(queue))]
+                if not queue:
+                    return
+                path, future = queue.pop(0)
+                try:
+                    video = future.result()
+                except VideoError as error:
+                    yield error
+                    continue
+                queue += [(p, decoder.submit(self.load, p)) for p in islice(remaining, 2 - len(queue))]
+                yield self._predict(path, video)
+
+    def load(self, path: str | Path) -> LoadedVideo:
+        """The CPU half: read and crop the views of one video. Needs no model; safe in a thread."""
+        with open_video(path) as video:
+            views = read_views(video, self.clip, self.views)
+            return LoadedVideo(views, video.duration_seconds, video.damage)
+
+    @torch.inference_mode()
+    def score(self, views: Tensor) -> Tensor:
+        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: softmax of each view, then the mean."""
+        sums = torch.zeros(len(self.labels))
+        for batch in views.split(VIEWS_PER_BATCH):
+            clips = normalize(batch.to(self.device), self.clip.normalisation)  # (V', 3, T, S, S) float
+            sums += self.model(clips).float().softmax(-1).sum(0).cpu()
+        return sums / len(views)
+
+    def _predict(self, path: str | Path, video: LoadedVideo) -> Prediction:
+        return Prediction(
+            path=str(path),
+            model=self.name,
+            protocol=self.protocol,
+            labels=self.labels,
+            probabilities=self.score(video.views),
+            duration_seconds=video.duration_seconds,
+            damage=video.damage,
+        )
+
+
+def _protocol_name(clip: ClipSpec, views: ViewPlan) -> str:
+    """The published protocol that looks at videos this way, or clips x crops."""
+    published = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
+    return next(published, f"{views.clips}x{views.crops}")
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device that `device` names; ValueError if this machine or this torch has none such."""
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error
+    return resolved
