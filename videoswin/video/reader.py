@@ -295,7 +295,7 @@ class _VideoFile(VideoReader):
             yield _Numbered(index, frame)
 
     def _decode_packets(self, *, from_keyframe: bool) -> Iterator[VideoFrame]:
-        for packet in chain(packets(self._container, self._stream), [None]):  # None: what is left
+        """Every frame that can be decoded, the others left out. VideoError after STALL_SECONDS without."""
         decoder = self._stream.codec_context
         give_up = time.monotonic() + STALL_SECONDS
         for packet in chain(packets(self._container, self._stream), [None]):  # None: the rest, please
