@@ -1,0 +1,330 @@
+"""Every published weight that this package can load: where it is, what it is, and what may be done with it.
+
+Facts only, no torch: `videoswin models` prints this table. Sizes and hashes stand where the publisher gives them
+(torchvision and OpenMMLab put the first eight hex digits of the SHA-256 into the file name). Left out: Swin-L video
+weights of the paper, never released; Keras ports, the same official weights in HDF5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
+
+Architecture = Literal["tiny", "small", "base", "large"]
+
+_KINETICS_CLIP = ClipSpec(frames=32, stride=2, size=224)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A published accuracy. None of these were measured by us."""
+
+    top1: float
+    """Percent."""
+    top5: float | None
+    """Percent; None if not published."""
+    protocol: str
+    """One of videoswin.video.spec.PROTOCOLS."""
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One published file."""
+
+    name: str
+    url: str
+    mirror: str | None = None
+    """The same file elsewhere, tried second."""
+    layout: str
+    """Whose names its tensors have."""
+    architecture: Architecture
+    window: tuple[int, int, int] = (8, 7, 7)
+    """Tokens in a window (time, height, width); (1, M, M) for an image model."""
+    trained_on: str
+    labels: str | None
+    """Label set (see labels.py); None for image models, whose classes are dropped, and where no set is known."""
+    licence: str
+    clip: ClipSpec = _KINETICS_CLIP
+    protocol: str = "official-4x3"
+    """The protocol used unless another is asked for."""
+    scores: tuple[Score, ...] = ()
+    sha256: str | None = None
+    """First hex digits of the file's SHA-256."""
+    size_mb: int | None = None
+    """Size in 10^6 bytes, rounded."""
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file in the cache folder."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def is_image_model(self) -> bool:
+        """True for a 2D Swin, inflated when loaded: a start for training, without classes."""
+        return self.window[0] == 1
+
+    @property
+    def is_free(self) -> bool:
+        """False if the licence forbids commercial use; such weights must be asked for explicitly."""
+        return self.licence in ("Apache-2.0", "BSD-3-Clause", "MIT")
+
+    def clip_and_views(self) -> tuple[ClipSpec, ViewPlan]:
+        """What the model eats and how a video is looked at by default."""
+        return apply_protocol(self.protocol, self.clip)
+
+
+def require_licence(entry: Entry, accepted: str | None) -> None:
+    """ValueError unless the licence is free or `accepted` names it."""
+    if not entry.is_free and accepted != entry.licence:
+        raise ValueError(
+            f"{entry.name} is licensed {entry.licence}, which forbids commercial use; to load it all the same, say "
+            f"accept_licence={entry.licence!r}"
+        )
+
+
+def entry_of_file(file_name: str) -> Entry | None:
+    """The entry whose file has this name, for files that were downloaded by hand."""
+    return next((entry for entry in ENTRIES.values() if entry.file_name == file_name), None)
+
+
+_STORAGE = "https://github.com/SwinTransformer/storage/releases/download"
+_TORCHVISION = "https://download.pytorch.org/models"
+_OPENMMLAB = "https://download.openmmlab.com/mmaction/v1.0/recognition/swin"
+_OMNIVORE = "https://dl.fbaipublicfiles.com/omnivore/models"
+
+_PAPER = "arXiv 2106.13230"
+_README = "MMAction2 1.2 README"
+
+
+def _torchvision_entries() -> Iterator[Entry]:
+    """The official weights under torchvision's names, with a hash: the default source."""
+
+    def entry(
+        name: str, architecture: Architecture, file: str, size: int, trained_on: str, paper: Score, own: Score
+    ) -> Entry:
+        return Entry(
+            name=name,
+            url=f"{_TORCHVISION}/{file}",
+            layout="torchvision",
+            architecture=architecture,
+            trained_on=trained_on,
+            labels="kinetics400",
+            licence="BSD-3-Clause",
+            scores=(paper, own),
+            sha256=file.removesuffix(".pth").rpartition("-")[2],
+            size_mb=size,
+        )
+
+    def paper(top1: float, top5: float) -> Score:
+        return Score(top1, top5, "official-4x3", _PAPER)
+
+    def own(top1: float, top5: float) -> Score:
+        return Score(top1, top5, "torchvision-15fps-12x1", "torchvision 0.28")
+
+    in1k, in22k = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
+    yield entry(
+        "tiny-k400", "tiny", "swin3d_t-7615ae03.pth", 127, in1k, paper(78.8, 93.6), own(77.715, 93.519)
+    )
+    yield entry(
+        "small-k400", "small", "swin3d_s-da41c237.pth", 229, in1k, paper(80.6, 94.5), own(79.521, 94.158)
+    )
+    yield entry(
+        "base-k400", "base", "swin3d_b_1k-24f7c7c6.pth", 382, in1k, paper(80.6, 94.6), own(79.427, 94.386)
+    )
+    yield entry(
+        "base-k400-in22k",
+        "base",
+        "swin3d_b_22k-7c6ae6fa.pth",
+        382,
+        in22k,
+        paper(82.7, 95.5),
+        own(81.643, 95.574),
+    )
+
+
+def _official_entries() -> Iterator[Entry]:
+    """The files of the paper's authors. No hash is published."""
+
+    def entry(
+        name: str,
+        architecture: Architecture,
+        file: str,
+        trained_on: str,
+        labels: str,
+        top1: float | None = None,
+        top5: float | None = None,
+        *,
+        window: tuple[int, int, int] = (8, 7, 7),
+        protocol: str = "official-4x3",
+    ) -> Entry:
+        return Entry(
+            name=name,
+            url=f"{_STORAGE}/v1.0.4/{file}.pth",
+            layout="official",
+            architecture=architecture,
+            window=window,
+            trained_on=trained_on,
+            labels=labels,
+            licence="Apache-2.0",
+            protocol=protocol,
+            scores=() if top1 is None else (Score(top1, top5, protocol, _PAPER),),
+        )
+
+    in1k, in22k = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
+    k400 = "patch244_window877_kinetics400"
+    yield entry("tiny-k400-official", "tiny", f"swin_tiny_{k400}_1k", in1k, "kinetics400", 78.8, 93.6)
+    yield entry("small-k400-official", "small", f"swin_small_{k400}_1k", in1k, "kinetics400", 80.6, 94.5)
+    yield entry("base-k400-official", "base", f"swin_base_{k400}_1k", in1k, "kinetics400", 80.6, 94.6)
+    yield entry("base-k400-in22k-official", "base", f"swin_base_{k400}_22k", in22k, "kinetics400", 82.7, 95.5)
+    yield entry(
+        "base-k600-in22k",
+        "base",
+        "swin_base_patch244_window877_kinetics600_22k",
+        "ImageNet-22K, Kinetics-600",
+        "kinetics600",
+        84.0,
+        96.5,
+    )
+    yield entry(
+        "base-ssv2",
+        "base",
+        "swin_base_patch244_window1677_sthv2",
+        "Kinetics-400, Something-Something v2",
+        "something-v2",
+        69.6,
+        92.7,
+        window=(16, 7, 7),
+        protocol="ssv2-1x3",
+    )
+    # Its accuracy was never published; base-ssv2 was trained from it, as far as its name tells (VST#66, #78).
+    yield entry(
+        "base-w16-k400-in22k",
+        "base",
+        "swin_base_patch244_window1677_kinetics400_22k",
+        in22k,
+        "kinetics400",
+        window=(16, 7, 7),
+    )
+
+
+def _mmaction2_entries() -> Iterator[Entry]:
+    """Trained anew by MMAction2: the only Swin-L, Kinetics-700 and Kinetics-710 models under a free licence."""
+
+    def entry(
+        name: str,
+        architecture: Architecture,
+        run: str,
+        tag: str,
+        trained_on: str,
+        labels: str,
+        top1: float,
+        top5: float,
+    ) -> Entry:
+        folder = f"swin-{architecture}-p244-w877_{run}-rgb"
+        return Entry(
+            name=name,
+            url=f"{_OPENMMLAB}/{folder}/{folder}_{tag}.pth",
+            layout="mmaction2",
+            architecture=architecture,
+            trained_on=trained_on,
+            labels=labels,
+            licence="Apache-2.0",
+            protocol="mmaction2-4x3",
+            scores=(Score(top1, top5, "mmaction2-4x3", _README),),
+            sha256=tag.rpartition("-")[2],
+        )
+
+    in1k, in22k = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
+    run = "in1k-pre_8xb8-amp-32x2x1-30e_kinetics400"
+    yield entry("tiny-k400-mmaction2", "tiny", run, "20220930-241016b2", in1k, "kinetics400", 78.90, 93.77)
+    yield entry("small-k400-mmaction2", "small", run, "20220930-e91ab986", in1k, "kinetics400", 80.54, 94.46)
+    yield entry("base-k400-mmaction2", "base", run, "20220930-182ec6cc", in1k, "kinetics400", 80.57, 94.49)
+    run = "in22k-pre_8xb8-amp-32x2x1-30e_kinetics400"
+    yield entry("large-k400-in22k", "large", run, "20220930-78ad8b11", in22k, "kinetics400", 83.46, 95.91)
+    run, trained_on = "in22k-pre_16xb8-amp-32x2x1-30e_kinetics700", "ImageNet-22K, Kinetics-700"
+    yield entry(
+        "large-k700-in22k", "large", run, "20220930-f8d74db7", trained_on, "kinetics700", 75.92, 92.72
+    )
+    run, trained_on = "in1k-pre_32xb4-amp-32x2x1-30e_kinetics710", "ImageNet-1K, Kinetics-710"
+    yield entry("small-k710", "small", run, "20230612-8e082ff1", trained_on, "kinetics710", 76.90, 92.96)
+
+
+def _omnivore_entries() -> Iterator[Entry]:
+    """Meta's Omnivore, trained on images, videos and depth at once. Not for commercial use.
+
+    Kinetics scores from its README of 2022-06; its first README had 78.2, 81.5, 82.8, 83.2 and 83.4 beside the same
+    links.
+    """
+
+    def entry(
+        name: str,
+        architecture: Architecture,
+        file: str,
+        top1: float | None,
+        *,
+        window: tuple[int, int, int] = (8, 7, 7),
+    ) -> Entry:
+        epic = top1 is None
+        return Entry(
+            name=name,
+            url=f"{_OMNIVORE}/{file}_checkpoint.torch",
+            layout="omnivore",
+            architecture=architecture,
+            window=window,
+            trained_on="EPIC-Kitchens-100" if epic else "ImageNet, Kinetics-400, SUN RGB-D",
+            labels=None if epic else "kinetics400",
+            licence="CC-BY-NC-4.0",
+            scores=() if top1 is None else (Score(top1, None, "official-4x3", "Omnivore README"),),
+        )
+
+    yield entry("omnivore-tiny", "tiny", "swinT", 78.9)
+    yield entry("omnivore-small", "small", "swinS", 82.2)
+    yield entry("omnivore-base", "base", "swinB", 83.3, window=(16, 7, 7))
+    yield entry("omnivore-base-in21k", "base", "swinB_In21k", 84.0, window=(16, 7, 7))
+    yield entry("omnivore-large-in21k", "large", "swinL_In21k", 84.1)
+    yield entry("omnivore-base-epic", "base", "swinB_epic", None, window=(16, 7, 7))
+
+
+def _image_entries() -> Iterator[Entry]:
+    """Microsoft's image models, to be inflated: where training starts. No hash is published."""
+
+    def entry(
+        name: str, architecture: Architecture, file: str, *, release: str = "v1.0.0", mirrored: bool = False
+    ) -> Entry:
+        side = 12 if "window12" in file else 7
+        return Entry(
+            name=name,
+            url=f"{_STORAGE}/{release}/{file}.pth",
+            mirror=f"{_OPENMMLAB}/{file}.pth" if mirrored else None,
+            layout="microsoft",
+            architecture=architecture,
+            window=(1, side, side),
+            trained_on="ImageNet-22K" if file.endswith("22k") else "ImageNet-1K",
+            labels=None,
+            licence="MIT",
+            clip=ClipSpec(size=32 * side, short_side=32 * side),
+        )
+
+    yield entry("image-tiny-in1k", "tiny", "swin_tiny_patch4_window7_224", mirrored=True)
+    yield entry("image-small-in1k", "small", "swin_small_patch4_window7_224", mirrored=True)
+    yield entry("image-base-in1k", "base", "swin_base_patch4_window7_224", mirrored=True)
+    yield entry("image-base-384-in1k", "base", "swin_base_patch4_window12_384")
+    yield entry("image-tiny-in22k", "tiny", "swin_tiny_patch4_window7_224_22k", release="v1.0.8")
+    yield entry("image-small-in22k", "small", "swin_small_patch4_window7_224_22k", release="v1.0.8")
+    yield entry("image-base-in22k", "base", "swin_base_patch4_window7_224_22k")
+    yield entry("image-base-384-in22k", "base", "swin_base_patch4_window12_384_22k")
+    yield entry("image-large-in22k", "large", "swin_large_patch4_window7_224_22k", mirrored=True)
+    yield entry("image-large-384-in22k", "large", "swin_large_patch4_window12_384_22k")
+
+
+_SOURCES = (_torchvision_entries, _official_entries, _mmaction2_entries, _omnivore_entries, _image_entries)
+
+ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
+    {entry.name: entry for entries in _SOURCES for entry in entries()}
+)
+"""Name -> entry, best source first."""

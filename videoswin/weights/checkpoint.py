@@ -1,0 +1,276 @@
+"""Checkpoint: weights together with everything needed to use them, in one .safetensors file.
+
+The only currency between weights, training, export and predict. The file's metadata is one JSON object under the key
+`videoswin`, with a version; its tensors have the names of layout.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from videoswin.model.config import PATCH, VideoSwinConfig
+from videoswin.model.swin import VideoSwin
+from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
+from videoswin.weights import catalog
+from videoswin.weights.convert import WRITERS, Conversion, convert
+from videoswin.weights.download import fetch
+from videoswin.weights.inflate import Method, resize_tables
+from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
+from videoswin.weights.layout import Window, describe_gaps, has_head
+from videoswin.weights.unpickle import read_file
+
+FORMAT_VERSION = 1
+"""Version of the metadata that `save` writes; a file with a higher one is refused."""
+BUNDLED = Path(__file__).parent / "bundled"
+
+_METADATA_KEY = "videoswin"
+_UNKNOWN_LICENCE = "unknown: ask where the file came from"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights, and what they are: architecture, sampling, labels, origin. ValueError if the parts disagree."""
+
+    weights: dict[str, Tensor]
+    """Every tensor by its name in our layout; without `head.*` for a backbone that has no classes yet."""
+    config: VideoSwinConfig
+    """The architecture; without a head its `num_classes` says nothing."""
+    clip: ClipSpec
+    """What a clip must be for these weights."""
+    views: ViewPlan
+    """How to look at a video unless told otherwise."""
+    labels: tuple[str, ...]
+    """Names of the classes in the order of the logits; empty without a head."""
+    lineage: dict[str, str] = field(default_factory=dict)
+    """Where the weights come from, as free text: source, command, what became of the source's tensors."""
+    licence: str = _UNKNOWN_LICENCE
+    """Licence of the weights, as an SPDX name where there is one."""
+    name: str = "unnamed"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if gaps := describe_gaps(self.weights, self.config):
+            raise ValueError(f"the weights do not make the model of the config: {gaps}")
+        classes = self.config.num_classes if self.has_head else 0
+        if len(self.labels) != classes:
+            raise ValueError(
+                f"there are {len(self.labels)} labels, wanted {classes}, one for each class of the head"
+            )
+
+    @property
+    def has_head(self) -> bool:
+        """False for a backbone without classes, such as an inflated image model."""
+        return has_head(self.weights)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        inflate: Method = "inflate",
+        window: Window | None = None,
+        accept_licence: str | None = None,
+    ) -> Checkpoint:
+        """The checkpoint of a catalog name (downloaded once), a bundled name, or a file in any known layout.
+
+        inflate, window: see `from_state_dict`; window also resizes the tables of our own files.
+        accept_licence: must repeat the licence of weights that are not free for every use, "CC-BY-NC-4.0".
+        Raises ValueError for a name that is nothing and a file that is no model, DownloadError (an OSError) if a
+        download fails.
+        """
+        path, entry = _locate(os.fspath(name_or_path), accept_licence)
+        contents, metadata = read_file(path)
+        if _METADATA_KEY in metadata:
+            checkpoint = cls._from_metadata(contents, metadata[_METADATA_KEY], path)
+            return checkpoint.with_window(window) if window else checkpoint
+        try:
+            conversion = convert(contents, method=inflate, window=window)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return cls._from_conversion(conversion, source=str(path), entry=entry)
+
+    @classmethod
+    def from_state_dict(
+        cls, state_dict: Mapping[str, Any], *, inflate: Method = "inflate", window: Window | None = None
+    ) -> Checkpoint:
+        """The checkpoint of a state dict in any known layout, bare or in the container it was saved in.
+
+        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not for
+            videos: the checkpoint has no head.
+        window: (time, height, width) in tokens; None keeps the file's, and (8, M, M) for an image model of M x M.
+            Another one resizes the bias tables. Needed where a table's length fits several windows.
+        What became of every name of the state dict is in `lineage["conversion"]`. Raises ValueError naming what is
+        missing if the backbone is not covered completely: nothing is ever left random.
+        """
+        return cls._from_conversion(convert(state_dict, method=inflate, window=window), source="a state dict")
+
+    def model(self, *, num_classes: int | None = None, **options: Any) -> VideoSwin:
+        """The model in eval mode with these weights; `options` go to VideoSwin (drop_path, attention, ...).
+
+        num_classes: replace the head by a freshly initialised one with this many classes, to fine-tune; torch's
+            random state decides its values. A checkpoint without a head needs it (ValueError otherwise).
+        """
+        if num_classes is None and not self.has_head:
+            raise ValueError(
+                f"{self.name} has no classification head, only a backbone; model(num_classes=...) adds an untrained one"
+            )
+        if num_classes is None:
+            config, weights = self.config, self.weights
+        else:
+            config = self.config.replace(num_classes=num_classes)
+            weights = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
+            _log.warning("the head with %d classes is newly initialised: train it before use", num_classes)
+        model = VideoSwin(config, **options)
+        fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.")}
+        model.load_state_dict(fresh | weights)
+        return model.eval()
+
+    def with_window(self, window: Window) -> Checkpoint:
+        """The same with another attention window: bias tables resized, linear in time and bicubic in space."""
+        window = self.config.replace(window=window).window
+        if window == self.config.window:
+            return self
+        return dataclasses.replace(
+            self,
+            weights=resize_tables(self.weights, self.config.window, window),
+            config=self.config.replace(window=window),
+            lineage=self.lineage | {"window": f"tables resized from {self.config.window} to {window}"},
+        )
+
+    def to_state_dict(self, layout: str) -> dict[str, Tensor]:
+        """The weights as `official`, `mmaction2` or `torchvision` loads them strictly, buffers included."""
+        if layout not in WRITERS:
+            raise ValueError(f"layout {layout!r} cannot be written; those that can are {', '.join(WRITERS)}")
+        return WRITERS[layout](self.weights, self.config)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one .safetensors file, all or nothing: an existing file is replaced only by a complete one."""
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(
+                f"{path} must end in .safetensors; for other layouts torch.save(to_state_dict(...))"
+            )
+        description = {
+            "version": FORMAT_VERSION,
+            "config": self.config.to_dict(),
+            "clip": self.clip.to_dict(),
+            "views": self.views.to_dict(),
+            "labels": self.labels,
+            "lineage": self.lineage,
+            "licence": self.licence,
+            "name": self.name,
+        }
+        # Safetensors refuses tensors that share memory or are not contiguous.
+        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights.items()}
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            safetensors.torch.save_file(tensors, partial, metadata={_METADATA_KEY: json.dumps(description)})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def _from_metadata(cls, weights: Mapping[str, Tensor], metadata: str, path: Path) -> Checkpoint:
+        try:
+            description = json.loads(metadata)
+            version = description["version"]
+            if version > FORMAT_VERSION:
+                raise ValueError(
+                    f"it has version {version}, this package reads up to {FORMAT_VERSION}; upgrade it"
+                )
+            return cls(
+                weights=dict(weights),
+                config=VideoSwinConfig(**description["config"]),
+                clip=ClipSpec.from_dict(description["clip"]),
+                views=ViewPlan.from_dict(description["views"]),
+                labels=tuple(description["labels"]),
+                lineage=description["lineage"],
+                licence=description["licence"],
+                name=description["name"],
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is a videoswin checkpoint that does not load: {error}") from error
+
+    @classmethod
+    def _from_conversion(
+        cls, conversion: Conversion, source: str, entry: catalog.Entry | None = None
+    ) -> Checkpoint:
+        weights, config = conversion.weights, conversion.config
+        lineage = {"source": source, "conversion": conversion.summary()}
+        labels, lineage["labels"] = _choose_labels(weights, config, entry)
+        if entry is not None:
+            lineage |= {"published as": entry.name, "url": entry.url}
+            clip, views = entry.clip_and_views()
+        else:
+            clip, views, lineage["clip"] = _assume_clip(
+                config, segments=lineage["labels"].startswith("something-v2")
+            )
+        licence = entry.licence if entry is not None else conversion.licence or _UNKNOWN_LICENCE
+        name = entry.name if entry is not None else Path(source).stem
+        return cls(
+            weights=weights,
+            config=config,
+            clip=clip,
+            views=views,
+            labels=labels,
+            lineage=lineage,
+            licence=licence,
+            name=name,
+        )
+
+
+def load_model(name_or_path: str | os.PathLike[str], *, accept_licence: str | None = None) -> VideoSwin:
+    """The model of `Checkpoint.load(name_or_path)`, in eval mode."""
+    return Checkpoint.load(name_or_path, accept_licence=accept_licence).model()
+
+
+def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry | None]:
+    """The file that `name` stands for, downloaded if it is published, and its catalog entry if it has one."""
+    if (entry := catalog.ENTRIES.get(name)) is not None:
+        catalog.require_licence(entry, accept_licence)
+        return fetch(entry), entry
+    bundled = BUNDLED / f"{name}.safetensors"
+    if os.path.basename(name) == name and bundled.is_file():
+        return bundled, None
+    if Path(name).is_file():
+        return Path(name), catalog.entry_of_file(Path(name).name)
+    known = [*catalog.ENTRIES, *(path.stem for path in BUNDLED.glob("*.safetensors"))]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    suggestion = f"did you mean {', '.join(close)}?" if close else "`videoswin models` lists the names"
+    what = "a folder, not a file" if Path(name).is_dir() else "neither a file nor the name of a model"
+    raise ValueError(f"{name} is {what}; {suggestion}")
+
+
+def _choose_labels(
+    weights: Mapping[str, Tensor], config: VideoSwinConfig, entry: catalog.Entry | None
+) -> tuple[tuple[str, ...], str]:
+    """The labels, and how we came by them."""
+    classes = config.num_classes
+    if not has_head(weights):
+        return (), "none: a backbone without a head"
+    if entry is not None and entry.labels is not None and len(labels := load_labels(entry.labels)) == classes:
+        return labels, f"{entry.labels}: published with the weights"
+    if (guess := guess_label_set(classes)) is not None:
+        return load_labels(guess), f"{guess}: inferred from the number of classes, {classes}"
+    return numbered_labels(classes), "unknown: classes are numbered"
+
+
+def _assume_clip(config: VideoSwinConfig, *, segments: bool) -> tuple[ClipSpec, ViewPlan, str]:
+    """What published models of this architecture eat, and a sentence that says so."""
+    # They were trained at the size where the last stage's map is one window: 224 px for 7, 384 px for 12.
+    size = config.window[1] * PATCH[1] * 2 ** (len(config.depths) - 1)
+    protocol = "ssv2-1x3" if segments else "official-4x3"
+    clip, views = apply_protocol(protocol, ClipSpec(size=size, short_side=size))
+    return clip, views, f"assumed: {clip.frames} frames, stride {clip.stride}, {size} px, views of {protocol}"

@@ -1,0 +1,178 @@
+"""Recognise a foreign state dict, bring it into our layout, and account for every name in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from videoswin.model.config import VideoSwinConfig
+from videoswin.weights.formats import (
+    Format,
+    StateDict,
+    mmaction2,
+    official,
+    omnivore,
+    swin2d_huggingface,
+    swin2d_microsoft,
+    swin2d_timm,
+    swin2d_torchvision,
+    torchvision3d,
+    videoswin,
+)
+from videoswin.weights.inflate import Method, image_window, inflate, resize_tables
+from videoswin.weights.layout import TABLE, Window, describe_gaps, first_few, infer_config, parameter_shapes, window_of_table
+
+FORMATS: tuple[Format, ...] = (
+    videoswin,
+    official,
+    mmaction2,
+    torchvision3d,
+    omnivore,
+    swin2d_microsoft,
+    swin2d_timm,
+    swin2d_huggingface,
+    swin2d_torchvision,
+)
+WRITERS: Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Tensor]]] = {
+    "official": official.from_videoswin,
+    "mmaction2": mmaction2.from_videoswin,
+    "torchvision": torchvision3d.from_videoswin,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A foreign file in our layout, and what became of each of its names."""
+
+    weights: dict[str, Tensor]
+    """Tensors under our names; without `head.*` if the file has no head for video."""
+    config: VideoSwinConfig
+    layout: str
+    """What the file is: "torchvision Swin3D"."""
+    loaded: tuple[str, ...]
+    """Our names of tensors taken as they were, name and all."""
+    converted: tuple[str, ...]
+    """Our names of tensors that were renamed, joined, inflated or resized."""
+    unused: tuple[str, ...]
+    """The file's names that the model has no place for."""
+    licence: str | None
+    """Licence of everything published in this layout, if it has one."""
+
+    def summary(self) -> str:
+        """One line that accounts for the whole file. Nothing is ever missing: that is an error."""
+        unused = f" ({first_few(self.unused)})" if self.unused else ""
+        return (
+            f"{self.layout}: {len(self.loaded)} tensors loaded, {len(self.converted)} converted, "
+            f"{len(self.unused)} unused{unused}, 0 missing"
+        )
+
+
+def convert(
+    contents: Mapping[str, Any], *, method: Method = "inflate", window: Window | None = None
+) -> Conversion:
+    """What a file held, in any known layout and container, as a video model in ours.
+
+    method: how an image model is inflated, `inflate` or `center`.
+    window: the window to have; None keeps the file's (an image model of M x M gets (8, M, M)).
+    Raises ValueError naming what is missing if the backbone is not covered completely, or if no layout fits.
+    """
+    state_dict, beside = unwrap(contents)
+    _refuse_swin_v2(state_dict)
+    layout = recognize(state_dict)
+    try:
+        renamed = layout.to_videoswin(state_dict)
+        weights, unused = renamed.weights, list(renamed.unused)
+        if _is_image(weights):
+            unused += [name for name in weights if name.startswith("head.")]
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+            side = image_window(weights)
+            window = window or (8, side, side)
+            weights = inflate(weights, window, method)
+        config = infer_config(weights, _window_in_file(weights, state_dict, window))
+    except ValueError as error:
+        raise ValueError(f"this looks like a file of {layout.NAME}, but {error}") from error
+    if gaps := describe_gaps(weights, config):
+        raise ValueError(f"this looks like a file of {layout.NAME}, but {gaps}")
+    unused += [name for name in weights if name not in parameter_shapes(config)]
+    weights = {name: tensor for name, tensor in weights.items() if name not in unused}
+    if window and window != config.window:
+        weights = resize_tables(weights, config.window, window)
+        config = config.replace(window=window)
+    untouched = [name for name, tensor in weights.items() if state_dict.get(name) is tensor]
+    return Conversion(
+        weights=weights,
+        config=config,
+        layout=layout.NAME,
+        loaded=tuple(untouched),
+        converted=tuple(name for name in weights if name not in set(untouched)),
+        unused=tuple(unused) + beside,
+        licence=omnivore.LICENCE if layout is omnivore else None,
+    )
+
+
+def recognize(state_dict: StateDict) -> Format:
+    """The layout of a flat state dict; ValueError that shows its names if it is none we know."""
+    for layout in FORMATS:
+        if layout.recognizes(state_dict):
+            return layout
+    if not state_dict:
+        raise ValueError("there are no tensors in it")
+    raise ValueError(
+        f"its {len(state_dict)} tensors, named like {first_few(list(state_dict))}, are of no layout we know: "
+        f"{', '.join(layout.NAME for layout in FORMATS)}"
+    )
+
+
+def unwrap(contents: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The flat state dict inside the usual containers and wrappers, and the names of what lay beside it."""
+    if "trunk" in contents and "heads" in contents:
+        parts = {
+            f"{part}.{name}": value for part in ("trunk", "heads") for name, value in contents[part].items()
+        }
+        return _tensors(parts, beside=[name for name in contents if name not in ("trunk", "heads")])
+    for container in ("state_dict", "model", "model_state_dict"):
+        if isinstance(inside := contents.get(container), Mapping):
+            return _tensors(inside, beside=[name for name in contents if name != container])
+    return _tensors(contents, beside=[])
+
+
+def _tensors(entries: Mapping[str, Any], beside: list[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    state_dict = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    beside += [name for name in entries if name not in state_dict]
+    # DistributedDataParallel, torch.compile and Lightning put the whole model under one more name.
+    for wrapper in ("module.", "_orig_mod.", "model."):
+        if state_dict and all(name.startswith(wrapper) for name in state_dict):
+            state_dict = {name.removeprefix(wrapper): tensor for name, tensor in state_dict.items()}
+    return state_dict, tuple(map(str, beside))
+
+
+def _refuse_swin_v2(state_dict: StateDict) -> None:
+    if any(
+        "logit_scale" in name or "cpb_mlp" in name or "continuous_position" in name for name in state_dict
+    ):
+        raise ValueError(
+            "this is a Swin V2 file: V2 attends by cosine similarity, computes its position bias with a small network "
+            "and normalises after each branch, so its weights mean nothing to this model; use a Swin V1 file"
+        )
+
+
+def _is_image(weights: Mapping[str, Tensor]) -> bool:
+    patch = weights.get("patch_embed.proj.weight")
+    return patch is not None and patch.ndim == 4
+
+
+def _window_in_file(
+    weights: Mapping[str, Tensor], state_dict: StateDict, wanted: Window | None
+) -> Window | None:
+    """The window of the file's tables: the one asked for if it fits, else by length and stored lookups."""
+    rows = next((len(tensor) for name, tensor in weights.items() if name.endswith(TABLE)), None)
+    if rows is None:
+        return None
+    if wanted and (2 * wanted[0] - 1) * (2 * wanted[1] - 1) * (2 * wanted[2] - 1) == rows:
+        return wanted
+    lookups = (tensor for name, tensor in state_dict.items() if name.endswith("relative_position_index"))
+    tokens = next((len(lookup) for lookup in lookups if lookup.ndim == 2), None)
+    return window_of_table(rows, tokens)

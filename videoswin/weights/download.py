@@ -1,0 +1,248 @@
+"""Download a published file once: resumed, verified, atomic, and shared by all processes of a machine.
+
+Files lie in `$VIDEOSWIN_HOME` (default ~/.cache/videoswin). Only urllib is used, so proxies are those of the
+environment (https_proxy, no_proxy).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from videoswin.weights.catalog import Entry
+
+ATTEMPTS_WITHOUT_PROGRESS = 3
+"""A cut connection is taken up again; after this many in a row that brought nothing, we give up."""
+_CHUNK = 1 << 18  # bytes
+
+
+class DownloadError(OSError):
+    """A file could not be had. One line: what failed, and which file to put where instead."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait, in seconds."""
+
+    answer: float = 8.0
+    """For the server's first answer, name lookup and all addresses included: offline must not mean minutes."""
+    silence: float = 30.0
+    """For the next bytes of a download under way."""
+
+
+def cache_folder() -> Path:
+    """$VIDEOSWIN_HOME, or ~/.cache/videoswin."""
+    return Path(os.environ.get("VIDEOSWIN_HOME") or Path.home() / ".cache" / "videoswin").expanduser()
+
+
+def cached_file(entry: Entry) -> Path:
+    """Where the entry's file lies once it is there."""
+    return cache_folder() / entry.file_name
+
+
+def fetch(entry: Entry, *, timeouts: Timeouts | None = None) -> Path:
+    """The entry's file on disk, downloaded and verified if it is not there yet. DownloadError if it cannot be had."""
+    path = cached_file(entry)
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _one_process_at_a_time(path):
+            if not path.is_file():  # another process may have been faster
+                _download_from_any(entry, path, timeouts or Timeouts())
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(
+            f"{entry.name} is not on this machine and cannot be downloaded ({_reason(error)}); "
+            f"put {entry.file_name} from {entry.url} into {path.parent}"
+        ) from error
+    return path
+
+
+def _download_from_any(entry: Entry, path: Path, timeouts: Timeouts) -> None:
+    size = f"{entry.size_mb} MB, " if entry.size_mb else ""
+    Console(stderr=True).print(
+        f"Downloading {entry.name}: {entry.file_name}, {size}licence {entry.licence}", highlight=False
+    )
+    try:
+        download(entry.url, path, sha256=entry.sha256, timeouts=timeouts)
+    except (OSError, http.client.HTTPException):
+        if entry.mirror is None:
+            raise
+        download(entry.mirror, path, sha256=entry.sha256, timeouts=timeouts)
+
+
+def download(url: str, path: Path, *, sha256: str | None, timeouts: Timeouts) -> None:
+    """`url` as `path`, complete and verified, or an OSError and no file. `sha256`: its first hex digits, if known.
+
+    What an earlier run left is continued only if a hash can tell that the parts fit.
+    """
+    partial = path.with_name(path.name + ".part")
+    if sha256 is None:
+        partial.unlink(missing_ok=True)
+    with _progress_bar(path.name) as show:
+        _receive(url, partial, timeouts, show)
+    if sha256 is not None and not (found := _sha256_of(partial)).startswith(sha256):
+        partial.unlink()
+        raise OSError(f"the server sent other bytes: SHA-256 {found[:8]}..., wanted {sha256}...")
+    os.replace(partial, path)
+
+
+def _receive(url: str, partial: Path, timeouts: Timeouts, show: Callable[[int, int | None], None]) -> None:
+    """Append to `partial` until the server says it is complete, taking up cut connections where they ended."""
+    fruitless, best = 0, _size(partial)
+    while True:
+        try:
+            total = _receive_once(url, partial, timeouts, show)
+            if total is None or _size(partial) == total:
+                return
+            reason = f"the connection ends after {_size(partial)} of {total} bytes"
+        except (urllib.error.HTTPError, _NoAnswer):
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            reason = _reason(error)
+        fruitless = 0 if _size(partial) > best else fruitless + 1
+        best = max(best, _size(partial))
+        if fruitless == ATTEMPTS_WITHOUT_PROGRESS:
+            raise OSError(reason)
+        time.sleep(0.3 * fruitless)
+
+
+def _receive_once(
+    url: str, partial: Path, timeouts: Timeouts, show: Callable[[int, int | None], None]
+) -> int | None:
+    """One request for what is missing in `partial`; gives the size of the whole file, None if the server is silent."""
+    have = _size(partial)
+    request = urllib.request.Request(url, headers={"User-Agent": "videoswin", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = _open(request, timeouts)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # Nothing comes after what we have: it is the whole file, or not this file's beginning.
+        if error.headers.get("Content-Range") != f"bytes */{have}":
+            partial.unlink()
+        return have
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise _NoAnswer("the server sent a web page, not the file; a proxy or a login may be in the way")
+        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        )
+        length = response.headers.get("Content-Length")
+        total = None if length is None else int(length) + (have if resumed else 0)
+        with partial.open("ab" if resumed else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                show(file.tell(), total)
+    return total
+
+
+class _NoAnswer(OSError):
+    """The server is out of reach or not the one we want: asking again would only take time."""
+
+
+def _open(request: urllib.request.Request, timeouts: Timeouts) -> Any:
+    """The response, within `timeouts.answer` however many addresses the name has and however slow its lookup is."""
+    outcome: list[Any] = []
+
+    def ask() -> None:
+        try:
+            outcome.append(urllib.request.urlopen(request, timeout=timeouts.silence))
+        except Exception as error:
+            outcome.append(error)
+
+    # Neither the name lookup nor the walk through the addresses takes a timeout as a whole, so a thread is given up.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeouts.answer)
+    if not outcome:
+        raise _NoAnswer(f"no answer within {timeouts.answer:g} s")
+    if isinstance(outcome[0], urllib.error.URLError) and not isinstance(outcome[0], urllib.error.HTTPError):
+        raise _NoAnswer(_reason(outcome[0]))
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    """The error as part of a sentence."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror if inner.filename is None else f"{inner.strerror}: {inner.filename}"
+    return str(inner) or type(inner).__name__
+
+
+@contextmanager
+def _one_process_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock file beside `path`; the system frees it even if the holder dies."""
+    with path.with_name(path.name + ".lock").open("w") as file:
+        _lock(file)
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        while True:
+            with suppress(OSError):  # LK_LOCK gives up after ten seconds
+                return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+@contextmanager
+def _progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A function to call with (bytes so far, bytes in all), shown on a terminal and silent elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(title, total=None)
+
+        def show(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield show

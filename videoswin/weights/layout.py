@@ -1,0 +1,144 @@
+"""Our own layout: the names and shapes of one architecture, and the architecture that names and shapes imply."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from videoswin.model.config import BASE_W16, LARGE_384, MLP_RATIO, NANO, PATCH, TINY, VideoSwinConfig
+
+Window = tuple[int, int, int]
+
+_KNOWN_WINDOWS = tuple(config.window for config in (TINY, BASE_W16, LARGE_384, NANO))
+_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
+TABLE = "relative_position_bias_table"
+
+
+def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
+    """Every name in our layout and its shape."""
+    c, (p, m, n) = config.embed_dim, config.window
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch_embed.proj.weight": (c, config.in_channels, *PATCH),
+        "patch_embed.proj.bias": (c,),
+    }
+
+    def norm(name: str, channels: int) -> None:
+        shapes.update({f"{name}.weight": (channels,), f"{name}.bias": (channels,)})
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes.update({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)})
+
+    norm("patch_embed.norm", c)
+    for stage, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
+        c = config.stage_dim(stage)
+        for block in (f"stages.{stage}.blocks.{index}" for index in range(depth)):
+            norm(f"{block}.norm1", c)
+            linear(f"{block}.attn.qkv", c, 3 * c)
+            linear(f"{block}.attn.proj", c, c)
+            shapes[f"{block}.attn.{TABLE}"] = ((2 * p - 1) * (2 * m - 1) * (2 * n - 1), heads)
+            norm(f"{block}.norm2", c)
+            linear(f"{block}.mlp.fc1", c, MLP_RATIO * c)
+            linear(f"{block}.mlp.fc2", MLP_RATIO * c, c)
+        if stage < len(config.depths) - 1:
+            norm(f"stages.{stage}.downsample.norm", 4 * c)
+            shapes[f"stages.{stage}.downsample.reduction.weight"] = (2 * c, 4 * c)
+    norm("norm", c)
+    linear("head", c, config.num_classes)
+    return shapes
+
+
+def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) -> VideoSwinConfig:
+    """The architecture that a video model's tensors (under our names) have.
+
+    `window` is needed only where a table's length has several factorisations. Without a head, `num_classes` is the
+    default. ValueError if no architecture fits.
+    """
+    patch = weights.get("patch_embed.proj.weight")
+    if patch is None or patch.ndim != 5:
+        raise ValueError("patch_embed.proj.weight, the 5-D kernel of the patch embedding, is not there")
+    if tuple(patch.shape[2:]) != PATCH:
+        raise ValueError(
+            f"tokens are {tuple(patch.shape[2:])} (frames, rows, columns) of pixels; ours are {PATCH}"
+        )
+    blocks = {(int(match[1]), int(match[2])) for match in map(_BLOCK.match, weights) if match}
+    num_stages = 1 + max((stage for stage, _ in blocks), default=-1)
+    depths = [
+        1 + max((block for s, block in blocks if s == stage), default=-1) for stage in range(num_stages)
+    ]
+    tables = [_table_of_stage(weights, stage, depth) for stage, depth in enumerate(depths)]
+    if not tables:
+        raise ValueError("there are no attention blocks")
+    config = VideoSwinConfig(
+        embed_dim=patch.shape[0],
+        depths=tuple(depths),
+        num_heads=tuple(table.shape[1] for table in tables),
+        window=window or window_of_table(len(tables[0])),
+        in_channels=patch.shape[1],
+    )
+    return config.replace(num_classes=len(weights["head.weight"])) if "head.weight" in weights else config
+
+
+def window_of_table(rows: int, tokens: int | None = None) -> Window:
+    """The window (P, M, M) whose table has (2P - 1)(2M - 1)(2M - 1) rows; `tokens` is P * M * M where it is known.
+
+    ValueError if there is none, or several that no published model has.
+    """
+    sides = [m for m in range(1, math.isqrt(rows) + 1) if rows % (2 * m - 1) ** 2 == 0]
+    windows = [((rows // (2 * m - 1) ** 2 + 1) // 2, m, m) for m in sides if rows // (2 * m - 1) ** 2 % 2]
+    if tokens is not None:
+        windows = [window for window in windows if math.prod(window) == tokens]
+    for window in windows:
+        if window in _KNOWN_WINDOWS:
+            return window
+    wider = [window for window in windows if window[1] > 1] or windows
+    if len(wider) == 1:
+        return wider[0]
+    found = (
+        f"{len(wider)} windows fit: {', '.join(map(str, wider))}; say which with window="
+        if wider
+        else "no window fits"
+    )
+    raise ValueError(f"a position bias table of {rows} rows: {found}")
+
+
+def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str:
+    """What is missing or misshapen in `weights` for `config`, in words; empty if nothing. The head may be absent."""
+    expected = parameter_shapes(config)
+    if not has_head(weights):
+        expected = {name: shape for name, shape in expected.items() if not name.startswith("head.")}
+    missing = [name for name in expected if name not in weights]
+    misshapen = [
+        f"{name} is {tuple(weights[name].shape)}, wanted {shape}"
+        for name, shape in expected.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} of {len(expected)} tensors are missing: {first_few(missing)}")
+    if misshapen:
+        parts.append(f"{len(misshapen)} have another shape: {first_few(misshapen)}")
+    return "; ".join(parts)
+
+
+def has_head(weights: Mapping[str, Tensor]) -> bool:
+    """True if there is anything of a classification head (half a head is then an error)."""
+    return "head.weight" in weights or "head.bias" in weights
+
+
+def first_few(names: list[str] | tuple[str, ...], count: int = 3) -> str:
+    """`a, b, c and 7 more`."""
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+
+
+def _table_of_stage(weights: Mapping[str, Tensor], stage: int, depth: int) -> Tensor:
+    for block in range(depth):
+        table = weights.get(f"stages.{stage}.blocks.{block}.attn.{TABLE}")
+        if table is not None and table.ndim == 2:
+            return table
+    raise ValueError(
+        f"stages.{stage}.blocks.*.attn.{TABLE} is not there, so its window and heads are unknown"
+    )

@@ -1,0 +1,107 @@
+"""Read a weight file, ours or somebody else's, without running anything that is in it.
+
+torch.load is always called with weights_only=True. Trainer checkpoints also pickle objects of their libraries (loss
+histories, configurations); an allow-list of such names is answered by empty stand-ins, everything else is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+
+class Inert:
+    """Stands for any allowed object: takes whatever it is made from and keeps nothing."""
+
+    def __init__(self, *_arguments: object) -> None:
+        pass
+
+    def __new__(cls, *_arguments: object) -> Inert:
+        return super().__new__(cls)
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+
+# mmengine#1655: an mmengine trainer pickles a HistoryBuffer, which holds numpy arrays, for every number it logs.
+_OBJECTS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+)
+# SimMIM and Swin pickle their configuration, a yacs dictionary; mmengine one of its own.
+_MAPPINGS = ("yacs.config.CfgNode", "mmengine.config.config.ConfigDict", "addict.addict.Dict")
+_STAND_INS: list[Any] = [(Inert, name) for name in _OBJECTS] + [(OrderedDict, name) for name in _MAPPINGS]
+
+_HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
+
+
+def read_file(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """What a .safetensors, .pth, .pt, .torch or .bin file holds, and its metadata (safetensors only, else empty).
+
+    The kind is read from the file's first bytes, not its name. ValueError if it is not such a file, is damaged, or
+    wants to run something.
+    """
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(_HDF5) or path.suffix in (".h5", ".keras"):
+        raise ValueError(
+            f"{path} is a Keras file, which this package does not read; the Keras ports hold the official weights, "
+            "which the catalog has under their own names (videoswin models)"
+        )
+    if start[8:9] == b"{" and not start.startswith(_ZIP):
+        return _read_safetensors(path)
+    return _read_pickle(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return safetensors.torch.load_file(path), metadata
+    except SafetensorError as error:
+        raise ValueError(f"{path} is a damaged safetensors file ({error})") from error
+
+
+def _read_pickle(path: Path) -> Mapping[str, Any]:
+    try:
+        with torch.serialization.safe_globals(_STAND_INS):
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        if refused := re.search(r"GLOBAL ([\w.]+\w)", str(error)):
+            raise ValueError(
+                f"{path} was not loaded and nothing in it was run: it asks for {refused[1]}, and only tensors and plain "
+                "values are read"
+            ) from error
+        # Torch's readers meet damage with whatever error comes first.
+        raise ValueError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"{path} holds a {type(contents).__name__}, wanted a state dict")
+    return contents
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return text if len(text) > 8 else type(error).__name__
