@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Final, NamedTuple
@@ -79,15 +80,55 @@ def list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[L
     """Every packet that makes a frame, in the file's order, and how it shows that some are lacking, if so."""
     listed, num_hidden, cut_off = [], 0, False
     for packet in packets(container, stream):
-        cut_off = packet.is_corrupt
-        num_hidden += packet.is_discard
-        if not packet.is_discard:
+        if packet.is_discard:  # cut out by an edit list
+            num_hidden += 1
+        else:
             listed.append(ListedPacket(packet.pts, packet.dts, packet.is_keyframe))
+            cut_off = packet.is_corrupt
     if cut_off:
         listed.pop()
-    if len(listed) + num_hidden < stream.frames:
-        return listed, f"only {len(listed)} of its {stream.frames - num_hidden} frames are in the file"
+    num_promised = stream.frames - num_hidden
+    if len(listed) < num_promised:
+        return listed, f"only {len(listed)} of its {num_promised} frames are in the file"
+    seconds_lacking = _seconds_lacking(container, stream, listed)
+    if seconds_lacking > 0:
+        return listed, f"the file ends {seconds_lacking:.1f} seconds before its time"
     return listed, "its last frame is cut off" if cut_off else None
+
+
+def _seconds_lacking(container: InputContainer, stream: VideoStream, listed: Sequence[ListedPacket]) -> float:
+    """By how much a file that promises no number of frames ends before its header says; 0 within 5 frames."""
+    if not container.format.name.startswith(("matroska", "flv")) or not container.duration or not listed:
+        return 0.0
+    promised = container.duration / av.time_base
+    if stated := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, stated.groups())
+        promised = min(promised, 3600 * hours + 60 * minutes + seconds)
+    elif len(container.streams) > 1:
+        return 0.0  # it may be the sound that lasts that long
+    last = max(packet.pts or 0 for packet in listed) * float(stream.time_base or 0)
+    lacking = promised - last
+    return lacking if lacking > 5 * last / len(listed) else 0.0
+
+
+class Entry(NamedTuple):
+    """A place where decoding can start: the number of the frame, and the timestamp to seek to."""
+
+    number: int
+    timestamp: int
+
+
+def list_entries(
+    container: InputContainer, listed: Sequence[ListedPacket], timestamps: Sequence[int]
+) -> list[Entry]:
+    """Where decoding can start, in order; `timestamps` are those of all frames, sorted."""
+    if container.format.name == "mpeg":
+        return []  # program streams count time differently after a seek
+    # Transport streams are searched by decoding time, the others by the time of showing.
+    by_dts = container.format.name == "mpegts"
+    keyframes = {packet.pts: packet.dts if by_dts else packet.pts for packet in listed if packet.is_keyframe}
+    targets = ((number, keyframes.get(pts)) for number, pts in enumerate(timestamps))
+    return [Entry(number, target) for number, target in targets if target is not None]
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

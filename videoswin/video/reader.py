@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,7 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from videoswin.video.ffmpeg import RgbConverter, frames_per_second, list_packets, packets
+from videoswin.video.ffmpeg import Entry, RgbConverter, frames_per_second, list_entries, list_packets, packets
 
 STALL_SECONDS: Final = 60.0
 """A file that gives no frame for this long is given up on. Looked at between packets."""
@@ -180,12 +181,13 @@ class _VideoFile(VideoReader):
         self._open()
         try:
             self._list_frames()
-            self._start_at(0)
+            self._start_at(self._entry_before(0))
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
+        self._decoded = iter(())
         self._container.close()
 
     @property
@@ -212,22 +214,21 @@ class _VideoFile(VideoReader):
 
     def _list_frames(self) -> None:
         """Find out how many frames there are, their timestamps, and at which of them decoding can start."""
-        packets, self._listing_damage = list_packets(self._container, self._stream)
-        self._timestamps = sorted(packet.pts for packet in packets if packet.pts is not None)
-        decoding_times = [packet.dts for packet in packets if packet.dts is not None]
+        listed, self._listing_damage = list_packets(self._container, self._stream)
+        self._timestamps = sorted(packet.pts for packet in listed if packet.pts is not None)
+        decoding_times = [packet.dts for packet in listed if packet.dts is not None]
         self._counted = (
-            len(set(self._timestamps)) < len(packets)
+            len(set(self._timestamps)) < len(listed)
             or decoding_times != sorted(decoding_times)
             # An AVI has no timestamps; FFmpeg makes them up, wrongly where B-frames change the order.
             or (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
         )
         if self._counted:
-            self._timestamps, self._keyframes = [], []
+            self._timestamps, self._entries = [], []
             self._reopen()
             self.num_frames = sum(1 for _ in self._decode(0))
         else:
-            keyframes = {packet.pts for packet in packets if packet.is_keyframe}
-            self._keyframes = [index for index, pts in enumerate(self._timestamps) if pts in keyframes]
+            self._entries = list_entries(self._container, listed, self._timestamps)
             self.num_frames = len(self._timestamps)
         if self.num_frames == 0:
             raise VideoError(self.path, "no frame of it can be decoded")
@@ -235,11 +236,10 @@ class _VideoFile(VideoReader):
         self.fps = frames_per_second(self._stream, self._timestamps)
 
     def _frame(self, index: int) -> Tensor:
-        before = bisect_right(self._keyframes, index)
-        keyframe = self._keyframes[before - 1] if before else 0
+        entry = self._entry_before(index)
         passed = index < self._newest.number and not (self._previous and self._previous.number < index)
-        if passed or keyframe > self._newest.number + _SEEK_SAVES_FRAMES:
-            self._start_at(keyframe)
+        if passed or (entry and entry.number > self._newest.number + _SEEK_SAVES_FRAMES):
+            self._start_at(entry)
         while self._newest.number < index:
             following = next(self._decoded, None)
             if following is None:
@@ -253,26 +253,27 @@ class _VideoFile(VideoReader):
             self._flawed.add(shown.number)
         return self._to_rgb(shown.frame)
 
-    def _start_at(self, keyframe: int) -> None:
-        """Decode from frame number `keyframe` on; `_newest` is then that frame, or the first that decodes."""
+    def _entry_before(self, index: int) -> Entry | None:
+        """The last place at or before frame `index` where decoding can start."""
+        before = bisect_right(self._entries, index, key=lambda entry: entry.number)
+        return self._entries[before - 1] if before else None
+
+    def _start_at(self, entry: Entry | None) -> None:
+        """Decode from `entry` (None: the top) on; `_newest` is then the first frame that this gives."""
         self._previous = None
-        if not self._counted:
-            try:
-                self._container.seek(self._timestamps[keyframe], stream=self._stream)
-            except av.FFmpegError:
-                pass  # raw streams cannot seek
-            else:
-                self._decoded = self._decode(keyframe)
+        newest = None
+        if entry is not None:
+            with suppress(av.FFmpegError):
+                self._container.seek(entry.timestamp, stream=self._stream)
+                self._decoded = self._decode(entry.number)
                 newest = next(self._decoded, None)
-                if newest is not None and newest.number == keyframe:
-                    self._newest = newest
-                    return
-            if keyframe > 0:
-                # It led past its target, or to where decoding cannot start: trust no other.
-                self._keyframes = []
-        self._reopen()
-        self._decoded = self._decode(0)
-        newest = next(self._decoded, None)
+            if newest is None or newest.number != entry.number:
+                # It led past its target, or to where decoding cannot start: trust no seek in this file.
+                self._entries, newest = [], None
+        if newest is None:
+            self._reopen()
+            self._decoded = self._decode(0)
+            newest = next(self._decoded, None)
         if newest is None:
             raise VideoError(self.path, f"none of its {self.num_frames} frames can be decoded")
         self._newest = newest
@@ -283,16 +284,15 @@ class _VideoFile(VideoReader):
 
     def _decode(self, first: int) -> Iterator[_Numbered]:
         """Numbered frames from where the container stands, which is at or before frame `first`."""
-        index = -1
+        expected = first
         for frame in self._decode_packets(from_keyframe=first > 0):
-            if self._counted or frame.pts is None:
-                index += 1
-            else:
-                earlier, index = index, bisect_left(self._timestamps, frame.pts)
-                # Frames before `first` follow it in the file but refer to frames before the seek.
-                if index < first or index <= earlier or index == len(self._timestamps):
-                    continue
-            yield _Numbered(index, frame)
+            number = expected
+            if not self._counted and frame.pts is not None:
+                number = bisect_left(self._timestamps, frame.pts)
+            # Frames that come after `first` but are shown before it need frames from before the seek.
+            if expected <= number and (self._counted or number < len(self._timestamps)):
+                yield _Numbered(number, frame)
+                expected = number + 1
 
     def _decode_packets(self, *, from_keyframe: bool) -> Iterator[VideoFrame]:
         """Every frame that can be decoded, the others left out. VideoError after STALL_SECONDS without."""
