@@ -1,8 +1,8 @@
 """Every published weight that this package can load: where it is, what it is, and what may be done with it.
 
-Facts only, no torch: `videoswin models` prints this table. Sizes and hashes stand where the publisher gives them
-(torchvision and OpenMMLab put the first eight hex digits of the SHA-256 into the file name). Left out: Swin-L video
-weights of the paper, never released; Keras ports, the same official weights in HDF5.
+Facts only, no torch: `videoswin models` prints this table. Sizes and hashes stand where the publisher gives
+them (torchvision and OpenMMLab put the first eight hex digits of the SHA-256 into the file name). Left out:
+Swin-L video weights of the paper, never released; Keras ports, the same official weights in HDF5.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Entry:
     """Tokens in a window (time, height, width); (1, M, M) for an image model."""
     trained_on: str
     labels: str | None
-    """Label set (see labels.py); None for image models, whose classes are dropped, and where no set is known."""
+    """Label set (see labels.py); None where none is known, and for image models: their classes go."""
     licence: str
     clip: ClipSpec = _KINETICS_CLIP
     protocol: str = "official-4x3"
@@ -82,8 +82,8 @@ def require_licence(entry: Entry, accepted: str | None) -> None:
     """ValueError unless the licence is free or `accepted` names it."""
     if not entry.is_free and accepted != entry.licence:
         raise ValueError(
-            f"{entry.name} is licensed {entry.licence}, which forbids commercial use; to load it all the same, say "
-            f"accept_licence={entry.licence!r}"
+            f"{entry.name} is licensed {entry.licence}, which forbids commercial use; "
+            f"to load it all the same, say accept_licence={entry.licence!r}"
         )
 
 
@@ -213,7 +213,7 @@ def _official_entries() -> Iterator[Entry]:
 
 
 def _mmaction2_entries() -> Iterator[Entry]:
-    """Trained anew by MMAction2: the only Swin-L, Kinetics-700 and Kinetics-710 models under a free licence."""
+    """Trained anew by MMAction2; the only free Swin-L, Kinetics-700 and Kinetics-710 models."""
 
     def entry(
         name: str,
@@ -257,8 +257,8 @@ def _mmaction2_entries() -> Iterator[Entry]:
 def _omnivore_entries() -> Iterator[Entry]:
     """Meta's Omnivore, trained on images, videos and depth at once. Not for commercial use.
 
-    Kinetics scores from its README of 2022-06; its first README had 78.2, 81.5, 82.8, 83.2 and 83.4 beside the same
-    links.
+    Kinetics scores from its README of 2022-06; its first README had 78.2, 81.5, 82.8, 83.2 and 83.4 beside
+    the same links.
     """
 
     def entry(

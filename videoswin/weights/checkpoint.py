@@ -1,7 +1,7 @@
 """Checkpoint: weights together with everything needed to use them, in one .safetensors file.
 
-The only currency between weights, training, export and predict. The file's metadata is one JSON object under the key
-`videoswin`, with a version; its tensors have the names of layout.py.
+The only currency between weights, training, export and predict. The file's metadata is one JSON object under
+the key `videoswin`, with a version; its tensors have the names of layout.py.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Weights, and what they are: architecture, sampling, labels, origin. ValueError if the parts disagree."""
+    """Weights and what they are: architecture, sampling, labels, origin. ValueError if the parts disagree."""
 
     weights: dict[str, Tensor]
     """Every tensor by its name in our layout; without `head.*` for a backbone that has no classes yet."""
@@ -87,8 +87,8 @@ class Checkpoint:
 
         inflate, window: see `from_state_dict`; window also resizes the tables of our own files.
         accept_licence: must repeat the licence of weights that are not free for every use, "CC-BY-NC-4.0".
-        Raises ValueError for a name that is nothing and a file that is no model, DownloadError (an OSError) if a
-        download fails.
+        Raises ValueError for a name that is nothing and a file that is no model, DownloadError (an OSError)
+        if a download fails.
         """
         path, entry = _locate(os.fspath(name_or_path), accept_licence)
         contents, metadata = read_file(path)
@@ -107,24 +107,27 @@ class Checkpoint:
     ) -> Checkpoint:
         """The checkpoint of a state dict in any known layout, bare or in the container it was saved in.
 
-        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not for
+        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not
+        for
             videos: the checkpoint has no head.
-        window: (time, height, width) in tokens; None keeps the file's, and (8, M, M) for an image model of M x M.
+        window: (time, height, width) in tokens; None keeps the file's, and (8, M, M) for an image model of M
+        x M.
             Another one resizes the bias tables. Needed where a table's length fits several windows.
-        What became of every name of the state dict is in `lineage["conversion"]`. Raises ValueError naming what is
-        missing if the backbone is not covered completely: nothing is ever left random.
+        What became of every name of the state dict is in `lineage["conversion"]`. Raises ValueError naming
+        what is missing if the backbone is not covered completely: nothing is ever left random.
         """
         return cls._from_conversion(convert(state_dict, method=inflate, window=window), source="a state dict")
 
     def model(self, *, num_classes: int | None = None, **options: Any) -> VideoSwin:
         """The model in eval mode with these weights; `options` go to VideoSwin (drop_path, attention, ...).
 
-        num_classes: replace the head by a freshly initialised one with this many classes, to fine-tune; torch's
+        num_classes: replace the head by a freshly initialised one with this many classes, to fine-tune;
+        torch's
             random state decides its values. A checkpoint without a head needs it (ValueError otherwise).
         """
         if num_classes is None and not self.has_head:
             raise ValueError(
-                f"{self.name} has no classification head, only a backbone; model(num_classes=...) adds an untrained one"
+                f"{self.name} is a backbone without a head; model(num_classes=...) adds an untrained one"
             )
         if num_classes is None:
             config, weights = self.config, self.weights
@@ -138,7 +141,7 @@ class Checkpoint:
         return model.eval()
 
     def with_window(self, window: Window) -> Checkpoint:
-        """The same with another attention window: bias tables resized, linear in time and bicubic in space."""
+        """The same for another attention window: bias tables resized, linear in time, bicubic in space."""
         window = self.config.replace(window=window).window
         if window == self.config.window:
             return self
@@ -156,7 +159,7 @@ class Checkpoint:
         return WRITERS[layout](self.weights, self.config)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one .safetensors file, all or nothing: an existing file is replaced only by a complete one."""
+        """Write one .safetensors file; an existing one is replaced only once the new one is complete."""
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ValueError(
@@ -244,13 +247,13 @@ def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry 
     bundled = BUNDLED / f"{name}.safetensors"
     if os.path.basename(name) == name and bundled.is_file():
         return bundled, None
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return Path(name), catalog.entry_of_file(Path(name).name)
     known = [*catalog.ENTRIES, *(path.stem for path in BUNDLED.glob("*.safetensors"))]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     suggestion = f"did you mean {', '.join(close)}?" if close else "`videoswin models` lists the names"
-    what = "a folder, not a file" if Path(name).is_dir() else "neither a file nor the name of a model"
-    raise ValueError(f"{name} is {what}; {suggestion}")
+    what = "a folder, not a file" if os.path.isdir(name) else "neither a file nor the name of a model"
+    raise ValueError(f"{name!r} is {what}; {suggestion}")
 
 
 def _choose_labels(

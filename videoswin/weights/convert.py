@@ -12,6 +12,7 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.weights.formats import (
     Format,
     StateDict,
+    is_buffer,
     mmaction2,
     official,
     omnivore,
@@ -23,7 +24,15 @@ from videoswin.weights.formats import (
     videoswin,
 )
 from videoswin.weights.inflate import Method, image_window, inflate, resize_tables
-from videoswin.weights.layout import TABLE, Window, describe_gaps, first_few, infer_config, parameter_shapes, window_of_table
+from videoswin.weights.layout import (
+    TABLE,
+    Window,
+    describe_gaps,
+    first_few,
+    infer_config,
+    parameter_shapes,
+    window_of_table,
+)
 
 FORMATS: tuple[Format, ...] = (
     videoswin,
@@ -63,10 +72,11 @@ class Conversion:
 
     def summary(self) -> str:
         """One line that accounts for the whole file. Nothing is ever missing: that is an error."""
-        unused = f" ({first_few(self.unused)})" if self.unused else ""
+        unused = [name for name in self.unused if not is_buffer(name)]
+        names = f" ({first_few(unused)})" if unused else ""
         return (
             f"{self.layout}: {len(self.loaded)} tensors loaded, {len(self.converted)} converted, "
-            f"{len(self.unused)} unused{unused}, 0 missing"
+            f"{len(unused)} unused{names}, {len(self.unused) - len(unused)} constants recomputed, 0 missing"
         )
 
 
@@ -79,14 +89,14 @@ def convert(
     window: the window to have; None keeps the file's (an image model of M x M gets (8, M, M)).
     Raises ValueError naming what is missing if the backbone is not covered completely, or if no layout fits.
     """
+    window = None if window is None else (window[0], window[1], window[2])  # YAML and JSON give lists
     state_dict, beside = unwrap(contents)
     _refuse_swin_v2(state_dict)
     layout = recognize(state_dict)
     try:
         renamed = layout.to_videoswin(state_dict)
-        weights, unused = renamed.weights, list(renamed.unused)
+        weights = renamed.weights
         if _is_image(weights):
-            unused += [name for name in weights if name.startswith("head.")]
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
             side = image_window(weights)
             window = window or (8, side, side)
@@ -96,9 +106,10 @@ def convert(
         raise ValueError(f"this looks like a file of {layout.NAME}, but {error}") from error
     if gaps := describe_gaps(weights, config):
         raise ValueError(f"this looks like a file of {layout.NAME}, but {gaps}")
-    unused += [name for name in weights if name not in parameter_shapes(config)]
-    weights = {name: tensor for name, tensor in weights.items() if name not in unused}
-    if window and window != config.window:
+    places = parameter_shapes(config)
+    weights = {name: tensor for name, tensor in weights.items() if name in places}
+    used = {origin for name in weights for origin in renamed.origins[name]}
+    if window is not None and window != config.window:
         weights = resize_tables(weights, config.window, window)
         config = config.replace(window=window)
     untouched = [name for name, tensor in weights.items() if state_dict.get(name) is tensor]
@@ -108,7 +119,7 @@ def convert(
         layout=layout.NAME,
         loaded=tuple(untouched),
         converted=tuple(name for name in weights if name not in set(untouched)),
-        unused=tuple(unused) + beside,
+        unused=tuple(name for name in state_dict if name not in used) + beside,
         licence=omnivore.LICENCE if layout is omnivore else None,
     )
 
@@ -150,12 +161,10 @@ def _tensors(entries: Mapping[str, Any], beside: list[str]) -> tuple[dict[str, T
 
 
 def _refuse_swin_v2(state_dict: StateDict) -> None:
-    if any(
-        "logit_scale" in name or "cpb_mlp" in name or "continuous_position" in name for name in state_dict
-    ):
+    if any(part in name for name in state_dict for part in ("logit_scale", "cpb_mlp", "continuous_position")):
         raise ValueError(
-            "this is a Swin V2 file: V2 attends by cosine similarity, computes its position bias with a small network "
-            "and normalises after each branch, so its weights mean nothing to this model; use a Swin V1 file"
+            "this is a Swin V2 file: V2 attends by cosine similarity, computes its position bias with a "
+            "network and normalises after each branch, so its weights do not fit; use a Swin V1 file"
         )
 
 

@@ -46,7 +46,7 @@ class Timeouts:
     """How long to wait, in seconds."""
 
     answer: float = 8.0
-    """For the server's first answer, name lookup and all addresses included: offline must not mean minutes."""
+    """For the server's first answer, name lookup and all its addresses included."""
     silence: float = 30.0
     """For the next bytes of a download under way."""
 
@@ -62,7 +62,7 @@ def cached_file(entry: Entry) -> Path:
 
 
 def fetch(entry: Entry, *, timeouts: Timeouts | None = None) -> Path:
-    """The entry's file on disk, downloaded and verified if it is not there yet. DownloadError if it cannot be had."""
+    """The entry's file on disk, downloaded and verified if need be. DownloadError if it cannot be had."""
     path = cached_file(entry)
     if path.is_file():
         return path
@@ -93,9 +93,10 @@ def _download_from_any(entry: Entry, path: Path, timeouts: Timeouts) -> None:
 
 
 def download(url: str, path: Path, *, sha256: str | None, timeouts: Timeouts) -> None:
-    """`url` as `path`, complete and verified, or an OSError and no file. `sha256`: its first hex digits, if known.
+    """`url` as `path`, complete and verified, or an OSError and no file.
 
-    What an earlier run left is continued only if a hash can tell that the parts fit.
+    sha256: the first hex digits of the file's hash, if known. What an earlier run left is continued only if a
+    hash can tell that the parts fit.
     """
     partial = path.with_name(path.name + ".part")
     if sha256 is None:
@@ -109,7 +110,7 @@ def download(url: str, path: Path, *, sha256: str | None, timeouts: Timeouts) ->
 
 
 def _receive(url: str, partial: Path, timeouts: Timeouts, show: Callable[[int, int | None], None]) -> None:
-    """Append to `partial` until the server says it is complete, taking up cut connections where they ended."""
+    """Append to `partial` until the server calls it complete, taking up cut connections where they ended."""
     fruitless, best = 0, _size(partial)
     while True:
         try:
@@ -131,7 +132,7 @@ def _receive(url: str, partial: Path, timeouts: Timeouts, show: Callable[[int, i
 def _receive_once(
     url: str, partial: Path, timeouts: Timeouts, show: Callable[[int, int | None], None]
 ) -> int | None:
-    """One request for what is missing in `partial`; gives the size of the whole file, None if the server is silent."""
+    """One request for what `partial` lacks; gives the size of the whole file, None if the server does not."""
     have = _size(partial)
     request = urllib.request.Request(url, headers={"User-Agent": "videoswin", "Accept-Encoding": "identity"})
     if have:
@@ -165,7 +166,7 @@ class _NoAnswer(OSError):
 
 
 def _open(request: urllib.request.Request, timeouts: Timeouts) -> Any:
-    """The response, within `timeouts.answer` however many addresses the name has and however slow its lookup is."""
+    """The response, within `timeouts.answer` whatever the name lookup and the number of addresses."""
     outcome: list[Any] = []
 
     def ask() -> None:
@@ -174,7 +175,7 @@ def _open(request: urllib.request.Request, timeouts: Timeouts) -> Any:
         except Exception as error:
             outcome.append(error)
 
-    # Neither the name lookup nor the walk through the addresses takes a timeout as a whole, so a thread is given up.
+    # Neither the lookup nor the walk through the addresses takes a timeout, so a thread is abandoned instead.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeouts.answer)

@@ -1,6 +1,7 @@
 """An image model's weights as a video model's, and bias tables for another window.
 
-Source: Liu et al. 2021, section 3.3 and table 7; VST: mmaction/models/backbones/swin_transformer.py, inflate_weights.
+Source: Liu et al. 2021, section 3.3 and table 7; VST: mmaction/models/backbones/swin_transformer.py,
+inflate_weights.
 Legend: P M M window, C channels, rows of a table are offsets with time slowest.
 """
 
@@ -19,14 +20,15 @@ from videoswin.weights.layout import TABLE, Window
 Method = Literal["inflate", "center"]
 
 CROSS_FRAME_BIAS = -4.6
-"""Initial bias between different frames in `center`: about ln 0.01, so a token looks mostly at its own frame."""
+"""Initial bias between different frames in `center`, about ln 0.01: tokens look at their own frame."""
 
 
 def inflate(weights: Mapping[str, Tensor], window: Window, method: Method = "inflate") -> dict[str, Tensor]:
     """An image model's tensors (our names, 2D shapes) as a video model's with this window.
 
-    `inflate` copies the image model to every frame, so that a still video gives what the image gave; `center` lets a
-    token see its own frame alone at first. Everything but the patch embedding and the tables stays as it is.
+    `inflate` copies the image model to every frame, so that a still video gives what the image gave; `center`
+    lets a token see its own frame alone at first. Everything but the patch embedding and the tables stays as
+    it is.
     """
     if method not in ("inflate", "center"):
         raise ValueError(f"inflate must be 'inflate' or 'center', got {method!r}")
@@ -40,7 +42,7 @@ def inflate(weights: Mapping[str, Tensor], window: Window, method: Method = "inf
 
 
 def resize_tables(weights: Mapping[str, Tensor], old: Window, new: Window) -> dict[str, Tensor]:
-    """A video model's tensors with its bias tables made for window `new`: linear in time, bicubic in space."""
+    """A video model's tensors with bias tables for window `new`: linear in time, bicubic in space."""
     return {
         name: resize_table(tensor, old, new) if name.endswith(TABLE) else tensor
         for name, tensor in weights.items()

@@ -1,4 +1,4 @@
-"""Our own layout: the names and shapes of one architecture, and the architecture that names and shapes imply."""
+"""Our own layout: names and shapes of an architecture, and the architecture that names and shapes imply."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
 def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) -> VideoSwinConfig:
     """The architecture that a video model's tensors (under our names) have.
 
-    `window` is needed only where a table's length has several factorisations. Without a head, `num_classes` is the
-    default. ValueError if no architecture fits.
+    `window` is needed only where a table's length has several factorisations. Without a head, `num_classes`
+    is the default. ValueError if no architecture fits.
     """
     patch = weights.get("patch_embed.proj.weight")
     if patch is None or patch.ndim != 5:
@@ -82,7 +82,7 @@ def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) ->
 
 
 def window_of_table(rows: int, tokens: int | None = None) -> Window:
-    """The window (P, M, M) whose table has (2P - 1)(2M - 1)(2M - 1) rows; `tokens` is P * M * M where it is known.
+    """The window (P, M, M) whose table has (2P - 1)(2M - 1)(2M - 1) rows; `tokens`: P * M * M, if known.
 
     ValueError if there is none, or several that no published model has.
     """
@@ -105,7 +105,10 @@ def window_of_table(rows: int, tokens: int | None = None) -> Window:
 
 
 def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str:
-    """What is missing or misshapen in `weights` for `config`, in words; empty if nothing. The head may be absent."""
+    """What `weights` lack for `config`, or have in another shape, in words; empty if nothing.
+
+    A head may be absent as a whole.
+    """
     expected = parameter_shapes(config)
     if not has_head(weights):
         expected = {name: shape for name, shape in expected.items() if not name.startswith("head.")}

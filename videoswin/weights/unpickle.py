@@ -1,13 +1,15 @@
 """Read a weight file, ours or somebody else's, without running anything that is in it.
 
-torch.load is always called with weights_only=True. Trainer checkpoints also pickle objects of their libraries (loss
-histories, configurations); an allow-list of such names is answered by empty stand-ins, everything else is refused.
+torch.load is always called with weights_only=True. Trainer checkpoints also pickle objects of their libraries
+(loss histories, configurations); an allow-list of such names is answered by empty stand-ins, everything else
+is refused.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +33,7 @@ class Inert:
         pass
 
 
-# mmengine#1655: an mmengine trainer pickles a HistoryBuffer, which holds numpy arrays, for every number it logs.
+# mmengine#1655: its trainer pickles a HistoryBuffer, which holds numpy arrays, for every number it logs.
 _OBJECTS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.core.multiarray._reconstruct",
@@ -47,21 +49,32 @@ _OBJECTS = (
 _MAPPINGS = ("yacs.config.CfgNode", "mmengine.config.config.ConfigDict", "addict.addict.Dict")
 _STAND_INS: list[Any] = [(Inert, name) for name in _OBJECTS] + [(OrderedDict, name) for name in _MAPPINGS]
 
+# Torch's readers meet damage with whatever error comes first.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
 def read_file(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """What a .safetensors, .pth, .pt, .torch or .bin file holds, and its metadata (safetensors only, else empty).
+    """What a .safetensors, .pth, .pt, .torch or .bin file holds, and its metadata (safetensors only).
 
-    The kind is read from the file's first bytes, not its name. ValueError if it is not such a file, is damaged, or
-    wants to run something.
+    The kind is read from the file's first bytes, not its name. ValueError if it is not such a file, is
+    damaged, or wants to run something.
     """
     with path.open("rb") as file:
         start = file.read(9)
     if start.startswith(_HDF5) or path.suffix in (".h5", ".keras"):
         raise ValueError(
-            f"{path} is a Keras file, which this package does not read; the Keras ports hold the official weights, "
-            "which the catalog has under their own names (videoswin models)"
+            f"{path} is a Keras file, which this package does not read; the Keras ports hold the official "
+            "weights, which the catalog has under their own names (videoswin models)"
         )
     if start[8:9] == b"{" and not start.startswith(_ZIP):
         return _read_safetensors(path)
@@ -79,23 +92,15 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
-        with torch.serialization.safe_globals(_STAND_INS):
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except _UNREADABLE as error:
         if refused := re.search(r"GLOBAL ([\w.]+\w)", str(error)):
             raise ValueError(
-                f"{path} was not loaded and nothing in it was run: it asks for {refused[1]}, and only tensors and plain "
-                "values are read"
+                f"{path} was not loaded and nothing in it was run: it asks for {refused[1]}, "
+                "and only tensors and plain values are read"
             ) from error
-        # Torch's readers meet damage with whatever error comes first.
         raise ValueError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
     if not isinstance(contents, Mapping):
         raise ValueError(f"{path} holds a {type(contents).__name__}, wanted a state dict")

@@ -1,7 +1,8 @@
 """Other libraries' names for the same tensors, one file per library.
 
-Each file says `recognizes(state_dict)`, `to_videoswin(state_dict)`, and where we also write, `from_videoswin(...)`.
-Renaming is all that happens here: an image model keeps its 2D tensors, and convert.py inflates them.
+Each file says `recognizes(state_dict)`, `to_videoswin(state_dict)`, and where we also write,
+`from_videoswin(...)`. Renaming is all that happens here: an image model keeps its 2D tensors, and convert.py
+inflates them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Renamed:
 
     weights: dict[str, Tensor]
     """Tensors by our name (see layout.py)."""
-    unused: tuple[str, ...]
-    """The file's names that have no place in the model: buffers that are recomputed, other tasks' heads."""
+    origins: dict[str, tuple[str, ...]]
+    """Our name -> the file's name, or names where several tensors were joined."""
 
 
 class Format(Protocol):
@@ -35,22 +36,21 @@ class Format(Protocol):
         """True if the names (and the rank of the patch embedding) are this library's."""
 
     def to_videoswin(self, state_dict: StateDict) -> Renamed:
-        """The tensors under our names, and the names left over."""
+        """The tensors that have a place in the model, under our names."""
 
 
 def rename(state_dict: StateDict, our_name: Callable[[str], str | None]) -> Renamed:
     """Rename tensor by tensor; `our_name` gives None for a name that has no place in the model."""
     weights: dict[str, Tensor] = {}
-    unused = []
+    origins: dict[str, tuple[str, ...]] = {}
     for key, tensor in state_dict.items():
         ours = our_name(key)
         if ours is None:
-            unused.append(key)
-        elif ours in weights:
-            raise ValueError(f"the file has two tensors for {ours}; the second is {key}")
-        else:
-            weights[ours] = tensor
-    return Renamed(weights, tuple(unused))
+            continue
+        if ours in weights:
+            raise ValueError(f"it has two tensors for {ours}: {origins[ours][0]} and {key}")
+        weights[ours], origins[ours] = tensor, (key,)
+    return Renamed(weights, origins)
 
 
 def is_buffer(key: str) -> bool:
@@ -59,5 +59,5 @@ def is_buffer(key: str) -> bool:
 
 
 def patch_rank(state_dict: StateDict, key: str) -> int:
-    """Rank of the patch embedding's kernel: 5 in a video model, 4 in an image model, 0 if `key` is not there."""
+    """Rank of the patch embedding's kernel: 5 in a video model, 4 in an image model, 0 without `key`."""
     return state_dict[key].ndim if key in state_dict else 0

@@ -22,7 +22,7 @@ def to_videoswin(state_dict: StateDict) -> Renamed:
 
 
 def from_videoswin(weights: StateDict, config: VideoSwinConfig) -> dict[str, Tensor]:
-    """The state dict that MMAction2's recognizer loads strictly, relative_position_index buffers included."""
+    """The state dict that MMAction2's recognizer loads strictly, buffers included."""
     renamed = official.from_videoswin(weights, config)
     return {key.replace("backbone.norm.", "backbone.norm3."): tensor for key, tensor in renamed.items()}
 

@@ -1,7 +1,8 @@
 """The official Video Swin Transformer code, which is mmaction 0.x with a Swin backbone added.
 
-Names: backbone.{patch_embed,layers.i.blocks.j,layers.i.downsample,norm}, cls_head.fc_cls. A file of the backbone
-alone has no prefix. Source: SwinTransformer/Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py.
+Names: backbone.{patch_embed,layers.i.blocks.j,layers.i.downsample,norm}, cls_head.fc_cls. A file of the
+backbone alone has no prefix. Source: SwinTransformer/Video-Swin-Transformer,
+mmaction/models/backbones/swin_transformer.py.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def to_videoswin(state_dict: StateDict) -> Renamed:
 
 
 def from_videoswin(weights: StateDict, config: VideoSwinConfig) -> dict[str, Tensor]:
-    """The state dict that the official recognizer loads strictly, relative_position_index buffers included."""
+    """The state dict that the official recognizer loads strictly, buffers included."""
     renamed = {_official_name(key): tensor for key, tensor in weights.items()}
     return with_position_index(renamed, config)
 

@@ -1,7 +1,7 @@
-"""Meta's Omnivore: the official backbone as `trunk`, a second patch embedding for depth, and a head for each task.
+"""Meta's Omnivore: the official backbone as `trunk`, another patch embedding for depth, a head for each task.
 
-Only what video needs is read: the RGB patch embedding and the video head (the EPIC-Kitchens model has that head
-alone). Source: facebookresearch/omnivore, omnivore/models/omnivore_model.py.
+Only what video needs is read: the RGB patch embedding and the video head (the EPIC-Kitchens model has that
+head alone). Source: facebookresearch/omnivore, omnivore/models/omnivore_model.py.
 """
 
 from __future__ import annotations

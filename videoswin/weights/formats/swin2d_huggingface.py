@@ -1,6 +1,6 @@
 """Hugging Face's image Swin: query, key and value are three tensors, and parts of a block have other names.
 
-Files carry the names of transformers 4; a model of transformers 5 in memory has shorter ones (q_proj, mlp.fc1).
+Files carry the names of transformers 4; in memory a model of transformers 5 has others (q_proj, mlp.fc1).
 Source: transformers/models/swin/modeling_swin.py and transformers/conversion_mapping.py.
 """
 
@@ -14,6 +14,12 @@ from videoswin.weights.formats import Renamed, StateDict, is_buffer, patch_rank,
 
 NAME = "Hugging Face image Swin"
 
+_PREFIXES = {
+    "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
+    "embeddings.norm.": "patch_embed.norm.",
+    "layernorm.": "norm.",
+    "classifier.": "head.",
+}
 _BLOCK = re.compile(r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.(.+)")
 _PART_OF_BLOCK = {
     "layernorm_before": "norm1",
@@ -41,13 +47,13 @@ def recognizes(state_dict: StateDict) -> bool:
 
 def to_videoswin(state_dict: StateDict) -> Renamed:
     renamed = rename(state_dict, _our_name)
-    weights = dict(renamed.weights)
-    for first in [key for key in weights if key.endswith(".0")]:
-        parts = [weights.pop(f"{first[:-1]}{part}", None) for part in range(3)]
-        present = [part for part in parts if part is not None]
-        if len(present) == 3:
-            weights[first[:-2]] = torch.cat(present)
-    return Renamed(weights, renamed.unused)
+    for query in [key for key in renamed.weights if key.endswith(".0")]:
+        joined = query.removesuffix(".0")
+        parts = [f"{joined}.{part}" for part in range(3)]
+        if all(part in renamed.weights for part in parts):
+            renamed.weights[joined] = torch.cat([renamed.weights.pop(part) for part in parts])
+            renamed.origins[joined] = tuple(renamed.origins.pop(part)[0] for part in parts)
+    return renamed
 
 
 def _our_name(key: str) -> str | None:
@@ -71,11 +77,3 @@ def _our_name(key: str) -> str | None:
     if key.startswith("encoder.layers."):
         return "stages." + key.removeprefix("encoder.layers.")
     return None
-
-
-_PREFIXES = {
-    "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
-    "embeddings.norm.": "patch_embed.norm.",
-    "layernorm.": "norm.",
-    "classifier.": "head.",
-}

@@ -1,7 +1,7 @@
 """Microsoft's image Swin, plain or pretrained with SimMIM (everything under `encoder.`).
 
-Source: microsoft/Swin-Transformer, models/swin_transformer.py and models/simmim.py. timm's files from before 0.9 and
-MMAction2's mirrors of the image weights have these names too.
+Source: microsoft/Swin-Transformer, models/swin_transformer.py and models/simmim.py. timm's files from before
+0.9 and MMAction2's mirrors of the image weights have these names too.
 """
 
 from __future__ import annotations

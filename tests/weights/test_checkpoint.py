@@ -1,0 +1,277 @@
+import dataclasses
+import json
+import logging
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from videoswin.model.config import NANO
+from videoswin.model.swin import VideoSwin
+from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
+from videoswin.weights.checkpoint import Checkpoint, load_model
+from videoswin.weights.convert import WRITERS
+from videoswin.weights.labels import load_labels
+from videoswin.weights.layout import parameter_shapes
+
+
+@pytest.fixture
+def checkpoint(weights, config):
+    return Checkpoint(
+        weights=weights,
+        config=config,
+        clip=ClipSpec(frames=8, size=64, short_side=64, normalisation=PER_CLIP, antialias=True),
+        views=ViewPlan(clips=1, crops=1),
+        labels=("a", "b", "c", "d", "é, with a comma"),
+        lineage={"command": "videoswin train"},
+        licence="Apache-2.0",
+        name="small",
+    )
+
+
+@pytest.fixture
+def backbone(weights, config):
+    """What an image model leaves: no head."""
+    return Checkpoint.from_state_dict({k: v for k, v in weights.items() if not k.startswith("head.")})
+
+
+def test_everything_comes_back_from_a_file(checkpoint, tmp_path):
+    checkpoint.save(tmp_path / "x.safetensors")
+    loaded = Checkpoint.load(tmp_path / "x.safetensors")
+    for field in dataclasses.fields(Checkpoint):
+        if field.name != "weights":
+            assert getattr(loaded, field.name) == getattr(checkpoint, field.name)
+    assert loaded.weights.keys() == checkpoint.weights.keys()
+    assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in checkpoint.weights.items())
+
+
+def test_the_same_checkpoint_makes_the_same_bytes(checkpoint, tmp_path):
+    checkpoint.save(tmp_path / "a.safetensors")
+    Checkpoint.load(tmp_path / "a.safetensors").save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_model_has_these_weights_in_eval_mode_and_its_own_memory(checkpoint):
+    model = checkpoint.model()
+    assert not model.training
+    state_dict = model.state_dict()
+    assert all(torch.equal(state_dict[name], tensor) for name, tensor in checkpoint.weights.items())
+    with torch.no_grad():
+        model.head.weight.zero_()
+    assert checkpoint.weights["head.weight"].any()
+
+
+def test_options_reach_the_model(checkpoint):
+    assert checkpoint.model(drop_path=0.3).stages[-1].blocks[-1].drop_path == pytest.approx(0.3)
+
+
+def test_load_model_gives_the_logits_of_the_model_that_was_saved(tmp_path):
+    model = VideoSwin(NANO.replace(depths=(1, 1), num_heads=(1, 2))).eval()
+    Checkpoint.from_state_dict(model.state_dict()).save(tmp_path / "x.safetensors")
+    clips = torch.randn(1, 3, 4, 16, 16)
+    assert torch.equal(load_model(tmp_path / "x.safetensors")(clips), model(clips))
+
+
+def test_save_replaces_a_file_only_when_it_is_complete(checkpoint, tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"old")
+
+    def full_disk(*_args, **_keywords):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("videoswin.weights.checkpoint.safetensors.torch.save_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
+    assert path.read_bytes() == b"old"
+
+
+def test_save_takes_weights_that_share_memory_or_are_strided(checkpoint, tmp_path):
+    shared = torch.randn(64)
+    weights = checkpoint.weights | {"norm.weight": shared, "norm.bias": shared}
+    name = "stages.0.downsample.reduction.weight"
+    weights[name] = weights[name].T.contiguous().T
+    dataclasses.replace(checkpoint, weights=weights).save(tmp_path / "x.safetensors")
+    assert torch.equal(Checkpoint.load(tmp_path / "x.safetensors").weights["norm.bias"], shared)
+
+
+def test_other_suffixes_are_not_written(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        checkpoint.save(tmp_path / "x.pth")
+
+
+def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
+    checkpoint.save(tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    description = json.loads(metadata["videoswin"])
+    assert description["version"] == 1
+    assert set(description) == {
+        "version", "config", "clip", "views", "labels", "lineage", "licence", "name",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "it has version 2, this package reads up to 1; upgrade"),
+        ({"labels": ["a"]}, "1 labels, wanted 5"),
+        ({"clip": {"frames": 0}}, "frames is 0"),
+        ({"config": {"embed_dim": 32}}, "missing 2 required .* 'depths'"),
+    ],
+)
+def test_bad_metadata_is_an_error_that_names_the_file(change, message, checkpoint, tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path)
+    with safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["videoswin"])
+    metadata = {"videoswin": json.dumps(description | change)}
+    save_file(checkpoint.weights, path, metadata=metadata)
+    with pytest.raises(ValueError, match=message) as error:
+        Checkpoint.load(path)
+    assert "x.safetensors is a videoswin checkpoint that does not load" in str(error.value)
+
+
+def test_incomplete_file_of_ours_is_an_error(checkpoint, tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    del checkpoint.weights["norm.bias"]
+    save_file(checkpoint.weights, path, metadata=metadata)
+    with pytest.raises(ValueError, match=r"1 of 63 tensors are missing: norm\.bias"):
+        Checkpoint.load(path)
+
+
+def test_labels_must_fit_the_head(checkpoint):
+    with pytest.raises(ValueError, match="there are 2 labels, wanted 5"):
+        dataclasses.replace(checkpoint, labels=("a", "b"))
+
+
+def test_backbone_makes_a_model_only_with_a_fresh_head(backbone, caplog):
+    assert backbone.labels == ()
+    assert not backbone.has_head
+    with pytest.raises(ValueError, match=r"is a backbone without a head; model\(num_classes=\.\.\.\) adds"):
+        backbone.model()
+    with caplog.at_level(logging.WARNING):
+        model = backbone.model(num_classes=7)
+    assert "the head with 7 classes is newly initialised" in caplog.text
+    assert model(torch.randn(1, 3, 4, 16, 16)).shape == (1, 7)
+
+
+def test_backbone_is_saved_and_loaded_as_one(backbone, tmp_path):
+    backbone.save(tmp_path / "x.safetensors")
+    assert not Checkpoint.load(tmp_path / "x.safetensors").has_head
+
+
+def test_a_new_number_of_classes_replaces_the_head_and_nothing_else(checkpoint):
+    model = checkpoint.model(num_classes=5)
+    state_dict = model.state_dict()
+    assert not torch.equal(state_dict["head.weight"], checkpoint.weights["head.weight"])
+    assert torch.equal(state_dict["norm.weight"], checkpoint.weights["norm.weight"])
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".torch", ".bin", ".safetensors"])
+def test_foreign_files_are_read_whatever_their_suffix(layout, suffix, weights, config, tmp_path):
+    path = tmp_path / f"foreign{suffix}"
+    state_dict = WRITERS[layout](weights, config)
+    if suffix == ".safetensors":
+        save_file({name: tensor.clone() for name, tensor in state_dict.items()}, path)
+    else:
+        torch.save({"state_dict": state_dict, "meta": {"epoch": 30}}, path)
+    loaded = Checkpoint.load(path)
+    assert loaded.config == config
+    assert loaded.name == "foreign"
+    assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in weights.items())
+    back = loaded.to_state_dict(layout)
+    assert back.keys() == state_dict.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state_dict.items())
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "label_set", "rule"),
+    [
+        (400, "kinetics400", "dense"),
+        (600, "kinetics600", "dense"),
+        (700, "kinetics700", "dense"),
+        (710, "kinetics710", "dense"),
+        (174, "something-v2", "segments"),
+    ],
+)
+def test_labels_are_inferred_from_the_number_of_classes_and_said_to_be(num_classes, label_set, rule, config):
+    shapes = parameter_shapes(config.replace(num_classes=num_classes))
+    checkpoint = Checkpoint.from_state_dict({name: torch.zeros(shape) for name, shape in shapes.items()})
+    assert checkpoint.labels == load_labels(label_set)
+    assert checkpoint.lineage["labels"] == f"{label_set}: inferred from the number of classes, {num_classes}"
+    assert checkpoint.clip.rule == rule
+
+
+def test_unknown_label_set_is_numbered(weights):
+    checkpoint = Checkpoint.from_state_dict(weights)
+    assert checkpoint.labels == ("class 0", "class 1", "class 2", "class 3", "class 4")
+    assert checkpoint.lineage["labels"] == "unknown: classes are numbered"
+    assert checkpoint.licence.startswith("unknown")
+
+
+def test_file_of_the_catalog_is_known_by_its_name(config, tmp_path):
+    path = tmp_path / "swin_base_patch244_window1677_sthv2.pth"
+    shapes = parameter_shapes(config.replace(num_classes=174))
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
+    checkpoint = Checkpoint.load(path)
+    assert checkpoint.name == "base-ssv2"
+    assert checkpoint.licence == "Apache-2.0"
+    assert checkpoint.lineage["labels"] == "something-v2: published with the weights"
+    assert checkpoint.clip.rule == "segments"
+    assert checkpoint.views == ViewPlan(clips=1, crops=3)
+
+
+def test_image_model_becomes_a_backbone_at_the_size_of_its_window():
+    config = NANO.replace(window=(1, 12, 12), num_classes=1000, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+    state_dict = {name: torch.zeros(shape) for name, shape in parameter_shapes(config).items()}
+    state_dict["patch_embed.proj.weight"] = torch.zeros(32, 3, 4, 4)
+    checkpoint = Checkpoint.from_state_dict(state_dict, window=(8, 12, 12))
+    assert checkpoint.config.window == (8, 12, 12)
+    assert checkpoint.clip.size == 384
+    assert checkpoint.lineage["labels"] == "none: a backbone without a head"
+
+
+def test_another_window_resizes_tables_and_says_so(checkpoint):
+    wider = checkpoint.with_window((4, 3, 3))
+    assert wider.config.window == (4, 3, 3)
+    assert wider.lineage["window"] == "tables resized from (2, 3, 3) to (4, 3, 3)"
+    assert wider.model()(torch.randn(1, 3, 8, 16, 16)).shape == (1, 5)
+    assert checkpoint.with_window((2, 3, 3)) is checkpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tiny-k40", "'tiny-k40' is neither a file nor the name of a model; did you mean tiny-k400"),
+        (
+            "no/such/file.pth",
+            "'no/such/file.pth' is neither a file nor the name of a model; `videoswin models`",
+        ),
+        (".", "is a folder, not a file"),
+        ("", "is neither"),
+    ],
+)
+def test_names_that_are_nothing_are_errors(name, message):
+    with pytest.raises(ValueError, match=message):
+        Checkpoint.load(name)
+
+
+def test_unknown_layout_cannot_be_written(checkpoint):
+    with pytest.raises(
+        ValueError, match="'timm' cannot be written; those that can are official, mmaction2, torch"
+    ):
+        checkpoint.to_state_dict("timm")
+
+
+def test_unreadable_layout_names_the_file(tmp_path):
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
+    with pytest.raises(
+        ValueError, match=r"resnet\.pth: its 1 tensors, named like conv\.weight, are of no layout"
+    ):
+        Checkpoint.load(tmp_path / "resnet.pth")

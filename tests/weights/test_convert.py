@@ -1,0 +1,232 @@
+"""Layouts whose libraries do not install here are built from the key tables that their code writes."""
+
+import re
+
+import pytest
+import torch
+
+from videoswin.weights.convert import FORMATS, WRITERS, convert, unwrap
+from videoswin.weights.layout import parameter_shapes
+
+INDEX = torch.zeros(18, 18, dtype=torch.int64)
+
+
+def renamed(weights, *substitutions):
+    """`weights` with every (pattern, replacement) applied to its names."""
+    result = {}
+    for name, tensor in weights.items():
+        for pattern, replacement in substitutions:
+            name = re.sub(pattern, replacement, name)
+        result[name] = tensor
+    return result
+
+
+def official(weights):
+    names = renamed(
+        weights, (r"^stages", "layers"), (r"^(?!head)", "backbone."), (r"^head", "cls_head.fc_cls")
+    )
+    return names | {"backbone.layers.0.blocks.0.attn.relative_position_index": INDEX}
+
+
+def mmaction2(weights):
+    return renamed(official(weights), (r"^backbone\.norm\.", "backbone.norm3."))
+
+
+def omnivore(weights):
+    backbone = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+    trunk = renamed(backbone, (r"^stages", "layers"))
+    trunk |= {"depth_patch_embed.proj.weight": torch.zeros(32, 1, 2, 4, 4)}
+    heads = {
+        "image.weight": torch.zeros(1000, 64),
+        "image.bias": torch.zeros(1000),
+        "video.1.weight": weights["head.weight"],
+        "video.1.bias": weights["head.bias"],
+    }
+    return {"trunk": trunk, "heads": heads}
+
+
+def omnivore_epic(weights):
+    contents = omnivore(weights)
+    return contents | {"heads": {"1.weight": weights["head.weight"], "1.bias": weights["head.bias"]}}
+
+
+def image_weights(weights, side=3):
+    """The same tensors as an image model's, with ImageNet's 1000 classes."""
+    flat = dict(weights)
+    for name, tensor in weights.items():
+        if name.endswith("table"):
+            flat[name] = tensor[: (2 * side - 1) ** 2]
+    flat["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"][:, :, 0]
+    flat["head.weight"], flat["head.bias"] = torch.zeros(1000, 64), torch.zeros(1000)
+    return flat
+
+
+def microsoft(weights):
+    flat = renamed(image_weights(weights), (r"^stages", "layers"))
+    buffers = {
+        "layers.0.blocks.0.attn.relative_position_index": torch.zeros(9, 9, dtype=torch.int64),
+        "layers.0.blocks.1.attn_mask": torch.zeros(4, 9, 9),
+    }
+    return {"model": flat | buffers}
+
+
+def simmim(weights):
+    backbone = {
+        name: tensor for name, tensor in microsoft(weights)["model"].items() if not name.startswith("head.")
+    }
+    extra = {"encoder.mask_token": torch.zeros(1, 1, 32), "decoder.0.weight": torch.zeros(3072, 64, 1, 1)}
+    return {"model": {f"encoder.{name}": tensor for name, tensor in backbone.items()} | extra}
+
+
+VIDEO = {
+    "official Video Swin (mmaction 0.x)": official,
+    "mmaction2 1.x Swin": mmaction2,
+    "Omnivore": omnivore,
+}
+
+
+@pytest.mark.parametrize("layout", VIDEO)
+def test_video_layouts_from_their_key_tables(layout, weights, config):
+    conversion = convert(VIDEO[layout](weights))
+    assert conversion.layout == layout
+    assert conversion.config == config
+    assert all(torch.equal(conversion.weights[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("build", [microsoft, simmim])
+def test_image_layouts_from_their_key_tables(build, weights, config):
+    conversion = convert(build(weights))
+    assert conversion.layout == "Microsoft image Swin"
+    assert conversion.config.replace(num_classes=5) == config.replace(window=(8, 3, 3))
+    assert not any(name.startswith("head.") for name in conversion.weights)
+    name = "stages.0.downsample.reduction.weight"
+    assert torch.equal(conversion.weights[name], weights[name])
+
+
+def test_epic_model_has_its_single_head(weights):
+    conversion = convert(omnivore_epic(weights))
+    assert torch.equal(conversion.weights["head.weight"], weights["head.weight"])
+
+
+def test_backbone_without_prefix_is_recognised(weights):
+    backbone = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+    conversion = convert(renamed(backbone, (r"^stages", "layers")))
+    assert conversion.layout.startswith("official")
+    assert set(conversion.weights) == set(backbone)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_written_layouts_come_back_bit_for_bit(layout, weights, config):
+    written = WRITERS[layout](weights, config)
+    back = convert(written)
+    assert back.config == config
+    assert back.weights.keys() == weights.keys()
+    assert all(torch.equal(back.weights[name], tensor) for name, tensor in weights.items())
+    again = WRITERS[layout](back.weights, back.config)
+    assert again.keys() == written.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in written.items())
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_layouts_are_written_without_a_head_too(layout, weights, config):
+    del weights["head.weight"], weights["head.bias"]
+    assert convert(WRITERS[layout](weights, config)).weights.keys() == weights.keys()
+
+
+@pytest.mark.parametrize("build", [official, mmaction2, omnivore, microsoft, simmim])
+def test_every_name_is_accounted_for(build, weights):
+    contents = build(weights) | {"optimizer": {"lr": 1}}
+    state_dict, _ = unwrap(contents)
+    conversion = convert(contents)
+    assert len(conversion.loaded) + len(conversion.converted) == len(conversion.weights)
+    assert len(conversion.weights) + len(conversion.unused) == len(state_dict) + 1
+    assert set(conversion.unused) < {*state_dict, "optimizer"}
+
+
+def test_summary_says_what_became_of_the_file(weights):
+    summary = convert(microsoft(weights)).summary()
+    assert summary == (
+        "Microsoft image Swin: 5 tensors loaded, 56 converted, 2 unused (head.weight, head.bias), "
+        "2 constants recomputed, 0 missing"
+    )
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+@pytest.mark.parametrize("container", [None, "state_dict", "model"])
+def test_wrappers_and_containers_are_opened(wrapper, container, weights):
+    state_dict = {f"{wrapper}{name}": tensor for name, tensor in weights.items()}
+    conversion = convert({container: state_dict, "epoch": 3} if container else state_dict)
+    assert conversion.weights.keys() == weights.keys()
+
+
+def test_missing_tensors_are_an_error_that_names_them_and_the_layout(weights):
+    file = mmaction2(weights)
+    for name in [name for name in file if "layers.1.blocks.1" in name and "mlp" in name]:
+        del file[name]
+    message = (
+        r"looks like a file of mmaction2 1\.x Swin, but 4 of 63 tensors are missing: "
+        r"stages\.1\.blocks\.1\.mlp\.fc1\.weight, stages\.1\.blocks\.1\.mlp\.fc1\.bias, .* and 1 more"
+    )
+    with pytest.raises(ValueError, match=message):
+        convert(file)
+
+
+def test_missing_patch_norm_is_an_error(weights):
+    file = {name: tensor for name, tensor in official(weights).items() if "patch_embed.norm" not in name}
+    with pytest.raises(ValueError, match=r"2 of 63 tensors are missing: patch_embed.norm.weight"):
+        convert(file)
+
+
+def test_heads_that_differ_within_a_stage_are_an_error(weights):
+    name = "stages.1.blocks.1.attn.relative_position_bias_table"
+    weights[name] = weights[name][:, :1]
+    with pytest.raises(ValueError, match=r"1 have another shape: .*table is \(75, 1\), wanted \(75, 2\)"):
+        convert(weights)
+
+
+def test_tokens_of_four_frames_are_refused(weights):
+    weights["patch_embed.proj.weight"] = torch.zeros(32, 3, 4, 4, 4)
+    with pytest.raises(ValueError, match=r"tokens are \(4, 4, 4\) .* ours are \(2, 4, 4\)"):
+        convert(weights)
+
+
+def test_swin_v2_is_recognised_and_refused(weights):
+    file = microsoft(weights)["model"] | {"layers.0.blocks.0.attn.logit_scale": torch.zeros(1, 1, 1)}
+    with pytest.raises(ValueError, match="Swin V2 file: V2 attends by cosine similarity"):
+        convert(file)
+
+
+def test_unknown_layout_is_refused_with_what_it_looks_like():
+    file = {f"resnet.layer{i}.conv.weight": torch.zeros(1) for i in range(9)}
+    with pytest.raises(
+        ValueError, match=r"9 tensors, named like resnet\.layer0.* and 6 more, .*torchvision Swin3D"
+    ):
+        convert(file)
+
+
+@pytest.mark.parametrize("contents", [{}, {"epoch": 3}, {"state_dict": {}}])
+def test_files_without_tensors_are_refused(contents):
+    with pytest.raises(ValueError, match="there are no tensors in it"):
+        convert(contents)
+
+
+def test_another_window_resizes_the_tables_of_a_video_file(weights, config):
+    conversion = convert(official(weights), window=[4, 3, 3])
+    assert conversion.config == config.replace(window=(4, 3, 3))
+    assert conversion.weights["stages.0.blocks.0.attn.relative_position_bias_table"].shape == (7 * 25, 1)
+
+
+def test_ambiguous_window_is_read_from_the_stored_lookup(config):
+    config = config.replace(window=(5, 3, 3))  # 225 rows: (1, 8, 8) and (13, 2, 2) fit too
+    weights = {name: torch.zeros(shape) for name, shape in parameter_shapes(config).items()}
+    assert convert(WRITERS["torchvision"](weights, config)).config == config
+    assert convert(weights, window=(5, 3, 3)).config == config
+    with pytest.raises(ValueError, match="say which with window="):
+        convert(weights)
+
+
+def test_no_file_is_recognised_twice(weights):
+    for build in (official, mmaction2, microsoft):
+        contents = build(weights)
+        flat = contents.get("model", contents)
+        assert sum(layout.recognizes(flat) for layout in FORMATS) == 1

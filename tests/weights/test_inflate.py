@@ -1,0 +1,86 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from videoswin.weights.inflate import CROSS_FRAME_BIAS, image_window, inflate, resize_table
+
+WINDOW = (4, 7, 7)
+
+
+@pytest.fixture
+def image_weights():
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "patch_embed.proj.weight": torch.randn(8, 3, 4, 4, generator=generator),
+        "patch_embed.proj.bias": torch.randn(8, generator=generator),
+        "stages.0.blocks.0.attn.relative_position_bias_table": torch.randn(13 * 13, 2, generator=generator),
+    }
+
+
+@pytest.mark.parametrize("method", ["inflate", "center"])
+def test_inflated_patch_embedding_gives_a_still_clip_what_the_image_gave(image_weights, method):
+    image = torch.rand(1, 3, 4, 4)
+    clip = image.unsqueeze(2).repeat(1, 1, 2, 1, 1)
+    kernel = inflate(image_weights, WINDOW, method)["patch_embed.proj.weight"]
+    theirs = F.conv2d(image, image_weights["patch_embed.proj.weight"]).flatten()
+    torch.testing.assert_close(F.conv3d(clip, kernel).flatten(), theirs)
+
+
+def test_center_looks_at_the_second_of_two_frames_only(image_weights):
+    kernel = inflate(image_weights, WINDOW, "center")["patch_embed.proj.weight"]
+    assert kernel[:, :, 0].abs().sum() == 0
+    assert torch.equal(kernel[:, :, 1], image_weights["patch_embed.proj.weight"])
+
+
+def test_inflated_table_has_the_image_bias_at_every_time_offset(image_weights):
+    (name,) = (name for name in image_weights if name.endswith("table"))
+    table = inflate(image_weights, WINDOW)[name].view(7, 13 * 13, 2)
+    assert all(torch.equal(rows, image_weights[name]) for rows in table)
+
+
+def test_centred_table_has_the_image_bias_within_a_frame_and_little_elsewhere(image_weights):
+    (name,) = (name for name in image_weights if name.endswith("table"))
+    table = inflate(image_weights, WINDOW, "center")[name].view(7, 13 * 13, 2)
+    assert torch.equal(table[3], image_weights[name])
+    assert (table[[0, 1, 2, 4, 5, 6]] == CROSS_FRAME_BIAS).all()
+
+
+def test_table_of_another_image_window_is_resized_as_the_official_code_does(image_weights):
+    (name,) = (name for name in image_weights if name.endswith("table"))
+    table = inflate(image_weights, (2, 12, 12))[name].view(3, 23 * 23, 2)
+    theirs = F.interpolate(image_weights[name].T.view(1, 2, 13, 13), size=(23, 23), mode="bicubic")
+    torch.testing.assert_close(table[0], theirs.view(2, -1).T)
+
+
+def test_same_window_leaves_the_very_tensor(image_weights):
+    table = torch.randn(15 * 13 * 13, 3)
+    assert resize_table(table, (8, 7, 7), (8, 7, 7)) is table
+
+
+def test_time_is_resized_linearly_and_offset_zero_stays():
+    ramp = torch.arange(-7.0, 8.0)  # bias = time offset
+    table = ramp.repeat_interleave(13 * 13)[:, None]
+    longer = resize_table(table, (8, 7, 7), (16, 7, 7)).view(31, 13 * 13)
+    assert torch.equal(longer[:, 0], longer[:, 100])
+    torch.testing.assert_close(longer[15, 0], torch.tensor(0.0))
+    steps = longer[1:-1, 0].diff()
+    torch.testing.assert_close(steps, torch.full_like(steps, 15 / 31))
+
+
+def test_resizing_keeps_the_dtype_and_mirrors_with_the_table():
+    table = torch.randn(3 * 5 * 5, 2, dtype=torch.bfloat16)
+    resized = resize_table(table, (2, 3, 3), (4, 5, 5))
+    assert resized.dtype == torch.bfloat16
+    torch.testing.assert_close(resize_table(table.flip(0), (2, 3, 3), (4, 5, 5)), resized.flip(0))
+
+
+def test_wrong_input_is_named(image_weights):
+    with pytest.raises(ValueError, match="must be 'inflate' or 'center', got 'repeat'"):
+        inflate(image_weights, WINDOW, "repeat")
+    with pytest.raises(ValueError, match="has 75 rows, got"):
+        resize_table(torch.zeros(10, 2), (2, 3, 3), (4, 3, 3))
+    with pytest.raises(ValueError, match=r"\(2M - 1\)\^2 rows, got 170"):
+        image_window({"a.relative_position_bias_table": torch.zeros(170, 1)})
+    image_weights["patch_embed.proj.weight"] = torch.zeros(8, 3, 2, 2)
+    with pytest.raises(ValueError, match=r"tokens are \(2, 2\) pixels; ours are \(4, 4\)"):
+        inflate(image_weights, WINDOW)

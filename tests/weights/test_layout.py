@@ -1,0 +1,67 @@
+import re
+
+import pytest
+import torch
+
+from videoswin.model.config import BASE, BASE_W16, LARGE, LARGE_384, NANO, SMALL, TINY
+from videoswin.model.swin import VideoSwin
+from videoswin.weights.layout import describe_gaps, infer_config, parameter_shapes, window_of_table
+
+VARIANTS = [TINY, SMALL, BASE, BASE_W16, LARGE, LARGE_384, NANO, TINY.replace(num_classes=174, in_channels=1)]
+
+
+def shapes_only(config):
+    return {name: torch.empty(shape, device="meta") for name, shape in parameter_shapes(config).items()}
+
+
+def test_layout_is_that_of_the_model(config):
+    model = VideoSwin(config)
+    assert parameter_shapes(config) == {
+        name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_every_variant_is_recognised_by_its_shapes(config):
+    assert infer_config(shapes_only(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("rows", "window"),
+    [
+        (2535, (8, 7, 7)),
+        (5239, (16, 7, 7)),
+        (7935, (8, 12, 12)),
+        (343, (4, 4, 4)),
+        (169, (1, 7, 7)),
+        (1, (1, 1, 1)),
+    ],
+)
+def test_window_follows_from_the_table(rows, window):
+    assert window_of_table(rows) == window
+
+
+def test_window_that_fits_twice_must_be_said_or_seen():
+    with pytest.raises(ValueError, match=r"225 rows: 3 windows fit: .*say which with window="):
+        window_of_table(225)
+    assert window_of_table(225, tokens=45) == (5, 3, 3)
+    assert window_of_table(225, tokens=64) == (1, 8, 8)
+
+
+def test_table_that_no_window_has_is_an_error():
+    with pytest.raises(ValueError, match="170 rows: no window fits"):
+        window_of_table(170)
+
+
+def test_gaps_are_named(config, weights):
+    assert describe_gaps(weights, config) == ""
+    del weights["stages.1.blocks.0.norm2.bias"]
+    weights["norm.weight"] = torch.zeros(3)
+    gaps = describe_gaps(weights, config)
+    assert "1 of 63 tensors are missing: stages.1.blocks.0.norm2.bias" in gaps
+    assert "norm.weight is (3,), wanted (64,)" in gaps
+
+
+def test_half_a_head_is_a_gap(config, weights):
+    del weights["head.weight"]
+    assert re.search(r"missing: head.weight", describe_gaps(weights, config))

@@ -1,0 +1,130 @@
+import os
+import pickle
+import sys
+import types
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from videoswin.weights.unpickle import read_file
+
+
+class Attack:
+    """Pickles as a call of os.system."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+class SubtleAttack(Attack):
+    """Pickles as a call of eval, whose module is not blocked as such."""
+
+    def __reduce__(self):
+        return eval, (f"__import__('os').system({self.command!r})",)
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("attack", [Attack, SubtleAttack])
+def test_malicious_pickle_does_not_run(attack, zip_format, tmp_path):
+    victim, path = tmp_path / "pwned", tmp_path / "bad.pth"
+    contents = {"state_dict": {"a": torch.zeros(2)}, "meta": attack(f"touch {victim}")}
+    torch.save(contents, path, _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(
+        ValueError, match=r"nothing in it was run: it asks for (posix\.system|eval), and"
+    ) as error:
+        read_file(path)
+    assert "\n" not in str(error.value)
+    assert not victim.exists()
+    torch.load(path, weights_only=False)
+    assert victim.exists(), "the attack must be a real one"
+
+
+def test_bare_malicious_pickle_does_not_run(tmp_path):
+    victim, path = tmp_path / "pwned", tmp_path / "bad.bin"
+    path.write_bytes(pickle.dumps(Attack(f"touch {victim}")))
+    with pytest.raises(ValueError, match=r"bad\.bin"):
+        read_file(path)
+    assert not victim.exists()
+
+
+@pytest.fixture
+def trainer_objects(monkeypatch):
+    """Classes under the names that trainers pickle; gone again when the file is read."""
+
+    def define(name, *bases):
+        module_name, _, class_name = name.rpartition(".")
+        parts = module_name.split(".")
+        for end in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), types.ModuleType(".".join(parts[:end])))
+        cls = type(class_name, bases, {"__module__": module_name})
+        setattr(sys.modules[module_name], class_name, cls)
+        return cls
+
+    history = define("mmengine.logging.history_buffer.HistoryBuffer")()
+    history._log_history, history._count_history = np.arange(5.0), np.ones(5)
+    history._max_length = 1_000_000
+    node = define("yacs.config.CfgNode", dict)({"MODEL": {"EMBED_DIM": 96}})
+    node.__dict__["__immutable__"] = True
+    return {"message_hub": {"train/loss": history}, "config": node, "best": np.float64(0.8)}
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_trainer_checkpoint_with_pickled_objects_is_read(trainer_objects, zip_format, tmp_path, monkeypatch):
+    path = tmp_path / "epoch_30.pth"
+    tensor = torch.arange(6.0).view(2, 3)
+    contents = {"state_dict": OrderedDict(a=tensor), "meta": {"epoch": 30}, **trainer_objects}
+    torch.save(contents, path, _use_new_zipfile_serialization=zip_format)
+    for module in [name for name in sys.modules if name.startswith(("mmengine", "yacs"))]:
+        monkeypatch.delitem(sys.modules, module)
+    read, metadata = read_file(path)
+    assert torch.equal(read["state_dict"]["a"], tensor)
+    assert metadata == {}
+    assert type(read["message_hub"]["train/loss"]).__name__ == "Inert"
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "damaged or no PyTorch file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "damaged or no PyTorch file"),
+        (b"<!DOCTYPE html><html></html>", "damaged or no PyTorch file"),
+        (b"PK\x03\x04" + bytes(64), "damaged or no PyTorch file"),
+        (b"\x10\0\0\0\0\0\0\0{'a': 1 aaaaaaaa", "damaged safetensors file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "Keras file, which this package does not read"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(contents, message, tmp_path):
+    path = tmp_path / "file.pth"
+    path.write_bytes(contents)
+    with pytest.raises(ValueError, match=message) as error:
+        read_file(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_truncated_file_is_refused(zip_format, tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save({"a": torch.randn(100, 100)}, path, _use_new_zipfile_serialization=zip_format)
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(ValueError, match="damaged or no PyTorch file"):
+        read_file(path)
+
+
+def test_kind_is_read_from_the_bytes_not_the_name(tmp_path):
+    path = tmp_path / "weights.bin"
+    save_file({"a": torch.ones(3)}, path, metadata={"who": "timm"})
+    contents, metadata = read_file(path)
+    assert torch.equal(contents["a"], torch.ones(3))
+    assert metadata == {"who": "timm"}
+
+
+def test_file_that_holds_a_bare_tensor_is_refused(tmp_path):
+    torch.save(torch.ones(3), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="holds a Tensor, wanted a state dict"):
+        read_file(tmp_path / "a.pth")
