@@ -5,15 +5,12 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, get_type_hints
+from typing import get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from videoswin.predict import Prediction
+from videoswin._terminal import print_failure, print_json, print_models, print_prediction, print_to_stderr
 
 
 def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "demo") -> int:
@@ -29,10 +26,9 @@ def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "
     from videoswin.demo import run_demo
 
     predictions, page = run_demo(video, model=model, out=out)
-    console = _console()
     for prediction in predictions:
-        _print_prediction(console, prediction, top=5)
-    console.print(f"[bold]{page}[/bold] shows the frames and the scores.", highlight=False)
+        print_prediction(prediction, top=5)
+    print(f"{page} shows the frames and the scores.")
     return 0
 
 
@@ -44,6 +40,7 @@ def predict(
     top: int = 5,
     device: str = "auto",
     json: bool = False,
+    accept_licence: str | None = None,
 ) -> int:
     """Name what happens in videos.
 
@@ -57,25 +54,31 @@ def predict(
         top: How many labels to print.
         device: auto, cpu, cuda, cuda:1, mps.
         json: Print one JSON object a line.
+        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
     """
     if top < 1:
         raise ValueError(f"--top must be at least 1, got {top}")
     from videoswin.predict import Prediction, Predictor
     from videoswin.video.listing import find_videos
+    from videoswin.weights.checkpoint import Checkpoint
+    from videoswin.weights.download import DownloadError
 
     names = (line.rstrip("\n") for line in sys.stdin if line.strip()) if paths == ["-"] else paths
-    predictor = Predictor.from_pretrained(model, device=device, protocol=views)
-    console = _console()
+    try:
+        checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
+    except DownloadError as error:
+        raise OSError(f"{error}; --model camera-motion needs no download") from error
+    predictor = Predictor(checkpoint, device=device, protocol=views)
     failures = 0
     for result in predictor.predict_all(find_videos(names)):
         if isinstance(result, Prediction):
             if json:
                 print(result.to_json(top), flush=True)
             else:
-                _print_prediction(console, result, top)
+                print_prediction(result, top)
         else:
             failures += 1
-            _print_failure(str(result.path), result.reason, as_json=json)
+            print_failure(str(result.path), result.reason, as_json=json)
     return 1 if failures else 0
 
 
@@ -87,10 +90,28 @@ def models(*, json: bool = False) -> int:
     Args:
         json: Print one JSON object a line.
     """
-    raise NotImplementedError
+    from dataclasses import asdict
+
+    from videoswin.weights.catalog import ENTRIES
+    from videoswin.weights.checkpoint import BUNDLED
+    from videoswin.weights.download import cache_folder, cached_file
+
+    files = {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
+    ours = {"trained_on": "generated clips", "licence": "Apache-2.0"}
+    rows = [{"name": name, "labels": name, **ours, "file": str(path)} for name, path in files.items()]
+    for entry in ENTRIES.values():
+        file = cached_file(entry)
+        fields = {key: value for key, value in asdict(entry).items() if key not in ("clip", "mirror")}
+        rows.append(fields | {"file": str(file) if file.is_file() else None})
+    if json:
+        for row in rows:
+            print_json(row)
+    else:
+        print_models(rows, str(cache_folder()))
+    return 0
 
 
-def convert(source: str, target: str, *, layout: str = "videoswin") -> int:
+def convert(source: str, target: str, *, layout: str = "videoswin", accept_licence: str | None = None) -> int:
     """Convert weights from any known layout to another.
 
     Example: videoswin convert swin_tiny_k400.pth tiny.safetensors
@@ -99,11 +120,23 @@ def convert(source: str, target: str, *, layout: str = "videoswin") -> int:
         source: Catalog name or file in any known layout.
         target: File to write.
         layout: videoswin (safetensors with everything a predictor needs), official, mmaction2 or torchvision.
+        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
     """
-    raise NotImplementedError
+    from videoswin.weights.checkpoint import Checkpoint, save_state_dict
+
+    checkpoint = Checkpoint.load(source, accept_licence=accept_licence)
+    if layout == "videoswin":
+        checkpoint.save(target)
+    else:
+        save_state_dict(checkpoint.to_state_dict(layout), target)
+    for fact in ("conversion", "labels", "clip"):
+        if fact in checkpoint.lineage:
+            print_to_stderr(f"{fact}: {checkpoint.lineage[fact]}")
+    print(target)
+    return 0
 
 
-def train(recipe: str, *, out: str, device: str = "auto") -> int:
+def train(recipe: str, *, out: str) -> int:
     """Train a model by a recipe.
 
     Example: videoswin train camera-motion --out runs/camera-motion
@@ -111,9 +144,16 @@ def train(recipe: str, *, out: str, device: str = "auto") -> int:
     Args:
         recipe: Name of the recipe: camera-motion.
         out: Folder for the checkpoint and the log.
-        device: auto, cpu or cuda.
     """
-    raise NotImplementedError
+    from pathlib import Path
+
+    from videoswin.recipes import RECIPES
+    from videoswin.training.loop import train as run
+
+    if recipe not in RECIPES:
+        raise ValueError(f"no recipe is called {recipe!r}; there is {', '.join(RECIPES)}")
+    print(run(RECIPES[recipe](), Path(out)))
+    return 0
 
 
 COMMANDS: tuple[Callable[..., int], ...] = (demo, predict, models, convert, train)
@@ -177,47 +217,12 @@ def _first_line(command: Callable[..., int]) -> str:
     return (inspect.getdoc(command) or "").partition("\n")[0]
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(soft_wrap=True)
-
-
-def _print_prediction(console: "Console", prediction: "Prediction", top: int) -> None:
-    from rich.text import Text
-
-    console.print(Text(f"{prediction.path}  ", style="bold"), end="")
-    console.print(
-        f"{prediction.duration_seconds:.1f} s, {prediction.model}, {prediction.protocol}", highlight=False
-    )
-    ranking = prediction.top(top)
-    width = max(len(label) for label, _ in ranking)
-    for label, probability in ranking:
-        bar = "█" * round(24 * probability)
-        console.print(Text(f"  {label:{width}}  {bar:24} {100 * probability:5.1f} %"))
-    if prediction.damage:
-        _print_to_stderr(f"{prediction.path}: {prediction.damage}")
-
-
-def _print_failure(path: str, reason: str, *, as_json: bool) -> None:
-    import json
-
-    if as_json:
-        print(json.dumps({"path": path, "error": reason}, ensure_ascii=False), flush=True)
-    else:
-        _print_to_stderr(f"{path}: {reason}")
-
-
-def _print_to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _fail(error: object, code: int) -> int:
     if isinstance(error, BrokenPipeError):
         # The reader of our output has left, as in `| head`: nothing more to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
-        _print_to_stderr(f"videoswin: {error}")
+        print_to_stderr(f"videoswin: {error}")
     return code
 
 
