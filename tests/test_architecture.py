@@ -1,0 +1,168 @@
+"""The house of docs/architecture.md, held by assertions: layers, sizes, light imports, a frozen command line."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from videoswin import cli
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "videoswin"
+LAYERS = [
+    {"_optional"},
+    {"model", "kernels", "video"},
+    {"weights", "data"},
+    {"predict"},
+    {"demo", "evaluate", "timeline"},
+    {"training"},
+    {"recipes"},
+    {"export", "batch", "serve"},
+    {"_terminal"},
+    {"cli"},
+]
+"""Parts of the package from the ground up; a part imports only from lower rows."""
+MODEL_MAY_IMPORT = {"__future__", "torch", "videoswin"}
+LINES_PER_FILE = 400
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, inside functions and under TYPE_CHECKING too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            # `from videoswin.weights import catalog` imports a module, not a name.
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            known = {name for name in submodules if name in MODULES}
+            names |= known or {node.module}
+    return names
+
+
+MODULES = {module_name(path) for path in SOURCES}
+
+
+def layer_of(part: str) -> int:
+    (layer,) = (index for index, parts in enumerate(LAYERS) if part in parts)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p.parent != PACKAGE or p.stem != "__init__"], ids=module_name
+)
+def test_a_part_imports_only_from_lower_layers(path: Path) -> None:
+    here = part_of(module_name(path))
+    for target in imports(path):
+        if target.startswith("videoswin.") and (there := part_of(target)) != here:
+            assert layer_of(there) < layer_of(here), f"{path.name} imports {target}"
+
+
+def test_files_do_not_import_each_other_in_a_circle() -> None:
+    graph = {module_name(p): {m for m in imports(p) if m in MODULES} for p in SOURCES if p.parent != PACKAGE}
+    finished: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail, module))
+        if module not in finished:
+            for target in sorted(graph.get(module, ())):
+                visit(target, (*trail, module))
+            finished.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+def test_no_source_file_is_longer_than_400_lines() -> None:
+    sizes = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in SOURCES}
+    assert {name: size for name, size in sizes.items() if size > LINES_PER_FILE} == {}
+
+
+def test_the_model_needs_nothing_but_torch() -> None:
+    for path in (PACKAGE / "model").glob("*.py"):
+        outside = {name.partition(".")[0] for name in imports(path)} - MODEL_MAY_IMPORT
+        assert outside <= sys.stdlib_module_names, f"{path.name} imports {outside}"
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after `statement`."""
+    program = f"{statement}; import sys; print(*sorted({{n.partition('.')[0] for n in sys.modules}}))"
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
+def test_the_package_and_its_model_load_no_library_but_torch_and_numpy() -> None:
+    others = {"av", "safetensors", "jsonargparse", "rich", "lightning", "skimage", "torchvision", "timm"}
+    assert not loaded_by("import videoswin, videoswin.model.swin") & others
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    assert "torch" not in loaded_by("import videoswin.cli; videoswin.cli._parser().format_help()")
+
+
+FROZEN_COMMANDS = {
+    "convert": {"source", "target", "layout", "accept_licence"},
+    "demo": {"video", "model", "out"},
+    "models": {"json"},
+    "predict": {"paths", "model", "views", "top", "device", "json", "accept_licence"},
+    "train": {"recipe", "out"},
+}
+"""Scripts depend on these: adding one is a decision, removing one is a break."""
+
+
+def test_the_commands_and_their_options_are_the_frozen_ones() -> None:
+    commands = {
+        command.__name__: {name for name in command.__annotations__ if name != "return"}
+        for command in cli.COMMANDS
+    }
+    assert commands == FROZEN_COMMANDS
+
+
+@pytest.mark.parametrize("command", sorted(FROZEN_COMMANDS))
+def test_the_help_of_every_command_fits_a_screen_and_shows_an_example(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    assert f"Example: videoswin {command}" in text
+    assert len(text.splitlines()) <= 40
+
+
+def test_the_tree_in_the_readme_is_the_real_tree() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```\nvideoswin/\n(.*?)```", readme, re.S)
+    assert block is not None
+    shown: set[str] = set()
+    folder = ""
+    for line in block[1].splitlines():
+        indent, name = re.match(r"( +)(\S+)", line).groups()  # type: ignore[union-attr]
+        folder = (name if name.endswith("/") else "") if len(indent) == 2 else folder
+        shown.add(name if len(indent) == 2 else folder + name)
+    real = {
+        str(p.relative_to(PACKAGE)) + ("/" if p.is_dir() else "")
+        for p in PACKAGE.rglob("*")
+        if "__" not in str(p.relative_to(PACKAGE)) and len(p.relative_to(PACKAGE).parts) <= 2
+    }
+    real = {name for name in real if name.count("/") == 0 or name.endswith((".py", "/"))}
+    assert shown == real - {"py.typed"}
