@@ -1,4 +1,4 @@
-"""The house of docs/architecture.md, held by assertions: layers, sizes, light imports, a frozen command line."""
+"""The house of docs/architecture.md, held by assertions: layers, sizes, light imports, frozen commands."""
 
 import ast
 import re

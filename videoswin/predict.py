@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -105,22 +104,24 @@ class Predictor:
 
     def predict_all(self, paths: Iterable[str | Path]) -> Iterator[Prediction | VideoError]:
         """One Prediction or VideoError per path, in order; the next video is decoded while one is scored."""
+        remaining = iter(paths)
+
+        def load_next() -> tuple[str | Path, LoadedVideo | VideoError] | None:
+            path = next(remaining, None)
+            if path is None:
+                return None
+            try:
+                return path, self.load(path)
+            except VideoError as error:
+                return path, error
+
+        # One video being scored and one being decoded: memory does not grow with the list.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
-            remaining = iter(paths)
-            queue: list[tuple[str | Path, Future[LoadedVideo]]] = []
-            while True:
-                # One video being decoded and one being scored: memory does not grow with the list.
-                queue += [(p, decoder.submit(self.load, p)) for p in islice(remaining, 2 - len(queue))]
-                if not queue:
-                    return
-                path, future = queue.pop(0)
-                try:
-                    video = future.result()
-                except VideoError as error:
-                    yield error
-                    continue
-                queue += [(p, decoder.submit(self.load, p)) for p in islice(remaining, 2 - len(queue))]
-                yield self._predict(path, video)
+            loading = decoder.submit(load_next)
+            while (loaded := loading.result()) is not None:
+                loading = decoder.submit(load_next)
+                path, video = loaded
+                yield video if isinstance(video, VideoError) else self._predict(path, video)
 
     def load(self, path: str | Path) -> LoadedVideo:
         """The CPU half: read and crop the views of one video. Needs no model; safe in a thread."""

@@ -1,0 +1,144 @@
+"""The commands as a shell sees them: output, errors, exit codes."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from videoswin import cli
+from videoswin.demo import make_clip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for movement in ("pan right", "zoom in"):
+        make_clip(movement, folder / f"{movement.replace(' ', '-')}.mp4")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache, and a proxy that nobody answers at: nothing can be fetched."""
+    monkeypatch.setenv("VIDEOSWIN_HOME", str(tmp_path / "cache"))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit:
+        cli.main(list(arguments))
+    assert isinstance(exit.value.code, int)
+    return exit.value.code
+
+
+def test_predict_names_the_movement_of_every_video_in_a_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("predict", str(folder), "--model", "camera-motion", "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["path"]).name for line in lines] == ["pan-right.mp4", "zoom-in.mp4"]
+    assert [line["top"][0]["label"] for line in lines] == ["pan right", "zoom in"]
+    assert {line["model"] for line in lines} == {"camera-motion"}
+
+
+def test_predict_prints_bars_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", str(folder / "zoom-in.mp4"), "--model", "camera-motion", "--top", "2") == 0
+    first, best, second = capsys.readouterr().out.splitlines()
+    assert "zoom-in.mp4" in first
+    assert "zoom in" in best
+    assert "█" in best
+    assert second.endswith("%")
+
+
+def test_predict_reports_bad_files_and_exits_with_1(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.mp4").write_text("no video")
+    paths = [str(tmp_path / "notes.mp4"), str(folder / "zoom-in.mp4"), str(tmp_path / "missing.mp4")]
+    assert run("predict", *paths, "--model", "camera-motion", "--json") == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"] for line in lines] == paths
+    assert ["error" in line for line in lines] == [True, False, True]
+    assert "no such file" in lines[2]["error"]
+
+
+def test_predict_reads_a_list_from_standard_input(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder / 'zoom-in.mp4'}\n\n"))
+    assert run("predict", "-", "--model", "camera-motion", "--json") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_predict_without_a_network_says_which_file_and_what_works_now(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("predict", str(folder / "zoom-in.mp4")) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "swin3d_t-7615ae03.pth" in captured.err
+    assert str(tmp_path / "cache") in captured.err
+    assert "--model camera-motion" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_wrong_call_exits_with_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = str(folder / "zoom-in.mp4")
+    assert run("predict", video, "--model", "camera-motoin") == 2
+    assert "camera-motion" in capsys.readouterr().err
+    assert run("predict", video, "--model", "camera-motion", "--views", "4x3") == 2
+    assert run("predict", video, "--top", "0") == 2
+    assert run("predict", video, "--mod", "camera-motion") == 2
+    assert run("predict") == 2
+    assert run("predict", str(folder / "*.avi"), "--model", "camera-motion") == 2
+
+
+def test_models_lists_every_name_with_its_licence_and_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "--json") == 0
+    rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert rows["camera-motion"]["file"].endswith("camera-motion.safetensors")
+    assert rows["tiny-k400"]["file"] is None
+    assert rows["tiny-k400"]["url"].startswith("https://")
+    assert all(row["licence"] for row in rows.values())
+    assert run("models") == 0
+    assert "omnivore-base" in capsys.readouterr().out
+
+
+def test_convert_writes_a_layout_and_reads_it_back(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    official, back = tmp_path / "camera.pth", tmp_path / "camera.safetensors"
+    assert run("convert", "camera-motion", str(official), "--layout", "official") == 0
+    assert "backbone.patch_embed.proj.weight" in torch.load(official, weights_only=True)["state_dict"]
+    assert run("convert", str(official), str(back)) == 0
+    assert "labels: unknown" in capsys.readouterr().err
+    assert run("predict", str(folder / "zoom-in.mp4"), "--model", str(back), "--json") == 0
+
+
+def test_demo_writes_a_page_that_needs_nothing_else(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("demo", "--video", str(folder / "zoom-in.mp4"), "--out", str(tmp_path / "demo")) == 0
+    assert "pan right" in capsys.readouterr().out
+    page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<section>") == 2
+    assert page.count("data:image/jpeg;base64,") == 12
+    assert "http" not in page
+
+
+def test_demo_of_a_missing_video_fails_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("demo", "--video", str(tmp_path / "none.mp4"), "--out", str(tmp_path / "demo")) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", "camera", "--out", str(tmp_path)) == 2
+    assert "camera-motion" in capsys.readouterr().err

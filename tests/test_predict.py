@@ -1,0 +1,131 @@
+"""Predictor: from files to probabilities."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from videoswin.data.compression import write_h264
+from videoswin.model.config import NANO
+from videoswin.model.swin import VideoSwin
+from videoswin.predict import Prediction, Predictor, resolve_device
+from videoswin.video.reader import VideoError
+from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.views import load_views
+from videoswin.weights.checkpoint import Checkpoint
+
+LABELS = ("walk", "run", "sit")
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    torch.manual_seed(0)
+    config = NANO.replace(num_classes=len(LABELS))
+    checkpoint = Checkpoint(
+        weights=VideoSwin(config).state_dict(),
+        config=config,
+        clip=ClipSpec(frames=8, stride=2, size=32, short_side=32),
+        views=ViewPlan(clips=2, crops=3),
+        labels=LABELS,
+        name="random",
+    )
+    return Predictor(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "clip.mp4"
+    pixels = torch.randint(0, 255, (20, 48, 64, 3), dtype=torch.uint8, generator=torch.manual_seed(1))
+    write_h264(path, pixels, fps=10, crf=23)
+    return path
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.mp4"
+    path.write_text("not a video")
+    return path
+
+
+def test_a_file_becomes_probabilities_of_every_label(predictor: Predictor, video: Path) -> None:
+    prediction = predictor(video)
+    assert prediction.probabilities.shape == (3,)
+    assert prediction.probabilities.sum().item() == pytest.approx(1)
+    assert prediction.duration_seconds == pytest.approx(2)
+    assert prediction.damage is None
+
+
+def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, video: Path) -> None:
+    views = load_views(video, predictor.clip, predictor.views)
+    assert len(views) == 6
+    one_by_one = torch.stack([predictor.score(view[None]) for view in views]).mean(0)
+    torch.testing.assert_close(predictor.score(views), one_by_one)
+    torch.testing.assert_close(predictor(video).probabilities, one_by_one)
+
+
+def test_scores_are_the_same_every_time(predictor: Predictor, video: Path) -> None:
+    assert torch.equal(predictor(video).probabilities, predictor(video).probabilities)
+
+
+def test_top_is_sorted_and_never_longer_than_the_labels(predictor: Predictor, video: Path) -> None:
+    ranking = predictor(video).top(5)
+    assert len(ranking) == 3
+    assert {label for label, _ in ranking} == set(LABELS)
+    assert [p for _, p in ranking] == sorted((p for _, p in ranking), reverse=True)
+
+
+def test_top_of_nothing_is_refused(predictor: Predictor, video: Path) -> None:
+    with pytest.raises(ValueError, match="k >= 1, got 0"):
+        predictor(video).top(0)
+
+
+def test_json_is_one_line_with_the_documented_keys(predictor: Predictor, video: Path) -> None:
+    text = predictor(video).to_json(2)
+    fields = json.loads(text)
+    assert "\n" not in text
+    assert list(fields) == ["path", "model", "protocol", "top", "duration_seconds"]
+    assert [list(entry) for entry in fields["top"]] == [["label", "probability"]] * 2
+
+
+def test_one_bad_file_does_not_stop_the_others(predictor: Predictor, video: Path, broken: Path) -> None:
+    results = list(predictor.predict_all([video, broken, video]))
+    assert [type(result) for result in results] == [Prediction, VideoError, Prediction]
+    assert str(results[1].path) == str(broken)
+
+
+def test_only_one_video_is_loaded_ahead(predictor: Predictor, video: Path) -> None:
+    asked = 0
+
+    def paths() -> Iterator[Path]:
+        nonlocal asked
+        for _ in range(10):
+            asked += 1
+            yield video
+
+    results = predictor.predict_all(paths())
+    next(results)
+    assert asked <= 2
+    results.close()
+
+
+def test_a_protocol_replaces_the_checkpoints_views() -> None:
+    predictor = Predictor.from_pretrained("camera-motion", device="cpu", protocol="fast-1x1")
+    assert predictor.protocol == "fast-1x1"
+    assert predictor.views.num_views == 1
+
+
+def test_an_unknown_protocol_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="official-4x3"):
+        Predictor.from_pretrained("camera-motion", device="cpu", protocol="4x3")
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="device 'cuda:99' cannot be used here"):
+        resolve_device("cuda:99")
+
+
+def test_a_word_that_is_no_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="device 'gpu' cannot be used here"):
+        resolve_device("gpu")
