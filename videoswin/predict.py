@@ -133,7 +133,7 @@ class Predictor:
     def score(self, views: Tensor) -> Tensor:
         """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: softmax of each view, then the mean."""
         sums = torch.zeros(len(self.labels))
-        for batch in views.split(VIEWS_PER_BATCH):
+        for batch in torch.split(views, VIEWS_PER_BATCH):
             clips = normalize(batch.to(self.device), self.clip.normalisation)  # (V', 3, T, S, S) float
             sums += self.model(clips).float().softmax(-1).sum(0).cpu()
         return sums / len(views)
