@@ -1,0 +1,51 @@
+"""Other people's Video Swin, for tests and benchmarks only: importable anywhere, and given our weights."""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+_schemas: list[torch.library.Library] = []
+
+
+def import_torchvision() -> ModuleType:
+    """torchvision, also where its compiled half does not load (it is built for one torch build only).
+
+    Its Python models need nothing of that half but two operator names, which are then declared here.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        schemas = torch.library.Library("torchvision", "DEF")
+        _schemas.append(schemas)  # a library takes its operators with it when it is collected
+        for operator in ("nms", "qnms"):
+            schemas.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+    return torchvision
+
+
+def torchvision_swin3d(ours: nn.Module, variant: str, **options: object) -> nn.Module:
+    """torchvision's `swin3d_t`, `swin3d_s` or `swin3d_b` in eval mode with the weights of `ours`."""
+    theirs: nn.Module = getattr(import_torchvision().models.video, f"swin3d_{variant}")(**options)
+    weights = {torchvision_name(name): tensor for name, tensor in ours.state_dict().items()}
+    missing, unexpected = theirs.load_state_dict(weights, strict=False)
+    assert not unexpected, unexpected
+    assert all(name.endswith("relative_position_index") for name in missing), missing
+    return theirs.eval()
+
+
+def torchvision_name(name: str) -> str:
+    """What torchvision calls our parameter `name`."""
+    name = re.sub(r"^stages\.(\d)\.blocks", lambda match: f"features.{2 * int(match[1])}", name)
+    name = re.sub(r"^stages\.(\d)\.downsample", lambda match: f"features.{2 * int(match[1]) + 1}", name)
+    return name.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
+
+
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Largest absolute difference over the largest absolute value of `theirs`."""
+    return float((ours - theirs).abs().max() / theirs.abs().max())
