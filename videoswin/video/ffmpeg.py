@@ -98,7 +98,7 @@ def list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[L
 
 def _seconds_lacking(container: InputContainer, stream: VideoStream, listed: Sequence[ListedPacket]) -> float:
     """By how much a file that promises no number of frames ends before its header says; 0 within 5 frames."""
-    if not container.format.name.startswith(("matroska", "flv")) or not container.duration or not listed:
+    if not container.format.name.startswith(("matroska", "flv")) or not container.duration:
         return 0.0
     promised = container.duration / av.time_base
     if stated := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
@@ -106,9 +106,12 @@ def _seconds_lacking(container: InputContainer, stream: VideoStream, listed: Seq
         promised = min(promised, 3600 * hours + 60 * minutes + seconds)
     elif len(container.streams) > 1:
         return 0.0  # it may be the sound that lasts that long
-    last = max(packet.pts or 0 for packet in listed) * float(stream.time_base or 0)
+    shown = [packet.pts for packet in listed if packet.pts is not None]
+    if not shown:
+        return 0.0
+    first, last = (float(pts * (stream.time_base or 0)) for pts in (min(shown), max(shown)))
     lacking = promised - last
-    return lacking if lacking > 5 * last / len(listed) else 0.0
+    return lacking if lacking > 5 * (last - first) / len(shown) else 0.0
 
 
 class Entry(NamedTuple):

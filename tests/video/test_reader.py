@@ -1,0 +1,266 @@
+"""Every kind of file gives its frames by number: in one pass, at random, one at a time."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from tests.video.numbered import frame_number, numbered_picture, write_video
+from videoswin.video import reader as reader_module
+from videoswin.video.reader import open_video
+
+QUIET_HEVC = "log-level=none"
+VP9 = {"deadline": "realtime", "cpu-used": "8"}
+OPEN_GOP = {"x264-params": "open-gop=1:keyint=10:min-keyint=5"}
+
+# name -> options of write_video
+KINDS = {
+    "h264.mp4": {"b_frames": 3},
+    "h264_open_gop.mp4": {"b_frames": 3, "options": OPEN_GOP},
+    "h264_intra_refresh.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=20"}},
+    "h264_10_bit.mp4": {"pix_fmt": "yuv420p10le"},
+    "h264_444.mp4": {"pix_fmt": "yuv444p"},
+    "h264_fragmented.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "h264.mkv": {"b_frames": 3},
+    "h264.mov": {},
+    "h264.ts": {"b_frames": 3},
+    "h264.flv": {},
+    "h264_without_b_frames.avi": {"b_frames": 0},
+    "h264_with_b_frames.avi": {"b_frames": 2},
+    "stream.h264": {"b_frames": 2, "fps": 25},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": QUIET_HEVC}},
+    "hevc_open_gop.mkv": {
+        "codec": "libx265",
+        "options": {"x265-params": f"{QUIET_HEVC}:open-gop=1:keyint=10"},
+    },
+    "vp9.webm": {"codec": "libvpx-vp9", "options": VP9},
+    "vp9_hidden_frames.webm": {
+        "codec": "libvpx-vp9",
+        "options": {"deadline": "good", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"},
+    },
+    "mpeg4.mp4": {"codec": "mpeg4"},
+    "mpeg4_without_b_frames.avi": {"codec": "mpeg4", "b_frames": 0},
+    "mpeg4_with_b_frames.avi": {"codec": "mpeg4", "b_frames": 2},
+    "mpeg2.ts": {"codec": "mpeg2video", "b_frames": 2},
+    "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "wmv.wmv": {"codec": "wmv2"},
+    "ffv1.mkv": {"codec": "ffv1"},
+    "alpha_qtrle.mov": {"codec": "qtrle", "pix_fmt": "argb"},
+    "alpha_prores.mov": {"codec": "prores_ks", "pix_fmt": "yuva444p10le"},
+    "animation.gif": {"codec": "gif", "pix_fmt": "rgb8", "fps": 25},
+    "animation.png": {"codec": "apng", "pix_fmt": "rgba", "container_format": "apng"},
+    "late.mkv": {"milliseconds": range(100_000, 102_000, 50), "fps": 20},
+    "late.ts": {"milliseconds": range(100_000, 102_000, 50), "fps": 20},
+}
+
+
+def assert_every_frame_is_where_it_belongs(path, num_frames):
+    with open_video(path) as video:
+        assert video.num_frames == num_frames
+        assert [frame_number(frame) for _, frame in video.frames(range(num_frames))] == list(
+            range(num_frames)
+        )
+        assert video.damage is None
+        chosen = random.Random(0).choices(range(num_frames), k=12)
+        assert [frame_number(frame) for frame in video.read(chosen)] == chosen
+        assert [frame_number(video.read([index])[0]) for index in chosen] == chosen
+        assert video.damage is None
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_frames_are_numbered_as_shown(make_video, name):
+    path = make_video(name, 40, **KINDS[name])
+    assert_every_frame_is_where_it_belongs(path, 40)
+    with open_video(path) as video:
+        assert video.fps == pytest.approx(KINDS[name].get("fps", 30), rel=1e-6)
+        assert video.duration_seconds == pytest.approx(40 / video.fps)
+        frames_thwc = video.read([0, 39])
+    assert frames_thwc.dtype == torch.uint8
+    assert frames_thwc.shape == (2, 64, 96, 3)
+    # The lower half is plain orange, whatever the codec. GIF has few colours.
+    orange = frames_thwc[:, 44:, 8:-8].float().mean(dim=(0, 1, 2))
+    assert (orange - torch.tensor([200.0, 60.0, 30.0])).abs().max() < (30 if "gif" in name else 6)
+
+
+def test_av1_frames_are_numbered_as_shown(make_video, capfd):
+    path = make_video("av1.mkv", 40, codec="libsvtav1", options={"preset": "12"})
+    capfd.readouterr()  # the encoder is talkative
+    assert_every_frame_is_where_it_belongs(path, 40)
+
+
+@pytest.mark.parametrize("name", ["varying.mp4", "varying.mkv", "varying.ts"])
+def test_a_varying_rate_is_averaged(make_video, name):
+    steps = np.random.default_rng(1).integers(5, 200, 50)
+    path = make_video(name, 50, milliseconds=np.cumsum(steps).tolist())
+    assert_every_frame_is_where_it_belongs(path, 50)
+    with open_video(path) as video:
+        assert video.fps == pytest.approx(1000 / steps[1:].mean(), rel=0.03)
+
+
+@pytest.mark.parametrize(("width", "height"), [(97, 65), (97, 64), (96, 65), (33, 131)])
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt"), [("ffv1", "yuv420p"), ("libx264", "yuv444p"), ("ffv1", "bgr0")]
+)
+def test_odd_sizes_are_kept(tmp_path, width, height, codec, pix_fmt):
+    pictures = [numbered_picture(number, width, height) for number in range(3)]
+    path = write_video(tmp_path / "odd.mkv", pictures, codec=codec, pix_fmt=pix_fmt)
+    with open_video(path) as video:
+        frames_thwc = video.read([0, 1, 2])
+    assert frames_thwc.shape == (3, height, width, 3)
+    assert [frame_number(frame) for frame in frames_thwc] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_rotation_is_applied(tmp_path, degrees):
+    picture = numbered_picture(0b1011)
+    path = write_video(tmp_path / "turned.mp4", [picture] * 3, rotation=degrees, options={"crf": "1"})
+    with open_video(path) as video:
+        [frame_hwc] = video.read([1])
+    expected = np.rot90(picture, degrees // 90)  # a display matrix turns anticlockwise
+    assert frame_hwc.shape == expected.shape
+    assert np.abs(frame_hwc.numpy().astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("name", "colorspace"), [("ITU601", 6), ("ITU709", 1)])
+def test_colours_follow_the_stated_matrix_and_range(tmp_path, name, colorspace, full_range):
+    import av
+
+    colours = [(200, 60, 30), (30, 180, 60), (20, 40, 220), (240, 240, 240), (12, 12, 12)]
+    path = tmp_path / "colours.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.colorspace = colorspace
+        stream.codec_context.color_range = 2 if full_range else 1
+        for colour in colours:
+            picture = np.broadcast_to(np.array(colour, np.uint8), (64, 64, 3))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24").reformat(
+                format="yuv420p", dst_colorspace=name, dst_color_range="JPEG" if full_range else "MPEG"
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with open_video(path) as video:
+        seen = video.read(range(len(colours))).float().mean(dim=(1, 2))
+    assert (seen - torch.tensor(colours)).abs().max() <= 4
+
+
+def test_a_single_frame_is_a_video(make_video):
+    for name, options in (("one.mp4", {}), ("one.avi", {"codec": "mpeg4"})):
+        with open_video(make_video(name, 1, **options)) as video:
+            assert video.num_frames == 1
+            assert video.fps == 30
+            assert frame_number(video.read([0])[0]) == 0
+
+
+def test_repeats_and_any_order_are_allowed(make_video):
+    with open_video(make_video("video.mp4", 40)) as video:
+        assert [frame_number(frame) for frame in video.read([39, 0, 7, 7, 39])] == [39, 0, 7, 7, 39]
+
+
+@pytest.mark.parametrize("indices", [[-1], [40], [0, 40], [0, -3]])
+def test_frames_outside_the_video_are_refused(make_video, indices):
+    with (
+        open_video(make_video("video.mp4", 40)) as video,
+        pytest.raises(ValueError, match="the video has 0 to 39"),
+    ):
+        video.read(indices)
+
+
+def test_no_frames_at_all_are_refused(make_video):
+    with open_video(make_video("video.mp4", 3)) as video, pytest.raises(ValueError, match="indices is empty"):
+        video.read([])
+
+
+def test_more_threads_give_the_same_frames(make_video):
+    path = make_video("video.mp4", 60, b_frames=3)
+    with open_video(path, threads=1) as one, open_video(path, threads=0) as many:
+        assert torch.equal(one.read(range(60)), many.read(range(60)))
+        assert torch.equal(one.read([3, 40, 9]), many.read([3, 40, 9]))
+
+
+@contextlib.contextmanager
+def counting_packets(monkeypatch) -> Iterator[list[int]]:
+    """The list grows by one for every packet that is read for decoding."""
+    counted: list[int] = []
+    packets = reader_module.packets
+
+    def counting(*args):
+        for packet in packets(*args):
+            counted.append(packet.pts)
+            yield packet
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader_module, "packets", counting)
+        yield counted
+
+
+@pytest.mark.parametrize("name", ["long.mp4", "long.mkv", "long.ts", "long.flv"])
+def test_sparse_reads_seek_and_dense_reads_decode_once(make_video, monkeypatch, name):
+    path = make_video(
+        name, 250, keyframe_every=25, b_frames=2, options={"x264-params": "keyint=25:scenecut=0"}
+    )
+    with counting_packets(monkeypatch) as counted, open_video(path) as video:
+        video.read([240])
+        assert len(counted) < 60
+        counted.clear()
+        video.read([10, 240])
+        assert len(counted) < 100
+        counted.clear()
+        video.read([200])
+        video.read([201])
+        assert len(counted) < 60
+        counted.clear()
+        video.read(range(0, 250, 2))
+        assert len(counted) <= 250
+
+
+def test_only_the_frames_asked_for_are_converted(make_video, monkeypatch):
+    converted = []
+    convert = reader_module.RgbConverter.__call__
+    monkeypatch.setattr(
+        reader_module.RgbConverter,
+        "__call__",
+        lambda self, frame: converted.append(0) or convert(self, frame),
+    )
+    with open_video(make_video("video.mp4", 120)) as video:
+        video.read([5, 60, 119, 60])
+    assert len(converted) == 3
+
+
+def test_real_clips_read_the_same_in_one_pass_and_at_random(clips):
+    counts = {
+        "av1_video.mkv": 125,
+        "bt709_full_range.mp4": 30,
+        "demo.mp4": 280,
+        "flipping_a_pancake.mkv": 310,
+        "h264_10bits.mp4": 30,
+        "h265_video.mp4": 10,
+        "part_0.mp4": 32,
+        "test.avi": 164,
+        "test.mp4": 300,
+        "unordered.mov": 4,
+        "video_0.mov": 3,
+        "video_90.mov": 3,
+    }
+    for name, num_frames in counts.items():
+        with open_video(clips / name) as video:
+            assert video.num_frames == num_frames, name
+            chosen = random.Random(0).sample(range(num_frames), k=min(4, num_frames))
+            wanted = set(chosen)
+            in_one_pass = {
+                index: frame for index, frame in video.frames(range(num_frames)) if index in wanted
+            }
+            for index in chosen:
+                assert torch.equal(video.read([index])[0], in_one_pass[index]), (name, index)
+            assert video.damage is None, name
+
+
+def test_a_clip_with_rotation_is_the_other_one_turned(clips):
+    with open_video(clips / "video_0.mov") as upright, open_video(clips / "video_90.mov") as turned:
+        assert upright.read([0]).shape == (1, 320, 568, 3)
+        assert turned.read([0]).shape == (1, 568, 320, 3)

@@ -1,0 +1,160 @@
+"""The published formulas are written out here as their authors wrote them, and compared for every length."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from videoswin.video.sampling import sample_clips
+from videoswin.video.spec import PER_CLIP, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
+
+LENGTHS = range(1, 601)
+
+
+def official(num_frames, clip, clips):
+    """SampleFrames of Video-Swin-Transformer with test_mode=True, out_of_bound_opt='loop'."""
+    clip_length = clip.frames * clip.stride
+    interval = (num_frames - clip_length + 1) / float(clips)
+    if num_frames > clip_length - 1:
+        starts = (np.arange(clips) * interval + interval / 2.0).astype(int)
+    else:
+        starts = np.zeros((clips,), dtype=int)
+    indices = starts[:, None] + np.arange(clip.frames)[None, :] * clip.stride
+    return np.mod(indices, num_frames).tolist()
+
+
+def mmaction2(num_frames, clip, clips):
+    """SampleFrames of MMAction2 1.x with test_mode=True, out_of_bound_opt='loop'."""
+    room = max(num_frames - ((clip.frames - 1) * clip.stride + 1), 0)
+    starts = np.round(np.arange(clips) * (room / float(clips - 1))) if clips > 1 else np.array([room // 2])
+    indices = starts[:, None] + np.arange(clip.frames)[None, :] * clip.stride
+    return np.mod(indices, num_frames).astype(int).tolist()
+
+
+def something_something(num_frames, clip):
+    """SampleFrames.get_seq_frames of Video-Swin-Transformer with test_mode=True."""
+    segment = float(num_frames - 1) / clip.frames
+    edges = [int(np.round(segment * i)) for i in range(clip.frames + 1)]
+    return [[(start + end) // 2 for start, end in pairwise(edges)]]
+
+
+@pytest.mark.parametrize("clips", [1, 2, 4, 10])
+@pytest.mark.parametrize(("frames", "stride"), [(32, 2), (8, 1), (16, 4)])
+def test_official_clips_match_the_official_code_for_every_length_up_to_600(frames, stride, clips):
+    clip = ClipSpec(frames=frames, stride=stride)
+    for num_frames in LENGTHS:
+        ours = sample_clips(num_frames, 30.0, clip, ViewPlan(clips=clips))
+        assert ours == official(num_frames, clip, clips), num_frames
+
+
+@pytest.mark.parametrize("clips", [1, 2, 4, 10])
+@pytest.mark.parametrize(("frames", "stride"), [(32, 2), (8, 1), (16, 4)])
+def test_mmaction2_clips_match_its_code_for_every_length_up_to_600(frames, stride, clips):
+    clip = ClipSpec(frames=frames, stride=stride)
+    for num_frames in LENGTHS:
+        ours = sample_clips(num_frames, 30.0, clip, ViewPlan(clips=clips, placement="mmaction2"))
+        assert ours == mmaction2(num_frames, clip, clips), num_frames
+
+
+@pytest.mark.parametrize("frames", [8, 16, 32])
+def test_segments_match_the_official_code_for_every_length_up_to_600(frames):
+    clip = ClipSpec(frames=frames, rule="segments")
+    for num_frames in LENGTHS:
+        ours = sample_clips(num_frames, 30.0, clip, ViewPlan(clips=1))
+        assert ours == something_something(num_frames, clip), num_frames
+
+
+def test_the_two_protocols_start_where_their_papers_say():
+    clip = ClipSpec()
+    starts = [indices[0] for indices in sample_clips(300, 30.0, clip, ViewPlan(placement="official"))]
+    assert starts == [29, 88, 148, 207]
+    starts = [indices[0] for indices in sample_clips(300, 30.0, clip, ViewPlan(placement="mmaction2"))]
+    assert starts == [0, 79, 158, 237]
+
+
+def test_a_video_shorter_than_a_clip_is_looped():
+    [indices] = sample_clips(5, 30.0, ClipSpec(frames=4, stride=3), ViewPlan(clips=1))
+    assert indices == [0, 3, 1, 4]
+
+
+@pytest.mark.parametrize("placement", ["official", "mmaction2", "torchvision"])
+def test_a_short_video_is_looped_after_resampling(placement):
+    views = ViewPlan(clips=1, placement=placement)
+    [indices] = sample_clips(30, 30.0, ClipSpec(frames=5, stride=1, fps=3.0), views)
+    assert indices == [0, 10, 20, 0, 10]
+
+
+@pytest.mark.parametrize("clips", [2, 3])
+def test_clips_of_a_two_second_video_at_4_fps_start_at_different_frames(clips):
+    clip = ClipSpec(frames=8, stride=1, fps=4.0)
+    sampled = sample_clips(60, 30.0, clip, ViewPlan(clips=clips))
+    assert len({indices[0] for indices in sampled}) == clips
+    for indices in sampled:
+        assert indices == sorted(indices)  # none is looped
+        assert set(np.diff(indices)) <= {7, 8}
+
+
+@pytest.mark.parametrize("fps", [4.0, 7.3, 15.0, 24.0, 29.97, 30.0, 50.0, 120.0])
+def test_resampled_clips_keep_time(fps):
+    clip = ClipSpec(frames=8, stride=1, fps=4.0)
+    num_frames = round(10 * fps)
+    for indices in sample_clips(num_frames, fps, clip, ViewPlan(clips=3)):
+        seconds = np.array(indices) / fps
+        assert np.abs(seconds - seconds[0] - np.arange(8) / 4.0).max() <= 1.001 / fps
+
+
+@settings(deadline=None)
+@given(
+    num_frames=st.integers(1, 5000),
+    fps=st.floats(0.5, 240),
+    clip=st.builds(
+        ClipSpec,
+        frames=st.integers(1, 64),
+        stride=st.integers(1, 8),
+        fps=st.none() | st.floats(0.5, 120),
+        normalisation=st.just(PER_CLIP),
+    ),
+    views=st.builds(
+        ViewPlan,
+        clips=st.integers(1, 12),
+        placement=st.sampled_from(["official", "mmaction2", "torchvision"]),
+    ),
+)
+def test_every_clip_is_full_inside_the_video_and_in_order(num_frames, fps, clip, views):
+    sampled = sample_clips(num_frames, fps, clip, views)
+    assert [len(indices) for indices in sampled] == [clip.frames] * views.clips
+    assert all(0 <= index < num_frames for indices in sampled for index in indices)
+    starts = [indices[0] for indices in sampled]
+    assert starts == sorted(starts)
+
+
+@settings(deadline=None)
+@given(num_frames=st.integers(1, 5000), frames=st.integers(1, 64))
+def test_segments_cover_the_video_in_order(num_frames, frames):
+    [indices] = sample_clips(num_frames, 30.0, ClipSpec(frames=frames, rule="segments"), ViewPlan(clips=1))
+    assert indices == sorted(indices)
+    assert len(indices) == frames
+    assert 0 <= indices[0] <= indices[-1] < num_frames
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_samples_any_video(name):
+    clip, views = apply_protocol(name, ClipSpec())
+    for num_frames in (1, 2, 31, 63, 64, 65, 1000):
+        assert len(sample_clips(num_frames, 29.97, clip, views)) == views.clips
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "clip", "clips", "message"),
+    [
+        (0, 30.0, ClipSpec(), 1, "num_frames is 0"),
+        (9, 0.0, ClipSpec(fps=4.0), 1, "fps is 0.0"),
+        (9, float("nan"), ClipSpec(fps=4.0), 1, "fps is nan"),
+        (9, 30.0, ClipSpec(rule="segments"), 2, "clips is 2, but rule 'segments'"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(num_frames, fps, clip, clips, message):
+    with pytest.raises(ValueError, match=message):
+        sample_clips(num_frames, fps, clip, ViewPlan(clips=clips))

@@ -1,0 +1,145 @@
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.video.numbered import numbered_picture, write_image
+from videoswin.video import reader as reader_module
+from videoswin.video.reader import VideoError, open_video
+from videoswin.video.sampling import sample_clips
+from videoswin.video.spec import PER_CLIP, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
+from videoswin.video.transforms import resize_short_side, spatial_crops
+from videoswin.video.views import DamagedVideoWarning, load_views, read_views
+
+SMALL = ClipSpec(frames=8, stride=2, size=32, short_side=32)
+CAMERA_MOTION = ClipSpec(
+    frames=8, stride=1, fps=4.0, size=64, short_side=64, normalisation=PER_CLIP, antialias=True
+)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_gives_its_views(make_video, name):
+    clip, views = apply_protocol(name, SMALL)
+    views_cthw = load_views(make_video("video.mp4", 100), clip, views)
+    assert views_cthw.dtype == torch.uint8
+    assert views_cthw.shape == (views.num_views, 3, clip.frames, clip.size, clip.size)
+
+
+def test_views_are_the_sampled_frames_resized_and_cropped_clip_by_clip(make_video):
+    path, views = make_video("video.mp4", 100), ViewPlan(clips=3, crops=3)
+    with open_video(path) as video:
+        expected = [
+            spatial_crops(resize_short_side(video.read(indices), 32, antialias=False), 32, 3)
+            for indices in sample_clips(video.num_frames, video.fps, SMALL, views)
+        ]
+    assert torch.equal(load_views(path, SMALL, views), torch.cat(expected))
+
+
+@pytest.mark.parametrize("clips", [2, 3])
+def test_the_camera_motion_model_sees_two_seconds_at_different_moments(make_video, clips):
+    views = ViewPlan(clips=clips, crops=3)
+    views_cthw = load_views(make_video("video.mp4", 60), CAMERA_MOTION, views)
+    assert views_cthw.shape == (3 * clips, 3, 8, 64, 64)
+    middles = views_cthw[2::3, :, 0]  # the first frame of each clip, middle crop
+    assert len({picture.numpy().tobytes() for picture in middles}) == clips
+
+
+def test_a_video_shorter_than_a_clip_is_looped(make_video):
+    views = load_views(make_video("video.mp4", 3), SMALL.replace(stride=1), ViewPlan(clips=1, crops=1))
+    assert torch.equal(views[:, :, 0], views[:, :, 3])
+    assert torch.equal(views[:, :, 1], views[:, :, 7])
+
+
+def test_each_frame_is_decoded_converted_and_resized_once(make_video, monkeypatch):
+    decoded, converted = [], []
+    packets, convert = reader_module.packets, reader_module.RgbConverter.__call__
+
+    def counting_packets(*args):
+        for packet in packets(*args):
+            decoded.append(packet.pts)
+            yield packet
+
+    monkeypatch.setattr(reader_module, "packets", counting_packets)
+    monkeypatch.setattr(
+        reader_module.RgbConverter,
+        "__call__",
+        lambda self, frame: converted.append(0) or convert(self, frame),
+    )
+    views = ViewPlan(clips=10, crops=3)
+    sampled = sample_clips(100, 30.0, SMALL, views)
+    load_views(make_video("video.mp4", 100), SMALL, views)
+    assert len(decoded) <= 101  # and the first frame, when the file was opened
+    assert len(converted) == len({index for indices in sampled for index in indices})
+
+
+def test_a_folder_of_frames_gives_views(make_video, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(20):
+        write_image(folder / f"{number}.png", numbered_picture(number))
+    assert load_views(folder, SMALL, ViewPlan(clips=2, crops=3)).shape == (6, 3, 8, 32, 32)
+
+
+def test_a_file_that_is_no_video_raises_video_error(tmp_path):
+    with pytest.raises(VideoError, match="there is no such file"):
+        load_views(tmp_path / "missing.mp4", SMALL, ViewPlan())
+
+
+def test_a_broken_end_is_left_out_and_said(make_video):
+    path = make_video("video.mp4", 120, container_options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    views = ViewPlan(clips=2, crops=1)
+    with pytest.warns(DamagedVideoWarning, match=r"video\.mp4: .*decoding ends after"):
+        views_cthw = load_views(path, SMALL, views)
+    with open_video(path) as video:
+        read_views(video, SMALL, views)
+        sampled = sample_clips(video.num_readable, video.fps, SMALL, views)
+        assert max(max(indices) for indices in sampled) < video.num_readable < 120
+        last_clip = resize_short_side(video.read(sampled[-1]), 32, antialias=False)
+    assert torch.equal(views_cthw[-1:], spatial_crops(last_clip, 32, 1))
+
+
+def test_load_views_and_its_inputs_can_be_sent_to_another_process():
+    for value in (load_views, SMALL, CAMERA_MOTION, ViewPlan()):
+        assert pickle.loads(pickle.dumps(value)) == value
+
+
+def test_real_clips_give_views_by_every_protocol(clips):
+    for name in ("demo.mp4", "test.avi", "unordered.mov", "video_90.mov"):
+        for protocol in PROTOCOLS:
+            clip, views = apply_protocol(protocol, ClipSpec(frames=4, size=56, short_side=56))
+            assert load_views(clips / name, clip, views).shape == (views.num_views, 3, 4, 56, 56), (
+                name,
+                protocol,
+            )
+
+
+def test_views_are_the_same_every_time(clips):
+    clip, views = ClipSpec(size=56, short_side=56), ViewPlan(clips=2, crops=3)
+    first = load_views(clips / "test.mp4", clip, views)
+    assert torch.equal(load_views(clips / "test.mp4", clip, views), first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+def test_memory_does_not_grow_with_the_length_of_the_video(make_video):
+    """A 360p frame is 0.7 MB in RGB: 300 frames kept would be 200 MB."""
+
+    def peak_megabytes(path: os.PathLike) -> float:
+        program = (
+            "import sys, re; from videoswin.video.spec import ClipSpec, ViewPlan;"
+            "from videoswin.video.views import load_views;"
+            "load_views(sys.argv[1], ClipSpec(frames=64, stride=8, size=32, short_side=32), ViewPlan(clips=1));"
+            "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+        )
+        answer = subprocess.run(
+            [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+        )
+        return int(answer.stdout) / 1024
+
+    size = {"width": 640, "height": 360, "options": {"preset": "ultrafast"}}
+    short, long = (make_video(f"{count}.mp4", count, **size) for count in (60, 300))
+    assert peak_megabytes(long) - peak_megabytes(short) < 50
