@@ -55,11 +55,18 @@ def test_the_same_checkpoint_makes_the_same_bytes(checkpoint, tmp_path):
 def test_model_has_these_weights_in_eval_mode_and_its_own_memory(checkpoint):
     model = checkpoint.model()
     assert not model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
     state_dict = model.state_dict()
     assert all(torch.equal(state_dict[name], tensor) for name, tensor in checkpoint.weights.items())
     with torch.no_grad():
         model.head.weight.zero_()
     assert checkpoint.weights["head.weight"].any()
+
+
+def test_half_precision_weights_make_a_single_precision_model(checkpoint):
+    halves = {name: tensor.half() for name, tensor in checkpoint.weights.items()}
+    model = dataclasses.replace(checkpoint, weights=halves).model()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_options_reach_the_model(checkpoint):

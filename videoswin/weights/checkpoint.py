@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from videoswin.model.config import PATCH, VideoSwinConfig
@@ -99,7 +100,7 @@ class Checkpoint:
             conversion = convert(contents, method=inflate, window=window)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        return cls._from_conversion(conversion, source=str(path), entry=entry)
+        return cls._from_conversion(conversion, name=path.stem, source=str(path), entry=entry)
 
     @classmethod
     def from_state_dict(
@@ -116,7 +117,8 @@ class Checkpoint:
         What became of every name of the state dict is in `lineage["conversion"]`. Raises ValueError naming
         what is missing if the backbone is not covered completely: nothing is ever left random.
         """
-        return cls._from_conversion(convert(state_dict, method=inflate, window=window), source="a state dict")
+        conversion = convert(state_dict, method=inflate, window=window)
+        return cls._from_conversion(conversion, name="unnamed", source="a state dict", entry=None)
 
     def model(self, *, num_classes: int | None = None, **options: Any) -> VideoSwin:
         """The model in eval mode with these weights; `options` go to VideoSwin (drop_path, attention, ...).
@@ -130,14 +132,17 @@ class Checkpoint:
                 f"{self.name} is a backbone without a head; model(num_classes=...) adds an untrained one"
             )
         if num_classes is None:
-            config, weights = self.config, self.weights
-        else:
-            config = self.config.replace(num_classes=num_classes)
-            weights = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
-            _log.warning("the head with %d classes is newly initialised: train it before use", num_classes)
-        model = VideoSwin(config, **options)
-        fresh = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.")}
-        model.load_state_dict(fresh | weights)
+            # On the meta device nothing is initialised only to be overwritten.
+            with torch.device("meta"):
+                model = VideoSwin(self.config, **options)
+            copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in self.weights.items()}
+            model.load_state_dict(copies, assign=True)
+            return model.eval()
+        _log.warning("the head with %d classes is newly initialised: train it before use", num_classes)
+        model = VideoSwin(self.config.replace(num_classes=num_classes), **options)
+        backbone = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
+        head = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
+        model.load_state_dict(backbone | head)
         return model.eval()
 
     def with_window(self, window: Window) -> Checkpoint:
@@ -208,23 +213,21 @@ class Checkpoint:
 
     @classmethod
     def _from_conversion(
-        cls, conversion: Conversion, source: str, entry: catalog.Entry | None = None
+        cls, conversion: Conversion, name: str, source: str, entry: catalog.Entry | None
     ) -> Checkpoint:
-        weights, config = conversion.weights, conversion.config
         lineage = {"source": source, "conversion": conversion.summary()}
-        labels, lineage["labels"] = _choose_labels(weights, config, entry)
-        if entry is not None:
-            lineage |= {"published as": entry.name, "url": entry.url}
-            clip, views = entry.clip_and_views()
+        labels, lineage["labels"] = _choose_labels(conversion, entry)
+        if entry is None:
+            licence = conversion.licence or _UNKNOWN_LICENCE
+            segments = lineage["labels"].startswith("something-v2")
+            clip, views, lineage["clip"] = _assume_clip(conversion.config, segments=segments)
         else:
-            clip, views, lineage["clip"] = _assume_clip(
-                config, segments=lineage["labels"].startswith("something-v2")
-            )
-        licence = entry.licence if entry is not None else conversion.licence or _UNKNOWN_LICENCE
-        name = entry.name if entry is not None else Path(source).stem
+            name, licence = entry.name, entry.licence
+            clip, views = entry.clip_and_views()
+            lineage |= {"published as": entry.name, "url": entry.url}
         return cls(
-            weights=weights,
-            config=config,
+            weights=conversion.weights,
+            config=conversion.config,
             clip=clip,
             views=views,
             labels=labels,
@@ -256,12 +259,10 @@ def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry 
     raise ValueError(f"{name!r} is {what}; {suggestion}")
 
 
-def _choose_labels(
-    weights: Mapping[str, Tensor], config: VideoSwinConfig, entry: catalog.Entry | None
-) -> tuple[tuple[str, ...], str]:
+def _choose_labels(conversion: Conversion, entry: catalog.Entry | None) -> tuple[tuple[str, ...], str]:
     """The labels, and how we came by them."""
-    classes = config.num_classes
-    if not has_head(weights):
+    classes = conversion.config.num_classes
+    if not has_head(conversion.weights):
         return (), "none: a backbone without a head"
     if entry is not None and entry.labels is not None and len(labels := load_labels(entry.labels)) == classes:
         return labels, f"{entry.labels}: published with the weights"

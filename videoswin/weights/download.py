@@ -101,11 +101,14 @@ def download(url: str, path: Path, *, sha256: str | None, timeouts: Timeouts) ->
     partial = path.with_name(path.name + ".part")
     if sha256 is None:
         partial.unlink(missing_ok=True)
+    continued = partial.is_file()
     with _progress_bar(path.name) as show:
         _receive(url, partial, timeouts, show)
     if sha256 is not None and not (found := _sha256_of(partial)).startswith(sha256):
         partial.unlink()
-        raise OSError(f"the server sent other bytes: SHA-256 {found[:8]}..., wanted {sha256}...")
+        if continued:
+            return download(url, path, sha256=sha256, timeouts=timeouts)
+        raise OSError(f"the server sent other bytes: SHA-256 {found[:8]}..., wanted {sha256[:8]}...")
     os.replace(partial, path)
 
 
@@ -140,6 +143,7 @@ def _receive_once(
     try:
         response = _open(request, timeouts)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code != 416:
             raise
         # Nothing comes after what we have: it is the whole file, or not this file's beginning.
@@ -152,6 +156,8 @@ def _receive_once(
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
             f"bytes {have}-"
         )
+        if response.status == 206 and not resumed:
+            raise ConnectionError("the server sent another part of the file than the one asked for")
         length = response.headers.get("Content-Length")
         total = None if length is None else int(length) + (have if resumed else 0)
         with partial.open("ab" if resumed else "wb") as file:
@@ -168,24 +174,34 @@ class _NoAnswer(OSError):
 def _open(request: urllib.request.Request, timeouts: Timeouts) -> Any:
     """The response, within `timeouts.answer` whatever the name lookup and the number of addresses."""
     outcome: list[Any] = []
+    too_late = threading.Event()
 
     def ask() -> None:
         try:
-            outcome.append(urllib.request.urlopen(request, timeout=timeouts.silence))
+            opener = urllib.request.build_opener()  # urlopen would keep the proxies of its first call
+            response = opener.open(request, timeout=timeouts.silence)
         except Exception as error:
             outcome.append(error)
+        else:
+            outcome.append(response)
+            if too_late.is_set():
+                response.close()
 
     # Neither the lookup nor the walk through the addresses takes a timeout, so a thread is abandoned instead.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeouts.answer)
     if not outcome:
+        too_late.set()
         raise _NoAnswer(f"no answer within {timeouts.answer:g} s")
-    if isinstance(outcome[0], urllib.error.URLError) and not isinstance(outcome[0], urllib.error.HTTPError):
-        raise _NoAnswer(_reason(outcome[0]))
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
+    (answer,) = outcome
+    if isinstance(answer, urllib.error.HTTPError):
+        raise answer
+    if isinstance(answer, urllib.error.URLError):
+        raise _NoAnswer(_reason(answer))
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _size(path: Path) -> int:
