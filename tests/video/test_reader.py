@@ -4,6 +4,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -128,8 +129,6 @@ def test_rotation_is_applied(tmp_path, degrees):
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize(("name", "colorspace"), [("ITU601", 6), ("ITU709", 1)])
 def test_colours_follow_the_stated_matrix_and_range(tmp_path, name, colorspace, full_range):
-    import av
-
     colours = [(200, 60, 30), (30, 180, 60), (20, 40, 220), (240, 240, 240), (12, 12, 12)]
     path = tmp_path / "colours.mp4"
     with av.open(str(path), "w") as container:
@@ -147,6 +146,41 @@ def test_colours_follow_the_stated_matrix_and_range(tmp_path, name, colorspace, 
     with open_video(path) as video:
         seen = video.read(range(len(colours))).float().mean(dim=(1, 2))
     assert (seen - torch.tensor(colours)).abs().max() <= 4
+
+
+def test_recordings_joined_end_to_end_are_read_in_order(make_video):
+    """Their timestamps start anew in the middle of the file."""
+    path = make_video("joined.ts", 40, b_frames=2)
+    path.write_bytes(2 * path.read_bytes())
+    with open_video(path) as video:
+        shown = [frame_number(frame) for frame in video.read(range(video.num_frames))]
+    assert shown == 2 * list(range(40))
+
+
+def test_a_change_of_size_midway_is_scaled_to_the_first(make_video):
+    small, large = make_video("small.h264", 20), make_video("large.h264", 20, width=192, height=96)
+    small.write_bytes(small.read_bytes() + large.read_bytes())
+    with open_video(small) as video:
+        frames_thwc = video.read(range(video.num_frames))
+    assert frames_thwc.shape == (40, 64, 96, 3)
+    assert [frame_number(frame) for frame in frames_thwc] == 2 * list(range(20))
+
+
+def test_hidden_vp8_frames_are_not_counted(tmp_path):
+    cv2 = pytest.importorskip("cv2")  # PyAV cannot encode VP8
+    path = tmp_path / "vp8.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"VP80"), 30, (96, 64))
+    for number in range(30):
+        writer.write(numbered_picture(number)[..., ::-1].copy())
+    writer.release()
+    with av.open(str(path)) as container:
+        hidden = [bytes(packet) for packet in container.demux(video=0)][9]
+    shown_bit_cleared = bytes([hidden[0] & ~0x10]) + hidden[1:]
+    path.write_bytes(path.read_bytes().replace(hidden, shown_bit_cleared))
+    with open_video(path) as video:
+        shown = [frame_number(frame) for frame in video.read(range(video.num_frames))]
+        assert shown == [*range(9), *range(10, 30)]
+        assert video.damage is None
 
 
 def test_a_single_frame_is_a_video(make_video):

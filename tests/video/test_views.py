@@ -132,7 +132,8 @@ def test_memory_does_not_grow_with_the_length_of_the_video(make_video):
         program = (
             "import sys, re; from videoswin.video.spec import ClipSpec, ViewPlan;"
             "from videoswin.video.views import load_views;"
-            "load_views(sys.argv[1], ClipSpec(frames=64, stride=8, size=32, short_side=32), ViewPlan(clips=1));"
+            "clip = ClipSpec(frames=64, stride=8, size=32, short_side=32);"
+            "load_views(sys.argv[1], clip, ViewPlan(clips=1));"
             "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
         )
         answer = subprocess.run(

@@ -80,7 +80,7 @@ def list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[L
     """Every packet that makes a frame, in the file's order, and how it shows that some are lacking, if so."""
     listed, num_hidden, cut_off = [], 0, False
     for packet in packets(container, stream):
-        if packet.is_discard:  # cut out by an edit list
+        if _is_hidden(packet):
             num_hidden += 1
         else:
             listed.append(ListedPacket(packet.pts, packet.dts, packet.is_keyframe))
@@ -94,6 +94,12 @@ def list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[L
     if seconds_lacking > 0:
         return listed, f"the file ends {seconds_lacking:.1f} seconds before its time"
     return listed, "its last frame is cut off" if cut_off else None
+
+
+def _is_hidden(packet: Packet[VideoStream]) -> bool:
+    """Whether it makes no frame: an edit list cuts it out, or it is a VP8 frame for others to refer to."""
+    is_vp8 = packet.stream.codec_context.name == "vp8"
+    return packet.is_discard or (is_vp8 and not memoryview(packet)[0] & 0x10)  # its show_frame bit
 
 
 def _seconds_lacking(container: InputContainer, stream: VideoStream, listed: Sequence[ListedPacket]) -> float:

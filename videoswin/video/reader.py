@@ -50,11 +50,11 @@ class VideoError(Exception):
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(path, reason)  # both, so that it survives pickling
-        self.path = path
+        self.path = os.fspath(path)
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{os.fspath(self.path)}: {self.reason}"
+        return f"{self.path}: {self.reason}"
 
 
 class VideoReader(ABC):
