@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
-from videoswin.weights.checkpoint import Checkpoint, load_model
+from videoswin.weights.checkpoint import Checkpoint, load_model, save_state_dict
 from videoswin.weights.convert import WRITERS
 from videoswin.weights.labels import load_labels
 from videoswin.weights.layout import parameter_shapes
@@ -184,10 +184,7 @@ def test_a_new_number_of_classes_replaces_the_head_and_nothing_else(checkpoint):
 def test_foreign_files_are_read_whatever_their_suffix(layout, suffix, weights, config, tmp_path):
     path = tmp_path / f"foreign{suffix}"
     state_dict = WRITERS[layout](weights, config)
-    if suffix == ".safetensors":
-        save_file({name: tensor.clone() for name, tensor in state_dict.items()}, path)
-    else:
-        torch.save({"state_dict": state_dict, "meta": {"epoch": 30}}, path)
+    save_state_dict(state_dict, path)
     loaded = Checkpoint.load(path)
     assert loaded.config == config
     assert loaded.name == "foreign"

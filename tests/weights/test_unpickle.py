@@ -66,7 +66,11 @@ def trainer_objects(monkeypatch):
         setattr(sys.modules[module_name], class_name, cls)
         return cls
 
-    history = define("mmengine.logging.history_buffer.HistoryBuffer")()
+    buffer = define("mmengine.logging.history_buffer.HistoryBuffer")
+    buffer.min = types.FunctionType((lambda self: None).__code__, {}, "min")
+    buffer.min.__module__, buffer.min.__qualname__ = buffer.__module__, "HistoryBuffer.min"
+    history = buffer()
+    history._statistics_methods = {"min": buffer.min}
     history._log_history, history._count_history = np.arange(5.0), np.ones(5)
     history._max_length = 1_000_000
     node = define("yacs.config.CfgNode", dict)({"MODEL": {"EMBED_DIM": 96}})

@@ -11,7 +11,8 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,9 @@ class Checkpoint:
     ) -> Checkpoint:
         """The checkpoint of a state dict in any known layout, bare or in the container it was saved in.
 
-        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not
-        for
+        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not for
             videos: the checkpoint has no head.
-        window: (time, height, width) in tokens; None keeps the file's, and (8, M, M) for an image model of M
-        x M.
+        window: (time, height, width) in tokens. None keeps the file's; an image model of M x M gets (8, M, M).
             Another one resizes the bias tables. Needed where a table's length fits several windows.
         What became of every name of the state dict is in `lineage["conversion"]`. Raises ValueError naming
         what is missing if the backbone is not covered completely: nothing is ever left random.
@@ -123,9 +122,8 @@ class Checkpoint:
     def model(self, *, num_classes: int | None = None, **options: Any) -> VideoSwin:
         """The model in eval mode with these weights; `options` go to VideoSwin (drop_path, attention, ...).
 
-        num_classes: replace the head by a freshly initialised one with this many classes, to fine-tune;
-        torch's
-            random state decides its values. A checkpoint without a head needs it (ValueError otherwise).
+        num_classes: replace the head by a freshly initialised one with this many classes, to fine-tune; it
+            is drawn from torch's random state. A checkpoint without a head needs this, else ValueError.
         """
         if num_classes is None and not self.has_head:
             raise ValueError(
@@ -182,12 +180,8 @@ class Checkpoint:
         }
         # Safetensors refuses tensors that share memory or are not contiguous.
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights.items()}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with _replacing(path) as partial:
             safetensors.torch.save_file(tensors, partial, metadata={_METADATA_KEY: json.dumps(description)})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def _from_metadata(cls, weights: Mapping[str, Tensor], metadata: str, path: Path) -> Checkpoint:
@@ -240,6 +234,30 @@ class Checkpoint:
 def load_model(name_or_path: str | os.PathLike[str], *, accept_licence: str | None = None) -> VideoSwin:
     """The model of `Checkpoint.load(name_or_path)`, in eval mode."""
     return Checkpoint.load(name_or_path, accept_licence=accept_licence).model()
+
+
+def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Write what `to_state_dict` gives: as safetensors if `path` ends so, else with torch.save."""
+    path = Path(path)
+    with _replacing(path) as partial:
+        if path.suffix == ".safetensors":
+            # The shared position index is written for every block, as those libraries expect it.
+            safetensors.torch.save_file(
+                {name: tensor.clone() for name, tensor in state_dict.items()}, partial
+            )
+        else:
+            torch.save(dict(state_dict), partial)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place once it is complete."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry | None]:

@@ -33,9 +33,11 @@ class Inert:
         pass
 
 
-# mmengine#1655: its trainer pickles a HistoryBuffer, which holds numpy arrays, for every number it logs.
+# mmengine#1655: its trainer pickles a HistoryBuffer for every number it logs, and with it numpy arrays and,
+# through getattr, the class's methods.
 _OBJECTS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
