@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from videoswin.model.config import NANO
+from videoswin.model.config import BASE_W16, NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint, load_model, save_state_dict
@@ -219,10 +219,10 @@ def test_unknown_label_set_is_numbered(weights):
     assert checkpoint.licence.startswith("unknown")
 
 
-def test_file_of_the_catalog_is_known_by_its_name(config, tmp_path):
+def test_file_of_the_catalog_is_known_by_its_name(tmp_path):
     path = tmp_path / "swin_base_patch244_window1677_sthv2.pth"
-    shapes = parameter_shapes(config.replace(num_classes=174))
-    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
+    shapes = parameter_shapes(BASE_W16.replace(num_classes=174))
+    torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, path)
     checkpoint = Checkpoint.load(path)
     assert checkpoint.name == "base-ssv2"
     assert checkpoint.licence == "Apache-2.0"

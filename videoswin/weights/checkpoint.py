@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from videoswin.model.config import PATCH, VideoSwinConfig
+from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 from videoswin.weights import catalog
@@ -101,6 +101,8 @@ class Checkpoint:
             conversion = convert(contents, method=inflate, window=window)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        if entry is not None:
+            _require_architecture(conversion.config, entry, path)
         return cls._from_conversion(conversion, name=path.stem, source=str(path), entry=entry)
 
     @classmethod
@@ -109,10 +111,10 @@ class Checkpoint:
     ) -> Checkpoint:
         """The checkpoint of a state dict in any known layout, bare or in the container it was saved in.
 
-        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not for
-            videos: the checkpoint has no head.
-        window: (time, height, width) in tokens. None keeps the file's; an image model of M x M gets (8, M, M).
-            Another one resizes the bias tables. Needed where a table's length fits several windows.
+        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not
+            for videos: the checkpoint has no head.
+        window: (time, height, width) in tokens. None keeps the file's, or makes (8, M, M) of an image model's
+            M x M. Another one resizes the bias tables. Needed where a table's length fits several windows.
         What became of every name of the state dict is in `lineage["conversion"]`. Raises ValueError naming
         what is missing if the backbone is not covered completely: nothing is ever left random.
         """
@@ -275,6 +277,18 @@ def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry 
     suggestion = f"did you mean {', '.join(close)}?" if close else "`videoswin models` lists the names"
     what = "a folder, not a file" if os.path.isdir(name) else "neither a file nor the name of a model"
     raise ValueError(f"{name!r} is {what}; {suggestion}")
+
+
+def _require_architecture(config: VideoSwinConfig, entry: catalog.Entry, path: Path) -> None:
+    """ValueError if a file with a published name cannot be that file; most of them have no published hash."""
+    published = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}[entry.architecture]
+    sizes = ("embed_dim", "depths", "num_heads")
+    if any(getattr(config, name) != getattr(published, name) for name in sizes):
+        found = ", ".join(f"{name} {getattr(config, name)}" for name in sizes)
+        raise ValueError(
+            f"{path} has the name of {entry.name}, a {entry.architecture} model, but holds another "
+            f"({found}); rename or remove it"
+        )
 
 
 def _choose_labels(conversion: Conversion, entry: catalog.Entry | None) -> tuple[tuple[str, ...], str]:
