@@ -62,6 +62,21 @@ def test_fused_attention_without_gradients_equals_the_paper(dtype: torch.dtype) 
     assert error < {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_gradients_of_full_windows_equal_the_paper(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    geometry = window_geometry((16, 14, 14), (8, 7, 7), (4, 3, 3), False, torch.device("cpu"))
+    qkv = torch.randn(1, *geometry.grid, 3, HEADS, 32).to(dtype).requires_grad_()
+    table = torch.randn(15 * 13 * 13, HEADS, requires_grad=True)
+    upstream = torch.randn(1, *geometry.grid, HEADS * 32).to(dtype)
+    gradients = torch.autograd.grad(box_attention(qkv, table, geometry), (qkv, table), upstream)
+    paper = plain_attention(qkv.double(), table.double(), geometry)
+    for ours, expected in zip(
+        gradients, torch.autograd.grad(paper, (qkv, table), upstream.double()), strict=True
+    ):
+        assert (ours - expected).abs().max() < tolerance * expected.abs().max()
+
+
 def test_padding_takes_part_unmasked_with_the_bias_of_the_linear_layer() -> None:
     torch.manual_seed(0)
     attention = WindowAttention(8, 2, (2, 2, 2), (0, 0, 0), sliced_bias=False, attention=box_attention)
@@ -103,6 +118,20 @@ def test_nothing_larger_than_the_hidden_layer_of_the_mlp_is_ever_made() -> None:
     tokens, hidden = 16 * 14 * 14, 4 * 32
     biggest = max(recorded(torch.randn(1, 3, 32, 56, 56)).shapes, key=math.prod)
     assert math.prod(biggest) == tokens * hidden  # attention weights would be tokens * heads * 392
+
+
+def test_training_keeps_no_attention_weights_for_the_backward_pass() -> None:
+    kept: list[torch.Size] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), Recorder() as recorder:
+        VideoSwin(SHALLOW)(torch.randn(1, 3, 32, 56, 56))
+    tokens, hidden = 16 * 14 * 14, 4 * 32
+    assert max(map(math.prod, kept)) == tokens * hidden
+    assert max(map(math.prod, recorder.shapes)) == tokens * hidden
 
 
 def test_no_mask_is_made() -> None:

@@ -6,11 +6,12 @@ Legend: B batch, D H W grid of tokens (whole windows), C = heads * d channels, N
 from __future__ import annotations
 
 import operator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from videoswin.model.windows import (
     Grid,
@@ -43,11 +44,49 @@ def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> 
             -1, n, 3, heads, width
         )  # (B*boxes, N, 3, heads, d)
         q, k, v = box_qkv.permute(2, 0, 3, 1, 4)  # each (B*boxes, heads, N, d), not copied
-        bias = bias_table[boxes.bias_index].permute(2, 0, 1)  # (heads, N, N)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].to(q.dtype))
+        bias = bias_table[boxes.bias_index].permute(2, 0, 1)[None].to(q.dtype)  # (1, heads, N, N)
+        out = _fused_attention(q, k, v, bias)
         outputs.append(out.transpose(1, 2).reshape(b, -1, heads * width))  # (B, boxes*N, C)
     gathered = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, D*H*W, C)
     return gathered.index_select(1, geometry.restore).view(b, d, h, w, heads * width)
+
+
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q k / sqrt(d) + bias) v for q, k, v (B*boxes, heads, N, d) and bias (1, heads, N, N)."""
+    if bias.requires_grad and bias.device.type == "cpu" and not torch.compiler.is_compiling():
+        out: Tensor = _LeanAttention.apply(q, k, v, bias)  # type: ignore[no-untyped-call]
+        return out
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+class _LeanAttention(torch.autograd.Function):
+    """The same with a backward pass that computes the attention weights again, a few boxes at a time.
+
+    torch's fused CPU kernel cannot differentiate the bias, so where the bias is learned torch falls back on
+    separate steps that keep the weights of all boxes, (B*boxes, heads, N, N), until the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach())
+        ctx.save_for_backward(q, k, v, bias, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, ...]:
+        *saved, bias, out = ctx.saved_tensors
+        scale = saved[0].shape[-1] ** -0.5
+        few = max(1, 2**19 // bias.numel())  # boxes whose weights fit into a cache of 2 MB
+        grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
+        grads = []
+        for q, k, v, o, up in zip(*(x.split(few) for x in (*saved, out, upstream)), strict=True):
+            weights = (q @ k.mT).mul_(scale).add_(bias).softmax(-1)  # (few, heads, N, N)
+            grad_logits = weights * (up @ v.mT - (up * o).sum(-1, keepdim=True))
+            grad_bias += grad_logits.sum(0)
+            grads.append((grad_logits @ k * scale, grad_logits.mT @ q * scale, weights.mT @ up))
+        grad_q, grad_k, grad_v = map(torch.cat, zip(*grads, strict=True))
+        return grad_q, grad_k, grad_v, grad_bias.to(bias.dtype)
 
 
 def plain_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
