@@ -157,6 +157,16 @@ def test_recordings_joined_end_to_end_are_read_in_order(make_video):
     assert shown == 2 * list(range(40))
 
 
+def test_sound_that_starts_late_does_no_harm(make_video):
+    """An FLV names no streams: one may turn up long after the file was opened."""
+    path = make_video("late_sound.flv", 250)
+    mp3_data = b"\x2f" + bytes(400)
+    header = b"\x08" + len(mp3_data).to_bytes(3, "big") + bytes(7)
+    sound = header + mp3_data + (len(header) + len(mp3_data)).to_bytes(4, "big")
+    path.write_bytes(path.read_bytes() + sound)
+    assert_every_frame_is_where_it_belongs(path, 250)
+
+
 def test_a_change_of_size_midway_is_scaled_to_the_first(make_video):
     small, large = make_video("small.h264", 20), make_video("large.h264", 20, width=192, height=96)
     small.write_bytes(small.read_bytes() + large.read_bytes())

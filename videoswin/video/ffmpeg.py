@@ -146,5 +146,5 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
         for packet in container.demux(stream):
             if packet.size:  # an empty packet says "as before", or is demux's own last one
                 yield packet
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):  # PyAV's IndexError: at the end, a stream has turned up on the way
         return

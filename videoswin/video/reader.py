@@ -251,7 +251,10 @@ class _VideoFile(VideoReader):
         shown = self._previous if self._newest.number > index and self._previous else self._newest
         if shown.frame.is_corrupt:
             self._flawed.add(shown.number)
-        return self._to_rgb(shown.frame)
+        try:
+            return self._to_rgb(shown.frame)
+        except av.FFmpegError as error:
+            raise VideoError(self.path, f"frame {shown.number} cannot be turned into RGB: {error}") from error
 
     def _entry_before(self, index: int) -> Entry | None:
         """The last place at or before frame `index` where decoding can start."""
@@ -319,7 +322,7 @@ def _open_container(path: Path) -> InputContainer:
             f"file:{path}", options=_OPEN_OPTIONS, timeout=STALL_SECONDS, metadata_errors="replace"
         )
     except av.FFmpegError as error:
-        raise VideoError(path, f"it is no video, or broken from the start ({error.strerror})") from error
+        raise VideoError(path, f"it is not a video, or broken from the start ({error.strerror})") from error
 
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
