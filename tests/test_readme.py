@@ -1,0 +1,46 @@
+"""What the README shows is run: its Python as it stands, its shell lines unless they would download."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from videoswin import cli
+from videoswin.demo import make_clip
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+DOWNLOADS = "--model tiny-k400"
+ELSEWHERE = ("pip", "make")
+"""Lines that set up; .ci/run goes through them."""
+
+
+@pytest.fixture(autouse=True)
+def somewhere_with_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_clip("pan right", Path("clip.mp4"))
+
+
+def test_the_python_example_prints_the_three_likeliest_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    exec(example, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith("% pan right")
+
+
+def test_every_shell_example_is_a_command_that_works_or_asks_for_a_download(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
+    examples = [shlex.split(line, comments=True) for line in lines if not line.startswith(ELSEWHERE)]
+    assert len(examples) == 3
+    for program, *arguments in examples:
+        assert program == "videoswin"
+        if DOWNLOADS in " ".join(arguments):
+            # Parsed, not run.
+            assert cli._parser().parse_args(arguments).subcommand == "predict"
+            continue
+        with pytest.raises(SystemExit) as exit:
+            cli.main(arguments)
+        assert exit.value.code == 0, capsys.readouterr().err
