@@ -196,6 +196,18 @@ def test_the_real_damaged_clip_gives_the_frames_around_the_damage(clips):
         assert video.num_readable == 50
 
 
+def test_frames_too_large_to_hold_are_refused(make_video, tmp_path, monkeypatch):
+    path = make_video("video.mp4", 3)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    write_image(folder / "0.png", np.zeros((64, 96, 3), np.uint8))
+    monkeypatch.setattr(reader_module, "MAX_PIXELS", 96 * 64 - 1)
+    with pytest.raises(VideoError, match=r"none of its 3 frames"):
+        open_video(path)
+    with open_video(folder) as video, pytest.raises(VideoError, match=r"0\.png cannot be decoded"):
+        video.read([0])
+
+
 def test_a_decoder_that_stalls_is_given_up_on(make_video, monkeypatch):
     packets = reader_module.packets
 

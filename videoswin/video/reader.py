@@ -33,6 +33,9 @@ STALL_SECONDS: Final = 60.0
 FOLDER_FPS: Final = 30.0
 """Frames a second of a folder of images, which does not say."""
 
+MAX_PIXELS: Final = 2**26
+"""Frames above twice the size of 8K video are not decoded: a few damaged bytes can claim gigabytes."""
+
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 # FFmpeg reads local files only; a playlist leads to no network, and '%d' in a name means itself.
@@ -151,6 +154,7 @@ class _ImageFolder(VideoReader):
         image = self._images[index]
         try:
             with av.open(f"file:{image}", options=_OPEN_OPTIONS, timeout=STALL_SECONDS) as container:
+                container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
                 frame_hwc = RgbConverter()(next(container.decode(video=0)))
         except (av.FFmpegError, StopIteration, IndexError) as error:
             raise VideoError(self.path, f"{image.name} cannot be decoded: {error}") from error
@@ -208,6 +212,7 @@ class _VideoFile(VideoReader):
         except VideoError:
             self._container.close()
             raise
+        self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self._stream.codec_context.thread_count = self._threads
         if self._threads != 1:
             self._stream.codec_context.thread_type = "AUTO"
