@@ -13,10 +13,10 @@ import av
 import numpy as np
 from torch import Tensor
 
-from videoswin.data.camera_motion import looked_up, view_from_base
 from videoswin.data.camera_path import LABELS, MotionRange, camera_path
 from videoswin.data.compression import write_h264
-from videoswin.data.scenes import box_texture, noise_texture
+from videoswin.data.landscape import landscape
+from videoswin.data.virtual_camera import looked_up, to_pixels, view_from_base
 from videoswin.predict import Prediction, Predictor
 from videoswin.video.reader import open_video
 
@@ -38,7 +38,7 @@ def run_demo(
     clip = folder / "pan-right.mp4"
     make_clip("pan right", clip)
     predictor = Predictor.from_pretrained(model)
-    predictions = [predictor(path) for path in [clip, *([video] if video else [])]]
+    predictions = [predictor(clip)] + ([predictor(video)] if video else [])
     page = folder / "index.html"
     page.write_text(render_page(predictions), encoding="utf-8")
     return predictions, page
@@ -47,17 +47,13 @@ def run_demo(
 def make_clip(movement: str, path: Path) -> None:
     """Write two seconds of H.264 video, 320x240 at 30 fps: a hand-held camera that makes `movement`."""
     rng = np.random.default_rng(7)
-    # Houses before a cloudy ground: enough for the eye, made of nothing but numbers.
-    scene = (0.55 * noise_texture(rng, 640) + 0.45 * box_texture(rng, 640)).clamp(0, 1)
+    scene = landscape(rng, 640)
     times = np.arange(round(SECONDS * FPS)) / FPS
     steady = MotionRange(slowest=0.15, fastest=0.15, shake=0.004, easing=0.0)
     poses = camera_path(rng, LABELS.index(movement), times, SECONDS, steady)
-    stretch = np.diag([WIDTH / HEIGHT, 1.0, 1.0])
-    film = looked_up(
-        scene, view_from_base(poses, WIDTH / HEIGHT, (0.0, 0.0)) @ stretch, (HEIGHT, WIDTH), "reflection"
-    )
-    frames_thwc = film.mul(255).byte().permute(0, 2, 3, 1).contiguous()
-    write_h264(path, frames_thwc, fps=FPS, crf=20)
+    scene_from_base = view_from_base(poses, WIDTH / HEIGHT, width=WIDTH / HEIGHT)
+    film = looked_up(scene, scene_from_base, (HEIGHT, WIDTH), outside="reflection")
+    write_h264(path, to_pixels(film), fps=FPS, crf=20)
 
 
 def render_page(predictions: Sequence[Prediction]) -> str:
