@@ -23,17 +23,15 @@ def landscape(rng: Generator, size: int) -> Tensor:
         shade = 0.6 + 0.8 * noise_texture(rng, size).mean(0)
         scene = torch.where(hill, torch.tensor(colour)[:, None, None] * shade, scene)
     for left, top in zip(rng.uniform(0.05, 0.9, 9), rng.uniform(0.66, 0.85, 9), strict=True):
-        _build_house(
-            scene, int(left * size), int(top * size), unit=size // 80, wall=rng.uniform(0.6, 0.95, 3)
-        )
+        wall = torch.from_numpy(rng.uniform(0.6, 0.95, 3)).float()
+        _build_house(scene, int(left * size), int(top * size), unit=size // 80, wall=wall)
     return scene.clamp(0, 1)
 
 
 def _build_house(scene: Tensor, left: int, top: int, *, unit: int, wall: Tensor) -> None:
     """Draw a wall, a roof and two windows into the scene (3, H, W)."""
     scene[:, top : top + 4 * unit, left : left + 6 * unit] = wall[:, None, None]
-    scene[:, top - unit : top, left - unit // 2 : left + 13 * unit // 2] = torch.tensor([0.5, 0.2, 0.15])[
-        :, None, None
-    ]
+    roof = torch.tensor([0.5, 0.2, 0.15])
+    scene[:, top - unit : top, left - unit // 2 : left + 13 * unit // 2] = roof[:, None, None]
     for window in (left + unit, left + 4 * unit):
         scene[:, top + unit : top + 2 * unit, window : window + unit] = 0.15
