@@ -1,0 +1,153 @@
+"""Measures the bundled model through real files: two seconds of H.264 at 30 fps, written, read and predicted.
+
+    python benchmarks/camera_motion.py --clips ../shared/clips --out benchmarks/results/camera-motion.json
+
+Three questions, each over the same number of clips of every movement: unseen photographs, single frames of
+real videos, and the reverse of every one of those clips, whose answer must be the reverse of the clip's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from videoswin import Checkpoint, Predictor, load_views, open_video
+from videoswin.data.camera_path import LABELS, MotionRange, camera_path, reversed_label
+from videoswin.data.compression import write_h264
+from videoswin.data.scenes import TEST_PHOTOS, load_photo, random_crop
+from videoswin.data.virtual_camera import (
+    exposed,
+    looked_up,
+    scene_from_view,
+    to_pixels,
+    view_from_base,
+    with_something_in_front,
+)
+
+FPS = 30
+SECONDS = 2.0
+SIZES = ((192, 256), (240, 320), (256, 340), (360, 640), (256, 256), (240, 426))
+"""Height and width of the files, one after the other."""
+PRESET = "veryfast"
+MOTION = MotionRange(slowest=0.06, fastest=0.45, shake=0.01, easing=0.5)
+REAL = ("demo.mp4", "test.mp4", "test.avi", "flipping_a_pancake.mkv", "part_0.mp4", "bt709_full_range.mp4")
+FRAMES_PER_REAL = 6
+
+
+def written_film(
+    path: Path, rng: Generator, photos: list[Tensor], label: int, size: tuple[int, int]
+) -> Tensor:
+    """Film one of the photographs (3, H, W) with movement `label` into a file; return the film's pixels."""
+    times = np.arange(round(SECONDS * FPS)) / FPS
+    poses = camera_path(rng, label, times, SECONDS, MOTION)
+    aspect = size[1] / size[0]
+    in_world = view_from_base(poses, aspect, width=aspect)
+    on_screen = view_from_base(np.zeros_like(poses), aspect, width=aspect)
+    photo = photos[rng.integers(len(photos))]
+    scene = random_crop(rng, photo, min(photo.shape[1:]))
+    scene_from_base = scene_from_view(rng, rng.uniform(0.35, 0.75)) @ in_world
+    film = looked_up(scene, scene_from_base, size, outside="reflection")
+    if rng.random() < 0.5:
+        patch = random_crop(rng, photos[rng.integers(len(photos))], 128)
+        film = with_something_in_front(rng, film, times, patch, in_world=in_world, on_screen=on_screen)
+    grain = torch.randn(3, 700, 700, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
+    film_thwc = to_pixels(exposed(rng, film, grain, 0.6))
+    write_h264(path, film_thwc, fps=FPS, crf=int(rng.integers(18, 33)), preset=PRESET)
+    return film_thwc
+
+
+def measured(model: str, source: str, clips: str, index: int) -> dict[str, object]:
+    """Film, write, read and predict clip number `index` from `source`, and the same film backwards."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng((2026, index, source == "real"))
+    label, size = index % len(LABELS), SIZES[index // len(LABELS) % len(SIZES)]
+    photos = test_photos() if source == "photos" else real_frames(clips)
+    predictor = Predictor(checkpoint_of(model), device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        forth, back = Path(folder, "forth.mp4"), Path(folder, "back.mp4")
+        film_thwc = written_film(forth, rng, photos, label, size)
+        write_h264(back, film_thwc.flip(0), fps=FPS, crf=23, preset=PRESET)
+        answers = []
+        for path in (forth, back):
+            probabilities = predictor.score(load_views(path, predictor.clip, predictor.views))
+            answers.append(int(probabilities.argmax()))
+    return {"label": label, "forth": answers[0], "back": answers[1], "size": size}
+
+
+@cache
+def checkpoint_of(model: str) -> Checkpoint:
+    return Checkpoint.load(model)
+
+
+@cache
+def test_photos() -> list[Tensor]:
+    return [load_photo(name) for name in TEST_PHOTOS]
+
+
+@cache
+def real_frames(clips: str) -> list[Tensor]:
+    """Single frames (3, H, W) in 0..1 of the real videos, evenly spread over each."""
+    frames = []
+    for name in REAL:
+        with open_video(Path(clips, name)) as reader:
+            wanted = np.linspace(0, reader.num_frames - 1, FRAMES_PER_REAL).astype(int).tolist()
+            frames += [frame.permute(2, 0, 1) / 255.0 for frame in reader.read(wanted)]
+    return frames
+
+
+def report(rows: list[dict[str, object]]) -> dict[str, object]:
+    """Accuracy, reversal and the confusion matrix: a row for each movement, a column for each answer."""
+    confusion = [[0] * len(LABELS) for _ in LABELS]
+    for row in rows:
+        confusion[row["label"]][row["forth"]] += 1
+    count = len(rows)
+    return {
+        "clips": count,
+        "accuracy": sum(row["forth"] == row["label"] for row in rows) / count,
+        "accuracy_backwards": sum(row["back"] == reversed_label(row["label"]) for row in rows) / count,
+        "answer_reversed": sum(row["back"] == reversed_label(row["forth"]) for row in rows) / count,
+        "per_class": {name: confusion[i][i] / max(1, sum(confusion[i])) for i, name in enumerate(LABELS)},
+        "confusion": confusion,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="camera-motion", help="bundled name or checkpoint file")
+    parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
+    parser.add_argument("--count", type=int, default=540, help="clips for each question")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    result: dict[str, object] = {
+        "model": arguments.model,
+        "machine": platform.processor() or platform.machine(),
+    }
+    with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
+        for source in ("photos", "real"):
+            ask = partial(measured, arguments.model, source, arguments.clips)
+            result[source] = report(list(pool.map(ask, range(arguments.count), chunksize=9)))
+            print(
+                source,
+                json.dumps({k: v for k, v in result[source].items() if k != "confusion"}, indent=1),
+                flush=True,
+            )
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

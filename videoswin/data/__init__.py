@@ -1,0 +1,1 @@
+"""Many labelled clips: made by a virtual camera."""

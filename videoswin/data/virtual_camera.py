@@ -1,0 +1,111 @@
+"""A virtual camera: where its pixels lie in a still picture, what it sees, and what its sensor makes of it.
+
+T frames, H W rows and columns of a frame, C channels. Every place is x to the right and y down; matrices are
+homogeneous, (T, 3, 3), and read right to left: `scene_from_base` takes base coordinates to the scene's.
+`base` is the rectangle that is rendered, `scene` the picture that is looked at, each from -1 to 1 both ways.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from torch import Tensor
+
+from videoswin.data.camera_path import Floats
+from videoswin.data.scenes import soft_blobs
+
+
+def shift(x: Floats, y: Floats) -> Floats:
+    """Translations."""
+    matrix = np.tile(np.eye(3), (len(x), 1, 1))
+    matrix[:, 0, 2], matrix[:, 1, 2] = x, y
+    return matrix
+
+
+def turn(anticlockwise: Floats, scale: Floats) -> Floats:
+    """Rotations in radians, anticlockwise to the eye, that also scale."""
+    matrix = np.tile(np.eye(3), (len(scale), 1, 1))
+    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(anticlockwise) * scale
+    matrix[:, 0, 1] = np.sin(anticlockwise) * scale
+    matrix[:, 1, 0] = -np.sin(anticlockwise) * scale
+    return matrix
+
+
+def view_from_base(poses: Floats, aspect: float, *, width: float = 1.0, aside: float = 0.0) -> Floats:
+    """Where the rendered rectangle of each frame lies, in view heights around the centre of the unmoved view.
+
+    poses: (T, 4) as in camera_path. aspect: width of the view over its height.
+    width: of the rectangle, which is as high as the view. aside: how far right its centre is. In heights.
+    """
+    x, y, zoom, roll = poses.T
+    rectangle = shift(np.array([aside]), np.zeros(1)) @ np.diag([width / 2, 0.5, 1.0])
+    return shift(x * aspect, y) @ turn(roll, np.exp(-zoom)) @ rectangle
+
+
+def scene_from_view(rng: Generator, height: float) -> Floats:
+    """A random place in the scene, a little askew, for a view `height` high in the scene: (1, 3, 3)."""
+    spread = 0.5 * max(0.0, 1 - height)
+    lens = turn(np.array([rng.normal() * 0.2]), np.array([height]))
+    return shift(rng.uniform(-spread, spread, 1), rng.uniform(-spread, spread, 1)) @ lens
+
+
+def looked_up(scene: Tensor, scene_from_base: Floats, size: tuple[int, int], *, outside: str) -> Tensor:
+    """The scene (C, H, W) as each matrix sees it: (T, C, *size). `outside`: padding_mode of grid_sample."""
+    rows, columns = ((torch.arange(side) + 0.5) * 2 / side - 1 for side in size)
+    matrix = torch.from_numpy(scene_from_base[:, :2].astype(np.float32))[:, None, None]  # (T, 1, 1, 2, 3)
+    # As affine_grid, which takes longer than the sampling itself.
+    grid = matrix[..., 0] * columns[None, None, :, None] + (
+        matrix[..., 1] * rows[None, :, None, None] + matrix[..., 2]
+    )
+    images = scene.expand(len(grid), -1, -1, -1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
+
+
+def with_something_in_front(
+    rng: Generator, film: Tensor, times: Floats, patch: Tensor, *, in_world: Floats, on_screen: Floats
+) -> Tensor:
+    """The film (T, 3, H, W) with a blob of `patch` (3, N, N) in it that moves by itself.
+
+    It covers 5 to 30 % of the picture and moves through the world or, as if the camera followed, on screen.
+    """
+    line = torch.linspace(-1, 1, patch.shape[-1])
+    mask = soft_blobs(rng, patch.shape[-1], rng.uniform(0.4, 0.7))
+    mask = mask * ((1 - (line[:, None].square() + line.square()).sqrt()) * 6).clamp(0, 1)
+    area = rng.uniform(0.05, 0.3)
+    scale = np.sqrt(area / float(mask.mean().clamp(min=0.05))) / 2
+    place, velocity, curve = (rng.normal(size=2) * spread for spread in (0.25, 0.2, 0.1))
+    since = times - 1.0  # the middle of two seconds
+    where = place + since[:, None] * velocity + since[:, None] ** 2 * curve
+    growth = scale * np.exp(rng.normal() * 0.1 * times)
+    spin = rng.uniform(-np.pi, np.pi) + rng.normal() * 0.15 * times
+    view_from_patch = shift(where[:, 0], where[:, 1]) @ turn(spin, growth)
+    patch_from_base = np.linalg.inv(view_from_patch) @ (in_world if rng.random() < 0.6 else on_screen)
+    layer = looked_up(
+        torch.cat([patch, mask[None]]), patch_from_base, (film.shape[2], film.shape[3]), outside="zeros"
+    )
+    return torch.lerp(film, layer[:, :3], layer[:, 3:])
+
+
+def exposed(rng: Generator, film: Tensor, grain: Tensor, amount: float) -> Tensor:
+    """The film (T, 3, H, W) in 0..1 in slowly changing light, with sensor noise cut from `grain` (3, N, N).
+
+    amount: 0 (nothing) to 1.
+    """
+    ramp = torch.linspace(-0.5, 0.5, len(film))
+    gain = 1 + amount * (rng.uniform(-0.25, 0.25) + rng.normal() * 0.06 * ramp)
+    offset = 0.5 - 0.5 * gain + amount * (rng.uniform(-0.15, 0.15) + rng.normal() * 0.03 * ramp)
+    film = torch.addcmul(offset.view(-1, 1, 1, 1), film, gain.view(-1, 1, 1, 1))
+    if rng.random() < 0.5 * amount:
+        strength = rng.exponential(0.02)
+        height, width = film.shape[2:]
+        for frame in film:
+            top, left = rng.integers(grain.shape[1] - height), rng.integers(grain.shape[2] - width)
+            frame.add_(grain[:, top : top + height, left : left + width], alpha=strength)
+    return film
+
+
+def to_pixels(film: Tensor) -> Tensor:
+    """Floats (T, 3, H, W) in 0..1 -> uint8 (T, H, W, 3)."""
+    return film.mul(255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

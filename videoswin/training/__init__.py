@@ -1,0 +1,1 @@
+"""Training: a recipe goes in, a checkpoint comes out, through one visible loop."""
