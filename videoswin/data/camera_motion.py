@@ -165,7 +165,7 @@ def film_that_shows(
 
 
 def turned_about(rng: Generator, clip_cthw: Tensor, label: int) -> tuple[Tensor, int]:
-    """The clip mirrored and transposed at random, with the label that it has then: eight clips from one."""
+    """The clip mirrored and transposed at random, with the label that it has then: six clips from one."""
     for change in rng.permutation(["mirror", "transpose", "mirror"]):
         if rng.random() < 0.5:
             if change == "mirror":

@@ -57,6 +57,7 @@ class MotionRange:
     slowest: float
     """Mean speed a second, in view widths (pan), view heights (tilt), logarithm (zoom) or radians (roll)."""
     fastest: float
+    """Likewise; rolls reach half as much again."""
     shake: float
     """Largest root mean square of the hand shake, as a fraction of the view."""
     easing: float
