@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 _schemas: list[torch.library.Library] = []
 
 
-def import_torchvision() -> ModuleType:
+def import_torchvision() -> Any:
     """torchvision, also where its compiled half does not load (it is built for one torch build only).
 
     Its Python models need nothing of that half but two operator names, which are then declared here.

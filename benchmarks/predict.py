@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,9 @@ def build(system: str, dtype: str) -> tuple[nn.Module, Tensor]:
     return model.to(DTYPES[dtype]), clip.to(DTYPES[dtype])
 
 
-def compare(rounds: int) -> list[dict[str, object]]:
+def compare(rounds: int) -> list[dict[str, Any]]:
     """One row of figures for each data type and system."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     reference = Tensor()
     for dtype in DTYPES:
         built = {system: build(system, dtype) for system in SYSTEMS}
@@ -107,7 +108,7 @@ def _peak_mib() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
-def circumstances() -> dict[str, object]:
+def circumstances() -> dict[str, Any]:
     """Where and with what the figures were made."""
     cpuinfo = Path("/proc/cpuinfo")
     names = (
@@ -127,10 +128,10 @@ def circumstances() -> dict[str, object]:
     }
 
 
-def print_table(rows: list[dict[str, object]]) -> None:
+def print_table(rows: list[dict[str, Any]]) -> None:
     print(f"{'system':<12} {'dtype':<9} {'median s':>9} {'quartiles':>15} {'speed':>6} {'MiB added':>10}")
     for row in rows:
-        low, high = row["seconds_quartiles"]  # type: ignore[misc]
+        low, high = row["seconds_quartiles"]
         print(
             f"{row['system']:<12} {row['dtype']:<9} {row['seconds_median']:>9.3f} {low:>7.3f}-{high:.3f}"
             f" {row['times_torchvision']:>5.2f}x {row['peak_mib_added_by_forward']:>10}"
@@ -149,8 +150,12 @@ def main() -> None:
     if arguments.memory_of:
         print(json.dumps(memory(*arguments.memory_of)))
         return
-    report = {"circumstances": circumstances(), "rounds": arguments.rounds, "rows": compare(arguments.rounds)}
-    print_table(report["rows"])  # type: ignore[arg-type]
+    report: dict[str, Any] = {
+        "circumstances": circumstances(),
+        "rounds": arguments.rounds,
+        "rows": compare(arguments.rounds),
+    }
+    print_table(report["rows"])
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=2) + "\n")
 

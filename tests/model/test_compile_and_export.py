@@ -12,6 +12,8 @@ from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import _cached_geometry
 
+pytestmark = pytest.mark.timeout(600)  # compilers are slow on a busy machine
+
 SMALLEST = NANO.replace(depths=(1, 2), num_heads=(1, 2))
 
 

@@ -245,6 +245,6 @@ def test_rates_outside_zero_to_one_are_refused(name: str, rate: float) -> None:
 
 
 def _block(drop_path: float) -> Block:
-    block = VideoSwin(NANO, drop_path=drop_path).stages[-1].blocks[-1]  # type: ignore[union-attr,index]
+    block = VideoSwin(NANO, drop_path=drop_path).stages[-1].blocks[-1]  # type: ignore[index]
     assert isinstance(block, Block)
     return block

@@ -35,7 +35,8 @@ def geometries(draw: st.DrawFn) -> WindowGeometry:
     """Any grid, any window, any shift smaller than the window; padded and clipped ones too."""
     window = draw(windows)
     shift = tuple(draw(st.integers(0, size - 1)) for size in window)
-    return window_geometry(draw(grids), window, shift, draw(st.booleans()), CPU)
+    geometry: WindowGeometry = window_geometry(draw(grids), window, shift, draw(st.booleans()), CPU)
+    return geometry
 
 
 def boxes_of(group: Boxes) -> Tensor:

@@ -6,6 +6,7 @@ over: the softmax gives each copy a P-th of its weight, and attention returns th
 """
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +20,10 @@ timm = pytest.importorskip("timm")
 
 
 @pytest.fixture(scope="module")
-def image_model() -> nn.Module:
+def image_model() -> Any:
     """timm's swin_tiny_patch4_window7_224 with random weights, position biases as large as trained ones."""
     torch.manual_seed(0)
-    model: nn.Module = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=10)
+    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=10)
     for name, parameter in model.named_parameters():
         if name.endswith("bias_table"):
             nn.init.normal_(parameter, std=0.5)
@@ -42,7 +43,7 @@ def inflated(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("frames", [2, 32])
-def test_every_stage_sees_the_image_at_every_moment(image_model: nn.Module, frames: int) -> None:
+def test_every_stage_sees_the_image_at_every_moment(image_model: Any, frames: int) -> None:
     video_model = VideoSwin(TINY.replace(num_classes=10)).eval()
     state = image_model.state_dict()
     video_model.load_state_dict(dict(inflated(name, tensor) for name, tensor in state.items()))

@@ -134,7 +134,9 @@ class WindowAttention(nn.Module):
         clipped, _ = clip_window((d, h, w), self.window, self.shift)
         x = pad_grid(x, padded_grid((d, h, w), clipped))
         qkv = self.qkv(x).view(*x.shape[:4], 3, self.heads, c // self.heads)
-        geometry = window_geometry((d, h, w), self.window, self.shift, self.sliced_bias, x.device)
+        geometry: WindowGeometry = window_geometry(
+            (d, h, w), self.window, self.shift, self.sliced_bias, x.device
+        )
         out = self.attention(qkv, self.relative_position_bias_table, geometry)
         projected: Tensor = self.proj(out[:, :d, :h, :w])
         return projected
