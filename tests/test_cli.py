@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,8 +60,7 @@ def test_predict_prints_bars_for_people(folder: Path, capsys: pytest.CaptureFixt
 def test_predict_reports_bad_files_and_exits_with_1(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "notes.mp4").write_text("no video")
-    paths = [str(tmp_path / "notes.mp4"), str(folder / "zoom-in.mp4"), str(tmp_path / "missing.mp4")]
+    paths = [str(tmp_path / "*.avi"), str(folder / "zoom-in.mp4"), str(tmp_path / "missing.mp4")]
     assert run("predict", *paths, "--model", "camera-motion", "--json") == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"] for line in lines] == paths
@@ -69,9 +71,21 @@ def test_predict_reports_bad_files_and_exits_with_1(
 def test_predict_reads_a_list_from_standard_input(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{folder / 'zoom-in.mp4'}\n\n"))
+    lines = f"{folder / 'zoom-in.mp4'}\r\n\n{folder / 'pan-right.mp4'}\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert run("predict", "-", "--model", "camera-motion", "--json") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_predict_answers_where_the_output_cannot_show_a_file_name(folder: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "ŝtorm.mp4"
+    odd.write_bytes((folder / "zoom-in.mp4").read_bytes())
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "videoswin.cli", "predict", str(odd), "--model", "camera-motion"]
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert b"\\u015dtorm.mp4" in result.stdout
+    assert b"###" in result.stdout
 
 
 def test_predict_without_a_network_says_which_file_and_what_works_now(
@@ -94,7 +108,6 @@ def test_a_wrong_call_exits_with_2(folder: Path, capsys: pytest.CaptureFixture[s
     assert run("predict", video, "--top", "0") == 2
     assert run("predict", video, "--mod", "camera-motion") == 2
     assert run("predict") == 2
-    assert run("predict", str(folder / "*.avi"), "--model", "camera-motion") == 2
 
 
 def test_models_lists_every_name_with_its_licence_and_place(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +117,7 @@ def test_models_lists_every_name_with_its_licence_and_place(capsys: pytest.Captu
     assert rows["tiny-k400"]["file"] is None
     assert rows["tiny-k400"]["url"].startswith("https://")
     assert all(row["licence"] for row in rows.values())
+    assert len({tuple(row) for row in rows.values()}) == 1
     assert run("models") == 0
     assert "omnivore-base" in capsys.readouterr().out
 

@@ -22,8 +22,9 @@ def print_prediction(prediction: Prediction, top: int) -> None:
     console.print(Text.assemble((prediction.path, "bold"), f"  {facts}"))
     ranking = prediction.top(top)
     width = max(len(label) for label, _ in ranking)
+    block = "█" if "█".encode(console.encoding, "ignore") else "#"
     for label, probability in ranking:
-        bar = "█" * round(BAR_WIDTH * probability)
+        bar = block * round(BAR_WIDTH * probability)
         console.print(Text(f"  {label:{width}}  {bar:{BAR_WIDTH}} {100 * probability:5.1f} %"))
     if prediction.damage:
         print_to_stderr(f"{prediction.path}: {prediction.damage}")
@@ -46,9 +47,9 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     for column in ("name", "classes", "top-1", "protocol", "licence", "MB", "here"):
         table.add_column(column, no_wrap=True)
     for row in rows:
-        score = next(iter(row.get("scores", ())), {"top1": "", "protocol": ""})
+        score = next(iter(row["scores"]), {"top1": "", "protocol": ""})
         here = "yes" if row["file"] else ""
-        cells = (score["top1"], score["protocol"], row["licence"], row.get("size_mb") or "", here)
+        cells = (score["top1"], score["protocol"], row["licence"], row["size_mb"] or "", here)
         table.add_row(row["name"], row["labels"] or "", *map(str, cells))
     # A file or a pipe has no width to keep to.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)

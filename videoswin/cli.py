@@ -2,10 +2,11 @@
 
 import argparse
 import inspect
+import io
 import os
 import sys
-from collections.abc import Callable
-from typing import get_type_hints
+from collections.abc import Callable, Iterator
+from typing import Literal, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -14,7 +15,7 @@ from videoswin._terminal import print_failure, print_json, print_models, print_p
 
 
 def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "demo") -> int:
-    """Predict a clip made on the spot, and yours if you name one; write a page that shows both.
+    """Predict a clip made on the spot, and yours if named; write a page of both.
 
     Example: videoswin demo --video my_clip.mp4
 
@@ -24,8 +25,13 @@ def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "
         out: Folder for the clip and the page.
     """
     from videoswin.demo import run_demo
+    from videoswin.video.reader import VideoError
 
-    predictions, page = run_demo(video, model=model, out=out)
+    try:
+        predictions, page = run_demo(video, model=model, out=out)
+    except VideoError as error:
+        print_failure(error.path, error.reason, as_json=False)
+        return 1
     for prediction in predictions:
         print_prediction(prediction, top=5)
     print(f"{page} shows the frames and the scores.")
@@ -44,8 +50,8 @@ def predict(
 ) -> int:
     """Name what happens in videos.
 
-    Example: videoswin predict clip.mp4 folder/ 'more/*.mkv' --model camera-motion
-    Exit code 1 if any of them could not be read; the others are answered all the same.
+    Example: videoswin predict clip.mp4 folder/ --model camera-motion
+    A video that cannot be read does not stop the others; the exit code is then 1.
 
     Args:
         paths: Files, folders, patterns, or - for a list on standard input.
@@ -63,14 +69,13 @@ def predict(
     from videoswin.weights.checkpoint import Checkpoint
     from videoswin.weights.download import DownloadError
 
-    names = (line.rstrip("\n") for line in sys.stdin if line.strip()) if paths == ["-"] else paths
     try:
         checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
     except DownloadError as error:
         raise OSError(f"{error}; --model camera-motion needs no download") from error
     predictor = Predictor(checkpoint, device=device, protocol=views)
     failures = 0
-    for result in predictor.predict_all(find_videos(names)):
+    for result in predictor.predict_all(find_videos(_with_standard_input(paths))):
         if isinstance(result, Prediction):
             if json:
                 print(result.to_json(top), flush=True)
@@ -90,19 +95,10 @@ def models(*, json: bool = False) -> int:
     Args:
         json: Print one JSON object a line.
     """
-    from dataclasses import asdict
+    from videoswin.weights.download import cache_folder
+    from videoswin.weights.listing import list_models
 
-    from videoswin.weights.catalog import ENTRIES
-    from videoswin.weights.checkpoint import BUNDLED
-    from videoswin.weights.download import cache_folder, cached_file
-
-    files = {path.stem: path for path in sorted(BUNDLED.glob("*.safetensors"))}
-    ours = {"trained_on": "generated clips", "licence": "Apache-2.0"}
-    rows = [{"name": name, "labels": name, **ours, "file": str(path)} for name, path in files.items()]
-    for entry in ENTRIES.values():
-        file = cached_file(entry)
-        fields = {key: value for key, value in asdict(entry).items() if key not in ("clip", "mirror")}
-        rows.append(fields | {"file": str(file) if file.is_file() else None})
+    rows = list_models()
     if json:
         for row in rows:
             print_json(row)
@@ -111,7 +107,15 @@ def models(*, json: bool = False) -> int:
     return 0
 
 
-def convert(source: str, target: str, *, layout: str = "videoswin", accept_licence: str | None = None) -> int:
+def convert(
+    source: str,
+    target: str,
+    *,
+    layout: Literal["videoswin", "official", "mmaction2", "torchvision"] = "videoswin",
+    inflate: Literal["inflate", "center"] = "inflate",
+    window: tuple[int, int, int] | None = None,
+    accept_licence: str | None = None,
+) -> int:
     """Convert weights from any known layout to another.
 
     Example: videoswin convert swin_tiny_k400.pth tiny.safetensors
@@ -119,12 +123,14 @@ def convert(source: str, target: str, *, layout: str = "videoswin", accept_licen
     Args:
         source: Catalog name or file in any known layout.
         target: File to write.
-        layout: videoswin (safetensors with everything a predictor needs), official, mmaction2 or torchvision.
+        layout: videoswin is one .safetensors with everything a predictor needs.
+        inflate: How an image model becomes a video model.
+        window: Resize the bias tables to this window, e.g. [16,7,7].
         accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
     """
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
 
-    checkpoint = Checkpoint.load(source, accept_licence=accept_licence)
+    checkpoint = Checkpoint.load(source, inflate=inflate, window=window, accept_licence=accept_licence)
     if layout == "videoswin":
         checkpoint.save(target)
     else:
@@ -161,11 +167,16 @@ COMMANDS: tuple[Callable[..., int], ...] = (demo, predict, models, convert, trai
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 the work failed, 2 the call was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     command = next(c for c in COMMANDS if c.__name__ == options.subcommand)
     try:
         code = command(**vars(options[options.subcommand]))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as after `>&-`
+            sys.stdout.flush()
     except ValueError as error:
         code = _fail(error, 2)
     except (ImportError, OSError) as error:
@@ -204,17 +215,33 @@ def _command_parser(command: Callable[..., int]) -> ArgumentParser:
     )
     hints = get_type_hints(command)
     helps = {argument.arg_name: argument.description for argument in docstring.params}
-    # Two habits of a shell that a signature cannot say: several paths in a row, and a bare --flag.
+    # Habits of a shell that a signature cannot say: several paths in a row, a bare --flag, dashes.
     for name in (several := [n for n, hint in hints.items() if hint == list[str]]):
         parser.add_argument(name, nargs="+", metavar="PATH", help=helps[name])
     for name in (flags := [n for n, hint in hints.items() if hint is bool]):
         parser.add_argument(f"--{name}", action="store_true", help=helps[name])
-    parser.add_function_arguments(command, as_group=False, as_positional=True, skip={*several, *flags})
+    for name in (dashed := [n for n in hints if "_" in n]):
+        default = inspect.signature(command).parameters[name].default
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=hints[name], default=default, help=helps[name]
+        )
+    own: set[str | int] = {*several, *flags, *dashed}
+    parser.add_function_arguments(command, as_group=False, as_positional=True, skip=own)
     return parser
 
 
 def _first_line(command: Callable[..., int]) -> str:
     return (inspect.getdoc(command) or "").partition("\n")[0]
+
+
+def _with_standard_input(paths: list[str]) -> Iterator[str]:
+    """The paths, with the lines of standard input in the place of `-`."""
+    for path in paths:
+        if path == "-":
+            lines = (os.fsdecode(line).strip("\r\n") for line in sys.stdin.buffer)
+            yield from filter(None, lines)
+        else:
+            yield path
 
 
 def _fail(error: object, code: int) -> int:

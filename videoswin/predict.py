@@ -81,6 +81,10 @@ class Predictor:
 
         protocol: one of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
         """
+        if checkpoint.config.in_channels != 3:
+            raise ValueError(
+                f"{checkpoint.name} takes {checkpoint.config.in_channels} channels; videos are read as RGB"
+            )
         self.name = checkpoint.name
         self.labels = checkpoint.labels
         self.device = resolve_device(device)
@@ -93,14 +97,20 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str, *, device: str = "auto", protocol: str | None = None
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str = "auto",
+        protocol: str | None = None,
+        accept_licence: str | None = None,
     ) -> Predictor:
         """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load."""
-        return cls(Checkpoint.load(name_or_path), device=device, protocol=protocol)
+        checkpoint = Checkpoint.load(name_or_path, accept_licence=accept_licence)
+        return cls(checkpoint, device=device, protocol=protocol)
 
     def __call__(self, path: str | Path) -> Prediction:
         """Name what happens in the video at `path`; VideoError if it cannot be read."""
-        return self._predict(path, self.load(path))
+        return self._predict(path, self.load(path, threads=0))
 
     def predict_all(self, paths: Iterable[str | Path]) -> Iterator[Prediction | VideoError]:
         """One Prediction or VideoError per path, in order; the next video is decoded while one is scored."""
@@ -123,19 +133,27 @@ class Predictor:
                 path, video = loaded
                 yield video if isinstance(video, VideoError) else self._predict(path, video)
 
-    def load(self, path: str | Path) -> LoadedVideo:
-        """The CPU half: read and crop the views of one video. Needs no model; safe in a thread."""
-        with open_video(path) as video:
+    def load(self, path: str | Path, *, threads: int = 1) -> LoadedVideo:
+        """The CPU half: read and crop the views of one video. Needs no model; safe in a thread.
+
+        threads: of the decoder; 0 is as many as it likes.
+        """
+        with open_video(path, threads=threads) as video:
             views = read_views(video, self.clip, self.views)
             return LoadedVideo(views, video.duration_seconds, video.damage)
 
     @torch.inference_mode()
     def score(self, views: Tensor) -> Tensor:
-        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: softmax of each view, then the mean."""
+        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: softmax of each view, then the mean.
+
+        ValueError if the model gives no numbers, as one with broken weights does.
+        """
         sums = torch.zeros(len(self.labels))
         for batch in torch.split(views, VIEWS_PER_BATCH):
             clips = normalize(batch.to(self.device), self.clip.normalisation)  # (V', 3, T, S, S) float
             sums += self.model(clips).float().softmax(-1).sum(0).cpu()
+        if not sums.isfinite().all():
+            raise ValueError(f"{self.name} gives scores that are not numbers: are its weights damaged?")
         return sums / len(views)
 
     def _predict(self, path: str | Path, video: LoadedVideo) -> Prediction:

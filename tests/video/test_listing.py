@@ -33,9 +33,23 @@ def test_a_pattern_is_expanded_and_may_cross_folders(tree: Path) -> None:
     assert list(find_videos([str(tree / "**" / "*.webm")])) == [str(tree / "deep/er/c.webm")]
 
 
-def test_a_pattern_that_matches_nothing_is_refused(tree: Path) -> None:
-    with pytest.raises(ValueError, match="no file matches"):
-        list(find_videos([str(tree / "*.avi")]))
+def test_a_pattern_that_matches_nothing_is_passed_on_to_be_reported(tree: Path) -> None:
+    assert list(find_videos([str(tree / "*.avi")])) == [str(tree / "*.avi")]
+
+
+def test_a_pattern_that_matches_a_folder_and_its_files_names_each_once(tree: Path) -> None:
+    assert list(find_videos([str(tree / "deep" / "**")])) == [str(tree / "deep/er/c.webm")]
+
+
+def test_hidden_files_are_left_out_of_a_folder(tree: Path) -> None:
+    (tree / "deep" / "._c.webm").touch()
+    assert list(find_videos([str(tree / "deep")])) == [str(tree / "deep/er/c.webm")]
+
+
+def test_a_folder_of_folders_of_frames_stands_for_those(tree: Path) -> None:
+    (tree / "takes" / "one").mkdir(parents=True)
+    (tree / "takes" / "one" / "0.png").touch()
+    assert list(find_videos([str(tree / "takes")])) == [str(tree / "takes" / "one")]
 
 
 def test_a_file_with_brackets_in_its_name_is_a_file(tree: Path) -> None:

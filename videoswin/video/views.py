@@ -33,21 +33,19 @@ def load_views(path: str | os.PathLike[str], clip: ClipSpec, views: ViewPlan) ->
 def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
     """As load_views, from an open video; afterwards `reader.damage` says what was wrong with it, if anything.
 
-    Each frame is decoded, converted and resized once, however many views share it, and only its resized form
-    is kept. A video whose end turns out to be broken is sampled anew as the shorter video that it is.
+    Each frame is decoded, converted and resized once, however many views share it, and only its crops are
+    kept. A video whose end turns out to be broken is sampled anew as the shorter video that it is.
     """
     while True:
         num_frames = reader.num_readable
         clips = sample_clips(num_frames, reader.fps, clip, views)
-        resized = {
-            index: resize_short_side(frame_hwc[None], clip.short_side, clip.antialias)
+        squares = {
+            index: spatial_crops(
+                resize_short_side(frame_hwc[None], clip.short_side, clip.antialias), clip.size, views.crops
+            )
             for index, frame_hwc in reader.frames({index for indices in clips for index in indices})
-        }  # each (1, H, W, 3)
+        }  # each (crops, 3, 1, S, S)
         if reader.num_readable == num_frames:
             break
-    return torch.cat(
-        [
-            spatial_crops(torch.cat([resized[index] for index in indices]), clip.size, views.crops)
-            for indices in clips
-        ]
-    )  # (V, 3, T, S, S)
+    by_clip = [torch.cat([squares[index] for index in indices], dim=2) for indices in clips]
+    return torch.cat(by_clip)  # (V, 3, T, S, S)

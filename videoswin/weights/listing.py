@@ -1,0 +1,40 @@
+"""Which models there are: the bundled ones, the published ones, and which of those are on this disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from videoswin.weights.catalog import ENTRIES
+from videoswin.weights.checkpoint import BUNDLED, Checkpoint
+from videoswin.weights.download import cached_file
+
+
+def list_models() -> list[dict[str, Any]]:
+    """A row for each model, bundled ones first, all with the same keys; `file` is None until downloaded."""
+    published = [_published(name) for name in ENTRIES]
+    nothing = dict.fromkeys(published[0])
+    return [nothing | _bundled(path.stem) for path in sorted(BUNDLED.glob("*.safetensors"))] + published
+
+
+def _published(name: str) -> dict[str, Any]:
+    entry = ENTRIES[name]
+    file = cached_file(entry)
+    return asdict(entry) | {"file": str(file) if file.is_file() else None}
+
+
+def _bundled(name: str) -> dict[str, Any]:
+    checkpoint = Checkpoint.load(name)
+    file = BUNDLED / f"{name}.safetensors"
+    return {
+        "name": name,
+        "layout": "videoswin",
+        "window": checkpoint.config.window,
+        "trained_on": checkpoint.lineage["trained on"],
+        "labels": name,
+        "licence": checkpoint.licence,
+        "clip": checkpoint.clip.to_dict(),
+        "scores": (),
+        "size_mb": round(file.stat().st_size / 1e6),
+        "file": str(file),
+    }
