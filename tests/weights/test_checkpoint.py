@@ -242,11 +242,11 @@ def test_image_model_becomes_a_backbone_at_the_size_of_its_window():
 
 
 def test_another_window_resizes_tables_and_says_so(checkpoint):
-    wider = checkpoint.with_window((4, 3, 3))
-    assert wider.config.window == (4, 3, 3)
-    assert wider.lineage["window"] == "tables resized from (2, 3, 3) to (4, 3, 3)"
+    wider = checkpoint.with_window((8, 4, 4))
+    assert wider.config.window == (8, 4, 4)
+    assert wider.lineage["window"] == "tables resized from (4, 4, 4) to (8, 4, 4)"
     assert wider.model()(torch.randn(1, 3, 8, 16, 16)).shape == (1, 5)
-    assert checkpoint.with_window((2, 3, 3)) is checkpoint
+    assert checkpoint.with_window((4, 4, 4)) is checkpoint
 
 
 @pytest.mark.parametrize(

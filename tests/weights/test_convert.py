@@ -5,10 +5,13 @@ import re
 import pytest
 import torch
 
+from videoswin.model.config import NANO, TINY
+from videoswin.model.swin import VideoSwin
+from videoswin.model.windows import relative_position_index
 from videoswin.weights.convert import FORMATS, WRITERS, convert, unwrap
 from videoswin.weights.layout import parameter_shapes
 
-INDEX = torch.zeros(18, 18, dtype=torch.int64)
+INDEX = relative_position_index((4, 4, 4), (4, 4, 4))
 
 
 def renamed(weights, *substitutions):
@@ -50,7 +53,7 @@ def omnivore_epic(weights):
     return contents | {"heads": {"1.weight": weights["head.weight"], "1.bias": weights["head.bias"]}}
 
 
-def image_weights(weights, side=3):
+def image_weights(weights, side=4):
     """The same tensors as an image model's, with ImageNet's 1000 classes."""
     flat = dict(weights)
     for name, tensor in weights.items():
@@ -64,8 +67,8 @@ def image_weights(weights, side=3):
 def microsoft(weights):
     flat = renamed(image_weights(weights), (r"^stages", "layers"))
     buffers = {
-        "layers.0.blocks.0.attn.relative_position_index": torch.zeros(9, 9, dtype=torch.int64),
-        "layers.0.blocks.1.attn_mask": torch.zeros(4, 9, 9),
+        "layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16, dtype=torch.int64),
+        "layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16),
     }
     return {"model": flat | buffers}
 
@@ -97,7 +100,7 @@ def test_video_layouts_from_their_key_tables(layout, weights, config):
 def test_image_layouts_from_their_key_tables(build, weights, config):
     conversion = convert(build(weights))
     assert conversion.layout == "Microsoft image Swin"
-    assert conversion.config.replace(num_classes=5) == config.replace(window=(8, 3, 3))
+    assert conversion.config.replace(num_classes=5) == config.replace(window=(8, 4, 4))
     assert not any(name.startswith("head.") for name in conversion.weights)
     name = "stages.0.downsample.reduction.weight"
     assert torch.equal(conversion.weights[name], weights[name])
@@ -146,8 +149,8 @@ def test_every_name_is_accounted_for(build, weights):
 def test_summary_says_what_became_of_the_file(weights):
     summary = convert(microsoft(weights)).summary()
     assert summary == (
-        "Microsoft image Swin: 5 tensors loaded, 56 converted, 2 unused (head.weight, head.bias), "
-        "2 constants recomputed, 0 missing"
+        "Microsoft image Swin: not a published architecture, 5 tensors loaded, 56 converted, "
+        "2 unused (head.weight, head.bias), 2 constants recomputed, 0 missing"
     )
 
 
@@ -180,7 +183,7 @@ def test_missing_patch_norm_is_an_error(weights):
 def test_heads_that_differ_within_a_stage_are_an_error(weights):
     name = "stages.1.blocks.1.attn.relative_position_bias_table"
     weights[name] = weights[name][:, :1]
-    with pytest.raises(ValueError, match=r"1 have another shape: .*table is \(75, 1\), wanted \(75, 2\)"):
+    with pytest.raises(ValueError, match=r"1 have another shape: .*table is \(343, 1\), wanted \(343, 2\)"):
         convert(weights)
 
 
@@ -211,9 +214,9 @@ def test_files_without_tensors_are_refused(contents):
 
 
 def test_another_window_resizes_the_tables_of_a_video_file(weights, config):
-    conversion = convert(official(weights), window=[4, 3, 3])
-    assert conversion.config == config.replace(window=(4, 3, 3))
-    assert conversion.weights["stages.0.blocks.0.attn.relative_position_bias_table"].shape == (7 * 25, 1)
+    conversion = convert(official(weights), window=[8, 3, 3])
+    assert conversion.config == config.replace(window=(8, 3, 3))
+    assert conversion.weights["stages.0.blocks.0.attn.relative_position_bias_table"].shape == (15 * 25, 1)
 
 
 def test_ambiguous_window_is_read_from_the_stored_lookup(config):
@@ -223,6 +226,56 @@ def test_ambiguous_window_is_read_from_the_stored_lookup(config):
     assert convert(weights, window=(5, 3, 3)).config == config
     with pytest.raises(ValueError, match="say which with window="):
         convert(weights)
+
+
+def test_window_that_is_not_square_is_asked_for_or_read_from_the_stored_lookup():
+    config = NANO.replace(window=(4, 4, 6))
+    weights = VideoSwin(config).state_dict()
+    assert convert(WRITERS["torchvision"](weights, config)).config == config
+    assert convert(weights, window=(4, 4, 6)).config == config
+    with pytest.raises(ValueError, match=r"539 rows: .* say which with window=\(time, height, width\)"):
+        convert(weights)
+
+
+def test_stored_lookup_wins_over_the_window_asked_for():
+    config = NANO.replace(window=(4, 4, 6))
+    file = WRITERS["torchvision"](VideoSwin(config).state_dict(), config)
+    conversion = convert(file, window=(6, 4, 4))
+    name = "stages.0.blocks.0.attn.relative_position_bias_table"
+    assert conversion.config.window == (6, 4, 4)
+    assert not torch.equal(conversion.weights[name], file["features.0.0.attn.relative_position_bias_table"])
+
+
+def test_stored_lookup_of_no_window_is_an_error(weights):
+    file = official(weights)
+    file["backbone.layers.0.blocks.0.attn.relative_position_index"] = INDEX.flip(0)
+    with pytest.raises(
+        ValueError, match=r"relative_position_index \(64, 64\) and .* 343 rows are of no window"
+    ):
+        convert(file)
+
+
+def of_shapes(config):
+    """A state dict that takes no memory."""
+    return {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes(config).items()}
+
+
+def test_published_architecture_is_named():
+    summary = convert(WRITERS["torchvision"](of_shapes(TINY), TINY)).summary()
+    assert summary.startswith("torchvision Swin3D: Swin-T, ")
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_foreign_file_without_its_last_blocks_is_refused(layout):
+    shallow = TINY.replace(depths=(2, 2, 3, 2))
+    message = r"a Swin-T of .*, but 3 blocks are missing, .* stages\.2\.blocks\.3, stages\.2\.blocks\.4"
+    with pytest.raises(ValueError, match=message):
+        convert(WRITERS[layout](of_shapes(shallow), shallow))
+
+
+def test_shallow_model_of_our_own_is_loaded_and_called_what_it_is():
+    shallow = TINY.replace(depths=(2, 2, 3, 2))
+    assert "videoswin: not a published architecture, 134" in convert(of_shapes(shallow)).summary()
 
 
 def test_no_file_is_recognised_twice(weights):

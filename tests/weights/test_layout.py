@@ -1,3 +1,4 @@
+import math
 import re
 
 import pytest
@@ -5,7 +6,14 @@ import torch
 
 from videoswin.model.config import BASE, BASE_W16, LARGE, LARGE_384, NANO, SMALL, TINY
 from videoswin.model.swin import VideoSwin
-from videoswin.weights.layout import describe_gaps, infer_config, parameter_shapes, window_of_table
+from videoswin.model.windows import relative_position_index
+from videoswin.weights.layout import (
+    describe_gaps,
+    infer_config,
+    parameter_shapes,
+    window_of_lookup,
+    window_of_table,
+)
 
 VARIANTS = [TINY, SMALL, BASE, BASE_W16, LARGE, LARGE_384, NANO, TINY.replace(num_classes=174, in_channels=1)]
 
@@ -33,7 +41,6 @@ def test_every_variant_is_recognised_by_its_shapes(config):
         (5239, (16, 7, 7)),
         (7935, (8, 12, 12)),
         (343, (4, 4, 4)),
-        (169, (1, 7, 7)),
         (1, (1, 1, 1)),
     ],
 )
@@ -41,11 +48,16 @@ def test_window_follows_from_the_table(rows, window):
     assert window_of_table(rows) == window
 
 
-def test_window_that_fits_twice_must_be_said_or_seen():
-    with pytest.raises(ValueError, match=r"225 rows: 3 windows fit: .*say which with window="):
-        window_of_table(225)
-    assert window_of_table(225, tokens=45) == (5, 3, 3)
-    assert window_of_table(225, tokens=64) == (1, 8, 8)
+@pytest.mark.parametrize("rows", [225, 539, 75, 169])
+def test_window_that_fits_twice_must_be_said(rows):
+    with pytest.raises(ValueError, match=rf"{rows} rows: \d+ windows fit, .*say which with window="):
+        window_of_table(rows)
+
+
+@pytest.mark.parametrize("window", [(4, 4, 6), (4, 6, 4), (6, 4, 4), (8, 7, 7), (1, 8, 8), (5, 3, 3)])
+def test_lookup_tells_windows_with_equal_tables_apart(window):
+    rows = math.prod(2 * size - 1 for size in window)
+    assert window_of_lookup(relative_position_index(window, window), rows) == window
 
 
 def test_table_that_no_window_has_is_an_error():

@@ -30,7 +30,10 @@ from videoswin.weights.layout import (
     describe_gaps,
     first_few,
     infer_config,
+    missing_blocks,
     parameter_shapes,
+    published_name,
+    window_of_lookup,
     window_of_table,
 )
 
@@ -74,8 +77,9 @@ class Conversion:
         """One line that accounts for the whole file. Nothing is ever missing: that is an error."""
         unused = [name for name in self.unused if not is_buffer(name)]
         names = f" ({first_few(unused)})" if unused else ""
+        name = published_name(self.config) or "not a published architecture"
         return (
-            f"{self.layout}: {len(self.loaded)} tensors loaded, {len(self.converted)} converted, "
+            f"{self.layout}: {name}, {len(self.loaded)} tensors loaded, {len(self.converted)} converted, "
             f"{len(unused)} unused{names}, {len(self.unused) - len(unused)} constants recomputed, 0 missing"
         )
 
@@ -101,11 +105,19 @@ def convert(
             side = image_window(weights)
             window = window or (8, side, side)
             weights = inflate(weights, window, method)
-        config = infer_config(weights, _window_in_file(weights, state_dict, window))
+            config = infer_config(weights, window)
+        else:
+            config = infer_config(weights, _window_in_file(weights, state_dict, window))
     except ValueError as error:
         raise ValueError(f"this looks like a file of {layout.NAME}, but {error}") from error
     if gaps := describe_gaps(weights, config):
         raise ValueError(f"this looks like a file of {layout.NAME}, but {gaps}")
+    if layout is not videoswin and (incomplete := missing_blocks(config)):
+        name, blocks = incomplete
+        raise ValueError(
+            f"this looks like a {name} of {layout.NAME}, but {len(blocks)} blocks are missing, in our names "
+            f"{first_few(blocks)}"
+        )
     places = parameter_shapes(config)
     weights = {name: tensor for name, tensor in weights.items() if name in places}
     used = {origin for name in weights for origin in renamed.origins[name]}
@@ -173,15 +185,14 @@ def _is_image(weights: Mapping[str, Tensor]) -> bool:
     return patch is not None and patch.ndim == 4
 
 
-def _window_in_file(
-    weights: Mapping[str, Tensor], state_dict: StateDict, wanted: Window | None
-) -> Window | None:
-    """The window of the file's tables: the one asked for if it fits, else by length and stored lookups."""
+def _window_in_file(weights: Mapping[str, Tensor], state_dict: StateDict, wanted: Window | None) -> Window:
+    """The window of a video file: by its stored lookup, else `wanted` if it fits, else by length."""
     rows = next((len(tensor) for name, tensor in weights.items() if name.endswith(TABLE)), None)
     if rows is None:
-        return None
+        raise ValueError(f"there is no {TABLE}, so the window is unknown")
+    for name, lookup in state_dict.items():
+        if name.endswith("relative_position_index") and lookup.ndim == 2:
+            return window_of_lookup(lookup, rows)
     if wanted and (2 * wanted[0] - 1) * (2 * wanted[1] - 1) * (2 * wanted[2] - 1) == rows:
         return wanted
-    lookups = (tensor for name, tensor in state_dict.items() if name.endswith("relative_position_index"))
-    tokens = next((len(lookup) for lookup in lookups if lookup.ndim == 2), None)
-    return window_of_table(rows, tokens)
+    return window_of_table(rows)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from videoswin.model.config import BASE_W16, LARGE_384, MLP_RATIO, NANO, PATCH, TINY, VideoSwinConfig
+from videoswin.model.config import (
+    BASE,
+    BASE_W16,
+    LARGE,
+    LARGE_384,
+    MLP_RATIO,
+    NANO,
+    PATCH,
+    SMALL,
+    TINY,
+    VideoSwinConfig,
+)
+from videoswin.model.windows import relative_position_index
 
 Window = tuple[int, int, int]
 
-_KNOWN_WINDOWS = tuple(config.window for config in (TINY, BASE_W16, LARGE_384, NANO))
+_PUBLISHED = {"Swin-T": TINY, "Swin-S": SMALL, "Swin-B": BASE, "Swin-L": LARGE}
+_PUBLISHED_WINDOWS = tuple(config.window for config in (TINY, BASE_W16, LARGE_384, NANO))
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 TABLE = "relative_position_bias_table"
 
@@ -53,8 +68,8 @@ def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
 def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) -> VideoSwinConfig:
     """The architecture that a video model's tensors (under our names) have.
 
-    `window` is needed only where a table's length has several factorisations. Without a head, `num_classes`
-    is the default. ValueError if no architecture fits.
+    `window` is needed unless the table's length is that of a published one. Without a head, `num_classes` is
+    the default. ValueError if no architecture fits.
     """
     patch = weights.get("patch_embed.proj.weight")
     if patch is None or patch.ndim != 5:
@@ -81,27 +96,82 @@ def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) ->
     return config.replace(num_classes=len(weights["head.weight"])) if "head.weight" in weights else config
 
 
-def window_of_table(rows: int, tokens: int | None = None) -> Window:
-    """The window (P, M, M) whose table has (2P - 1)(2M - 1)(2M - 1) rows; `tokens`: P * M * M, if known.
+def window_of_table(rows: int) -> Window:
+    """The window (P, M, N) whose table has (2P - 1)(2M - 1)(2N - 1) rows: a published one, or the only one.
 
-    ValueError if there is none, or several that no published model has.
+    ValueError if there is none, or if several fit and none of them is published.
     """
-    sides = [m for m in range(1, math.isqrt(rows) + 1) if rows % (2 * m - 1) ** 2 == 0]
-    windows = [((rows // (2 * m - 1) ** 2 + 1) // 2, m, m) for m in sides if rows // (2 * m - 1) ** 2 % 2]
-    if tokens is not None:
-        windows = [window for window in windows if math.prod(window) == tokens]
+    windows = _windows_that_fit(rows)
     for window in windows:
-        if window in _KNOWN_WINDOWS:
+        if window in _PUBLISHED_WINDOWS or len(windows) == 1:
             return window
-    wider = [window for window in windows if window[1] > 1] or windows
-    if len(wider) == 1:
-        return wider[0]
+    square = [window for window in windows if window[1] == window[2] > 1] or windows
     found = (
-        f"{len(wider)} windows fit: {', '.join(map(str, wider))}; say which with window="
-        if wider
+        f"{len(windows)} windows fit, such as {first_few([str(window) for window in square])}; "
+        "say which with window=(time, height, width)"
+        if windows
         else "no window fits"
     )
     raise ValueError(f"a position bias table of {rows} rows: {found}")
+
+
+def window_of_lookup(lookup: Tensor, rows: int) -> Window:
+    """The window whose (N, N) relative_position_index is `lookup`, for a table of `rows` rows.
+
+    ValueError if it is that of no window.
+    """
+    for window in _windows_that_fit(rows):
+        if math.prod(window) == len(lookup) and torch.equal(
+            relative_position_index(window, window), lookup.long().cpu()
+        ):
+            return window
+    raise ValueError(
+        f"its relative_position_index {tuple(lookup.shape)} and its position bias tables of {rows} rows "
+        "are of no window"
+    )
+
+
+def _windows_that_fit(rows: int) -> list[Window]:
+    """Every window whose table has this many rows."""
+    odd = [factor for factor in range(1, rows + 1, 2) if rows % factor == 0]
+    return [
+        ((p + 1) // 2, (m + 1) // 2, (rows // (p * m) + 1) // 2)
+        for p, m in itertools.product(odd, odd)
+        if rows % (p * m) == 0 and rows // (p * m) % 2
+    ]
+
+
+def published_name(config: VideoSwinConfig) -> str | None:
+    """`Swin-T` and so on, whatever its window and classes; None if it is no published architecture."""
+    sizes = _sizes(config)
+    return next((name for name, published in _PUBLISHED.items() if _sizes(published) == sizes), None)
+
+
+def missing_blocks(config: VideoSwinConfig) -> tuple[str, list[str]] | None:
+    """The published architecture that this looks like with blocks taken out, and their names; else None.
+
+    Looks like: the same width and heads. A net that is deeper somewhere lacks nothing that we know of.
+    """
+    if published_name(config) is not None:
+        return None
+    same_width = {
+        name: published
+        for name, published in _PUBLISHED.items()
+        if (published.embed_dim, published.num_heads) == (config.embed_dim, config.num_heads)
+    }
+    for name, published in same_width.items():  # shallow ones first
+        pairs = list(zip(config.depths, published.depths, strict=True))
+        if all(have <= want for have, want in pairs):
+            return name, [
+                f"stages.{stage}.blocks.{block}"
+                for stage, (have, want) in enumerate(pairs)
+                for block in range(have, want)
+            ]
+    return None
+
+
+def _sizes(config: VideoSwinConfig) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    return config.embed_dim, config.depths, config.num_heads
 
 
 def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str:
