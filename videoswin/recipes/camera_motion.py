@@ -17,9 +17,10 @@ ITEMS_PER_STEP = 16
 
 
 def camera_motion() -> Recipe:
-    """Names nine camera movements.
+    """NANO learns to name nine camera movements from 96,000 rendered clips, each seen four ways.
 
-    Command: videoswin train camera-motion --out run/
+    Command: `videoswin train camera-motion --out run/`. Cost: 66 minutes on two shared cores. Expected with
+    3 x 3 views through H.264 files: 99 % on unseen photographs; docs/camera-motion.md has the figures.
     """
 
     def clips(seed: int) -> Clips:
