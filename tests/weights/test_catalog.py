@@ -55,7 +55,8 @@ def test_mmaction2_links_have_the_published_form():
 def test_non_commercial_weights_must_be_asked_for():
     entry = ENTRIES["omnivore-base"]
     with pytest.raises(
-        ValueError, match=r"CC-BY-NC-4\.0, which forbids commercial use; .*accept_licence='CC-BY-NC"
+        ValueError,
+        match=r"CC-BY-NC-4\.0, which forbids .*accept_licence='CC-BY-NC-4\.0' in Python, --accept-licence",
     ):
         require_licence(entry, None)
     with pytest.raises(ValueError, match="accept_licence"):

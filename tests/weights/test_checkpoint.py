@@ -123,6 +123,8 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
     ("change", "message"),
     [
         ({"version": 2}, "it has version 2, this package reads up to 1; upgrade"),
+        ({"version": "1"}, "its version is '1', wanted a whole number"),
+        ({"clip": [1]}, "does not load"),
         ({"labels": ["a"]}, "1 labels, wanted 5"),
         ({"clip": {"frames": 0}}, "frames is 0"),
         ({"config": {"embed_dim": 32}}, "missing 2 required .* 'depths'"),
@@ -149,6 +151,34 @@ def test_incomplete_file_of_ours_is_an_error(checkpoint, tmp_path):
     save_file(checkpoint.weights, path, metadata=metadata)
     with pytest.raises(ValueError, match=r"1 of 63 tensors are missing: norm\.bias"):
         Checkpoint.load(path)
+
+
+def test_checkpoints_compare_by_identity_and_print_in_a_line_or_two(checkpoint):
+    assert checkpoint == checkpoint
+    assert checkpoint != dataclasses.replace(checkpoint)
+    assert len(repr(checkpoint)) < 1000
+
+
+def test_weights_that_are_no_floating_point_numbers_are_refused(checkpoint):
+    weights = checkpoint.weights | {"norm.bias": torch.zeros(64, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=r"must be floating-point numbers, but norm\.bias are not"):
+        dataclasses.replace(checkpoint, weights=weights)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_file_with_numbers_that_are_not_finite_is_refused(value, checkpoint, tmp_path):
+    checkpoint.weights["norm.bias"][3] = value
+    checkpoint.save(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"1 tensors hold NaN or infinity: norm\.bias"):
+        Checkpoint.load(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"1 tensors hold NaN or infinity: norm\.bias"):
+        Checkpoint.from_state_dict(checkpoint.weights)
+
+
+def test_impossible_number_of_classes_is_an_error_and_nothing_is_logged(checkpoint, caplog):
+    with pytest.raises(ValueError, match="num_classes must be made of positive whole numbers, got -1"):
+        checkpoint.model(num_classes=-1)
+    assert not caplog.records
 
 
 def test_labels_must_fit_the_head(checkpoint):

@@ -162,6 +162,61 @@ def test_wrappers_and_containers_are_opened(wrapper, container, weights):
     assert conversion.weights.keys() == weights.keys()
 
 
+@pytest.mark.parametrize("wrapper", ["model.", "net.", "trainer.net.", "backbone."])
+def test_wrapper_is_stripped_beside_other_tensors_which_are_unused(wrapper, weights):
+    state_dict = {f"{wrapper}{name}": tensor for name, tensor in weights.items()}
+    conversion = convert(state_dict | {"criterion.weight": torch.ones(5), "epoch": torch.tensor(3)})
+    assert conversion.weights.keys() == weights.keys()
+    assert set(conversion.unused) == {"criterion.weight", "epoch"}
+
+
+def test_two_models_in_one_file_are_refused(weights):
+    both = {f"{side}.{name}": tensor for side in ("net", "ema") for name, tensor in weights.items()}
+    with pytest.raises(
+        ValueError, match=r"a model under each of (net\., ema\.|ema\., net\.); give the tensors"
+    ):
+        convert(both)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ([1], "mapping of names to tensors, got list"),
+        ({1: torch.zeros(1)}, "have names, got 1"),
+        ({"trunk": 1, "heads": 2}, "there are no tensors in it"),
+        ({"state_dict": {2: torch.zeros(1)}}, "have names, got 2"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(contents, message):
+    with pytest.raises(ValueError, match=message):
+        convert(contents)
+
+
+@pytest.mark.parametrize("window", ["abc", (1, 2), 5, (8, 7, "7")])
+def test_window_that_is_none_is_refused(window, weights):
+    with pytest.raises(ValueError, match="window must be"):
+        convert(weights, window=window)
+
+
+def test_unknown_method_is_refused_for_a_video_file_too(weights):
+    with pytest.raises(ValueError, match="must be 'inflate' or 'center', got 'bogus'"):
+        convert(weights, method="bogus")
+
+
+def test_table_that_is_a_number_is_missing(weights):
+    weights["stages.1.blocks.0.attn.relative_position_bias_table"] = torch.tensor(1.0)
+    with pytest.raises(
+        ValueError, match=r"1 of 63 tensors are missing: stages\.1\.blocks\.0\.attn\.relative"
+    ):
+        convert(weights)
+
+
+def test_odd_names_in_a_known_layout_are_unused(weights, config):
+    file = WRITERS["torchvision"](weights, config)
+    odd = {"features.4": torch.ones(1), "features.x.y": torch.ones(1)}
+    assert odd.keys() <= set(convert(file | odd).unused)
+
+
 def test_missing_tensors_are_an_error_that_names_them_and_the_layout(weights):
     file = mmaction2(weights)
     for name in [name for name in file if "layers.1.blocks.1" in name and "mlp" in name]:

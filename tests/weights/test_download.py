@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from videoswin.model.config import TINY
+from videoswin.weights import catalog
 from videoswin.weights import download as module
 from videoswin.weights.catalog import ENTRIES, Entry
 from videoswin.weights.checkpoint import Checkpoint
@@ -217,22 +218,55 @@ def test_offline_fails_with_one_line_that_says_what_to_put_where(home):
     )
 
 
-def test_file_put_there_by_hand_is_used(home):
-    home.mkdir()
+def put_there_by_hand(entry, weights, config, monkeypatch, *, known_hash):
+    """Save `weights` as the entry's file, and have its hash published if `known_hash`."""
+    cached_file(entry).parent.mkdir()
+    torch.save(WRITERS[entry.layout](weights, config), cached_file(entry))
+    sha256 = hashlib.sha256(cached_file(entry).read_bytes()).hexdigest()[:8] if known_hash else None
+    changed = dataclasses.replace(entry, sha256=sha256)
+    monkeypatch.setattr(catalog, "ENTRIES", {**ENTRIES, entry.name: changed})
+
+
+# Expanded from one number, so that the file is small.
+ZEROS = {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes(TINY).items()}
+
+
+@pytest.mark.parametrize(
+    ("known_hash", "identity"),
+    [
+        (True, "verified, its SHA-256 begins with"),
+        (False, "recognised by its file name, no hash is published"),
+    ],
+)
+def test_file_put_there_by_hand_is_used(known_hash, identity, monkeypatch):
     entry = ENTRIES["tiny-k400"]
-    # Expanded from one number, so that the file is small.
-    weights = {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes(TINY).items()}
-    torch.save(WRITERS["torchvision"](weights, TINY), cached_file(entry))
+    put_there_by_hand(entry, ZEROS, TINY, monkeypatch, known_hash=known_hash)
     checkpoint = Checkpoint.load("tiny-k400")
     assert (checkpoint.name, checkpoint.licence, checkpoint.config) == ("tiny-k400", "BSD-3-Clause", TINY)
     assert checkpoint.labels == load_labels("kinetics400")
     assert (checkpoint.clip, checkpoint.views) == entry.clip_and_views()
     assert checkpoint.lineage["url"] == entry.url
+    assert checkpoint.lineage["identity"].startswith(identity)
 
 
-def test_file_that_is_another_model_than_its_name_says_is_refused(home, weights, config):
+def test_file_name_alone_earns_no_identity_where_a_hash_is_published(home, tmp_path):
     home.mkdir()
-    torch.save(WRITERS["torchvision"](weights, config), cached_file(ENTRIES["tiny-k400"]))
+    for folder, cure in ((home, "remove it to download it again"), (tmp_path, "rename or remove it")):
+        path = folder / cached_file(ENTRIES["tiny-k400"]).name
+        torch.save(WRITERS["torchvision"](ZEROS, TINY), path)
+        with pytest.raises(ValueError, match=rf"has the name of tiny-k400, but .* wanted 7615ae03.*; {cure}"):
+            Checkpoint.load("tiny-k400" if folder == home else path)
+
+
+def test_damaged_file_in_the_cache_says_how_to_get_it_again(home):
+    home.mkdir()
+    cached_file(ENTRIES["base-ssv2"]).write_bytes(b"PK\x03\x04" + bytes(64))
+    with pytest.raises(ValueError, match=r"damaged or no PyTorch file .*; remove it to download it again"):
+        Checkpoint.load("base-ssv2")
+
+
+def test_file_that_is_another_model_than_its_name_says_is_refused(weights, config, monkeypatch):
+    put_there_by_hand(ENTRIES["tiny-k400"], weights, config, monkeypatch, known_hash=False)
     with pytest.raises(
         ValueError, match=r"has the name of tiny-k400, a tiny model, but holds another \(embed_dim 32"
     ):

@@ -132,3 +132,11 @@ def test_file_that_holds_a_bare_tensor_is_refused(tmp_path):
     torch.save(torch.ones(3), tmp_path / "a.pth")
     with pytest.raises(ValueError, match="holds a Tensor, wanted a state dict"):
         read_file(tmp_path / "a.pth")
+
+
+# Scripting is deprecated, but the files are out there.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_file_is_refused_without_a_warning(tmp_path):
+    torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt is damaged or no PyTorch file .*TorchScript"):
+        read_file(tmp_path / "a.pt")

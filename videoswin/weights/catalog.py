@@ -83,7 +83,8 @@ def require_licence(entry: Entry, accepted: str | None) -> None:
     if not entry.is_free and accepted != entry.licence:
         raise ValueError(
             f"{entry.name} is licensed {entry.licence}, which forbids commercial use; "
-            f"to load it all the same, say accept_licence={entry.licence!r}"
+            f"to load it all the same: accept_licence={entry.licence!r} in Python, "
+            f"--accept-licence {entry.licence} on the command line"
         )
 
 

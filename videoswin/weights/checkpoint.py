@@ -26,10 +26,10 @@ from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 from videoswin.weights import catalog
 from videoswin.weights.convert import WRITERS, Conversion, convert
-from videoswin.weights.download import fetch
+from videoswin.weights.download import fetch, in_cache, require_published_bytes
 from videoswin.weights.inflate import Method, resize_tables
 from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
-from videoswin.weights.layout import Window, describe_gaps, has_head
+from videoswin.weights.layout import Window, describe_gaps, first_few, has_head, require_finite
 from videoswin.weights.unpickle import read_file
 
 FORMAT_VERSION = 1
@@ -41,11 +41,11 @@ _UNKNOWN_LICENCE = "unknown: ask where the file came from"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
     """Weights and what they are: architecture, sampling, labels, origin. ValueError if the parts disagree."""
 
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(repr=False)
     """Every tensor by its name in our layout; without `head.*` for a backbone that has no classes yet."""
     config: VideoSwinConfig
     """The architecture; without a head its `num_classes` says nothing."""
@@ -53,9 +53,9 @@ class Checkpoint:
     """What a clip must be for these weights."""
     views: ViewPlan
     """How to look at a video unless told otherwise."""
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = field(repr=False)
     """Names of the classes in the order of the logits; empty without a head."""
-    lineage: dict[str, str] = field(default_factory=dict)
+    lineage: dict[str, str] = field(default_factory=dict, repr=False)
     """Where the weights come from, as free text: source, command, what became of the source's tensors."""
     licence: str = _UNKNOWN_LICENCE
     """Licence of the weights, as an SPDX name where there is one."""
@@ -65,6 +65,9 @@ class Checkpoint:
         object.__setattr__(self, "labels", tuple(self.labels))
         if gaps := describe_gaps(self.weights, self.config):
             raise ValueError(f"the weights do not make the model of the config: {gaps}")
+        others = [name for name, tensor in self.weights.items() if not tensor.is_floating_point()]
+        if others:
+            raise ValueError(f"weights must be floating-point numbers, but {first_few(others)} are not")
         classes = self.config.num_classes if self.has_head else 0
         if len(self.labels) != classes:
             raise ValueError(
@@ -93,7 +96,11 @@ class Checkpoint:
         if a download fails.
         """
         path, entry = _locate(os.fspath(name_or_path), accept_licence)
-        contents, metadata = read_file(path)
+        try:
+            contents, metadata = read_file(path)
+        except ValueError as error:
+            cure = "; remove it to download it again" if in_cache(path) else ""
+            raise ValueError(f"{error}{cure}") from error
         if _METADATA_KEY in metadata:
             checkpoint = cls._from_metadata(contents, metadata[_METADATA_KEY], path)
             return checkpoint.with_window(window) if window else checkpoint
@@ -138,8 +145,8 @@ class Checkpoint:
             copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in self.weights.items()}
             model.load_state_dict(copies, assign=True)
             return model.eval()
-        _log.warning("the head with %d classes is newly initialised: train it before use", num_classes)
         model = VideoSwin(self.config.replace(num_classes=num_classes), **options)
+        _log.warning("the head with %d classes is newly initialised: train it before use", num_classes)
         backbone = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
         head = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
         model.load_state_dict(backbone | head)
@@ -189,11 +196,14 @@ class Checkpoint:
     def _from_metadata(cls, weights: Mapping[str, Tensor], metadata: str, path: Path) -> Checkpoint:
         try:
             description = json.loads(metadata)
-            version = description["version"]
+            version = description["version"] if isinstance(description, dict) else None
+            if not isinstance(version, int):
+                raise ValueError(f"its version is {version!r}, wanted a whole number")
             if version > FORMAT_VERSION:
                 raise ValueError(
                     f"it has version {version}, this package reads up to {FORMAT_VERSION}; upgrade it"
                 )
+            require_finite(weights)
             return cls(
                 weights=dict(weights),
                 config=VideoSwinConfig(**description["config"]),
@@ -204,7 +214,7 @@ class Checkpoint:
                 licence=description["licence"],
                 name=description["name"],
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is a videoswin checkpoint that does not load: {error}") from error
 
     @classmethod
@@ -220,7 +230,12 @@ class Checkpoint:
         else:
             name, licence = entry.name, entry.licence
             clip, views = entry.clip_and_views()
-            lineage |= {"published as": entry.name, "url": entry.url}
+            identity = (
+                f"verified, its SHA-256 begins with {entry.sha256}"
+                if entry.sha256
+                else "recognised by its file name, no hash is published"
+            )
+            lineage |= {"published as": entry.name, "identity": identity, "url": entry.url}
         return cls(
             weights=conversion.weights,
             config=conversion.config,
@@ -271,7 +286,10 @@ def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry 
     if os.path.basename(name) == name and bundled.is_file():
         return bundled, None
     if os.path.isfile(name):
-        return Path(name), catalog.entry_of_file(Path(name).name)
+        path = Path(name)
+        if (entry := catalog.entry_of_file(path.name)) is not None:
+            require_published_bytes(entry, path)
+        return path, entry
     known = [*catalog.ENTRIES, *(path.stem for path in BUNDLED.glob("*.safetensors"))]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     suggestion = f"did you mean {', '.join(close)}?" if close else "`videoswin models` lists the names"
@@ -287,7 +305,7 @@ def _require_architecture(config: VideoSwinConfig, entry: catalog.Entry, path: P
         found = ", ".join(f"{name} {getattr(config, name)}" for name in sizes)
         raise ValueError(
             f"{path} has the name of {entry.name}, a {entry.architecture} model, but holds another "
-            f"({found}); rename or remove it"
+            f"({found}); " + ("remove it to download it again" if in_cache(path) else "rename or remove it")
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from videoswin.model.config import VideoSwinConfig
+from videoswin.model.config import TINY, VideoSwinConfig
 from videoswin.weights.formats import (
     Format,
     StateDict,
@@ -23,7 +24,7 @@ from videoswin.weights.formats import (
     torchvision3d,
     videoswin,
 )
-from videoswin.weights.inflate import Method, image_window, inflate, resize_tables
+from videoswin.weights.inflate import Method, image_window, inflate, require_method, resize_tables
 from videoswin.weights.layout import (
     TABLE,
     Window,
@@ -33,6 +34,7 @@ from videoswin.weights.layout import (
     missing_blocks,
     parameter_shapes,
     published_name,
+    require_finite,
     window_of_lookup,
     window_of_table,
 )
@@ -47,6 +49,10 @@ FORMATS: tuple[Format, ...] = (
     swin2d_timm,
     swin2d_huggingface,
     swin2d_torchvision,
+)
+# The one tensor that every layout has.
+_PATCH_EMBEDDING = re.compile(
+    r"((?:.+\.)?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection|features\.0\.0)\.weight"
 )
 WRITERS: Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Tensor]]] = {
     "official": official.from_videoswin,
@@ -93,7 +99,8 @@ def convert(
     window: the window to have; None keeps the file's (an image model of M x M gets (8, M, M)).
     Raises ValueError naming what is missing if the backbone is not covered completely, or if no layout fits.
     """
-    window = None if window is None else (window[0], window[1], window[2])  # YAML and JSON give lists
+    require_method(method)
+    window = None if window is None else TINY.replace(window=window).window  # checked, and no list any more
     state_dict, beside = unwrap(contents)
     _refuse_swin_v2(state_dict)
     layout = recognize(state_dict)
@@ -120,6 +127,7 @@ def convert(
         )
     places = parameter_shapes(config)
     weights = {name: tensor for name, tensor in weights.items() if name in places}
+    require_finite(weights)
     used = {origin for name in weights for origin in renamed.origins[name]}
     if window is not None and window != config.window:
         weights = resize_tables(weights, config.window, window)
@@ -151,25 +159,49 @@ def recognize(state_dict: StateDict) -> Format:
 
 def unwrap(contents: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The flat state dict inside the usual containers and wrappers, and the names of what lay beside it."""
-    if "trunk" in contents and "heads" in contents:
-        parts = {
-            f"{part}.{name}": value for part in ("trunk", "heads") for name, value in contents[part].items()
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"a state dict is a mapping of names to tensors, got {type(contents).__name__}")
+    if isinstance(contents.get("trunk"), Mapping) and isinstance(contents.get("heads"), Mapping):
+        used = ["trunk", "heads"]
+        entries: Mapping[Any, Any] = {
+            f"{part}.{name}": value for part in used for name, value in contents[part].items()
         }
-        return _tensors(parts, beside=[name for name in contents if name not in ("trunk", "heads")])
-    for container in ("state_dict", "model", "model_state_dict"):
-        if isinstance(inside := contents.get(container), Mapping):
-            return _tensors(inside, beside=[name for name in contents if name != container])
-    return _tensors(contents, beside=[])
+    else:
+        containers = ("state_dict", "model", "model_state_dict")
+        used = [name for name in containers if isinstance(contents.get(name), Mapping)][:1]
+        entries = contents[used[0]] if used else contents
+    beside = [str(name) for name in contents if name not in used] if used else []
+    # None of a model's parameters is a single number; counters and losses are.
+    state_dict = {name: value for name, value in entries.items() if isinstance(value, Tensor) and value.ndim}
+    if unnamed := [name for name in state_dict if not isinstance(name, str)]:
+        raise ValueError(f"the tensors of a state dict have names, got {unnamed[0]!r}")
+    beside += [str(name) for name in entries if name not in state_dict]
+    wrapper = _wrapper(state_dict)
+    beside += [name for name in state_dict if not name.startswith(wrapper)]
+    stripped = {
+        name.removeprefix(wrapper): tensor for name, tensor in state_dict.items() if name.startswith(wrapper)
+    }
+    return stripped, tuple(beside)
 
 
-def _tensors(entries: Mapping[str, Any], beside: list[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    state_dict = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
-    beside += [name for name in entries if name not in state_dict]
-    # DistributedDataParallel, torch.compile and Lightning put the whole model under one more name.
-    for wrapper in ("module.", "_orig_mod.", "model."):
-        if state_dict and all(name.startswith(wrapper) for name in state_dict):
-            state_dict = {name.removeprefix(wrapper): tensor for name, tensor in state_dict.items()}
-    return state_dict, tuple(map(str, beside))
+def _wrapper(state_dict: StateDict) -> str:
+    """What DistributedDataParallel, torch.compile, Lightning or a trainer put before a model's names.
+
+    Empty if there is none, or no model that we know; ValueError if there are two models.
+    """
+    found: list[str] = []
+    parents = (match[1] for match in map(_PATCH_EMBEDDING.fullmatch, state_dict) if match)
+    prefixes = {parent[: dot.end()] for parent in parents for dot in re.finditer(r"\.", parent)}
+    for prefix in sorted({"", *prefixes}, key=len):
+        inside = {
+            key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)
+        }
+        nested = any(prefix.startswith(outer) for outer in found)
+        if not nested and any(layout.recognizes(inside) for layout in FORMATS):
+            found.append(prefix)
+    if len(found) > 1:
+        raise ValueError(f"there is a model under each of {', '.join(found)}; give the tensors of one")
+    return found[0] if found else ""
 
 
 def _refuse_swin_v2(state_dict: StateDict) -> None:

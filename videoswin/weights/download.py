@@ -62,9 +62,13 @@ def cached_file(entry: Entry) -> Path:
 
 
 def fetch(entry: Entry, *, timeouts: Timeouts | None = None) -> Path:
-    """The entry's file on disk, downloaded and verified if need be. DownloadError if it cannot be had."""
+    """The entry's file on disk, downloaded if need be, and verified. DownloadError if it cannot be had.
+
+    ValueError if a file of its name is there but is another.
+    """
     path = cached_file(entry)
     if path.is_file():
+        require_published_bytes(entry, path)
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,21 @@ def fetch(entry: Entry, *, timeouts: Timeouts | None = None) -> Path:
             f"put {entry.file_name} from {entry.url} into {path.parent}"
         ) from error
     return path
+
+
+def require_published_bytes(entry: Entry, path: Path) -> None:
+    """ValueError if a hash is published for the entry and `path` has another."""
+    if entry.sha256 is not None and not (found := _sha256_of(path)).startswith(entry.sha256):
+        cure = "remove it to download it again" if in_cache(path) else "rename or remove it"
+        raise ValueError(
+            f"{path} has the name of {entry.name}, but its SHA-256 is {found[:8]}..., "
+            f"wanted {entry.sha256[:8]}...; {cure}"
+        )
+
+
+def in_cache(path: Path) -> bool:
+    """True for a file that a download would bring back."""
+    return path.parent == cache_folder()
 
 
 def _download_from_any(entry: Entry, path: Path, timeouts: Timeouts) -> None:

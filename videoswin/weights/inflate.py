@@ -30,8 +30,7 @@ def inflate(weights: Mapping[str, Tensor], window: Window, method: Method = "inf
     lets a token see its own frame alone at first. Everything but the patch embedding and the tables stays as
     it is.
     """
-    if method not in ("inflate", "center"):
-        raise ValueError(f"inflate must be 'inflate' or 'center', got {method!r}")
+    require_method(method)
     inflated = dict(weights)
     for name, tensor in weights.items():
         if name == "patch_embed.proj.weight":
@@ -39,6 +38,12 @@ def inflate(weights: Mapping[str, Tensor], window: Window, method: Method = "inf
         elif name.endswith(TABLE):
             inflated[name] = _inflate_table(tensor, window, method)
     return inflated
+
+
+def require_method(method: str) -> None:
+    """ValueError unless `method` is one of the two."""
+    if method not in ("inflate", "center"):
+        raise ValueError(f"inflate must be 'inflate' or 'center', got {method!r}")
 
 
 def resize_tables(weights: Mapping[str, Tensor], old: Window, new: Window) -> dict[str, Tensor]:
@@ -98,6 +103,8 @@ def _inflate_table(table: Tensor, window: Window, method: Method) -> Tensor:
 
 def _side(table: Tensor) -> int:
     root = math.isqrt(len(table))
+    if table.ndim != 2:
+        raise ValueError(f"a position bias table has rows and heads, got {tuple(table.shape)}")
     if root * root != len(table) or root % 2 == 0:
         raise ValueError(f"an image model's position bias table has (2M - 1)^2 rows, got {len(table)}")
     return (root + 1) // 2

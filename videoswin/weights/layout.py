@@ -196,6 +196,13 @@ def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str
     return "; ".join(parts)
 
 
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """ValueError naming the tensors that hold NaN or infinity, as a training that diverged leaves them."""
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"{len(broken)} tensors hold NaN or infinity: {first_few(broken)}")
+
+
 def has_head(weights: Mapping[str, Tensor]) -> bool:
     """True if there is anything of a classification head (half a head is then an error)."""
     return "head.weight" in weights or "head.bias" in weights

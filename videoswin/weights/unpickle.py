@@ -96,6 +96,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message=".*TorchScript archive")
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         if refused := re.search(r"GLOBAL ([\w.]+\w)", str(error)):

@@ -50,7 +50,9 @@ def to_videoswin(state_dict: StateDict) -> Renamed:
     for query in [key for key in renamed.weights if key.endswith(".0")]:
         joined = query.removesuffix(".0")
         parts = [f"{joined}.{part}" for part in range(3)]
-        if all(part in renamed.weights for part in parts):
+        if len({renamed.weights[part].shape for part in parts if part in renamed.weights}) == 1 and all(
+            part in renamed.weights for part in parts
+        ):
             renamed.weights[joined] = torch.cat([renamed.weights.pop(part) for part in parts])
             renamed.origins[joined] = tuple(renamed.origins.pop(part)[0] for part in parts)
     return renamed

@@ -6,9 +6,13 @@ checkpoint_filter_fn.
 
 from __future__ import annotations
 
+import re
+
 from videoswin.weights.formats import Renamed, StateDict, official, patch_rank, rename
 
 NAME = "timm image Swin"
+
+_MERGING = re.compile(r"layers\.(\d+)\.(downsample\..+)")
 
 
 def recognizes(state_dict: StateDict) -> bool:
@@ -31,7 +35,6 @@ def _merges_after_stage_0(state_dict: StateDict) -> bool:
 def _our_name(key: str) -> str | None:
     if key.startswith("head.fc."):
         return "head." + key.removeprefix("head.fc.")
-    if ".downsample." in key:
-        _, stage, rest = key.split(".", 2)
-        return f"stages.{int(stage) - 1}.{rest}"
+    if merging := _MERGING.fullmatch(key):
+        return f"stages.{int(merging[1]) - 1}.{merging[2]}"
     return official.our_name(key)

@@ -6,7 +6,7 @@ Source: torchvision/models/swin_transformer.py.
 from __future__ import annotations
 
 from videoswin.weights.formats import Renamed, StateDict, is_buffer, patch_rank, rename
-from videoswin.weights.formats.torchvision3d import block_name
+from videoswin.weights.formats.torchvision3d import PART, block_name
 
 NAME = "torchvision image Swin"
 
@@ -24,8 +24,8 @@ def to_videoswin(state_dict: StateDict) -> Renamed:
 def _our_name(key: str) -> str | None:
     if is_buffer(key):
         return None
-    if key.startswith("features."):
-        _, place, rest = key.split(".", 2)
+    if part := PART.fullmatch(key):
+        place, rest = part.groups()
         if place == "0":
             layer, _, rest = rest.partition(".")
             return f"patch_embed.{_PATCH_EMBED[layer]}.{rest}" if layer in _PATCH_EMBED else None

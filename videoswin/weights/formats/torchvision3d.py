@@ -5,6 +5,8 @@ Source: torchvision/models/video/swin_transformer.py.
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor
 
 from videoswin.model.config import VideoSwinConfig
@@ -12,6 +14,9 @@ from videoswin.weights.formats import Renamed, StateDict, is_buffer, patch_rank,
 from videoswin.weights.formats.official import with_position_index
 
 NAME = "torchvision Swin3D"
+
+PART = re.compile(r"features\.(\d+)\.(.+)")
+"""Place in the list, and the rest of the name."""
 
 
 def recognizes(state_dict: StateDict) -> bool:
@@ -39,10 +44,9 @@ def block_name(stage: int, rest: str) -> str:
 def _our_name(key: str) -> str | None:
     if is_buffer(key):
         return None
-    if key.startswith("features."):
-        _, place, rest = key.split(".", 2)
-        stage, is_merging = divmod(int(place), 2)
-        return f"stages.{stage}.downsample.{rest}" if is_merging else block_name(stage, rest)
+    if part := PART.fullmatch(key):
+        stage, is_merging = divmod(int(part[1]), 2)
+        return f"stages.{stage}.downsample.{part[2]}" if is_merging else block_name(stage, part[2])
     return key if key.startswith(("patch_embed.", "norm.", "head.")) else None
 
 
