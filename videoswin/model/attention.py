@@ -40,15 +40,13 @@ def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> 
     for boxes in geometry.boxes:
         n = len(boxes.bias_index)
         # One row copy per token takes the place of roll, partition and permute.
-        box_qkv = tokens.index_select(1, boxes.tokens).view(
-            -1, n, 3, heads, width
-        )  # (B*boxes, N, 3, heads, d)
-        q, k, v = box_qkv.permute(2, 0, 3, 1, 4)  # each (B*boxes, heads, N, d), not copied
+        gathered = tokens.index_select(1, boxes.tokens)  # (B, boxes*N, 3, heads, d)
+        q, k, v = gathered.view(-1, n, 3, heads, width).permute(2, 0, 3, 1, 4)  # each (B*boxes, heads, N, d)
         bias = bias_table[boxes.bias_index].permute(2, 0, 1)[None].to(q.dtype)  # (1, heads, N, N)
         out = _fused_attention(q, k, v, bias)
         outputs.append(out.transpose(1, 2).reshape(b, -1, heads * width))  # (B, boxes*N, C)
-    gathered = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, D*H*W, C)
-    return gathered.index_select(1, geometry.restore).view(b, d, h, w, heads * width)
+    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, D*H*W, C)
+    return out.index_select(1, geometry.restore).view(b, d, h, w, heads * width)
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
