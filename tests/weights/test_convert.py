@@ -38,7 +38,10 @@ def mmaction2(weights):
 def omnivore(weights):
     backbone = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
     trunk = renamed(backbone, (r"^stages", "layers"))
-    trunk |= {"depth_patch_embed.proj.weight": torch.zeros(32, 1, 2, 4, 4)}
+    trunk |= {
+        "depth_patch_embed.proj.weight": torch.zeros(32, 1, 2, 4, 4),
+        "layers.0.blocks.0.attn.relative_position_index": INDEX,
+    }
     heads = {
         "image.weight": torch.zeros(1000, 64),
         "image.bias": torch.zeros(1000),
@@ -104,6 +107,70 @@ def test_image_layouts_from_their_key_tables(build, weights, config):
     assert not any(name.startswith("head.") for name in conversion.weights)
     name = "stages.0.downsample.reduction.weight"
     assert torch.equal(conversion.weights[name], weights[name])
+
+
+# As their own code writes them, first block of the first stage and everything outside the blocks.
+OFFICIAL_NAMES = [
+    "backbone.patch_embed.proj.weight",
+    "backbone.patch_embed.proj.bias",
+    "backbone.patch_embed.norm.weight",
+    "backbone.patch_embed.norm.bias",
+    "backbone.layers.0.blocks.0.norm1.weight",
+    "backbone.layers.0.blocks.0.norm1.bias",
+    "backbone.layers.0.blocks.0.attn.relative_position_bias_table",
+    "backbone.layers.0.blocks.0.attn.relative_position_index",
+    "backbone.layers.0.blocks.0.attn.qkv.weight",
+    "backbone.layers.0.blocks.0.attn.qkv.bias",
+    "backbone.layers.0.blocks.0.attn.proj.weight",
+    "backbone.layers.0.blocks.0.attn.proj.bias",
+    "backbone.layers.0.blocks.0.norm2.weight",
+    "backbone.layers.0.blocks.0.norm2.bias",
+    "backbone.layers.0.blocks.0.mlp.fc1.weight",
+    "backbone.layers.0.blocks.0.mlp.fc1.bias",
+    "backbone.layers.0.blocks.0.mlp.fc2.weight",
+    "backbone.layers.0.blocks.0.mlp.fc2.bias",
+    "backbone.layers.0.downsample.reduction.weight",
+    "backbone.layers.0.downsample.norm.weight",
+    "backbone.layers.0.downsample.norm.bias",
+    "backbone.norm.weight",
+    "backbone.norm.bias",
+    "cls_head.fc_cls.weight",
+    "cls_head.fc_cls.bias",
+]
+MMACTION2_NAMES = [name.replace("backbone.norm.", "backbone.norm3.") for name in OFFICIAL_NAMES]
+OMNIVORE_NAMES = [
+    *(name.replace("backbone.", "trunk.") for name in OFFICIAL_NAMES if name.startswith("backbone.")),
+    "heads.video.1.weight",
+    "heads.video.1.bias",
+    "heads.image.weight",
+    "heads.image.bias",
+    "trunk.depth_patch_embed.proj.weight",
+]
+
+
+def outside_blocks_and_first(names):
+    """Those names that do not differ from one block or stage to the next."""
+    return {name for name in names if not re.search(r"blocks\.[1-9]|layers\.[1-9]", name)}
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [(official, OFFICIAL_NAMES), (mmaction2, MMACTION2_NAMES), (omnivore, OMNIVORE_NAMES)],
+)
+def test_key_tables_are_those_of_the_libraries(build, names, weights):
+    assert outside_blocks_and_first(unwrap(build(weights))[0]) == set(names)
+
+
+@pytest.mark.parametrize(("layout", "names"), [("official", OFFICIAL_NAMES), ("mmaction2", MMACTION2_NAMES)])
+def test_written_names_are_those_of_the_libraries(layout, names, weights, config):
+    assert outside_blocks_and_first(WRITERS[layout](weights, config)) == set(names)
+
+
+@pytest.mark.parametrize("build", [official, microsoft])
+def test_integer_weights_are_refused_before_anything_casts_them(build, weights):
+    weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].to(torch.int8)
+    with pytest.raises(ValueError, match=r"floating-point numbers, but patch_embed\.proj\.weight are not"):
+        convert(build(weights))
 
 
 def test_epic_model_has_its_single_head(weights):

@@ -29,7 +29,7 @@ from videoswin.weights.convert import WRITERS, Conversion, convert
 from videoswin.weights.download import fetch, in_cache, require_published_bytes
 from videoswin.weights.inflate import Method, resize_tables
 from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
-from videoswin.weights.layout import Window, describe_gaps, first_few, has_head, require_finite
+from videoswin.weights.layout import Window, describe_gaps, has_head, require_finite, require_floating_point
 from videoswin.weights.unpickle import read_file
 
 FORMAT_VERSION = 1
@@ -65,9 +65,7 @@ class Checkpoint:
         object.__setattr__(self, "labels", tuple(self.labels))
         if gaps := describe_gaps(self.weights, self.config):
             raise ValueError(f"the weights do not make the model of the config: {gaps}")
-        others = [name for name, tensor in self.weights.items() if not tensor.is_floating_point()]
-        if others:
-            raise ValueError(f"weights must be floating-point numbers, but {first_few(others)} are not")
+        require_floating_point(self.weights)
         classes = self.config.num_classes if self.has_head else 0
         if len(self.labels) != classes:
             raise ValueError(

@@ -35,6 +35,7 @@ from videoswin.weights.layout import (
     parameter_shapes,
     published_name,
     require_finite,
+    require_floating_point,
     window_of_lookup,
     window_of_table,
 )
@@ -106,30 +107,15 @@ def convert(
     layout = recognize(state_dict)
     try:
         renamed = layout.to_videoswin(state_dict)
-        weights = renamed.weights
-        if _is_image(weights):
-            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
-            side = image_window(weights)
-            window = window or (8, side, side)
-            weights = inflate(weights, window, method)
-            config = infer_config(weights, window)
-        else:
-            config = infer_config(weights, _window_in_file(weights, state_dict, window))
+        weights, config = _as_video(renamed.weights, state_dict, window, method)
     except ValueError as error:
         raise ValueError(f"this looks like a file of {layout.NAME}, but {error}") from error
-    if gaps := describe_gaps(weights, config):
-        raise ValueError(f"this looks like a file of {layout.NAME}, but {gaps}")
-    if layout is not videoswin and (incomplete := missing_blocks(config)):
-        name, blocks = incomplete
-        raise ValueError(
-            f"this looks like a {name} of {layout.NAME}, but {len(blocks)} blocks are missing, in our names "
-            f"{first_few(blocks)}"
-        )
+    _require_complete(weights, config, layout)
     places = parameter_shapes(config)
     weights = {name: tensor for name, tensor in weights.items() if name in places}
     require_finite(weights)
     used = {origin for name in weights for origin in renamed.origins[name]}
-    if window is not None and window != config.window:
+    if window is not None:
         weights = resize_tables(weights, config.window, window)
         config = config.replace(window=window)
     untouched = [name for name, tensor in weights.items() if state_dict.get(name) is tensor]
@@ -202,6 +188,32 @@ def _wrapper(state_dict: StateDict) -> str:
     if len(found) > 1:
         raise ValueError(f"there is a model under each of {', '.join(found)}; give the tensors of one")
     return found[0] if found else ""
+
+
+def _as_video(
+    weights: dict[str, Tensor], state_dict: StateDict, window: Window | None, method: Method
+) -> tuple[dict[str, Tensor], VideoSwinConfig]:
+    """Tensors and architecture of a renamed file as a video model: an image model's are inflated."""
+    require_floating_point(weights)
+    if not _is_image(weights):
+        return weights, infer_config(weights, _window_in_file(weights, state_dict, window))
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+    side = image_window(weights)
+    window = window or (8, side, side)
+    inflated = inflate(weights, window, method)
+    return inflated, infer_config(inflated, window)
+
+
+def _require_complete(weights: Mapping[str, Tensor], config: VideoSwinConfig, layout: Format) -> None:
+    """ValueError naming what is missing; in our own layout a net may be as shallow as it likes."""
+    if gaps := describe_gaps(weights, config):
+        raise ValueError(f"this looks like a file of {layout.NAME}, but {gaps}")
+    if layout is not videoswin and (incomplete := missing_blocks(config)):
+        name, blocks = incomplete
+        raise ValueError(
+            f"this looks like a {name} of {layout.NAME}, but {len(blocks)} blocks are missing, in our names "
+            f"{first_few(blocks)}"
+        )
 
 
 def _refuse_swin_v2(state_dict: StateDict) -> None:

@@ -196,6 +196,13 @@ def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str
     return "; ".join(parts)
 
 
+def require_floating_point(weights: Mapping[str, Tensor]) -> None:
+    """ValueError naming tensors of another kind, such as quantised ones."""
+    others = [name for name, tensor in weights.items() if not tensor.is_floating_point()]
+    if others:
+        raise ValueError(f"weights must be floating-point numbers, but {first_few(others)} are not")
+
+
 def require_finite(weights: Mapping[str, Tensor]) -> None:
     """ValueError naming the tensors that hold NaN or infinity, as a training that diverged leaves them."""
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
