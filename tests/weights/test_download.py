@@ -42,6 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
     status = 200
     content_type = "application/octet-stream"
     delay = 0.0
+    etag: str | None = None
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -58,7 +59,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.requests.append(self.headers.get("Range"))
         time.sleep(server.delay)
         start = 0
-        if server.ranges and (wanted := self.headers.get("Range")):
+        same_version = self.headers.get("If-Range") in (None, server.etag)
+        if server.ranges and same_version and (wanted := self.headers.get("Range")):
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         if start >= len(server.body):
             self.send_response(416)
@@ -69,6 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = server.body[start:]
         self.send_response(206 if start else server.status)
         self.send_header("Content-Type", server.content_type)
+        if server.etag:
+            self.send_header("ETag", server.etag)
         self.send_header("Content-Length", str(len(body) + server.promised_more))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
@@ -116,6 +120,12 @@ def test_file_is_downloaded_verified_and_kept(server, home, capsys):
     assert files_in(home) == ["model-7615ae03.pth"]
 
 
+def test_size_is_the_servers_where_none_is_published(server, capsys):
+    server.cut_after = 400_000
+    fetch(dataclasses.replace(entry_at(server.url), size_mb=None), timeouts=QUICK)
+    assert capsys.readouterr().err.count("model-7615ae03.pth: 1 MB") == 1
+
+
 def test_cut_connections_are_taken_up_where_they_ended(server):
     server.cut_after = 400_000
     assert fetch(entry_at(server.url), timeouts=QUICK).read_bytes() == BODY
@@ -148,6 +158,39 @@ def test_part_of_an_earlier_run_is_dropped_where_no_hash_could_tell(server, tmp_
     (tmp_path / "x.part").write_bytes(b"another version")
     download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
     assert (tmp_path / "x").read_bytes() == BODY
+    assert server.requests == [None]
+
+
+def interrupted(server, path):
+    """Leave what a run leaves that is cut off for good."""
+    server.cut_after, server.ranges = 400_000, False
+    with pytest.raises(OSError, match="the connection ends after"):
+        download(server.url, path, sha256=None, timeouts=QUICK)
+    server.cut_after, server.ranges = None, True
+    server.requests.clear()
+
+
+def test_part_without_a_hash_is_continued_where_the_server_names_its_version(server, tmp_path):
+    server.etag = '"v1"'
+    interrupted(server, tmp_path / "x")
+    download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
+    assert (tmp_path / "x").read_bytes() == BODY
+    assert server.requests == ["bytes=400000-"]
+    assert files_in(tmp_path) == ["x"]
+
+
+def test_part_of_an_older_version_is_replaced(server, tmp_path):
+    server.etag = '"v1"'
+    interrupted(server, tmp_path / "x")
+    server.etag, server.body = '"v2"', BODY[::-1]
+    download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
+    assert (tmp_path / "x").read_bytes() == BODY[::-1]
+
+
+def test_weak_version_is_no_promise(server, tmp_path):
+    server.etag = 'W/"v1"'
+    interrupted(server, tmp_path / "x")
+    download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
     assert server.requests == [None]
 
 

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,31 +105,33 @@ def _download_from_any(entry: Entry, path: Path, timeouts: Timeouts) -> None:
         f"Downloading {entry.name}: {entry.file_name}, {size}licence {entry.licence}", highlight=False
     )
     try:
-        download(entry.url, path, sha256=entry.sha256, timeouts=timeouts)
+        download(entry.url, path, sha256=entry.sha256, timeouts=timeouts, say_size=not entry.size_mb)
     except (OSError, http.client.HTTPException):
         if entry.mirror is None:
             raise
-        download(entry.mirror, path, sha256=entry.sha256, timeouts=timeouts)
+        download(entry.mirror, path, sha256=entry.sha256, timeouts=timeouts, say_size=not entry.size_mb)
 
 
-def download(url: str, path: Path, *, sha256: str | None, timeouts: Timeouts) -> None:
+def download(url: str, path: Path, *, sha256: str | None, timeouts: Timeouts, say_size: bool = False) -> None:
     """`url` as `path`, complete and verified, or an OSError and no file.
 
     sha256: the first hex digits of the file's hash, if known. What an earlier run left is continued only if a
-    hash can tell that the parts fit.
+    hash, or the version that the server gave it, can tell that the parts fit.
+    say_size: print the server's figure, for want of a published one.
     """
     partial = path.with_name(path.name + ".part")
-    if sha256 is None:
+    if sha256 is None and not _version_file(partial).is_file():
         partial.unlink(missing_ok=True)
     continued = partial.is_file()
-    with _progress_bar(path.name) as show:
+    with _progress_bar(path.name, say_size) as show:
         _receive(url, partial, timeouts, show)
     if sha256 is not None and not (found := _sha256_of(partial)).startswith(sha256):
         partial.unlink()
         if continued:
-            return download(url, path, sha256=sha256, timeouts=timeouts)
+            return download(url, path, sha256=sha256, timeouts=timeouts, say_size=say_size)
         raise OSError(f"the server sent other bytes: SHA-256 {found[:8]}..., wanted {sha256[:8]}...")
     os.replace(partial, path)
+    _version_file(partial).unlink(missing_ok=True)
 
 
 def _receive(url: str, partial: Path, timeouts: Timeouts, show: Callable[[int, int | None], None]) -> None:
@@ -155,10 +158,12 @@ def _receive_once(
     url: str, partial: Path, timeouts: Timeouts, show: Callable[[int, int | None], None]
 ) -> int | None:
     """One request for what `partial` lacks; gives the size of the whole file, None if the server does not."""
-    have = _size(partial)
+    have, version_file = _size(partial), _version_file(partial)
     request = urllib.request.Request(url, headers={"User-Agent": "videoswin", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
+        if version_file.is_file():
+            request.add_header("If-Range", version_file.read_text())  # another version is sent whole
     try:
         response = _open(request, timeouts)
     except urllib.error.HTTPError as error:
@@ -180,10 +185,28 @@ def _receive_once(
         length = response.headers.get("Content-Length")
         total = None if length is None else int(length) + (have if resumed else 0)
         with partial.open("ab" if resumed else "wb") as file:
+            if not resumed:  # and the part of another version is gone
+                _keep_version(version_file, response.headers)
+            show(file.tell(), total)
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 show(file.tell(), total)
     return total
+
+
+def _version_file(partial: Path) -> Path:
+    """Where the server's name for the version that `partial` belongs to is kept."""
+    return partial.with_name(partial.name + ".version")
+
+
+def _keep_version(version_file: Path, headers: Message) -> None:
+    """Write the ETag, or else the date; a weak ETag does not promise the same bytes."""
+    etag = headers.get("ETag", "")
+    version = etag if etag.startswith('"') else headers.get("Last-Modified")
+    if version:
+        version_file.write_text(version)
+    else:
+        version_file.unlink(missing_ok=True)
 
 
 class _NoAnswer(OSError):
@@ -269,7 +292,7 @@ else:
 
 
 @contextmanager
-def _progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+def _progress_bar(title: str, say_size: bool) -> Iterator[Callable[[int, int | None], None]]:
     """A function to call with (bytes so far, bytes in all), shown on a terminal and silent elsewhere."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -279,6 +302,8 @@ def _progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
         task = progress.add_task(title, total=None)
 
         def show(done: int, total: int | None) -> None:
+            if say_size and total and progress.tasks[task].total is None:  # the first time
+                console.print(f"{title}: {total / 1e6:.0f} MB", highlight=False)
             progress.update(task, completed=done, total=total)
 
         yield show
