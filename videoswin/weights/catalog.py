@@ -102,115 +102,70 @@ _PAPER = "arXiv 2106.13230"
 _README = "MMAction2 1.2 README"
 
 
+_IN1K_K400, _IN22K_K400 = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
+
+# Name, architecture, file, 10^6 bytes, trained on, top-1 and top-5 of the paper, and of torchvision.
+_TORCHVISION_FILES: tuple[
+    tuple[str, Architecture, str, int, str, tuple[float, float], tuple[float, float]], ...
+] = (
+    ("tiny-k400", "tiny", "t-7615ae03", 127, _IN1K_K400, (78.8, 93.6), (77.715, 93.519)),
+    ("small-k400", "small", "s-da41c237", 229, _IN1K_K400, (80.6, 94.5), (79.521, 94.158)),
+    ("base-k400", "base", "b_1k-24f7c7c6", 382, _IN1K_K400, (80.6, 94.6), (79.427, 94.386)),
+    ("base-k400-in22k", "base", "b_22k-7c6ae6fa", 382, _IN22K_K400, (82.7, 95.5), (81.643, 95.574)),
+)
+
+
 def _torchvision_entries() -> Iterator[Entry]:
     """The official weights under torchvision's names, with a hash: the default source."""
-
-    def entry(
-        name: str, architecture: Architecture, file: str, size: int, trained_on: str, paper: Score, own: Score
-    ) -> Entry:
-        return Entry(
+    for name, architecture, file, size_mb, trained_on, paper, own in _TORCHVISION_FILES:
+        yield Entry(
             name=name,
-            url=f"{_TORCHVISION}/{file}",
+            url=f"{_TORCHVISION}/swin3d_{file}.pth",
             layout="torchvision",
             architecture=architecture,
             trained_on=trained_on,
             labels="kinetics400",
             licence="BSD-3-Clause",
-            scores=(paper, own),
-            sha256=file.removesuffix(".pth").rpartition("-")[2],
-            size_mb=size,
+            scores=(
+                Score(*paper, "official-4x3", _PAPER),
+                Score(*own, "torchvision-15fps-12x1", "torchvision 0.28"),
+            ),
+            sha256=file.rpartition("-")[2],
+            size_mb=size_mb,
         )
 
-    def paper(top1: float, top5: float) -> Score:
-        return Score(top1, top5, "official-4x3", _PAPER)
 
-    def own(top1: float, top5: float) -> Score:
-        return Score(top1, top5, "torchvision-15fps-12x1", "torchvision 0.28")
+_IN22K_K600, _K400_SSV2 = "ImageNet-22K, Kinetics-600", "Kinetics-400, Something-Something v2"
 
-    in1k, in22k = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
-    yield entry(
-        "tiny-k400", "tiny", "swin3d_t-7615ae03.pth", 127, in1k, paper(78.8, 93.6), own(77.715, 93.519)
-    )
-    yield entry(
-        "small-k400", "small", "swin3d_s-da41c237.pth", 229, in1k, paper(80.6, 94.5), own(79.521, 94.158)
-    )
-    yield entry(
-        "base-k400", "base", "swin3d_b_1k-24f7c7c6.pth", 382, in1k, paper(80.6, 94.6), own(79.427, 94.386)
-    )
-    yield entry(
-        "base-k400-in22k",
-        "base",
-        "swin3d_b_22k-7c6ae6fa.pth",
-        382,
-        in22k,
-        paper(82.7, 95.5),
-        own(81.643, 95.574),
-    )
+# Name, architecture, tokens of a window in time, end of the file's name, trained on, labels, top-1 and top-5.
+_OFFICIAL_FILES: tuple[tuple[str, Architecture, int, str, str, str, tuple[float, float] | None], ...] = (
+    ("tiny-k400-official", "tiny", 8, "kinetics400_1k", _IN1K_K400, "kinetics400", (78.8, 93.6)),
+    ("small-k400-official", "small", 8, "kinetics400_1k", _IN1K_K400, "kinetics400", (80.6, 94.5)),
+    ("base-k400-official", "base", 8, "kinetics400_1k", _IN1K_K400, "kinetics400", (80.6, 94.6)),
+    ("base-k400-in22k-official", "base", 8, "kinetics400_22k", _IN22K_K400, "kinetics400", (82.7, 95.5)),
+    ("base-k600-in22k", "base", 8, "kinetics600_22k", _IN22K_K600, "kinetics600", (84.0, 96.5)),
+    ("base-ssv2", "base", 16, "sthv2", _K400_SSV2, "something-v2", (69.6, 92.7)),
+    # Its accuracy was never published; base-ssv2 was trained from it, as far as its name tells (VST#66, #78).
+    ("base-w16-k400-in22k", "base", 16, "kinetics400_22k", _IN22K_K400, "kinetics400", None),
+)
 
 
 def _official_entries() -> Iterator[Entry]:
     """The files of the paper's authors. No hash is published."""
-
-    def entry(
-        name: str,
-        architecture: Architecture,
-        file: str,
-        trained_on: str,
-        labels: str,
-        top1: float | None = None,
-        top5: float | None = None,
-        *,
-        window: tuple[int, int, int] = (8, 7, 7),
-        protocol: str = "official-4x3",
-    ) -> Entry:
-        return Entry(
+    for name, architecture, window_time, file, trained_on, labels, score in _OFFICIAL_FILES:
+        protocol = "ssv2-1x3" if labels == "something-v2" else "official-4x3"
+        yield Entry(
             name=name,
-            url=f"{_STORAGE}/v1.0.4/{file}.pth",
+            url=f"{_STORAGE}/v1.0.4/swin_{architecture}_patch244_window{window_time}77_{file}.pth",
             layout="official",
             architecture=architecture,
-            window=window,
+            window=(window_time, 7, 7),
             trained_on=trained_on,
             labels=labels,
             licence="Apache-2.0",
             protocol=protocol,
-            scores=() if top1 is None else (Score(top1, top5, protocol, _PAPER),),
+            scores=() if score is None else (Score(*score, protocol, _PAPER),),
         )
-
-    in1k, in22k = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
-    k400 = "patch244_window877_kinetics400"
-    yield entry("tiny-k400-official", "tiny", f"swin_tiny_{k400}_1k", in1k, "kinetics400", 78.8, 93.6)
-    yield entry("small-k400-official", "small", f"swin_small_{k400}_1k", in1k, "kinetics400", 80.6, 94.5)
-    yield entry("base-k400-official", "base", f"swin_base_{k400}_1k", in1k, "kinetics400", 80.6, 94.6)
-    yield entry("base-k400-in22k-official", "base", f"swin_base_{k400}_22k", in22k, "kinetics400", 82.7, 95.5)
-    yield entry(
-        "base-k600-in22k",
-        "base",
-        "swin_base_patch244_window877_kinetics600_22k",
-        "ImageNet-22K, Kinetics-600",
-        "kinetics600",
-        84.0,
-        96.5,
-    )
-    yield entry(
-        "base-ssv2",
-        "base",
-        "swin_base_patch244_window1677_sthv2",
-        "Kinetics-400, Something-Something v2",
-        "something-v2",
-        69.6,
-        92.7,
-        window=(16, 7, 7),
-        protocol="ssv2-1x3",
-    )
-    # Its accuracy was never published; base-ssv2 was trained from it, as far as its name tells (VST#66, #78).
-    yield entry(
-        "base-w16-k400-in22k",
-        "base",
-        "swin_base_patch244_window1677_kinetics400_22k",
-        in22k,
-        "kinetics400",
-        window=(16, 7, 7),
-    )
 
 
 def _mmaction2_entries() -> Iterator[Entry]:
@@ -240,7 +195,7 @@ def _mmaction2_entries() -> Iterator[Entry]:
             sha256=tag.rpartition("-")[2],
         )
 
-    in1k, in22k = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
+    in1k, in22k = _IN1K_K400, _IN22K_K400
     run = "in1k-pre_8xb8-amp-32x2x1-30e_kinetics400"
     yield entry("tiny-k400-mmaction2", "tiny", run, "20220930-241016b2", in1k, "kinetics400", 78.90, 93.77)
     yield entry("small-k400-mmaction2", "small", run, "20220930-e91ab986", in1k, "kinetics400", 80.54, 94.46)
