@@ -105,9 +105,9 @@ def window_of_table(rows: int) -> Window:
     for window in windows:
         if window in _PUBLISHED_WINDOWS or len(windows) == 1:
             return window
-    square = [window for window in windows if window[1] == window[2] > 1] or windows
+    likely = [window for window in windows if min(window) > 1] or windows
     found = (
-        f"{len(windows)} windows fit, such as {first_few([str(window) for window in square])}; "
+        f"{len(windows)} windows fit, such as {first_few([str(window) for window in likely])}; "
         "say which with window=(time, height, width)"
         if windows
         else "no window fits"
