@@ -15,6 +15,9 @@ from videoswin.model.attention import AttentionFn, WindowAttention, box_attentio
 from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
 from videoswin.model.windows import Grid
 
+CACHED_NUMBERS = 2**20
+"""Numbers of an MLP's hidden layer that a CPU holds at a time when nothing is learned (4 MiB in float32)."""
+
 
 class PatchEmbed(nn.Module):
     """Every 2 x 4 x 4 block of pixels becomes one token: a linear map, then LayerNorm."""
@@ -48,6 +51,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
+            return self._transform(x)
+        # The hidden layer is the largest tensor of the model: in pieces it stays in the processor's cache.
+        pieces = torch.split(x.flatten(0, -2), max(1, CACHED_NUMBERS // self.fc1.out_features))
+        return torch.cat([self._transform(piece) for piece in pieces]).view(x.shape)
+
+    def _transform(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
