@@ -4,11 +4,13 @@
 
 Three questions, each over the same number of clips of every movement: unseen photographs, single frames of
 real videos, and the reverse of every one of those clips, whose answer must be the reverse of the clip's own.
+Then, without a truth to compare with, what the model says about the real videos as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -34,6 +36,7 @@ from videoswin.data.virtual_camera import (
     view_from_base,
     with_something_in_front,
 )
+from videoswin.weights.checkpoint import BUNDLED
 
 FPS = 30
 SECONDS = 2.0
@@ -44,6 +47,8 @@ MOTION = MotionRange(slowest=0.06, fastest=0.45, shake=0.01, easing=0.5)
 REAL = ("demo.mp4", "test.mp4", "test.avi", "flipping_a_pancake.mkv", "part_0.mp4")
 """Filmed ones. Drawn test patterns are left out: along their stripes no movement can be seen."""
 FRAMES_PER_REAL = 8
+SHOWN = ("demo.mp4", "test.mp4", "test.avi", "flipping_a_pancake.mkv", "part_0.mp4")
+"""Real videos with a camera that a person can judge."""
 
 
 def film_of(rng: Generator, photos: list[Tensor], label: int, size: tuple[int, int]) -> Tensor:
@@ -85,6 +90,12 @@ def answer(model: str, film_thwc: Tensor, crf: int) -> int:
         return int(predictor.score(load_views(path, predictor.clip, predictor.views)).argmax())
 
 
+def model_file(model: str) -> Path:
+    """The file that a bundled name or a path stands for."""
+    bundled = BUNDLED / f"{model}.safetensors"
+    return bundled if bundled.is_file() else Path(model)
+
+
 @cache
 def predictor_of(model: str) -> Predictor:
     return Predictor(Checkpoint.load(model), device="cpu")
@@ -122,6 +133,21 @@ def report(rows: list[dict[str, int]]) -> dict[str, object]:
     }
 
 
+def said_of(model: str, path: Path) -> dict[str, object]:
+    """The answer for a real video as a whole, and for every two seconds of it: [label, probability]."""
+    predictor = predictor_of(model)
+    whole = predictor(path)
+    label, probability = whole.top(1)[0]
+    parts = predictor.views.replace(clips=max(1, round(whole.duration_seconds / SECONDS)))
+    by_part = load_views(path, predictor.clip, parts).split(parts.crops)
+    scores = [predictor.score(views) for views in by_part]
+    return {
+        "seconds": round(whole.duration_seconds, 1),
+        "whole": (label, round(probability, 2)),
+        "parts": [(LABELS[int(score.argmax())], round(float(score.max()), 2)) for score in scores],
+    }
+
+
 def machine() -> str:
     """The processor and how many of its cores there are."""
     names = [
@@ -144,6 +170,7 @@ def main() -> None:
         "model": arguments.model,
         "date": date.today().isoformat(),
         "machine": machine(),
+        "sha256": hashlib.sha256(model_file(arguments.model).read_bytes()).hexdigest(),
     }
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
         for source in ("photos", "real"):
@@ -151,6 +178,8 @@ def main() -> None:
             found = report(list(pool.map(ask, range(arguments.count), chunksize=9)))
             result[source] = found
             print(source, {name: found[name] for name in found if name != "confusion"}, flush=True)
+    result["as_they_are"] = {name: said_of(arguments.model, Path(arguments.clips, name)) for name in SHOWN}
+    print(json.dumps(result["as_they_are"], indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 

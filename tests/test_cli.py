@@ -144,11 +144,14 @@ def test_demo_writes_a_page_that_needs_nothing_else(
     assert "http" not in page
 
 
-def test_demo_of_a_missing_video_fails_with_one_line(
+def test_demo_of_a_missing_video_says_so_and_shows_the_clip_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("demo", "--video", str(tmp_path / "none.mp4"), "--out", str(tmp_path / "demo")) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "pan right" in captured.out
+    assert "<section>" in (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(

@@ -65,6 +65,21 @@ def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, 
     torch.testing.assert_close(predictor(video).probabilities, one_by_one)
 
 
+def test_a_damaged_video_has_the_same_scores_alone_and_in_a_list(
+    predictor: Predictor, video: Path, tmp_path: Path
+) -> None:
+    content = bytearray(video.read_bytes())
+    third = len(content) // 3
+    content[third : 2 * third] = bytes([0x55]) * third
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(content)
+    alone = predictor(damaged)
+    (listed,) = predictor.predict_all([damaged])
+    assert isinstance(listed, Prediction)
+    assert torch.equal(alone.probabilities, listed.probabilities)
+    assert not torch.equal(alone.probabilities, predictor(video).probabilities)
+
+
 def test_scores_are_the_same_every_time(predictor: Predictor, video: Path) -> None:
     assert torch.equal(predictor(video).probabilities, predictor(video).probabilities)
 

@@ -12,7 +12,7 @@ from videoswin.demo import make_clip
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOWNLOADS = "--model tiny-k400"
 ELSEWHERE = ("pip", "make")
-"""Lines that set up; .ci/run goes through them."""
+"""Lines that set up; .ci/run goes through those of a checkout."""
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,17 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Literal, get_type_hints
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Literal, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from videoswin._terminal import print_failure, print_json, print_models, print_prediction, print_to_stderr
+
+if TYPE_CHECKING:
+    from videoswin.predict import Prediction
+    from videoswin.video.reader import VideoError
 
 
 def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "demo") -> int:
@@ -25,17 +29,11 @@ def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "
         out: Folder for the clip and the page.
     """
     from videoswin.demo import run_demo
-    from videoswin.video.reader import VideoError
 
-    try:
-        predictions, page = run_demo(video, model=model, out=out)
-    except VideoError as error:
-        print_failure(error.path, error.reason, as_json=False)
-        return 1
-    for prediction in predictions:
-        print_prediction(prediction, top=5)
+    results, page = run_demo(video, model=model, out=out)
+    failures = _print_results(results, top=5, as_json=False)
     print(f"{page} shows the frames and the scores.")
-    return 0
+    return 1 if failures else 0
 
 
 def predict(
@@ -64,27 +62,12 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"--top must be at least 1, got {top}")
-    from videoswin.predict import Prediction, Predictor
+    from videoswin.predict import Predictor
     from videoswin.video.listing import find_videos
-    from videoswin.weights.checkpoint import Checkpoint
-    from videoswin.weights.download import DownloadError
 
-    try:
-        checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
-    except DownloadError as error:
-        raise OSError(f"{error}; --model camera-motion needs no download") from error
-    predictor = Predictor(checkpoint, device=device, protocol=views)
-    failures = 0
-    for result in predictor.predict_all(find_videos(_with_standard_input(paths))):
-        if isinstance(result, Prediction):
-            if json:
-                print(result.to_json(top), flush=True)
-            else:
-                print_prediction(result, top)
-        else:
-            failures += 1
-            print_failure(str(result.path), result.reason, as_json=json)
-    return 1 if failures else 0
+    predictor = Predictor.from_pretrained(model, device=device, protocol=views, accept_licence=accept_licence)
+    results = predictor.predict_all(find_videos(_with_standard_input(paths)))
+    return 1 if _print_results(results, top=top, as_json=json) else 0
 
 
 def models(*, json: bool = False) -> int:
@@ -145,7 +128,7 @@ def convert(
 def train(recipe: str, *, out: str) -> int:
     """Train a model by a recipe.
 
-    Example: videoswin train camera-motion --out runs/camera-motion
+    Example: videoswin train camera-motion --out run/
 
     Args:
         recipe: Name of the recipe: camera-motion.
@@ -192,7 +175,8 @@ def _parser() -> ArgumentParser:
         prog="videoswin",
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
-        description="A video file goes in, actions come out.",
+        description="A video file goes in, actions come out.\n\n"
+        "Example: videoswin predict clip.mp4 --model camera-motion",
     )
     subcommands = parser.add_subcommands(
         title="commands", metavar="COMMAND", description="`videoswin COMMAND --help` says more."
@@ -232,6 +216,22 @@ def _command_parser(command: Callable[..., int]) -> ArgumentParser:
 
 def _first_line(command: Callable[..., int]) -> str:
     return (inspect.getdoc(command) or "").partition("\n")[0]
+
+
+def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as_json: bool) -> int:
+    """Print every answer as it comes; how many videos had none."""
+    from videoswin.predict import Prediction
+
+    failures = 0
+    for result in results:
+        if not isinstance(result, Prediction):
+            failures += 1
+            print_failure(result.path, result.reason, as_json=as_json)
+        elif as_json:
+            print(result.to_json(top), flush=True)
+        else:
+            print_prediction(result, top)
+    return failures
 
 
 def _with_standard_input(paths: list[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from videoswin.data.compression import write_h264
 from videoswin.data.landscape import landscape
 from videoswin.data.virtual_camera import looked_up, to_pixels, view_from_base
 from videoswin.predict import Prediction, Predictor
-from videoswin.video.reader import open_video
+from videoswin.video.reader import VideoError, open_video
 
 SECONDS, FPS = 2.0, 30
 HEIGHT, WIDTH = 240, 320
@@ -28,20 +28,21 @@ THUMBNAIL_HEIGHT = 120
 
 def run_demo(
     video: str | None, *, model: str = "camera-motion", out: str = "demo"
-) -> tuple[list[Prediction], Path]:
-    """Predictions for a generated clip and for `video`, and the HTML page in `out` that shows them.
+) -> tuple[list[Prediction | VideoError], Path]:
+    """The answers for a generated clip and for `video`, and the HTML page in `out` that shows them.
 
-    VideoError if `video` cannot be read.
+    A `video` that cannot be read is a VideoError among the answers, and not on the page.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     clip = folder / "pan-right.mp4"
     make_clip("pan right", clip)
     predictor = Predictor.from_pretrained(model)
-    predictions = [predictor(clip)] + ([predictor(video)] if video else [])
+    results = list(predictor.predict_all([clip, *([video] if video else [])]))
     page = folder / "index.html"
-    page.write_text(render_page(predictions), encoding="utf-8")
-    return predictions, page
+    shown = [result for result in results if isinstance(result, Prediction)]
+    page.write_text(render_page(shown), encoding="utf-8")
+    return results, page
 
 
 def make_clip(movement: str, path: Path) -> None:

@@ -110,7 +110,7 @@ class Predictor:
 
     def __call__(self, path: str | Path) -> Prediction:
         """Name what happens in the video at `path`; VideoError if it cannot be read."""
-        return self._predict(path, self.load(path, threads=0))
+        return self._predict(path, self.load(path))
 
     def predict_all(self, paths: Iterable[str | Path]) -> Iterator[Prediction | VideoError]:
         """One Prediction or VideoError per path, in order; the next video is decoded while one is scored."""
@@ -133,12 +133,10 @@ class Predictor:
                 path, video = loaded
                 yield video if isinstance(video, VideoError) else self._predict(path, video)
 
-    def load(self, path: str | Path, *, threads: int = 1) -> LoadedVideo:
-        """The CPU half: read and crop the views of one video. Needs no model; safe in a thread.
-
-        threads: of the decoder; 0 is as many as it likes.
-        """
-        with open_video(path, threads=threads) as video:
+    def load(self, path: str | Path) -> LoadedVideo:
+        """The CPU half: read and crop the views of one video. Needs no model; safe in a thread."""
+        # One decoding thread always: with several, FFmpeg patches a damaged picture differently.
+        with open_video(path, threads=1) as video:
             views = read_views(video, self.clip, self.views)
             return LoadedVideo(views, video.duration_seconds, video.damage)
 

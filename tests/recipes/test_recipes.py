@@ -1,5 +1,9 @@
 """The bundled model's recipe is the one that made the bundled model."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,6 +33,9 @@ def test_it_trains_for_as_many_items_as_there_are():
     assert len(recipe.data.clips(0)) == recipe.schedule.steps * recipe.data.items_per_step
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @pytest.fixture(scope="module")
 def bundled() -> Checkpoint:
     return Checkpoint.load("camera-motion")
@@ -41,6 +48,16 @@ def test_the_bundled_model_comes_from_this_recipe(bundled):
     assert bundled.clip == recipe.data.clip
     assert bundled.views == recipe.data.views
     assert list(bundled.labels) == list(recipe.data.labels)
+
+
+def test_the_bundled_file_is_the_one_that_was_measured_and_meets_its_bars():
+    results = json.loads((ROOT / "benchmarks" / "results" / "camera-motion.json").read_text())
+    assert (
+        hashlib.sha256((BUNDLED / "camera-motion.safetensors").read_bytes()).hexdigest() == results["sha256"]
+    )
+    assert results["photos"]["accuracy"] >= 0.98
+    assert results["real"]["accuracy"] >= 0.95
+    assert min(results[source]["answer_reversed"] for source in ("photos", "real")) >= 0.97
 
 
 def test_the_bundled_file_is_small():

@@ -55,6 +55,31 @@ def recipe() -> Recipe:
     )
 
 
+def test_a_run_does_not_go_on_from_one_of_another_recipe(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "STATE_EVERY", 10)
+    saved = loop.save_state
+
+    def stop_after_the_first(*arguments):
+        saved(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_state", stop_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(recipe, tmp_path)
+    other = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, seed=1))
+    with pytest.raises(ValueError, match="another recipe"):
+        loop.train(other, tmp_path)
+
+
+def test_a_finished_run_leaves_its_log_and_checkpoint_and_nothing_else(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "STATE_EVERY", 10)
+    monkeypatch.setattr(loop, "REPORT_EVERY", 20)
+    loop.train(recipe, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "stripes.safetensors"]
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split()[:2] for line in lines] == [["step", "20"], ["step", "40"]]
+
+
 def accuracy(checkpoint: Checkpoint) -> float:
     clips, labels = loop.joined([Stripes(99)[index] for index in range(20)])
     logits = checkpoint.model()(loop.normalize(clips, CLIP.normalisation))

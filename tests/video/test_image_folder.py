@@ -44,7 +44,7 @@ def test_other_files_hidden_ones_and_odd_names_do_no_harm(tmp_path):
 
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("not a frame")
-    with pytest.raises(VideoError, match="the folder holds no images"):
+    with pytest.raises(VideoError, match="the folder holds neither videos nor images"):
         open_video(tmp_path)
 
 

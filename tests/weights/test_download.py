@@ -257,7 +257,8 @@ def test_offline_fails_with_one_line_that_says_what_to_put_where(home):
         fetch(entry_at(url))
     assert str(error.value) == (
         "tiny-k400 is not on this machine and cannot be downloaded (Connection refused); "
-        f"put model-7615ae03.pth from {url} into {home}"
+        f"put model-7615ae03.pth from {url} into {home}, "
+        "or use --model camera-motion, which is always there"
     )
 
 

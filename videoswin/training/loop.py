@@ -58,7 +58,9 @@ def training_step(
 def train(recipe: Recipe, out: Path) -> Path:
     """Train as the recipe says, write `<out>/<recipe name>.safetensors`, and return its path.
 
-    Goes on from `<out>/state.pt` where an earlier call stopped. The checkpoint holds the averaged weights.
+    Goes on from `<out>/state.pt` where an earlier call stopped, ValueError if that was another recipe; the
+    state is removed at the end. `<out>/log.txt` has a line for every REPORT_EVERY steps. The checkpoint
+    holds the averaged weights.
     """
     fabric = require("lightning_fabric", extra="train").Fabric(devices=1, precision=recipe.run.precision)
     out.mkdir(parents=True, exist_ok=True)
@@ -74,9 +76,9 @@ def train(recipe: Recipe, out: Path) -> Path:
     schedule = one_cycle(optimizer, recipe.schedule)
 
     parts = {"model": bare, "average": average, "optimizer": optimizer, "schedule": schedule}
-    made = load_state(out / "state.pt", parts)
+    made = load_state(out / "state.pt", recipe, parts)
     results = []
-    with Progress() as progress:
+    with Progress() as progress, (out / "log.txt").open("a", encoding="utf-8", buffering=1) as log:
         bar = progress.add_task(recipe.name, total=recipe.schedule.steps, completed=made)
         for step, (clips, labels) in enumerate(batches(fabric, recipe, made), start=made + 1):
             result = training_step(fabric, recipe, model, average, optimizer, schedule, clips, labels)
@@ -84,12 +86,16 @@ def train(recipe: Recipe, out: Path) -> Path:
             progress.advance(bar)
             if step % REPORT_EVERY == 0:
                 loss, right = torch.stack(results[-REPORT_EVERY:]).mean(0).tolist()
-                progress.console.print(f"step {step}  loss {loss:.3f}  right {right:.1%}")
+                rate = schedule.get_last_lr()[0]
+                line = f"step {step}  loss {loss:.3f}  right {right:.1%}  rate {rate:.1e}"
+                progress.console.print(line)
+                print(line, file=log)
             if step % STATE_EVERY == 0:
-                save_state(out / "state.pt", step, parts)
+                save_state(out / "state.pt", recipe, step, parts)
 
     path = out / f"{recipe.name}.safetensors"
     checkpoint_of(recipe, average.module).save(path)
+    (out / "state.pt").unlink(missing_ok=True)
     return path
 
 
@@ -120,18 +126,31 @@ def checkpoint_of(recipe: Recipe, model: nn.Module) -> Checkpoint:
     )
 
 
-def save_state(path: Path, step: int, parts: dict[str, Any]) -> None:
+def what_is_learned(recipe: Recipe) -> str:
+    """What decides the weights, as text: runs that differ here must not be mixed."""
+    data = recipe.data
+    decisive = (data.source, data.clip, data.items_per_step, recipe.model.config, recipe.augment)
+    return repr((recipe.name, recipe.run.seed, *decisive, recipe.optimizer, recipe.schedule))
+
+
+def save_state(path: Path, recipe: Recipe, step: int, parts: dict[str, Any]) -> None:
     """Write everything that a run needs to go on after `step`, whole or not at all."""
     unfinished = path.with_suffix(".part")
-    torch.save({"step": step} | {name: part.state_dict() for name, part in parts.items()}, unfinished)
+    facts = {"step": step, "recipe": what_is_learned(recipe)}
+    torch.save(facts | {name: part.state_dict() for name, part in parts.items()}, unfinished)
     os.replace(unfinished, path)
 
 
-def load_state(path: Path, parts: dict[str, Any]) -> int:
-    """Steps that the saved run has made, its state now in `parts`; 0 if nothing was saved."""
+def load_state(path: Path, recipe: Recipe, parts: dict[str, Any]) -> int:
+    """Steps that the saved run has made, its state now in `parts`; 0 if nothing was saved.
+
+    ValueError if the saved run was one of another recipe.
+    """
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
+    if state["recipe"] != what_is_learned(recipe):
+        raise ValueError(f"{path} belongs to a run of another recipe; choose another folder or remove it")
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["step"])

@@ -145,7 +145,9 @@ class _ImageFolder(VideoReader):
         images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
         self._images = sorted((file for file in images if file.name[0] != "."), key=_natural_order)
         if not self._images:
-            raise VideoError(path, f"the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise VideoError(
+                path, f"the folder holds neither videos nor images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            )
         self.num_frames = self.num_readable = len(self._images)
         self.fps = FOLDER_FPS
         self._shape: torch.Size | None = None

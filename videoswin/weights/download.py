@@ -79,7 +79,8 @@ def fetch(entry: Entry, *, timeouts: Timeouts | None = None) -> Path:
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
             f"{entry.name} is not on this machine and cannot be downloaded ({_reason(error)}); "
-            f"put {entry.file_name} from {entry.url} into {path.parent}"
+            f"put {entry.file_name} from {entry.url} into {path.parent}, "
+            "or use --model camera-motion, which is always there"
         ) from error
     return path
 
