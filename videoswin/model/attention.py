@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from videoswin.model.windows import (
     Grid,
     WindowGeometry,
+    bias_table_rows,
     clip_window,
     merge,
     pad_grid,
@@ -120,8 +121,7 @@ class WindowAttention(nn.Module):
         self.attention = attention
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        offsets = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, heads))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(bias_table_rows(window), heads))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""

@@ -86,6 +86,12 @@ def axis_pieces(length: int, window: int, shift: int) -> list[tuple[int, int, in
     return [(0, shift, window - shift), *whole, (length - window + shift, window - shift, 0)]
 
 
+def bias_table_rows(window: Grid) -> int:
+    """Rows of a bias table: one per offset (dt, dh, dw) between two tokens of a window."""
+    p, m, n = window
+    return (2 * p - 1) * (2 * m - 1) * (2 * n - 1)
+
+
 def relative_position_index(window: Grid, full_window: Grid) -> Tensor:
     """(N, N) row of the bias table for each pair (query, key) of a window, N = product of `window`.
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from videoswin.model.config import TINY, VideoSwinConfig
+from videoswin.model.windows import bias_table_rows
 from videoswin.weights.formats import (
     Format,
     StateDict,
@@ -237,6 +238,6 @@ def _window_in_file(weights: Mapping[str, Tensor], state_dict: StateDict, wanted
     for name, lookup in state_dict.items():
         if name.endswith("relative_position_index") and lookup.ndim == 2:
             return window_of_lookup(lookup, rows)
-    if wanted and (2 * wanted[0] - 1) * (2 * wanted[1] - 1) * (2 * wanted[2] - 1) == rows:
+    if wanted and bias_table_rows(wanted) == rows:
         return wanted
     return window_of_table(rows)

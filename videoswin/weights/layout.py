@@ -22,7 +22,7 @@ from videoswin.model.config import (
     TINY,
     VideoSwinConfig,
 )
-from videoswin.model.windows import relative_position_index
+from videoswin.model.windows import bias_table_rows, relative_position_index
 
 Window = tuple[int, int, int]
 
@@ -34,7 +34,7 @@ TABLE = "relative_position_bias_table"
 
 def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
     """Every name in our layout and its shape."""
-    c, (p, m, n) = config.embed_dim, config.window
+    c = config.embed_dim
     shapes: dict[str, tuple[int, ...]] = {
         "patch_embed.proj.weight": (c, config.in_channels, *PATCH),
         "patch_embed.proj.bias": (c,),
@@ -53,7 +53,7 @@ def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
             norm(f"{block}.norm1", c)
             linear(f"{block}.attn.qkv", c, 3 * c)
             linear(f"{block}.attn.proj", c, c)
-            shapes[f"{block}.attn.{TABLE}"] = ((2 * p - 1) * (2 * m - 1) * (2 * n - 1), heads)
+            shapes[f"{block}.attn.{TABLE}"] = (bias_table_rows(config.window), heads)
             norm(f"{block}.norm2", c)
             linear(f"{block}.mlp.fc1", c, MLP_RATIO * c)
             linear(f"{block}.mlp.fc2", MLP_RATIO * c, c)
