@@ -1,93 +1,162 @@
-"""A recipe says everything about a training run: change a number here, and nothing else has to change."""
+"""A recipe says everything about a training run, in plain values: they are written down and can be set.
+
+Sizes of batches count clips over all devices; times count epochs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
+from videoswin.data.batch import Draw, Item
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
+from videoswin.video.augment import ClipAugment
 from videoswin.video.spec import ClipSpec, ViewPlan
 
-Clips = Dataset[tuple[Tensor, Tensor]]
-"""Items are uint8 clips (N, 3, T, S, S) with their labels (N,); N is the same for every item."""
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFiles:
+    """Labelled video files: any list that `videoswin.data.manifest.read_manifest` reads."""
+
+    train: str
+    """Folder or list of the training videos; its split `train` if it has splits."""
+    validation: str | None = None
+    """Folder or list to validate on; None takes the split `val` of `train`, or holds some back."""
+    holdout: float = 0.2
+    """Part of the videos of each class that is held back if nothing else says what to validate on."""
+    root: str | None = None
+    """Folder that relative paths start from; None is the folder of the list."""
+    balanced: bool = False
+    """Draw every class equally often, however many videos it has."""
+    repeats: int = 1
+    """Differently augmented clips made of one decoded one."""
+    failure_limit: float = 0.01
+    """Part of the videos drawn that may be unreadable before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """Clips made on the fly; there is nothing to validate on."""
+
+    clips: Callable[[int], Dataset[Item]]
+    """Makes the dataset from the seed: `dataset[Draw(epoch, index)]` is an Item. Drawn in order."""
+    description: str
+    """What the clips are, in words; for the lineage of the checkpoint."""
+    labels: tuple[str, ...]
+    """Names of the classes, in the order of the logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Where clips come from and what they are."""
 
-    clips: Callable[[int], Clips]
-    """Makes the dataset, whose item i is the i-th to be trained on, from the seed."""
-    source: str
-    """What the clips are, in words; for the lineage of the checkpoint."""
-    labels: tuple[str, ...]
-    """Names of the classes, in the order of the logits."""
+    source: VideoFiles | Generated
     clip: ClipSpec
-    """What the model will be shown when it is asked about a file."""
+    """What the model is shown, in training and when it is asked about a file."""
     views: ViewPlan
-    """How often it will be shown that, unless asked otherwise."""
-    items_per_step: int
-    """Items in a batch; an item may hold several clips."""
-    workers: int
-    """Processes that make clips while the model learns."""
+    """How often a video is looked at unless asked otherwise; validation takes one centre view."""
+    batch_size: int
+    """Clips per step, over all devices and micro-batches."""
+    workers: int = 2
+    """Processes that make clips, for each device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What is trained and where it starts from."""
+    """What is trained, and where it starts from."""
 
-    config: VideoSwinConfig
-    initialize: Callable[[VideoSwin], None]
-    """Sets the first weights, drawing from torch's global generator."""
+    start: str | None
+    """Catalog name, bundled name or file to start from; None starts from nothing, by `initialize`."""
+    config: VideoSwinConfig | None = None
+    """The architecture; None takes that of `start`. Its number of classes follows the data."""
+    initialize: Callable[[VideoSwin], None] | None = None
+    """First weights of a run from nothing; None there is an error, so that none is random by accident."""
+    tune: Literal["all", "head", "lora"] = "all"
+    """What learns: every weight, the head alone, or the head and low-rank changes (training/lora.py)."""
+    lora_rank: int = 8
+    drop_path: float = 0.1
+    dropout: float = 0.5
+    """Before the head, in training."""
+    checkpointing: bool = False
+    """Recompute blocks in the backward pass: less memory, a third more time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
-    """What is done to the answers so that the model does not grow too sure."""
+class Augment(ClipAugment):
+    """What is done to a training clip, and to the mixture of clips and labels that a batch is."""
 
-    label_smoothing: float
+    mixup: float = 0.0
+    """Alpha of mixup's Beta distribution; 0 is off."""
+    cutmix: float = 0.0
+    """Alpha of cutmix's; with both on, each batch takes one or the other."""
+    label_smoothing: float = 0.0
     """Part of the target that is spread over all classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW, and the moving average of the weights that is kept in the end."""
+    """AdamW, what its learning rate and decay are for whom, and the moving average kept beside it."""
 
-    peak_rate: float
-    """Highest learning rate."""
-    weight_decay: float
-    """For matrices only: biases, norms and bias tables do not decay."""
-    largest_gradient: float
-    """Gradients are scaled down to this norm."""
-    averaging: float
-    """Decay of the moving average of the weights, per step."""
+    rate: float
+    """Learning rate of the head at its highest."""
+    backbone: float = 0.1
+    """Learning rate of everything but the head, as a factor of `rate`."""
+    layer_decay: float = 1.0
+    """Further factor for each block that lies deeper, counted from the head."""
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    groups: Literal["official", "mmaction2", "clean"] = "clean"
+    """Which tensors decay and at which rate bias tables learn; see training/optimizer.py."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this norm; None leaves them."""
+    average: float | None = None
+    """Decay per step of a moving average of the weights, which is then what is kept; None keeps the last."""
+    class_weights: bool = False
+    """Weigh the loss so that every class counts the same in sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """One cycle: the learning rate rises for `warmup_steps`, then falls along a cosine to 0 at `steps`."""
+    """How long, and how the learning rate goes."""
 
-    steps: int
-    warmup_steps: int
+    epochs: int
+    warmup_epochs: float
+    decay: Literal["epoch", "step"] = "epoch"
+    """Cosine to 0 over all epochs, in one step an epoch (official), or from the warm-up's end, in every step."""
+    warmup_start: float = 0.1
+    """Where the warm-up begins, as a factor of the rate; with decay `step` it begins at one step's share."""
+    patience: int | None = None
+    """Stop when validation has not become better for this many epochs; None trains to the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """How the run is carried out, and what is told about it."""
 
-    command: str
-    """The command that repeats this run; for the lineage of the checkpoint."""
-    licence: str
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    """As Lightning Fabric spells it: `32-true`, `bf16-mixed`, `16-mixed`."""
+    device: str = "auto"
+    """As Lightning Fabric spells accelerators: `auto`, `cpu`, `cuda`."""
+    devices: int = 1
+    """Processes on each machine, one a device."""
+    nodes: int = 1
+    """Machines; torchrun and SLURM are recognised."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    micro_batches: int = 1
+    """Parts in which a device takes its share of a batch, one after another: less memory, the same result."""
+    threads: int | None = None
+    """CPU threads of the model in each process; None leaves torch's choice."""
+    report_every: int = 20
+    """Steps between two lines of metrics."""
+    save_every: int = 200
+    """Steps between two saved states; an interrupted run goes on from the last one."""
+    licence: str = "unknown: depends on the licence of the data"
     """Licence of the trained weights, as an SPDX name."""
-    seed: int
-    precision: str
-    """As Lightning Fabric spells it: "32-true", "bf16-mixed"."""
-    threads: int
-    """CPU threads of the model, beside the data workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
