@@ -13,10 +13,10 @@ from videoswin import cli
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
-    {"_optional"},
-    {"model", "kernels", "video"},
+    {"_files", "_optional"},
+    {"model", "kernels", "video", "draw", "scores"},
     {"weights", "data"},
-    {"predict"},
+    {"predict", "report"},
     {"demo", "evaluate", "timeline"},
     {"training"},
     {"recipes"},

@@ -46,6 +46,13 @@ def test_everything_comes_back_from_a_file(checkpoint, tmp_path):
     assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in checkpoint.weights.items())
 
 
+def test_a_multi_label_model_stays_one_and_older_packages_refuse_its_file(checkpoint, tmp_path):
+    dataclasses.replace(checkpoint, multi_label=True).save(tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["videoswin"])["version"] == 2
+    assert Checkpoint.load(tmp_path / "x.safetensors").multi_label
+
+
 def test_the_same_checkpoint_makes_the_same_bytes(checkpoint, tmp_path):
     checkpoint.save(tmp_path / "a.safetensors")
     Checkpoint.load(tmp_path / "a.safetensors").save(tmp_path / "b.safetensors")
@@ -122,7 +129,7 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "it has version 2, this package reads up to 1; upgrade"),
+        ({"version": 3}, "it has version 3, this package reads up to 2; upgrade"),
         ({"version": "1"}, "its version is '1', wanted a whole number"),
         ({"clip": [1]}, "does not load"),
         ({"labels": ["a"]}, "1 labels, wanted 5"),

@@ -11,8 +11,7 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from videoswin._files import replacing
 from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
@@ -32,8 +32,8 @@ from videoswin.weights.labels import guess_label_set, load_labels, numbered_labe
 from videoswin.weights.layout import Window, describe_gaps, has_head, require_finite, require_floating_point
 from videoswin.weights.unpickle import read_file
 
-FORMAT_VERSION = 1
-"""Version of the metadata that `save` writes; a file with a higher one is refused."""
+FORMAT_VERSION = 2
+"""Highest version of the metadata that is read; `save` writes the lowest that says it all: 2 if multi-label."""
 BUNDLED = Path(__file__).parent / "bundled"
 
 _METADATA_KEY = "videoswin"
@@ -55,6 +55,8 @@ class Checkpoint:
     """How to look at a video unless told otherwise."""
     labels: tuple[str, ...] = field(repr=False)
     """Names of the classes in the order of the logits; empty without a head."""
+    multi_label: bool = False
+    """True if a video can show several classes: each logit then answers alone, by a sigmoid."""
     lineage: dict[str, str] = field(default_factory=dict, repr=False)
     """Where the weights come from, as free text: source, command, what became of the source's tensors."""
     licence: str = _UNKNOWN_LICENCE
@@ -176,7 +178,7 @@ class Checkpoint:
                 f"{path} must end in .safetensors; for other layouts torch.save(to_state_dict(...))"
             )
         description = {
-            "version": FORMAT_VERSION,
+            "version": 1,
             "config": self.config.to_dict(),
             "clip": self.clip.to_dict(),
             "views": self.views.to_dict(),
@@ -185,9 +187,12 @@ class Checkpoint:
             "licence": self.licence,
             "name": self.name,
         }
+        if self.multi_label:
+            # Packages that know version 1 only would take the softmax of these logits: they must refuse.
+            description |= {"version": 2, "multi_label": True}
         # Safetensors refuses tensors that share memory or are not contiguous.
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights.items()}
-        with _replacing(path) as partial:
+        with replacing(path) as partial:
             safetensors.torch.save_file(tensors, partial, metadata={_METADATA_KEY: json.dumps(description)})
 
     @classmethod
@@ -208,6 +213,7 @@ class Checkpoint:
                 clip=ClipSpec.from_dict(description["clip"]),
                 views=ViewPlan.from_dict(description["views"]),
                 labels=tuple(description["labels"]),
+                multi_label=description.get("multi_label", False),
                 lineage=description["lineage"],
                 licence=description["licence"],
                 name=description["name"],
@@ -254,7 +260,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, accept_licence: str | No
 def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Write what `to_state_dict` gives: as safetensors if `path` ends so, else with torch.save."""
     path = Path(path)
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         if path.suffix == ".safetensors":
             # The shared position index is written for every block, as those libraries expect it.
             safetensors.torch.save_file(
@@ -262,17 +268,6 @@ def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[st
             )
         else:
             torch.save(dict(state_dict), partial)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place once it is complete."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry | None]:
