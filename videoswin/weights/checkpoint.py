@@ -33,7 +33,7 @@ from videoswin.weights.layout import Window, describe_gaps, has_head, require_fi
 from videoswin.weights.unpickle import read_file
 
 FORMAT_VERSION = 2
-"""Highest version of the metadata that is read; `save` writes the lowest that says it all: 2 if multi-label."""
+"""Highest version of the metadata that is read; `save` writes 2 for multi-label models, else 1."""
 BUNDLED = Path(__file__).parent / "bundled"
 
 _METADATA_KEY = "videoswin"
