@@ -1,7 +1,7 @@
 """How good scores are: accuracies, average precision and their 95 % intervals, as pure functions on tensors.
 
-N videos, K classes. `targets` (N, K) is True where a video shows a class. A row of `scores` (N, K) that is NaN
-is a video without an answer: it is right about nothing.
+N videos, K classes. `targets` (N, K) is True where a video shows a class. A row of NaN in `scores` (N, K) is
+a video without an answer: it is right about nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def mean_over_classes(per_class: Tensor) -> float:
 
 
 def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many videos of class i are taken for j: (N, K), (N,) -> (K, K) int64; without an answer for none."""
+    """How many videos of class i are taken for j: (N, K), (N,) -> (K, K) int64; unanswered ones for none."""
     num_classes = scores.shape[1]
     answered = ~scores.isnan().any(1)
     predicted = rank_classes(scores)[:, 0]
@@ -54,7 +54,7 @@ def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
-    """Area under each class's precision-recall steps, not interpolated: (K,) float64, NaN if nothing shows it.
+    """Area under each class's precision-recall steps, not interpolated: (K,) float64, NaN if it never occurs.
 
     As sklearn.metrics.average_precision_score: videos of equal score are found together. A video without an
     answer is found last.
