@@ -1,6 +1,7 @@
 """`videoswin <command>`: parse, call one function, print. Nothing heavy is imported before a command runs."""
 
 import argparse
+import builtins
 import inspect
 import io
 import os
@@ -125,27 +126,127 @@ def convert(
     return 0
 
 
-def train(recipe: str, *, out: str) -> int:
-    """Train a model by a recipe.
+def check(
+    data: str,
+    *,
+    root: str | None = None,
+    shortest: int = 1,
+    write: str | None = None,
+    workers: int = 2,
+    json: bool = False,
+) -> int:
+    """Decode every video of a labelled collection and say what is wrong with it.
 
-    Example: videoswin train camera-motion --out run/
+    Example: videoswin check my_videos/ --write clean.csv
+    The exit code is 1 if files cannot be read or splits share videos.
 
     Args:
-        recipe: Name of the recipe: camera-motion.
-        out: Folder for the checkpoint and the log.
+        data: Folder with a folder for each class, or a list (CSV, Parquet, Kinetics, UCF101, ...).
+        root: Folder that the paths of a list start from; by default the list's own.
+        shortest: Frames that a video needs.
+        write: Write a list without unreadable, empty and repeated files here.
+        workers: Processes that decode.
+        json: Print the report as one JSON object.
+    """
+    from videoswin._terminal import print_data_report
+    from videoswin.data.check import check_videos
+    from videoswin.data.manifest import read_manifest, write_manifest
+
+    manifest = read_manifest(data, root=root)
+    report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=not json)
+    if json:
+        print(report.to_json())
+    else:
+        print_data_report(report)
+    if write is not None:
+        write_manifest(report.clean(), write)
+        print_to_stderr(f"{write} lists the videos that are sound")
+    return 0 if report.usable else 1
+
+
+def train(
+    recipe: str,
+    *,
+    out: str,
+    data: str | None = None,
+    from_: str | None = None,
+    set: list[str] = [],  # noqa: B006 - read by jsonargparse, never changed
+) -> int:
+    """Train a model: fine-tune on your videos, or run a published recipe.
+
+    Example: videoswin train finetune --data my_videos/ --from tiny-k400 --out run/
+    A run that was stopped goes on when the same command is given again.
+
+    Args:
+        recipe: finetune, kinetics:tiny, ..., my_module:my_recipe, or run/recipe.json to repeat a run.
+        out: Folder for checkpoints, metrics and curves.
+        data: Folder with a folder for each class, or a list of labelled videos.
+        from_: Model to start from: catalog name, bundled name or file.
+        set: Change a setting, e.g. --set optimizer.rate=1e-4 (as often as you like).
     """
     from pathlib import Path
 
-    from videoswin.recipes import RECIPES
+    from videoswin.recipes import build_recipe
     from videoswin.training.loop import train as run
+    from videoswin.training.safeguards import TrainingError
+    from videoswin.training.settings import parse_assignments, recipe_json
 
-    if recipe not in RECIPES:
-        raise ValueError(f"no recipe is called {recipe!r}; there is {', '.join(RECIPES)}")
-    print(run(RECIPES[recipe](), Path(out)))
+    built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set))
+    try:
+        best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
+    except TrainingError as error:
+        return _fail(error, 1)
+    if best is None:
+        print_to_stderr("stopped and saved; the same command goes on")
+    else:
+        print(best)
     return 0
 
 
-COMMANDS: tuple[Callable[..., int], ...] = (demo, predict, models, convert, train)
+def evaluate(
+    data: str,
+    *,
+    model: str,
+    protocol: str | None = None,
+    out: str | None = None,
+    root: str | None = None,
+    workers: int = 2,
+    device: str = "auto",
+    json: bool = False,
+) -> int:
+    """Score a model on labelled videos.
+
+    Example: videoswin evaluate test.csv --model run/best.safetensors --out report/
+    A video that cannot be read counts as wrong, and is named.
+
+    Args:
+        data: Folder with a folder for each class, or a list of labelled videos.
+        model: Catalog name, bundled name or file.
+        protocol: Views of each video, e.g. official-4x3 or fast-1x1; by default the model's own.
+        out: Folder for the report, its tables and its pictures.
+        root: Folder that the paths of a list start from; by default the list's own.
+        workers: Processes that decode.
+        device: auto, cpu, cuda, cuda:1, mps.
+        json: Print the report as one JSON object.
+    """
+    from videoswin._terminal import print_report
+    from videoswin.data.manifest import read_manifest
+    from videoswin.evaluate import evaluate as score
+    from videoswin.predict import Predictor
+
+    manifest = read_manifest(data, root=root)
+    predictor = Predictor.from_pretrained(model, device=device, protocol=protocol)
+    report = score(predictor, manifest, workers=workers, progress=not json)
+    if out is not None:
+        report.save(out)
+    if json:
+        print(report.to_json())
+    else:
+        print_report(report)
+    return 0
+
+
+COMMANDS: tuple[Callable[..., int], ...] = (demo, predict, models, check, train, evaluate, convert)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -199,17 +300,20 @@ def _command_parser(command: Callable[..., int]) -> ArgumentParser:
     )
     hints = get_type_hints(command)
     helps = {argument.arg_name: argument.description for argument in docstring.params}
-    # Habits of a shell that a signature cannot say: several paths in a row, a bare --flag, dashes.
-    for name in (several := [n for n, hint in hints.items() if hint == list[str]]):
+    defaults = {n: parameter.default for n, parameter in inspect.signature(command).parameters.items()}
+    # Habits of a shell that a signature cannot say: several paths in a row, an option given several times,
+    # a bare --flag, dashes, Python's own words.
+    lists = [n for n, hint in hints.items() if hint == list[str]]
+    for name in (several := [n for n in lists if defaults[n] is inspect.Parameter.empty]):
         parser.add_argument(name, nargs="+", metavar="PATH", help=helps[name])
+    for name in (repeated := [n for n in lists if n not in several]):
+        parser.add_argument(f"--{name}", action="append", default=[], metavar="A.B=VALUE", help=helps[name])
     for name in (flags := [n for n, hint in hints.items() if hint is bool]):
         parser.add_argument(f"--{name}", action="store_true", help=helps[name])
     for name in (dashed := [n for n in hints if "_" in n]):
-        default = inspect.signature(command).parameters[name].default
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=hints[name], default=default, help=helps[name]
-        )
-    own: set[str | int] = {*several, *flags, *dashed}
+        option = f"--{name.rstrip('_').replace('_', '-')}"
+        parser.add_argument(option, dest=name, type=hints[name], default=defaults[name], help=helps[name])
+    own: builtins.set[str | int] = {*several, *repeated, *flags, *dashed}
     parser.add_function_arguments(command, as_group=False, as_positional=True, skip=own)
     return parser
 

@@ -1,156 +1,155 @@
 """Training, in the open: `training_step` is what happens to a batch, `train` is everything around it.
 
-Device and precision are Lightning Fabric's business. B clips, K classes, T frames, S side of a frame.
+Device, precision and processes are Lightning Fabric's business. B clips, K classes, T frames, S side.
 """
 
 from __future__ import annotations
 
-import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from rich.progress import Progress
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from videoswin._optional import require
-from videoswin.model.swin import VideoSwin
-from videoswin.training.optimizer import adamw, one_cycle
+from videoswin.data.batch import Batch, collate
+from videoswin.data.sampler import BatchSampler
+from videoswin.evaluate import Report, evaluate
+from videoswin.predict import Predictor
+from videoswin.training.learner import Learner, assemble, launch
+from videoswin.training.loss import classification_loss
 from videoswin.training.recipe import Recipe
-from videoswin.video.transforms import normalize
-from videoswin.weights.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-REPORT_EVERY = 50
-"""Steps between two lines that say how training goes."""
-STATE_EVERY = 250
-"""Steps between two saved states; an interrupted run goes on from the last one."""
-
-
-def training_step(
-    fabric: Fabric,
-    recipe: Recipe,
-    model: nn.Module,
-    average: AveragedModel,
-    optimizer: torch.optim.Optimizer,
-    schedule: LRScheduler,
-    clips: Tensor,
-    labels: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Learn from uint8 clips (B, 3, T, S, S) and labels (B,): the loss, and the part that was named right."""
-    logits = model(normalize(clips, recipe.data.clip.normalisation))  # (B, K)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.augment.label_smoothing)
-    fabric.backward(loss)
-    fabric.clip_gradients(model, optimizer, max_norm=recipe.optimizer.largest_gradient)
-    optimizer.step()
-    optimizer.zero_grad()
-    schedule.step()
-    average.update_parameters(model)
-    return loss.detach(), (logits.argmax(1) == labels).float().mean()
+from videoswin.training.recorder import Recorder
+from videoswin.training.run_folder import RunFolder
+from videoswin.training.safeguards import (
+    StopRequest,
+    describe_start,
+    ignore_stop_request,
+    require_divisible_batch,
+)
+from videoswin.training.settings import flatten
+from videoswin.training.source import Source, open_source
+from videoswin.video.spec import ViewPlan
 
 
-def train(recipe: Recipe, out: Path) -> Path:
-    """Train as the recipe says, write `<out>/<recipe name>.safetensors`, and return its path.
+def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
+    """Learn from one batch of uint8 clips (B, 3, T, S, S); (2,) loss and accuracy over the clips that count.
 
-    Goes on from `<out>/state.pt` where an earlier call stopped, ValueError if that was another recipe; the
-    state is removed at the end. `<out>/log.txt` has a line for every REPORT_EVERY steps. The checkpoint
-    holds the averaged weights.
+    Everything random about it follows from the seed, the step and the process, so a run that goes on after an
+    interruption draws what it would have drawn.
     """
-    fabric = require("lightning_fabric", extra="train").Fabric(devices=1, precision=recipe.run.precision)
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(recipe.run.threads)
-    torch.manual_seed(recipe.run.seed)
-
-    bare = VideoSwin(recipe.model.config)
-    recipe.model.initialize(bare)
-    moving_average = get_ema_multi_avg_fn(recipe.optimizer.averaging)  # type: ignore[no-untyped-call]
-    average = AveragedModel(bare, multi_avg_fn=moving_average)
-    average.to(fabric.device)
-    model, optimizer = fabric.setup(bare, adamw(bare, recipe.optimizer))
-    schedule = one_cycle(optimizer, recipe.schedule)
-
-    parts = {"model": bare, "average": average, "optimizer": optimizer, "schedule": schedule}
-    made = load_state(out / "state.pt", recipe, parts)
-    results = []
-    with Progress() as progress, (out / "log.txt").open("a", encoding="utf-8", buffering=1) as log:
-        bar = progress.add_task(recipe.name, total=recipe.schedule.steps, completed=made)
-        for step, (clips, labels) in enumerate(batches(fabric, recipe, made), start=made + 1):
-            result = training_step(fabric, recipe, model, average, optimizer, schedule, clips, labels)
-            results.append(torch.stack(result))
-            progress.advance(bar)
-            if step % REPORT_EVERY == 0:
-                loss, right = torch.stack(results[-REPORT_EVERY:]).mean(0).tolist()
-                rate = schedule.get_last_lr()[0]
-                line = f"step {step}  loss {loss:.3f}  right {right:.1%}  rate {rate:.1e}"
-                progress.console.print(line)
-                print(line, file=log)
-            if step % STATE_EVERY == 0:
-                save_state(out / "state.pt", recipe, step, parts)
-
-    path = out / f"{recipe.name}.safetensors"
-    checkpoint_of(recipe, average.module).save(path)
-    (out / "state.pt").unlink(missing_ok=True)
-    return path
+    fabric, model, plan = learner.fabric, learner.model, learner.recipe.optimizer
+    rng = learner.randomness(step)
+    # Gradients are averaged over processes: each divides by its share of the clips that count in all of them.
+    total = fabric.all_reduce(batch.counts.sum(), reduce_op="mean").clamp(min=1.0)
+    result = torch.zeros(2, device=fabric.device)
+    parts = micro_batches(batch, learner.recipe.run.micro_batches)
+    for number, part in enumerate(parts, start=1):
+        with fabric.no_backward_sync(model, enabled=number < len(parts)):
+            clips, targets = learner.prepare(part, rng)
+            logits = model(clips).float()  # (B, K)
+            loss = classification_loss(
+                logits,
+                targets,
+                part.counts,
+                learner.class_weights,
+                multi_label=learner.multi_label,
+                total=total,
+            )
+            fabric.backward(loss)
+        right = (named_right(logits, part.targets) * part.counts).sum() / total
+        result += torch.stack([loss.detach(), right])
+    if plan.clip_norm is not None:
+        fabric.clip_gradients(model, learner.optimizer, max_norm=plan.clip_norm)
+    learner.optimizer.step()
+    learner.optimizer.zero_grad()
+    learner.schedule.step()
+    if learner.average is not None:
+        learner.average.update()
+    return result
 
 
-def batches(fabric: Fabric, recipe: Recipe, made: int) -> Any:
-    """Batches from step `made` on, the same for the same seed: uint8 clips (B, 3, T, S, S), labels (B,)."""
-    dataset, size = recipe.data.clips(recipe.run.seed), recipe.data.items_per_step
-    rest = Subset(dataset, range(made * size, recipe.schedule.steps * size))
-    loader = DataLoader(rest, size, num_workers=recipe.data.workers, collate_fn=joined)
-    return fabric.setup_dataloaders(loader)
+def micro_batches(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in `parts` equal parts."""
+    pieces = zip(*(tensor.chunk(parts) for tensor in batch[:3]), strict=True)
+    return [Batch(clips, targets, counts, []) for clips, targets, counts in pieces]
 
 
-def joined(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """The clips of several items as one batch."""
-    return torch.cat([clips for clips, _ in items]), torch.cat([labels for _, labels in items])
+def named_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) 1.0 where the likeliest class is the clip's, or one of those it has."""
+    likeliest = logits.argmax(1)
+    if targets.ndim == 1:
+        return (likeliest == targets).float()
+    return targets.gather(1, likeliest[:, None])[:, 0].float()
 
 
-def checkpoint_of(recipe: Recipe, model: nn.Module) -> Checkpoint:
-    """The weights and everything needed to use them."""
-    return Checkpoint(
-        weights={name: weight.cpu() for name, weight in model.state_dict().items()},
-        config=recipe.model.config,
-        clip=recipe.data.clip,
-        views=recipe.data.views,
-        labels=recipe.data.labels,
-        lineage={"command": recipe.run.command, "trained on": recipe.data.source},
-        licence=recipe.run.licence,
-        name=recipe.name,
+def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = None) -> Path | None:
+    """Train as the recipe says into the folder `out` (see run_folder.py); the path of the best checkpoint.
+
+    Goes on from the folder's state where an earlier call stopped, exactly as if it had not; ValueError if
+    that was another run, TrainingError if the run cannot go on. None if SIGTERM asked it to stop: everything
+    is saved then, and the same call goes on.
+
+    written_as: what goes into the folder's recipe.json; None is the recipe's settings.
+    """
+    fabric = launch(recipe.run)
+    source = open_source(recipe)
+    require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
+    sampler = BatchSampler(
+        source.length,
+        recipe.data.batch_size // source.clips_per_item,
+        seed=recipe.run.seed,
+        shuffle=source.shuffle,
+        weights=source.balancing_weights(),
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
     )
+    learner = assemble(recipe, source, fabric, len(sampler))
+    folder = RunFolder(out) if fabric.is_global_zero else None
+    fabric.barrier()
+    with Recorder(folder, learner, sampler, source) as recorder, StopRequest() as stop:
+        resumed = recorder.resume(out / "state.pt")
+        if resumed:
+            recorder.say(f"going on after step {recorder.step}")
+        elif folder is not None:
+            folder.describe(dict(written_as or flatten(recipe)))
+            describe_start(learner, source, recorder.say)
+        while recorder.epoch < recipe.schedule.epochs and not recorder.no_longer_improves:
+            for batch in batches(learner, source, sampler, recorder):
+                recorder.stepped(training_step(learner, batch, recorder.step), batch)
+                if recorder.in_mid_epoch and stop.heard(fabric):
+                    recorder.save()
+                    return None
+            recorder.finish_epoch(validate(learner, source))
+        return recorder.finish()
 
 
-def what_is_learned(recipe: Recipe) -> str:
-    """What decides the weights, as text: runs that differ here must not be mixed."""
-    data = recipe.data
-    decisive = (data.source, data.clip, data.items_per_step, recipe.model.config, recipe.augment)
-    return repr((recipe.name, recipe.run.seed, *decisive, recipe.optimizer, recipe.schedule))
+def batches(learner: Learner, source: Source, sampler: BatchSampler, recorder: Recorder) -> Iterator[Batch]:
+    """The rest of the epoch on the learner's device, prepared by workers while the model learns."""
+    device, workers = learner.fabric.device, learner.recipe.data.workers
+    loader = DataLoader(
+        source.dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_stop_request,
+    )
+    waiting_since = time.monotonic()
+    for batch in loader:
+        recorder.progress.waited(time.monotonic() - waiting_since)
+        clips, targets, counts = (tensor.to(device, non_blocking=True) for tensor in batch[:3])
+        yield Batch(clips, targets, counts, batch.failures)
+        waiting_since = time.monotonic()
 
 
-def save_state(path: Path, recipe: Recipe, step: int, parts: dict[str, Any]) -> None:
-    """Write everything that a run needs to go on after `step`, whole or not at all."""
-    unfinished = path.with_suffix(".part")
-    facts = {"step": step, "recipe": what_is_learned(recipe)}
-    torch.save(facts | {name: part.state_dict() for name, part in parts.items()}, unfinished)
-    os.replace(unfinished, path)
-
-
-def load_state(path: Path, recipe: Recipe, parts: dict[str, Any]) -> int:
-    """Steps that the saved run has made, its state now in `parts`; 0 if nothing was saved.
-
-    ValueError if the saved run was one of another recipe.
-    """
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["recipe"] != what_is_learned(recipe):
-        raise ValueError(f"{path} belongs to a run of another recipe; choose another folder or remove it")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["step"])
+def validate(learner: Learner, source: Source) -> Report | None:
+    """How the newest weights do on the validation videos, at one centre view each; None if there are none."""
+    if source.validation is None:
+        return None
+    one_look = replace(learner.checkpoint(), views=ViewPlan(clips=1, crops=1))
+    predictor = Predictor(one_look, device=str(learner.fabric.device))
+    return evaluate(predictor, source.validation, workers=learner.recipe.data.workers)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
-from videoswin.data.batch import Draw, Item
+from videoswin.data.batch import Item
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.augment import ClipAugment
@@ -126,7 +126,7 @@ class Schedule:
     epochs: int
     warmup_epochs: float
     decay: Literal["epoch", "step"] = "epoch"
-    """Cosine to 0 over all epochs, in one step an epoch (official), or from the warm-up's end, in every step."""
+    """Cosine to 0: over all epochs, a step an epoch (official), or from the warm-up's end, in every step."""
     warmup_start: float = 0.1
     """Where the warm-up begins, as a factor of the rate; with decay `step` it begins at one step's share."""
     patience: int | None = None

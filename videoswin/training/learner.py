@@ -1,0 +1,181 @@
+"""The model and everything that changes it, put together as a recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from videoswin._optional import require
+from videoswin.data.batch import Batch
+from videoswin.model.swin import VideoSwin
+from videoswin.training.average import MovingAverage
+from videoswin.training.lora import choose_what_learns, plain_state_dict
+from videoswin.training.loss import balanced_class_weights
+from videoswin.training.mixup import erase, mix, soft_targets
+from videoswin.training.optimizer import adamw, schedule
+from videoswin.training.recipe import Recipe, Run
+from videoswin.training.source import Source
+from videoswin.video.transforms import normalize
+from videoswin.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+SHOWN_CLIPS = 8
+"""Clips of the first batch that samples.png shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """What a training step works on."""
+
+    recipe: Recipe
+    fabric: Fabric
+    bare: VideoSwin
+    """The model."""
+    model: nn.Module
+    """The model as Fabric wraps it, for precision and for several devices."""
+    optimizer: Optimizer
+    schedule: LRScheduler
+    average: MovingAverage | None
+    labels: tuple[str, ...]
+    multi_label: bool
+    class_weights: Tensor | None
+    """(K,), or None if every clip counts the same."""
+    lineage: dict[str, str]
+    keeps_head: bool
+    """True if the model started with a trained head for these very classes."""
+
+    def randomness(self, step: int) -> Generator:
+        """What is random about one step, torch's own included: it follows from seed, step and process."""
+        rng = np.random.default_rng((self.recipe.run.seed, step, self.fabric.global_rank))
+        torch.manual_seed(int(rng.integers(2**63)))
+        return rng
+
+    def prepare(self, batch: Batch, rng: Generator) -> tuple[Tensor, Tensor]:
+        """What the model sees and what it should answer: (B, 3, T, S, S) floats, (B, K) shares."""
+        augment = self.recipe.augment
+        clips = normalize(batch.clips, self.recipe.data.clip.normalisation)
+        clips = erase(clips, augment.erasing, rng)
+        targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
+        return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
+
+    def shown(self, batch: Batch) -> tuple[list[str], Tensor]:
+        """The first clips of a batch as the model sees them, to look at: labels, (n, T, S, S, 3) uint8."""
+        clips, targets = self.prepare(batch, self.randomness(0))
+        captions = [self._caption(target) for target in targets[:SHOWN_CLIPS]]
+        return captions, seen(clips[:SHOWN_CLIPS])
+
+    def _caption(self, target: Tensor) -> str:
+        """The labels that a clip carries, and how much of each."""
+        shares, classes = target.topk(min(2, len(target)))
+        named = zip(shares.tolist(), classes.tolist(), strict=True)
+        return ", ".join(f"{self.labels[label]} {share:.0%}" for share, label in named if share > 0.01)
+
+    def checkpoint(self) -> Checkpoint:
+        """The newest weights, averaged if the recipe averages, and everything needed to use them."""
+        if self.average is not None:
+            with self.average.swapped():
+                return self._checkpoint()
+        return self._checkpoint()
+
+    def _checkpoint(self) -> Checkpoint:
+        weights = {name: w.detach().float().cpu().clone() for name, w in plain_state_dict(self.bare).items()}
+        return Checkpoint(
+            weights=weights,
+            config=self.bare.config,
+            clip=self.recipe.data.clip,
+            views=self.recipe.data.views,
+            labels=self.labels,
+            multi_label=self.multi_label,
+            lineage=self.lineage,
+            licence=self.recipe.run.licence,
+            name=self.recipe.name,
+        )
+
+
+def launch(run: Run) -> Fabric:
+    """Fabric with this run's devices, its processes started, each with its threads."""
+    fabric: Fabric = require("lightning_fabric", extra="train").Fabric(
+        accelerator=run.device,
+        devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=run.strategy,
+        precision=run.precision,
+    )
+    fabric.launch()
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    return fabric
+
+
+def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: int) -> Learner:
+    """The learner before its first step; its random weights, if any, depend on the seed alone."""
+    torch.manual_seed(recipe.run.seed)
+    bare, keeps_head, lineage = build_model(recipe, source.labels)
+    choose_what_learns(bare, recipe.model.tune, recipe.model.lora_rank)
+    plan = recipe.optimizer
+    # Lightning does not clip the gradients of a fused optimizer that works under a loss scaler.
+    fused = plan.clip_norm is None or recipe.run.precision != "16-mixed"
+    model, optimizer = fabric.setup(bare.train(), adamw(bare, plan, fused=fused))
+    weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
+    return Learner(
+        recipe=recipe,
+        fabric=fabric,
+        bare=bare,
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule(optimizer, recipe.schedule, steps_per_epoch),
+        average=None if plan.average is None else MovingAverage(bare, plan.average),
+        labels=source.labels,
+        multi_label=source.multi_label,
+        class_weights=weights,
+        lineage=lineage | {"trained on": source.description},
+        keeps_head=keeps_head,
+    )
+
+
+def build_model(recipe: Recipe, labels: tuple[str, ...]) -> tuple[VideoSwin, bool, dict[str, str]]:
+    """The model at its start, whether its head is a trained one for these labels, and its lineage.
+
+    ValueError for a recipe that would start from random weights without saying so, or from a checkpoint of
+    another architecture than its `config`.
+    """
+    plan = recipe.model
+    options: dict[str, Any] = {
+        "drop_path": plan.drop_path,
+        "dropout": plan.dropout,
+        "checkpointing": plan.checkpointing,
+    }
+    if plan.start is None:
+        if plan.config is None or plan.initialize is None:
+            raise ValueError(
+                "nothing says where the weights start: name a model or file (--from, or model.start), or give "
+                "the recipe both a config and initialize() to train from random weights on purpose"
+            )
+        model = VideoSwin(plan.config.replace(num_classes=len(labels)), **options)
+        plan.initialize(model)
+        return model, False, {"started from": "random weights"}
+
+    checkpoint = Checkpoint.load(plan.start, window=plan.config.window if plan.config else None)
+    if plan.config is not None:
+        theirs = replace(checkpoint.config, num_classes=plan.config.num_classes)
+        if theirs != plan.config:
+            raise ValueError(f"{plan.start} is a {theirs}; the recipe wants a {plan.config}")
+    keeps_head = checkpoint.has_head and checkpoint.labels == labels
+    model = checkpoint.model(num_classes=None if keeps_head else len(labels), **options)
+    return model, keeps_head, {"started from": f"{checkpoint.name} ({plan.start})"}
+
+
+def seen(clips: Tensor) -> Tensor:
+    """Normalised clips as pictures again, each stretched to the whole range: (B, T, S, S, 3) uint8."""
+    clips = clips.detach().float().cpu().movedim(1, -1)  # (B, T, S, S, 3)
+    low, high = clips.amin((1, 2, 3, 4), keepdim=True), clips.amax((1, 2, 3, 4), keepdim=True)
+    return ((clips - low) / (high - low).clamp(min=1e-6) * 255).round().to(torch.uint8)

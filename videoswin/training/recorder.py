@@ -1,0 +1,238 @@
+"""Where a run stands: its state on disk, its metrics, its best checkpoint, what it could not read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoswin.data.batch import Batch, Failure
+from videoswin.data.sampler import BatchSampler
+from videoswin.evaluate import Report
+from videoswin.training.learner import Learner
+from videoswin.training.progress import TrainingProgress
+from videoswin.training.run_folder import RunFolder
+from videoswin.training.safeguards import TrainingError, first_loss_warning, gathered
+from videoswin.training.settings import flatten
+from videoswin.training.source import Source
+from videoswin.training.state import load_state, save_state
+
+NOT_DECISIVE = frozenset(
+    {"data.workers", "run.threads", "run.report_every", "run.save_every", "run.device", "run.devices"}
+    | {"run.nodes", "run.strategy", "run.micro_batches"}
+)
+"""Settings under which a run may go on from another's state: how it is carried out, not what is learned."""
+
+
+class Recorder:
+    """The record of a run. Every process keeps one, for they must agree; the first one writes it down."""
+
+    def __init__(
+        self, folder: RunFolder | None, learner: Learner, sampler: BatchSampler, source: Source
+    ) -> None:
+        """folder: None in every process but the first."""
+        self._folder, self._learner, self._sampler, self._source = folder, learner, sampler, source
+        recipe = learner.recipe
+        steps = recipe.schedule.epochs * len(sampler)
+        self.progress = TrainingProgress(recipe.name, steps, shown=folder is not None)
+        self.step = 0
+        """Steps made."""
+        self._best_score, self._best_epoch = -math.inf, -1
+        self._window: list[list[float]] = []
+        """Loss and accuracy of every step since the last report,"""
+        self._pending: list[Tensor] = []
+        """but of the newest, which are still on the device."""
+        self._unreadable: list[Failure] = []
+        """Failures since the last settling, of this process alone;"""
+        self._failed: dict[str, str] = {}
+        """of all processes, path and reason."""
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs made."""
+        return self.step // len(self._sampler)
+
+    @property
+    def in_mid_epoch(self) -> bool:
+        """False between two epochs."""
+        return self.step % len(self._sampler) != 0
+
+    @property
+    def no_longer_improves(self) -> bool:
+        """True if validation has not become better for as many epochs as the recipe's patience."""
+        patience = self._learner.recipe.schedule.patience
+        return (
+            patience is not None and self._best_epoch >= 0 and self.epoch - 1 - self._best_epoch >= patience
+        )
+
+    def __enter__(self) -> Recorder:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.__exit__(*error)
+        if self._folder is not None:
+            self._folder.close()
+
+    def say(self, line: str) -> None:
+        """Tell whoever watches."""
+        self.progress.say(line)
+
+    def resume(self, state: Path) -> bool:
+        """Go on from `state`: learner, sampler and record are as they were then. False if it is not there."""
+        resumed = load_state(state, self._identity(), self._parts())
+        epoch, batch = divmod(self.step, len(self._sampler))
+        self._sampler.load_state_dict({"epoch": epoch, "batch": batch})
+        self.progress.made(self.step)
+        if self._folder is not None:
+            self._folder.go_on_from(self.step)
+        return resumed
+
+    def stepped(self, result: Tensor, batch: Batch) -> None:
+        """One step more; `result` is its loss and accuracy. Reports and saves when it is time to."""
+        run = self._learner.recipe.run
+        self.step += 1
+        self._pending.append(result)
+        if self.step == 1:
+            self._look_at_the_first(batch)
+        self._unreadable += batch.failures
+        self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
+        if self.step % run.report_every == 0 or not self.in_mid_epoch:
+            self._report()
+        # The state at the end of an epoch is saved once the epoch is validated.
+        if self.step % run.save_every == 0 and self.in_mid_epoch:
+            self.save()
+
+    def finish_epoch(self, report: Report | None) -> None:
+        """An epoch is made: record its validation, keep its checkpoint and the best one, save the state."""
+        checkpoint = self._learner.checkpoint()
+        improves = report is not None and report.score > self._best_score
+        if report is not None:
+            if improves:
+                self._best_score, self._best_epoch = report.score, self.epoch - 1
+            self.say(f"epoch {self.epoch}: {report.headline}{', the best so far' if improves else ''}")
+        if self._folder is not None:
+            if report is not None:
+                self._folder.record(
+                    {"step": self.step, "epoch": self.epoch, "validation_score": report.score}
+                )
+            if improves:
+                checkpoint.save(self._folder.best)
+            checkpoint.save(self._folder.last)
+            self._folder.draw_curves()
+        self.save()
+
+    def save(self) -> None:
+        """Write the state of everything, if the run is sound. Every process must call it."""
+        self._settle()
+        if self._folder is not None:
+            save_state(self._folder.state, self._identity(), self._parts())
+
+    def finish(self) -> Path | None:
+        """The run is over, its state of no more use. In the first process the best checkpoint's path."""
+        if self._failed:
+            self.say(f"{len(self._failed)} videos could not be read; failures.jsonl names them")
+        return None if self._folder is None else self._folder.finish()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What of this record a run needs to go on."""
+        best = {"score": self._best_score, "epoch": self._best_epoch}
+        return {"step": self.step, "best": best, "window": self._window, "failed": self._failed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up that record."""
+        self.step, self._window, self._failed = state["step"], state["window"], state["failed"]
+        self._best_score, self._best_epoch = state["best"]["score"], state["best"]["epoch"]
+
+    def _look_at_the_first(self, batch: Batch) -> None:
+        """Show what the model saw, and say if its first answer is not what a new head gives."""
+        self._settle()
+        if warning := first_loss_warning(self._learner, self._window[0][0]):
+            self.say(warning)
+        if self._folder is not None:
+            self._folder.draw_samples(*self._learner.shown(batch))
+
+    def _parts(self) -> dict[str, Any]:
+        learner = self._learner
+        parts: dict[str, Any] = {
+            "model": learner.bare,
+            "optimizer": learner.optimizer,
+            "schedule": learner.schedule,
+            "record": self,
+        }
+        if learner.average is not None:
+            parts["average"] = learner.average
+        if (scaler := getattr(learner.fabric.strategy.precision, "scaler", None)) is not None:
+            parts["scaler"] = scaler
+        return parts
+
+    def _identity(self) -> dict[str, Any]:
+        settings = flatten(self._learner.recipe)
+        decisive = {key: value for key, value in settings.items() if key not in NOT_DECISIVE}
+        return decisive | {"data": self._source.description}
+
+    def _report(self) -> None:
+        self._settle()
+        loss, accuracy = torch.tensor(self._window, dtype=torch.float64).mean(0).tolist()
+        self._window = []
+        rate = max(self._learner.schedule.get_last_lr())
+        speed = self.progress.speed()
+        epochs = f"epoch {self.step / len(self._sampler):.2f}"
+        waiting = f"waited for data {speed['data_wait']:.0%}"
+        self.progress.show(
+            f"{epochs}  loss {loss:.3f}  right {accuracy:.1%}  rate {rate:.1e}  "
+            f"{speed['clips_per_second']:.1f} clips/s  {waiting}"
+        )
+        if self._folder is not None:
+            row = {
+                "step": self.step,
+                "epoch": self.step / len(self._sampler),
+                "loss": loss,
+                "accuracy": accuracy,
+            }
+            self._folder.record(row | {"rate": rate} | speed)
+
+    def _settle(self) -> None:
+        """Agree with the other processes on what has happened; TrainingError if the run must not go on."""
+        fabric = self._learner.fabric
+        if self._pending:
+            settled = fabric.all_reduce(torch.stack(self._pending), reduce_op="mean")  # (steps, 2)
+            self._pending = []
+            self._require_numbers(settled[:, 0])
+            self._window += settled.tolist()
+        failures = gathered(self._unreadable, fabric)
+        self._unreadable = []
+        fresh = [failure for failure in failures if failure.path not in self._failed]
+        for failure in fresh:
+            self.say(f"cannot be read, and does not count: {failure.path}: {failure.reason}")
+        self._failed |= {failure.path: failure.reason for failure in fresh}
+        if self._folder is not None:
+            self._folder.record_failures(self.step, fresh)
+        self._require_few_failures()
+
+    def _require_numbers(self, losses: Tensor) -> None:
+        broken = ~losses.isfinite()
+        # A loss scaler finds its scale by overflowing now and then, and skips those steps.
+        if broken.all() if self._learner.recipe.run.precision == "16-mixed" else broken.any():
+            first = self.step - len(losses) + int(broken.nonzero()[0]) + 1
+            kept = (
+                "the state and the checkpoints of before are kept" if self.epoch or self.step > first else ""
+            )
+            raise TrainingError(
+                f"the loss of step {first} is not a number; {kept or 'nothing was saved before'}. "
+                "Lower optimizer.rate, set optimizer.clip_norm=1, or use run.precision=32-true"
+            )
+
+    def _require_few_failures(self) -> None:
+        source = self._learner.recipe.data.source
+        limit = getattr(source, "failure_limit", 0.0) * self._source.length
+        if len(self._failed) > limit:
+            path, reason = next(iter(self._failed.items()))
+            raise TrainingError(
+                f"{len(self._failed)} of {self._source.length} videos cannot be read, more than "
+                f"data.source.failure_limit allows, e.g. {path}: {reason}. `videoswin check` finds them all "
+                "and writes a list without them"
+            )

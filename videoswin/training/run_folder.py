@@ -1,0 +1,139 @@
+"""What a run leaves behind: settings, metrics, curves, checkpoints, and what it could not read.
+
+recipe.json        every setting, fit to be run again
+environment.json   versions and machine
+metrics.jsonl      a line for every report and every validation
+tensorboard/       the same for TensorBoard
+curves.png         the same to look at
+samples.png        clips of the first batch as the model saw them
+failures.jsonl     videos that could not be read
+best.safetensors   the checkpoint that validated best
+last.safetensors   the newest
+state.pt           to go on from after an interruption; gone once the run is finished
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videoswin import draw
+from videoswin._files import replacing
+from videoswin._optional import require
+from videoswin.data.batch import Failure
+
+LIBRARIES = ("videoswin", "torch", "lightning", "av", "numpy", "safetensors")
+
+
+class RunFolder:
+    """The folder of one run; only the first process of a distributed run has one."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the folder. ValueError if a finished run is in it."""
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        if self.last.exists() and not self.state.exists():
+            raise ValueError(f"{path} holds a finished run; choose another folder, or remove this one")
+        self._board: Any = None
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that validated best."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "last.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """Where the run's state is kept."""
+        return self.path / "state.pt"
+
+    def describe(self, recipe: dict[str, Any]) -> None:
+        """Write the settings and the environment."""
+        environment = {
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "cuda": torch.version.cuda,
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+            "cpu threads": torch.get_num_threads(),
+        }
+        self._write_json("recipe.json", recipe)
+        self._write_json("environment.json", environment)
+
+    def go_on_from(self, step: int) -> None:
+        """Forget what was recorded after `step`: those steps will be made again."""
+        for name in ("metrics.jsonl", "failures.jsonl"):
+            kept = [row for row in self._rows(name) if row["step"] <= step]
+            with replacing(self.path / name) as unfinished:
+                unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        board = require("torch.utils.tensorboard", extra="train")
+        self._board = board.SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+
+    def record(self, row: dict[str, Any]) -> None:
+        """One row of metrics, with its `step`, to the JSON lines and to TensorBoard."""
+        self._append("metrics.jsonl", row)
+        for name, value in row.items():
+            if isinstance(value, float):
+                self._board.add_scalar(name, value, row["step"])
+        self._board.flush()
+
+    def record_failures(self, step: int, failures: Iterable[Failure]) -> None:
+        """Videos that could not be read, by the step they were wanted in."""
+        for failure in failures:
+            self._append("failures.jsonl", {"step": step, "path": failure.path, "reason": failure.reason})
+
+    def draw_curves(self) -> None:
+        """Loss, accuracy and learning rate over the steps so far."""
+        rows = self._rows("metrics.jsonl")
+
+        def curve(name: str) -> tuple[list[int], list[float]]:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            return [step for step, _ in points], [value for _, value in points]
+
+        panels = {
+            "loss": {"training": curve("loss")},
+            "score": {"training top-1": curve("accuracy"), "validation": curve("validation_score")},
+            "learning rate": {"head": curve("rate")},
+        }
+        draw.draw_curves(self.path / "curves.png", panels)
+
+    def draw_samples(self, clips: Tensor, captions: list[str]) -> None:
+        """The first clips of a batch as the model sees them: (B, T, H, W, 3) uint8, one caption each."""
+        draw.draw_contact_sheet(self.path / "samples.png", list(zip(captions, clips, strict=True)))
+
+    def finish(self) -> Path:
+        """The run is over: its state is of no more use. The path of its best checkpoint."""
+        self.state.unlink(missing_ok=True)
+        return self.best if self.best.exists() else self.last
+
+    def close(self) -> None:
+        """Let go of TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        with replacing(self.path / name) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        """Every whole line; the last may have been cut off by a kill."""
+        path = self.path / name
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]

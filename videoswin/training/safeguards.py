@@ -1,0 +1,138 @@
+"""What protects a user from a run that cannot go well: checks before it starts, and a way to stop it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+import torch.distributed
+
+from videoswin.training.learner import Learner
+from videoswin.training.loss import expected_first_loss
+from videoswin.training.memory import estimate_training_bytes
+from videoswin.training.optimizer import describe_groups
+from videoswin.training.recipe import Recipe
+from videoswin.training.source import Source
+from videoswin.video.augment import reads_direction
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+GIB = 2**30
+Thing = TypeVar("Thing")
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says why and what helps."""
+
+
+class StopRequest:
+    """Whether SIGTERM has asked for an end, as schedulers do; inside `with`, it no longer kills."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __enter__(self) -> StopRequest:
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def heard(self, fabric: Fabric) -> bool:
+        """True in every process once one of them was asked. Every process must call it."""
+        if fabric.world_size == 1:
+            return self._asked
+        asked = torch.tensor(float(self._asked), device=fabric.device)
+        return bool(fabric.all_reduce(asked, reduce_op="sum") > 0)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+
+def ignore_stop_request(worker: int) -> None:
+    """For the start of a data worker: stopping is for the training process, which then ends its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def gathered(things: list[Thing], fabric: Fabric) -> list[Thing]:
+    """The things of all processes, the same list in each. Every process must call it."""
+    if fabric.world_size == 1:
+        return things
+    everyone: list[list[Thing]] = [[] for _ in range(fabric.world_size)]
+    torch.distributed.all_gather_object(everyone, things)
+    return [thing for theirs in everyone for thing in theirs]
+
+
+def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int) -> None:
+    """ValueError if a batch cannot be dealt out evenly to processes and micro-batches."""
+    parts = processes * recipe.run.micro_batches * clips_per_item
+    if recipe.data.batch_size % parts:
+        raise ValueError(
+            f"data.batch_size is {recipe.data.batch_size}, wanted a multiple of {parts}: {processes} "
+            f"processes x {recipe.run.micro_batches} micro-batches x {clips_per_item} clips of each video"
+        )
+
+
+def describe_start(learner: Learner, source: Source, say: Callable[[str], None]) -> None:
+    """Say what will happen: data, learning rates and decay by group, memory; and warn of what looks wrong."""
+    recipe = learner.recipe
+    validation = len(source.validation.samples) if source.validation else 0
+    say(f"{source.description}; {len(source.labels)} classes, {validation} videos to validate on")
+    say(f"{learner.lineage['started from']}; what learns:")
+    for row in describe_groups(learner.optimizer):
+        say(
+            f"  {row.name:36} {row.tensors:4} tensors {row.numbers:12,} numbers  "
+            f"rate {row.rate:.1e}  decay {row.decay:g}"
+        )
+    if warning := flip_warning(recipe, source.labels):
+        say(warning)
+    clips = recipe.data.batch_size // (learner.fabric.world_size * recipe.run.micro_batches)
+    wanted = estimate_training_bytes(
+        learner.bare.config,
+        recipe.data.clip,
+        clips,
+        precision=recipe.run.precision,
+        checkpointing=recipe.model.checkpointing,
+        tune=recipe.model.tune,
+        average=learner.average is not None,
+        device_type=learner.fabric.device.type,
+    )
+    there = available_bytes(learner.fabric.device)
+    say(f"memory: about {wanted / GIB:.1f} GiB for {clips} clips at a time, {there / GIB:.1f} GiB are free")
+    if wanted > there:
+        say("  that may not fit: raise run.micro_batches, or set model.checkpointing=true")
+
+
+def flip_warning(recipe: Recipe, labels: tuple[str, ...]) -> str | None:
+    """What to say if clips are mirrored although labels tell left from right."""
+    paired = {label for pair in recipe.augment.flip_pairs for label in pair}
+    directed = [label for label in labels if reads_direction(label) and label not in paired]
+    if recipe.augment.flip == 0 or not directed:
+        return None
+    return (
+        f"warning: clips are mirrored, but {directed[0]!r} may mean something else then: set augment.flip=0, "
+        "or name the labels that trade places in augment.flip_pairs"
+    )
+
+
+def first_loss_warning(learner: Learner, loss: float) -> str | None:
+    """What to say if a new head does not start at even odds, whose loss is known beforehand."""
+    expected = expected_first_loss(len(learner.labels), multi_label=learner.multi_label)
+    if learner.keeps_head or abs(loss - expected) <= 0.25 * expected + 0.25:
+        return None
+    return (
+        f"warning: the first loss is {loss:.2f}; a new head for {len(learner.labels)} classes should start "
+        f"near {expected:.2f}. Are the labels right, and the weights those of a video model?"
+    )
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free now on a device; on a CPU what the machine has free, on others 0 if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,110 @@
+"""What a run learns from and is judged by, opened: datasets, classes, and how often each class occurs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import Dataset
+
+from videoswin.data.batch import Item
+from videoswin.data.dataset import VideoClips
+from videoswin.data.manifest import Manifest, hold_out, read_manifest
+from videoswin.training.recipe import Generated, Recipe, VideoFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Training clips, the videos to validate on, and what their classes are."""
+
+    dataset: Dataset[Item]
+    """Items by Draw."""
+    length: int
+    """Items in an epoch."""
+    clips_per_item: int
+    labels: tuple[str, ...]
+    """Names of the classes, in the order of the logits."""
+    multi_label: bool
+    shuffle: bool
+    """False for generated clips, which come in an order of their own."""
+    training: Manifest | None
+    """The training videos; None for generated clips."""
+    validation: Manifest | None
+    """None if there is nothing to validate on."""
+    description: str
+    """What the clips are, in words or as a path and a hash."""
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training videos of each class; all 1 for generated clips."""
+        if self.training is None:
+            return [1] * len(self.labels)
+        counts = Counter(label for sample in self.training.samples for label in sample.labels)
+        return [counts[label] for label in range(len(self.labels))]
+
+    def balancing_weights(self) -> list[float] | None:
+        """How often to draw each training video so that all classes come equally often."""
+        if self.training is None:
+            return None
+        counts = self.class_counts
+        return [_mean([1 / counts[label] for label in s.labels] or [0.0]) for s in self.training.samples]
+
+
+def open_source(recipe: Recipe) -> Source:
+    """The clips that a recipe asks for; ValueError if its lists cannot be read or hold nothing."""
+    if isinstance(recipe.data.source, Generated):
+        return _generated(recipe.data.source, recipe)
+    training, validation = training_and_validation(recipe.data.source, seed=recipe.run.seed)
+    source = recipe.data.source
+    dataset = VideoClips(
+        training, recipe.data.clip, recipe.augment, seed=recipe.run.seed, repeats=source.repeats
+    )
+    return Source(
+        dataset=dataset,
+        length=len(dataset),
+        clips_per_item=source.repeats,
+        labels=training.classes,
+        multi_label=training.multi_label,
+        shuffle=True,
+        training=training,
+        validation=validation,
+        description=f"{len(dataset)} videos of {source.train}, SHA-256 {training.digest[:16]}",
+    )
+
+
+def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest, Manifest | None]:
+    """The videos to learn from and those to validate on, which share their classes.
+
+    Validation is, in this order: the list named for it, the split `val`, a part of the training videos held
+    back. The split `test` is never touched: whoever chooses by it has nothing left to test on.
+    """
+    listed = read_manifest(source.train, root=source.root)
+    training = listed.part("train") if "train" in listed.splits else listed
+    if source.validation is not None:
+        validation = read_manifest(source.validation, root=source.root, classes=listed.classes)
+        return training, validation.part("val") if "val" in validation.splits else validation
+    if "val" in listed.splits:
+        return training, listed.part("val")
+    if source.holdout == 0:
+        return training, None
+    return hold_out(training, source.holdout, seed=seed)
+
+
+def _generated(source: Generated, recipe: Recipe) -> Source:
+    dataset = source.clips(recipe.run.seed)
+    return Source(
+        dataset=dataset,
+        length=len(dataset),  # type: ignore[arg-type]  # Dataset does not promise what all of ours have
+        clips_per_item=len(dataset[0, 0].clips),  # type: ignore[index]
+        labels=source.labels,
+        multi_label=False,
+        shuffle=False,
+        training=None,
+        validation=None,
+        description=source.description,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

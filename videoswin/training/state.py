@@ -1,0 +1,54 @@
+"""Everything that a run needs to go on, in one file that is always whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from videoswin._files import replacing
+
+
+class Part(Protocol):
+    """Something with a state: a module, an optimizer, a schedule, a moving average, the run's progress."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state, as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Take up that state."""
+        ...
+
+
+def save_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
+    """Write the state of every part, whole or not at all; `identity` says which run it is a state of."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    with replacing(path) as unfinished:
+        torch.save({"identity": dict(identity), "parts": state}, unfinished)
+
+
+def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part]) -> bool:
+    """Give every part its saved state; False if there is none.
+
+    ValueError naming what differs if the state is one of another run: its weights must not mix with ours.
+    """
+    for abandoned in path.parent.glob(f".{path.name}.*.part"):
+        abandoned.unlink(missing_ok=True)  # of a run that was killed while it wrote
+    if not path.exists():
+        return False
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    theirs = state["identity"]
+    if differing := sorted(key for key in {*identity, *theirs} if identity.get(key) != theirs.get(key)):
+        changes = "; ".join(
+            f"{key}: {theirs.get(key)!r} then, {identity.get(key)!r} now" for key in differing[:3]
+        )
+        raise ValueError(
+            f"{path.parent} holds another run ({changes}); choose another folder, or remove its {path.name} "
+            "to start anew"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    return True
