@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.video.sampling import sample_clips
+from videoswin.video.sampling import random_clip, sample_clips
 from videoswin.video.spec import PER_CLIP, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 
 LENGTHS = range(1, 601)
@@ -158,3 +158,87 @@ def test_every_protocol_samples_any_video(name):
 def test_what_cannot_be_sampled_is_refused(num_frames, fps, clip, clips, message):
     with pytest.raises(ValueError, match=message):
         sample_clips(num_frames, fps, clip, ViewPlan(clips=clips))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "message"), [(0, 30.0, "num_frames is 0"), (9, 0.0, "fps is 0.0")]
+)
+def test_a_random_clip_of_what_cannot_be_sampled_is_refused(num_frames, fps, message):
+    with pytest.raises(ValueError, match=message):
+        random_clip(num_frames, fps, ClipSpec(fps=4.0), np.random.default_rng(0))
+
+
+def many_random_clips(num_frames, fps, clip, draws=1500):
+    rng = np.random.default_rng(0)
+    return np.array([random_clip(num_frames, fps, clip, rng) for _ in range(draws)])
+
+
+def test_a_dense_clip_starts_anywhere_that_its_span_fits_equally_often():
+    clips = many_random_clips(40, 30.0, ClipSpec(frames=8, stride=4))  # a span of 32: starts 0 to 8
+    starts, counts = np.unique(clips[:, 0], return_counts=True)
+    assert starts.tolist() == list(range(9))
+    assert counts.min() > 0.7 * 1500 / 9
+    assert (np.diff(clips) == 4).all()
+
+
+@pytest.mark.parametrize("num_frames", [31, 32])
+def test_a_dense_clip_with_no_room_starts_at_the_first_frame(num_frames):
+    clips = many_random_clips(num_frames, 30.0, ClipSpec(frames=8, stride=4), draws=20)
+    assert (clips == np.arange(0, 32, 4)).all()
+
+
+def test_a_dense_clip_of_a_short_video_is_looped():
+    assert (many_random_clips(5, 30.0, ClipSpec(frames=4, stride=3), draws=20) == [0, 3, 1, 4]).all()
+
+
+def test_a_resampled_random_clip_starts_anywhere_and_keeps_time():
+    clip = ClipSpec(frames=8, stride=2, fps=10.0)
+    clips = many_random_clips(60, 25.0, clip)  # a step of 5, and 36 frames from the first to the last
+    assert np.unique(clips[:, 0]).tolist() == list(range(25))
+    assert clips[:, -1].max() == 59
+    assert (np.diff(clips) == 5).all()
+    uneven = many_random_clips(60, 29.97, clip, draws=200)
+    assert np.abs((uneven - uneven[:, :1]) / 29.97 - np.arange(8) / 5.0).max() <= 1.001 / 29.97
+
+
+def test_a_resampled_random_clip_of_a_short_video_is_looped():
+    clips = many_random_clips(30, 30.0, ClipSpec(frames=5, stride=1, fps=3.0), draws=20)
+    assert (clips == [0, 10, 20, 0, 10]).all()
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 8, 50, 51])
+def test_random_segments_take_every_frame_of_each_part_and_no_other(num_frames):
+    """SampleFrames.get_seq_frames of Video-Swin-Transformer: random.randint(start, end), both included."""
+    part = float(num_frames - 1) / 8
+    edges = [int(np.round(part * i)) for i in range(9)]
+    clips = many_random_clips(num_frames, 30.0, ClipSpec(frames=8, rule="segments"), draws=400)
+    for position, (start, end) in enumerate(pairwise(edges)):
+        assert np.unique(clips[:, position]).tolist() == list(range(start, end + 1))
+
+
+@settings(deadline=None)
+@given(
+    num_frames=st.integers(1, 3000),
+    fps=st.floats(0.5, 240),
+    clip=st.builds(
+        ClipSpec,
+        frames=st.integers(1, 64),
+        stride=st.integers(1, 8),
+        fps=st.none() | st.floats(0.5, 120),
+        rule=st.sampled_from(["dense", "segments"]),
+    ),
+    seed=st.integers(0, 99),
+)
+def test_a_random_clip_is_full_and_inside_the_video_and_in_order_if_it_fits(num_frames, fps, clip, seed):
+    indices = random_clip(num_frames, fps, clip, np.random.default_rng(seed))
+    assert len(indices) == clip.frames
+    assert all(type(index) is int and 0 <= index < num_frames for index in indices)
+    reach = (clip.frames - 1) * clip.stride * (fps / clip.fps if clip.fps else 1)
+    if clip.rule == "segments" or reach < num_frames - 1:
+        assert indices == sorted(indices)
+
+
+def test_a_random_clip_depends_on_its_generator_alone():
+    clip = ClipSpec(frames=8, stride=2)
+    drawn = [random_clip(500, 30.0, clip, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]

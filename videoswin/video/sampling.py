@@ -6,8 +6,10 @@ N frames in the video, T in a clip. A video is looped when a clip reaches past i
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
+from numpy.random import Generator
 
 from videoswin.video.spec import ClipSpec, ViewPlan
 
@@ -18,12 +20,7 @@ def sample_clips(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -
     `fps` is the video's own rate; it plays a part only if `clip.fps` asks for another. ValueError for a video
     without frames or rate, and for several clips by the "segments" rule, which covers the video with one.
     """
-    if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}, wanted 1 or more")
-    if clip.fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(
-            f"fps is {fps}, wanted the video's rate to resample it to {clip.fps} frames a second"
-        )
+    _require_sampleable(num_frames, fps, clip)
     if clip.rule == "segments":
         if views.clips != 1:
             raise ValueError(f"clips is {views.clips}, but rule 'segments' covers the video with 1 clip")
@@ -41,6 +38,25 @@ def sample_clips(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -
     else:
         starts = subframe_interval_centre_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
     return [[int(start + i * step) % num_frames for i in range(clip.frames)] for start in starts]
+
+
+def random_clip(num_frames: int, fps: float, clip: ClipSpec, rng: Generator) -> list[int]:
+    """Frame indices of one clip to train on, placed at random: `clip.frames` of 0..num_frames - 1.
+
+    "dense" begins at any frame from which the span fits, or at the first; "segments" takes any frame of each
+    part. As SampleFrames (`_get_train_clips`, `frame_uniform`) in Video-Swin-Transformer, which does not
+    resample: a clip of a resampled video begins between frames. `fps` and errors are those of sample_clips.
+    """
+    _require_sampleable(num_frames, fps, clip)
+    if clip.rule == "segments":
+        parts = segments(num_frames, clip.frames)
+        return [int(rng.integers(first, last, endpoint=True)) for first, last in parts]
+    if clip.fps is None:
+        first = int(rng.integers(max(num_frames - clip.span + 1, 1)))
+        return [(first + i * clip.stride) % num_frames for i in range(clip.frames)]
+    step = clip.stride * fps / clip.fps
+    start = rng.uniform(0, max(num_frames - (clip.frames - 1) * step, 0))
+    return [int(start + i * step) % num_frames for i in range(clip.frames)]
 
 
 def interval_centre_starts(num_frames: int, span: int, count: int) -> list[float]:
@@ -111,5 +127,20 @@ def segment_midpoints(num_frames: int, count: int) -> list[int]:
 
     As SampleFrames.get_seq_frames (`frame_uniform`, test) in Video-Swin-Transformer, taken from SlowFast.
     """
+    return [(first + last) // 2 for first, last in segments(num_frames, count)]
+
+
+def segments(num_frames: int, count: int) -> list[tuple[int, int]]:
+    """First and last frame of each of `count` equal parts of the video; neighbours share a frame."""
     part = (num_frames - 1) / count
-    return [(round(part * i) + round(part * (i + 1))) // 2 for i in range(count)]
+    edges = [round(part * i) for i in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def _require_sampleable(num_frames: int, fps: float, clip: ClipSpec) -> None:
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}, wanted 1 or more")
+    if clip.fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(
+            f"fps is {fps}, wanted the video's rate to resample it to {clip.fps} frames a second"
+        )
