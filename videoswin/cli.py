@@ -312,7 +312,14 @@ def _command_parser(command: Callable[..., int]) -> ArgumentParser:
         parser.add_argument(f"--{name}", action="store_true", help=helps[name])
     for name in (dashed := [n for n in hints if "_" in n]):
         option = f"--{name.rstrip('_').replace('_', '-')}"
-        parser.add_argument(option, dest=name, type=hints[name], default=defaults[name], help=helps[name])
+        parser.add_argument(
+            option,
+            dest=name,
+            type=hints[name],
+            default=defaults[name],
+            metavar=option[2:].upper(),
+            help=helps[name],
+        )
     own: builtins.set[str | int] = {*several, *repeated, *flags, *dashed}
     parser.add_function_arguments(command, as_group=False, as_positional=True, skip=own)
     return parser

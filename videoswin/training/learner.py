@@ -157,7 +157,7 @@ def build_model(recipe: Recipe, labels: tuple[str, ...]) -> tuple[VideoSwin, boo
     if plan.start is None:
         if plan.config is None or plan.initialize is None:
             raise ValueError(
-                "nothing says where the weights start: name a model or file (--from, or model.start), or give "
+                "nothing says where the weights start: name a model or file (--from or model.start), or give "
                 "the recipe both a config and initialize() to train from random weights on purpose"
             )
         model = VideoSwin(plan.config.replace(num_classes=len(labels)), **options)

@@ -135,7 +135,7 @@ class Recorder:
         """The run is over, its state of no more use. In the first process the best checkpoint's path."""
         if self._failed:
             self.say(f"{len(self._failed)} videos could not be read; failures.jsonl names them")
-        return None if self._folder is None else self._folder.finish()
+        return None if self._folder is None else self._folder.finish(self.step)
 
     def state_dict(self) -> dict[str, Any]:
         """What of this record a run needs to go on."""

@@ -40,7 +40,7 @@ class RunFolder:
         """Create the folder. ValueError if a finished run is in it."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        if self.last.exists() and not self.state.exists():
+        if any("finished" in row for row in self._rows("metrics.jsonl")):
             raise ValueError(f"{path} holds a finished run; choose another folder, or remove this one")
         self._board: Any = None
 
@@ -114,8 +114,9 @@ class RunFolder:
         """The first clips of a batch as the model sees them: (B, T, H, W, 3) uint8, one caption each."""
         draw.draw_contact_sheet(self.path / "samples.png", list(zip(captions, clips, strict=True)))
 
-    def finish(self) -> Path:
+    def finish(self, step: int) -> Path:
         """The run is over: its state is of no more use. The path of its best checkpoint."""
+        self._append("metrics.jsonl", {"step": step, "finished": True})
         self.state.unlink(missing_ok=True)
         return self.best if self.best.exists() else self.last
 

@@ -1,0 +1,78 @@
+"""Run as a program: kill a training run at twenty random moments and while it writes; print what came of it.
+
+killed_runs.py FOLDER: prints one JSON object; `test_interruption.py` reads it.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import videoswin.training.state
+from tests.training.small_runs import ended, in_child, kill_after, stripes, train_in_child
+from videoswin.training.loop import train
+
+KILLS = 20
+
+
+def outcome(folder: Path) -> dict[str, object]:
+    """Losses of all reports and a hash of the final weights."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    weights = hashlib.sha256((folder / "last.safetensors").read_bytes()).hexdigest()
+    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+    return {"losses": losses, "weights": weights, "files": sorted(file.name for file in folder.iterdir())}
+
+
+def killed_at_random_moments(folder: Path, duration: float, moments: random.Random) -> int:
+    """Kill and go on, until the run is complete; how often it was killed."""
+    kills = 0
+    while kill_after(train_in_child(stripes(), folder), moments.uniform(0.1, 0.5) * duration):
+        kills += 1
+    return kills
+
+
+def killed_while_writing(folder: Path, write: int) -> None:
+    """Die in the middle of the `write`-th state, half of its bytes on the disk; then go on to the end."""
+    save, calls = torch.save, []
+
+    def half_saved(state: object, path: Path) -> None:
+        save(state, path)
+        calls.append(path)
+        if len(calls) == write:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        videoswin.training.state.torch.save = half_saved  # type: ignore[attr-defined]
+        train(stripes(), folder)
+
+    assert ended(in_child(work)) == -signal.SIGKILL
+    assert ended(train_in_child(stripes(), folder)) == 0
+
+
+def main(folder: Path) -> None:
+    """Everything, with the uninterrupted run first."""
+    moments = random.Random()
+    since = time.monotonic()
+    assert ended(train_in_child(stripes(), folder / "whole")) == 0
+    duration = time.monotonic() - since
+    results, kills = {"whole": outcome(folder / "whole")}, 0
+    while kills < KILLS:
+        run = folder / f"killed-{kills}"
+        kills += killed_at_random_moments(run, duration, moments)
+        results[run.name] = outcome(run)
+    for write in (1, 4):
+        run = folder / f"writing-{write}"
+        killed_while_writing(run, write)
+        results[run.name] = outcome(run)
+    print(json.dumps({"kills": kills, "results": results}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,108 @@
+"""Runs that take a second: noise with stripes for data, a few thousand weights for a model."""
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from videoswin.data.batch import Draw, Item
+from videoswin.model.config import VideoSwinConfig
+from videoswin.training.loop import train
+from videoswin.training.optimizer import initialize_from_scratch
+from videoswin.training.recipe import Augment, Data, Generated, Model, Optimizer, Recipe, Run, Schedule
+from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
+
+CLIP = ClipSpec(frames=2, stride=1, size=8, short_side=8, normalisation=PER_CLIP)
+LABELS = ("lying", "standing")
+
+
+class Stripes(Dataset[Item]):
+    """Clips with lying (0) or standing (1) stripes, one of each in an item."""
+
+    def __init__(self, seed: int, length: int = 160) -> None:
+        self.seed, self.length = seed, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, draw: Draw) -> Item:
+        epoch, index = draw
+        random = torch.Generator().manual_seed(1_000_000 * self.seed + 1000 * epoch + index)
+        clip = torch.randint(0, 100, (3, 2, 8, 8), generator=random, dtype=torch.uint8)
+        clip[..., ::2, :] += 100
+        return Item(torch.stack([clip, clip.transpose(-1, -2)]), torch.tensor([0, 1]))
+
+
+def stripes(**changes: Any) -> Recipe:
+    """40 steps of 8 clips in two epochs; `part__field=value` changes a field, as in `run__seed=1`."""
+    config = VideoSwinConfig(embed_dim=8, depths=(2,), num_heads=(1,), window=(1, 2, 2))
+    recipe = Recipe(
+        name="stripes",
+        data=Data(
+            source=Generated(clips=Stripes, description="noise with stripes", labels=LABELS),
+            clip=CLIP,
+            views=ViewPlan(clips=1, crops=1),
+            batch_size=16,
+            workers=0,
+        ),
+        model=Model(
+            start=None, config=config, initialize=initialize_from_scratch, drop_path=0.1, dropout=0.1
+        ),
+        augment=Augment(),
+        optimizer=Optimizer(rate=0.01, backbone=1.0, weight_decay=0.01, clip_norm=1.0, average=0.9),
+        schedule=Schedule(epochs=2, warmup_epochs=0.25, decay="step"),
+        run=Run(
+            precision="32-true", device="cpu", threads=1, report_every=5, save_every=3, licence="Apache-2.0"
+        ),
+    )
+    for name, value in changes.items():
+        part, field = name.split("__")
+        recipe = dataclasses.replace(
+            recipe, **{part: dataclasses.replace(getattr(recipe, part), **{field: value})}
+        )
+    return recipe
+
+
+def in_child(work: Callable[[], object], environment: dict[str, str] | None = None) -> int:
+    """Start `work` in a forked process, which ends with 0, or with 1 and a traceback; its id.
+
+    Forking saves importing torch again, and is sound as long as this process has started no threads.
+    """
+    sys.stdout.flush()
+    if pid := os.fork():
+        return pid
+    try:
+        os.environ.update(environment or {})
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """Wait for a child: its exit code, or minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill_after(pid: int, seconds: float) -> bool:
+    """SIGKILL a child in so many seconds; False if it has ended well before that."""
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    code = ended(pid)
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0
+
+
+def train_in_child(recipe: Recipe, folder: Path, environment: dict[str, str] | None = None) -> int:
+    """Start a training run in a child of this process; its id."""
+    return in_child(lambda: train(recipe, folder), environment)

@@ -1,0 +1,72 @@
+"""A run that is killed ends as if it had not been; one that is asked to stop saves, and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.training.small_runs import stripes
+from videoswin.training import loop
+from videoswin.training.recorder import Recorder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked to save time")
+@pytest.mark.slow
+def test_after_any_kill_losses_and_weights_are_those_of_the_uninterrupted_run(tmp_path):
+    command = [sys.executable, "-m", "tests.training.killed_runs", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    outcome = json.loads(done.stdout)
+    whole = outcome["results"].pop("whole")
+    assert outcome["kills"] >= 20
+    assert [step for step, _ in whole["losses"]] == [5, 10, 15, 20, 25, 30, 35, 40]
+    for name, run in outcome["results"].items():
+        assert run == whole, name
+
+
+def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    whole = loop.train(stripes(run__save_every=1000), tmp_path / "whole")
+    stepped = Recorder.stepped
+
+    def asked_at_step_13(self, result, batch):
+        stepped(self, result, batch)
+        if self.step == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Recorder, "stepped", asked_at_step_13)
+    assert loop.train(stripes(run__save_every=1000), tmp_path / "stopped") is None
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    assert (tmp_path / "stopped" / "state.pt").exists()
+    resumed = loop.train(stripes(run__save_every=1000), tmp_path / "stopped")
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "stopped" / "state.pt").exists()
+
+
+def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(Recorder, "finish_epoch", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(stripes(), tmp_path)
+    with pytest.raises(ValueError, match=r"run\.seed: 0 then, 1 now"):
+        loop.train(stripes(run__seed=1), tmp_path)
+
+
+def test_a_run_goes_on_with_other_workers_and_threads(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "finish_epoch", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(stripes(), tmp_path)
+    assert loop.train(stripes(data__workers=1, run__save_every=7), tmp_path) == tmp_path / "last.safetensors"
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    loop.train(stripes(), tmp_path)
+    with pytest.raises(ValueError, match="finished run"):
+        loop.train(stripes(), tmp_path)

@@ -1,0 +1,59 @@
+"""A saved state is whole, comes back as it was, and is not taken up by another run."""
+
+import pytest
+import torch
+from torch import nn
+
+from videoswin.training.state import load_state, save_state
+
+
+@pytest.fixture
+def parts():
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(4, 3)).sum().backward()
+    optimizer.step()
+    return {"model": model, "optimizer": optimizer}
+
+
+def test_it_comes_back_bit_for_bit(parts, tmp_path):
+    save_state(tmp_path / "state.pt", {"seed": 0}, parts)
+    model = nn.Linear(3, 2)
+    others = {"model": model, "optimizer": torch.optim.AdamW(model.parameters())}
+    assert load_state(tmp_path / "state.pt", {"seed": 0}, others)
+    assert torch.equal(model.weight, parts["model"].weight)
+    ours, theirs = (p["optimizer"].state_dict()["state"][0]["exp_avg"] for p in (parts, others))
+    assert torch.equal(ours, theirs)
+
+
+def test_without_a_file_there_is_nothing_to_go_on_from(parts, tmp_path):
+    assert not load_state(tmp_path / "state.pt", {}, parts)
+
+
+def test_a_state_of_another_run_is_refused_and_the_difference_is_named(parts, tmp_path):
+    save_state(tmp_path / "state.pt", {"seed": 0, "optimizer.rate": 0.1}, parts)
+    with pytest.raises(ValueError, match=r"optimizer\.rate: 0\.1 then, 0\.2 now"):
+        load_state(tmp_path / "state.pt", {"seed": 0, "optimizer.rate": 0.2}, parts)
+
+
+def test_a_save_that_fails_leaves_the_state_before_and_no_rubbish(parts, tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    save_state(path, {"seed": 0}, parts)
+    before = path.read_bytes()
+
+    def cut_off(state, target):
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with pytest.raises(OSError, match="no space"):
+        save_state(path, {"seed": 0}, parts)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(parts, tmp_path):
+    save_state(tmp_path / "state.pt", {}, parts)
+    (tmp_path / ".state.pt.123.part").write_bytes(b"half")
+    assert load_state(tmp_path / "state.pt", {}, parts)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
