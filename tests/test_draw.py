@@ -1,0 +1,103 @@
+"""Pictures that are written: they open, and what must be seen is in them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from videoswin.draw import (
+    COLOURS,
+    FRAME_HEIGHT,
+    FRAMES_PER_ROW,
+    confused_pairs,
+    draw_confusion,
+    draw_contact_sheet,
+    draw_curves,
+)
+
+image = pytest.importorskip("matplotlib.image")
+
+
+def pixels(path: Path) -> np.ndarray:
+    """(H, W, 3) of 0..255."""
+    return (255 * image.imread(path)[..., :3]).round().astype(int)
+
+
+def box_of(path: Path, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """top, left, height, width of all pixels of this colour."""
+    rows, columns = np.nonzero((pixels(path) == colour).all(2))
+    return rows.min(), columns.min(), np.ptp(rows) + 1, np.ptp(columns) + 1
+
+
+def frames(count: int, colour: tuple[int, int, int], height: int = 64, width: int = 96) -> Tensor:
+    return torch.tensor(colour, dtype=torch.uint8).expand(count, height, width, 3)
+
+
+@pytest.mark.parametrize("num_points", [0, 1, 10, 1000])
+def test_curves_of_any_length_are_drawn(tmp_path: Path, num_points: int) -> None:
+    x = np.linspace(0, 3, num_points)
+    draw_curves(tmp_path / "x.png", {"loss": {"training": (x, np.exp(-x)), "validation": ([], [])}})
+    colour = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
+    assert (pixels(tmp_path / "x.png") == colour).all(2).any()
+
+
+def test_four_panels_take_two_lines(tmp_path: Path) -> None:
+    for count in (3, 4):
+        draw_curves(tmp_path / f"{count}.png", {str(n): {"": ([1, 2], [1, 2])} for n in range(count)})
+    three, four = (pixels(tmp_path / f"{count}.png").shape for count in (3, 4))
+    assert four == (2 * three[0], three[1], 3)
+
+
+def test_a_confusion_has_true_classes_in_rows(tmp_path: Path) -> None:
+    b_taken_for_a = torch.tensor([[0, 0], [5, 0]])
+    centres = []
+    for name, matrix in (("b for a.png", b_taken_for_a), ("a for b.png", b_taken_for_a.T)):
+        draw_confusion(tmp_path / name, matrix, ["a", "b"])
+        darkest = (pixels(tmp_path / name) == (8, 48, 107)).all(2)
+        centres.append([np.median(places) for places in np.nonzero(darkest)])
+    (lower, left), (upper, right) = centres
+    assert lower > upper + 50
+    assert right > left + 50
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 30, 31, 400])
+def test_a_confusion_of_any_number_of_classes_fits_a_screen(tmp_path: Path, num_classes: int) -> None:
+    names = [f"a long name with ${number}$ and_more of it" for number in range(num_classes)]
+    counts = torch.randint(3, (num_classes, num_classes), generator=torch.manual_seed(0))
+    draw_confusion(tmp_path / "x.png", counts, names)
+    height, width, _ = pixels(tmp_path / "x.png").shape
+    assert 300 < height < 2000
+    assert 300 < width < 2000
+
+
+def test_confused_pairs_are_sorted_and_leave_out_the_diagonal() -> None:
+    matrix = torch.tensor([[9, 1, 0], [0, 9, 0], [3, 0, 9]])
+    assert confused_pairs(matrix) == [(2, 0, 3), (0, 1, 1)]
+
+
+def test_a_contact_sheet_shows_every_frame_upright_and_unstretched(tmp_path: Path) -> None:
+    red, green = (255, 0, 0), (0, 128, 0)
+    tall = frames(1, red, height=100, width=50)
+    draw_contact_sheet(tmp_path / "x.png", [("red", tall), ("green", frames(2, green))])
+    assert box_of(tmp_path / "x.png", red)[2:] == (FRAME_HEIGHT, FRAME_HEIGHT // 2)
+    top, left, height, width = box_of(tmp_path / "x.png", green)
+    assert (height, width) == (FRAME_HEIGHT, 2 * FRAME_HEIGHT * 3 // 2 + 4)
+    assert top > box_of(tmp_path / "x.png", red)[0] + FRAME_HEIGHT
+    assert left == box_of(tmp_path / "x.png", red)[1]
+
+
+def test_of_many_frames_first_and_last_and_some_between_are_shown(tmp_path: Path) -> None:
+    grey = torch.arange(0, 160, 5, dtype=torch.uint8).view(32, 1, 1, 1).expand(32, 64, 64, 3)
+    draw_contact_sheet(tmp_path / "x.png", [("32 frames", grey)])
+    greys, areas = np.unique(pixels(tmp_path / "x.png")[..., 0], return_counts=True)
+    shown = set(greys[areas >= FRAME_HEIGHT**2 * 0.9]) - {255}
+    assert len(shown) == FRAMES_PER_ROW
+    assert {min(shown), max(shown)} == {0, 155}
+
+
+def test_captions_without_frames_and_of_any_text_are_written(tmp_path: Path) -> None:
+    rows = [(f"{'folder/' * 60}\udc80.mp4 $x$\ntrue: a_b", frames(0, (0, 0, 0)))]
+    draw_contact_sheet(tmp_path / "x.png", rows)
+    assert (pixels(tmp_path / "x.png") < 100).any()

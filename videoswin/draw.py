@@ -1,0 +1,219 @@
+"""Pictures of numbers and of frames, as PNG files: learning curves, a confusion matrix, a contact sheet.
+
+Matplotlib's objects without pyplot: no window, no state between calls, safe in a thread. K classes, H height,
+W width. Colours are told apart by colour-blind readers too (Okabe and Ito; one light-to-dark scale).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videoswin._optional import require
+
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES: Final = ("-", "--", "-.", ":")
+
+SMOOTHED_ABOVE: Final = 200
+"""Curves with more points are noise to the eye: they are drawn faintly, under their running mean."""
+NAMED_CLASSES: Final = 30
+"""Up to so many classes have their names beside a confusion matrix, and numbers in it."""
+NUM_CONFUSED_PAIRS: Final = 20
+LABEL_WIDTH: Final = 30
+"""Of longer names the middle is left out, in characters."""
+FRAME_HEIGHT: Final = 128
+"""Of each picture on a contact sheet, in pixels."""
+FRAMES_PER_ROW: Final = 8
+
+_DPI = 100
+_MARGIN, _GAP, _NARROWEST_SHEET = 12, 4, 560
+"""Pixels of a contact sheet: around it and below each row, between pictures, and the least for a caption."""
+_CAPTION_LINE, _CAPTION_LETTER = 16, 7
+"""Height and average width in pixels."""
+_INK = "#1c2430"
+_PALE = "#d5dbe3"
+_LETTER = 0.085
+"""Width of one on a confusion matrix, in inches, on average."""
+_DARKENING = 0.4
+"""Exponent from a share to its colour: rare confusions are seen beside a full diagonal."""
+
+Curve = tuple[Sequence[float], Sequence[float]]
+"""x, rising, and y."""
+
+
+def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: str = "step") -> None:
+    """Write panels beside each other, at most three in a line: {title: {name of the curve: (x, y)}}."""
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    figure = _figure(5.2 * columns, 3.8 * lines, layout="constrained")
+    for place, (title, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(lines, columns, place)
+        axes.set_title(title, color=_INK)
+        axes.set_xlabel(x_label)
+        _draw_panel(axes, curves)
+    figure.savefig(path, format="png")
+
+
+def draw_confusion(path: Path, matrix: Tensor, labels: Sequence[str]) -> None:
+    """Write a confusion matrix, (K, K) counts with true classes in rows; many classes without their names."""
+    counts = matrix.double()
+    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    if len(labels) <= NAMED_CLASSES:
+        _draw_named_confusion(path, shares, matrix, [_cut(label) for label in labels])
+    else:
+        _draw_large_confusion(path, shares, matrix, labels)
+
+
+def confused_pairs(matrix: Tensor) -> list[tuple[int, int, int]]:
+    """(true, predicted, videos) of every pair of classes that was confused, most videos first."""
+    wrong = matrix.clone().fill_diagonal_(0)
+    pairs = [(true, predicted, int(wrong[true, predicted])) for true, predicted in wrong.nonzero().tolist()]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
+    """Write rows of pictures under their captions: (caption, uint8 (n, H, W, 3)), n of 0 for a caption alone.
+
+    A caption may have several lines, and long ones are wrapped. Pictures are FRAME_HEIGHT pixels high; of
+    more than FRAMES_PER_ROW evenly spread ones are shown.
+    """
+    strips = [_strip(frames_thwc) for _, frames_thwc in rows]
+    width = 2 * _MARGIN + max(_NARROWEST_SHEET, *(sum(picture.width + _GAP for picture in s) for s in strips))
+    captions = [_wrapped(caption, (width - 2 * _MARGIN) // _CAPTION_LETTER) for caption, _ in rows]
+    heights = [
+        _CAPTION_LINE * len(caption) + (FRAME_HEIGHT if strip else 0) + 2 * _GAP + _MARGIN
+        for caption, strip in zip(captions, strips, strict=True)
+    ]
+    height = sum(heights) + _MARGIN
+    figure = _figure(width / _DPI, height / _DPI)
+    top = height - _MARGIN
+    for caption, strip, row_height in zip(captions, strips, heights, strict=True):
+        text = {"va": "top", "linespacing": 1.3, "size": 8.5, "color": _INK, "parse_math": False}
+        figure.text(_MARGIN / width, top / height, "\n".join(caption), **text)
+        bottom = top - _CAPTION_LINE * len(caption) - _GAP - FRAME_HEIGHT
+        left = _MARGIN
+        for picture in strip:
+            box = (left / width, bottom / height, picture.width / width, FRAME_HEIGHT / height)
+            axes = figure.add_axes(box)
+            axes.imshow(picture.frame_hwc.numpy(), aspect="auto")
+            axes.axis("off")
+            left += picture.width + _GAP
+        top -= row_height
+    figure.savefig(path, format="png")
+
+
+class _Picture(NamedTuple):
+    frame_hwc: Tensor
+    """uint8 (H, W, 3)."""
+    width: int
+    """Pixels that it takes on the sheet."""
+
+
+def _strip(frames_thwc: Tensor) -> list[_Picture]:
+    """The pictures of one row."""
+    count, height, width, _ = frames_thwc.shape
+    shown = torch.linspace(0, count - 1, min(count, FRAMES_PER_ROW)).round().long()
+    return [
+        _Picture(frame_hwc, max(1, round(FRAME_HEIGHT * width / height))) for frame_hwc in frames_thwc[shown]
+    ]
+
+
+def _figure(width_inches: float, height_inches: float, **options: Any) -> Any:
+    figure = require("matplotlib.figure", extra="train").Figure
+    return figure(figsize=(width_inches, height_inches), dpi=_DPI, facecolor="white", **options)
+
+
+def _draw_panel(axes: Any, curves: Mapping[str, Curve]) -> None:
+    for number, (name, curve) in enumerate(curves.items()):
+        colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
+        x, y = (np.asarray(values, dtype=float) for values in curve)
+        if len(x) > SMOOTHED_ABOVE:
+            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.3)
+            x, y = _running_mean(x, y, len(x) // 50)
+        marker = "o" if len(x) <= 30 else None
+        axes.plot(x, y, style, color=colour, label=name, linewidth=1.8, marker=marker, markersize=3.5)
+    ticker = require("matplotlib.ticker", extra="train")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+    axes.grid(color=_PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
+
+
+def _running_mean(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of `width` neighbours, at the middle of each."""
+    kernel = np.full(width, 1 / width)
+    return np.convolve(x, kernel, mode="valid"), np.convolve(y, kernel, mode="valid")
+
+
+def _draw_named_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels: list[str]) -> None:
+    side = max(2.5, 0.42 * len(labels))
+    names = _LETTER * max(map(len, labels))
+    across = names < 0.95 * side / len(labels)
+    figure = _figure(side + names + 1.6, side + names + 0.8, layout="constrained")
+    axes = figure.add_subplot()
+    image = _draw_shares(axes, shares)
+    axes.set_xticks(range(len(labels)), labels, rotation=0 if across else 90, parse_math=False)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.tick_params(length=0)
+    for true, predicted in matrix.nonzero().tolist():
+        colour = "white" if shares[true, predicted] ** _DARKENING > 0.6 else _INK
+        count = int(matrix[true, predicted])
+        axes.text(predicted, true, count, ha="center", va="center", size=8, color=colour)
+    _add_scale(figure, image, axes)
+    figure.savefig(path, format="png")
+
+
+def _draw_large_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels: Sequence[str]) -> None:
+    figure = _figure(17, 8, layout="constrained")
+    heat, bars = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    image = _draw_shares(heat, shares)
+    heat.set_xticks([])
+    heat.set_yticks([])
+    _add_scale(figure, image, heat)
+    pairs = confused_pairs(matrix)[:NUM_CONFUSED_PAIRS]
+    drawn = bars.barh(range(len(pairs)), [count for _, _, count in pairs], color=COLOURS[0])
+    names = [f"{_cut(labels[true])} → {_cut(labels[predicted])}" for true, predicted, _ in pairs]
+    bars.set_yticks(range(len(pairs)), names, parse_math=False)
+    bars.bar_label(drawn, padding=3)
+    bars.invert_yaxis()
+    bars.set_xticks([])
+    bars.tick_params(length=0)
+    bars.spines[["top", "right", "bottom"]].set_visible(False)
+    title = "most confused: true → predicted, videos" if pairs else "no class was taken for another"
+    bars.set_title(title, color=_INK)
+    figure.savefig(path, format="png")
+
+
+def _draw_shares(axes: Any, shares: np.ndarray) -> Any:
+    norm = require("matplotlib.colors", extra="train").PowerNorm(_DARKENING, vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    axes.set_ylabel("true class")
+    axes.set_xlabel("predicted class")
+    axes.spines[:].set_color(_PALE)
+    return image
+
+
+def _add_scale(figure: Any, image: Any, axes: Any) -> None:
+    scale = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.02, 0.1, 0.3, 1])
+    scale.ax.set_yticklabels(["0", "2 %", "10 %", "30 %", "100 %"])
+    scale.set_label("part of the true class")
+    scale.outline.set_visible(False)
+
+
+def _cut(label: str) -> str:
+    half = LABEL_WIDTH // 2
+    return label if len(label) <= LABEL_WIDTH else f"{label[: half - 1]}…{label[-half:]}"
+
+
+def _wrapped(caption: str, width: int) -> list[str]:
+    """Lines of at most `width` characters; bytes of a file name that are no text become question marks."""
+    text = caption.encode("utf-8", "replace").decode("utf-8")
+    return [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
