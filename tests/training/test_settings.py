@@ -1,0 +1,279 @@
+"""Recipes as settings: whatever is written down is read back, and what cannot be is said plainly."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videoswin.model.config import NANO, TINY
+from videoswin.training.optimizer import initialize_from_scratch
+from videoswin.training.recipe import (
+    Augment,
+    Data,
+    Generated,
+    Model,
+    Optimizer,
+    Recipe,
+    Run,
+    Schedule,
+    VideoFiles,
+)
+from videoswin.training.settings import flatten, parse_assignments, read_written, recipe_json, with_settings
+from videoswin.video.spec import PER_CLIP, ClipSpec, Normalisation, ViewPlan
+
+RECIPE = Recipe(
+    name="a run",
+    data=Data(source=VideoFiles(train="videos/"), clip=ClipSpec(), views=ViewPlan(), batch_size=8),
+    model=Model(start="tiny-k400"),
+    augment=Augment(flip_pairs=(("pan left", "pan right"),)),
+    optimizer=Optimizer(rate=1e-3),
+    schedule=Schedule(epochs=30, warmup_epochs=2.5),
+    run=Run(),
+)
+FROM_NOTHING = dataclasses.replace(
+    RECIPE,
+    data=dataclasses.replace(RECIPE.data, clip=ClipSpec(size=64, short_side=64, normalisation=PER_CLIP)),
+    model=Model(start=None, config=NANO, initialize=initialize_from_scratch),
+)
+
+texts = st.text(max_size=8).filter(lambda text: text != "null")  # `null` typed for an optional text is None
+numbers = st.floats(0, 1, exclude_min=True)
+recipes = st.builds(
+    lambda **parts: dataclasses.replace(RECIPE, **parts),
+    name=texts,
+    data=st.builds(
+        Data,
+        source=st.builds(VideoFiles, train=texts, validation=st.none() | texts, balanced=st.booleans()),
+        clip=st.builds(
+            ClipSpec,
+            frames=st.integers(1, 64),
+            fps=st.none() | numbers,
+            size=st.integers(1, 224),
+            normalisation=st.just(PER_CLIP)
+            | st.builds(Normalisation, mean=st.tuples(*[numbers] * 3), std=st.tuples(*[numbers] * 3)),
+            rule=st.sampled_from(["dense", "segments"]),
+        ),
+        views=st.builds(ViewPlan, crops=st.sampled_from([1, 3])),
+        batch_size=st.integers(1, 256),
+    ),
+    model=st.builds(
+        Model,
+        start=st.none() | texts,
+        config=st.sampled_from([None, NANO, TINY]),
+        initialize=st.none(),
+        tune=st.sampled_from(["all", "head", "lora"]),
+        dropout=numbers,
+    ),
+    augment=st.builds(
+        Augment,
+        area=numbers.map(lambda least: (least, 1.0)),
+        flip_pairs=st.lists(st.tuples(texts, texts), max_size=2).map(tuple),
+    ),
+    optimizer=st.builds(Optimizer, rate=numbers, clip_norm=st.none() | numbers, class_weights=st.booleans()),
+)
+
+
+@given(recipes, st.sampled_from([RECIPE, FROM_NOTHING]))
+def test_what_is_written_down_gives_the_same_recipe_over_any_other(recipe, base):
+    base = dataclasses.replace(base, model=dataclasses.replace(base.model, initialize=None))
+    assert with_settings(base, json.loads(json.dumps(flatten(recipe)))) == recipe
+
+
+@given(recipes)
+def test_typing_every_value_gives_the_same_recipe(recipe):
+    typed = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(recipe).items()
+    }
+    assert with_settings(RECIPE, typed) == recipe
+
+
+def test_no_settings_change_nothing():
+    assert with_settings(RECIPE, {}) == RECIPE
+
+
+def test_settings_are_named_by_the_path_to_them():
+    settings = flatten(RECIPE)
+    assert settings["optimizer.rate"] == 1e-3
+    assert settings["data.clip.frames"] == 32
+    assert settings["data.source.train"] == "videos/"
+    assert settings["data.clip.normalisation.mean"] == [0.485, 0.456, 0.406]
+    assert settings["augment.flip_pairs"] == [["pan left", "pan right"]]
+    assert settings["model.config"] is None
+    assert flatten(FROM_NOTHING)["model.config.window"] == [4, 4, 4]
+    assert flatten(FROM_NOTHING)["data.clip.normalisation"] == "per-clip"
+
+
+def test_functions_are_no_settings():
+    generated = Generated(clips=lambda seed: None, description="clips", labels=("a", "b"))
+    recipe = dataclasses.replace(FROM_NOTHING, data=dataclasses.replace(FROM_NOTHING.data, source=generated))
+    settings = flatten(recipe)
+    assert {key for key in settings if key.startswith("data.source")} == {
+        "data.source.description",
+        "data.source.labels",
+    }
+    assert "model.initialize" not in settings
+    assert with_settings(recipe, settings) == recipe
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("optimizer.rate", "3e-4", 3e-4),
+        ("optimizer.rate", "1", 1.0),
+        ("optimizer.clip_norm", "null", None),
+        ("optimizer.clip_norm", "0.5", 0.5),
+        ("optimizer.betas", "[0.9, 0.95]", (0.9, 0.95)),
+        ("optimizer.class_weights", "true", True),
+        ("optimizer.groups", "official", "official"),
+        ("data.views.crops", "1", 1),
+        ("data.clip.normalisation", "per-clip", "per-clip"),
+        ("data.source.validation", "2024", "2024"),
+        ("model.start", "null", None),
+        ("augment.flip_pairs", '[["open left", "open right"]]', (("open left", "open right"),)),
+        ("augment.flip_pairs", "[]", ()),
+    ],
+)
+def test_a_typed_value_becomes_what_the_setting_is(key, text, value):
+    part = with_settings(RECIPE, {key: text})
+    for name in key.split("."):
+        part = getattr(part, name)
+    assert part == value
+    assert type(part) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("schedule.epochs", "2.5", "a whole number"),
+        ("schedule.epochs", True, "a whole number"),
+        ("schedule.epochs", 2.0, "a whole number"),
+        ("schedule.epochs", "null", "a whole number"),
+        ("optimizer.rate", "fast", "a number"),
+        ("optimizer.rate", "nan", "a number"),
+        ("optimizer.rate", False, "a number"),
+        ("optimizer.class_weights", 1, "true or false"),
+        ("optimizer.betas", "[0.9]", "[a number, a number]"),
+        ("optimizer.betas", "0.9, 0.95", "[a number, a number]"),
+        ("optimizer.groups", "offical", "official or mmaction2 or clean"),
+        ("data.views.crops", "2", "1 or 3"),
+        ("data.views.crops", True, "1 or 3"),
+        ("augment.flip_pairs", '["left", "right"]', "[[text, text], ...]"),
+        ("model.start", 5, "text or null"),
+        ("model.config", "tiny", "its parts or null"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(key, value, wanted):
+    with pytest.raises(ValueError, match=re.escape(f"{key} is {value!r}, wanted {wanted}")):
+        with_settings(RECIPE, {key: value})
+
+
+def test_the_refusal_shows_how_to_set_it():
+    with pytest.raises(ValueError, match=re.escape("as in --set 'optimizer.betas=[0.9, 0.999]'")):
+        with_settings(RECIPE, {"optimizer.betas": "0.9"})
+
+
+@pytest.mark.parametrize(
+    ("key", "right"),
+    [
+        ("optimzer.rate", "optimizer.rate"),
+        ("rate", "optimizer.rate"),
+        ("batch_size", "data.batch_size"),
+        ("run.batchsize", "data.batch_size"),
+        ("schedule.epoch", "schedule.epochs"),
+        ("model.config.windows", "model.config.window"),
+        ("data.clip.normalization", "data.clip.normalisation"),
+    ],
+)
+def test_a_setting_that_does_not_exist_names_the_nearest(key, right):
+    with pytest.raises(ValueError, match=rf"no setting '{key}'; did you mean .*\b{right}\b"):
+        with_settings(RECIPE, {key: "1"})
+
+
+def test_a_setting_like_no_other_names_them_all():
+    with pytest.raises(ValueError, match=r"no setting 'zzz'; there are name, data.source.train, "):
+        with_settings(RECIPE, {"zzz": 1})
+
+
+def test_a_part_cannot_be_set_as_a_whole():
+    with pytest.raises(
+        ValueError, match=r"data.views cannot be set as a whole; its parts are data.views.clips"
+    ):
+        with_settings(RECIPE, {"data.views": "fast"})
+
+
+def test_a_setting_cannot_be_set_as_a_whole_and_in_parts():
+    settings = {"data.clip.normalisation": "per-clip", "data.clip.normalisation.mean": [0, 0, 0]}
+    with pytest.raises(ValueError, match=r"data.clip.normalisation is set as a whole and in parts"):
+        with_settings(RECIPE, settings)
+
+
+def test_a_value_that_its_part_refuses_is_named_with_the_part():
+    with pytest.raises(ValueError, match=r"data.clip: short_side is 100, too small to crop size 224"):
+        with_settings(RECIPE, {"data.clip.short_side": 100})
+    with pytest.raises(ValueError, match=r"model.config: .* not divisible by 5 heads"):
+        with_settings(FROM_NOTHING, {"model.config.num_heads": "[5,5,5]"})
+
+
+def test_values_that_fit_only_together_are_set_together():
+    recipe = with_settings(RECIPE, {"data.clip.short_side": 100, "data.clip.size": "96"})
+    assert (recipe.data.clip.short_side, recipe.data.clip.size) == (100, 96)
+
+
+def test_an_architecture_that_is_not_there_is_set_whole_or_not_at_all():
+    sizes = {
+        "model.config.embed_dim": 32,
+        "model.config.depths": [2, 2, 2],
+        "model.config.num_heads": [1, 2, 4],
+    }
+    made = with_settings(RECIPE, sizes).model.config
+    assert made == NANO.replace(window=(8, 7, 7), num_classes=400)
+    with pytest.raises(ValueError, match=r"model.config is not there yet: .* model.config.embed_dim"):
+        with_settings(RECIPE, {"model.config.window": "[16,7,7]"})
+
+
+def test_an_architecture_can_be_taken_away():
+    assert with_settings(FROM_NOTHING, {"model.config": "null"}).model.config is None
+
+
+def test_assignments_are_names_and_texts():
+    assert parse_assignments(["a.b=1", "c = x=y", "d="]) == {"a.b": "1", "c": "x=y", "d": ""}
+
+
+@pytest.mark.parametrize("wrong", [["optimizer.rate"], ["=3"], ["a=1", "a=2"]])
+def test_an_assignment_without_a_name_or_given_twice_is_refused(wrong):
+    with pytest.raises(ValueError, match="--set"):
+        parse_assignments(wrong)
+
+
+def test_a_written_recipe_is_read_back(tmp_path):
+    contents = recipe_json(RECIPE, "finetune", "videos/", "tiny-k400")
+    (tmp_path / "recipe.json").write_text(json.dumps(contents))
+    written = read_written(str(tmp_path / "recipe.json"))
+    assert (written.name, written.data, written.start) == ("finetune", "videos/", "tiny-k400")
+    assert with_settings(RECIPE, written.settings) == RECIPE
+
+
+def test_what_was_run_from_a_written_recipe_names_the_function_that_made_it(tmp_path):
+    first = tmp_path / "recipe.json"
+    first.write_text(json.dumps(recipe_json(RECIPE, "finetune", "videos/", "tiny-k400")))
+    again = recipe_json(RECIPE, str(first), "elsewhere/", None)
+    assert (again["name"], again["data"], again["start"]) == ("finetune", "elsewhere/", "tiny-k400")
+
+
+@pytest.mark.parametrize("contents", ["", "[]", "{}", '{"version": 1, "name": "finetune"}'])
+def test_a_file_that_is_no_written_recipe_is_refused_by_name(contents, tmp_path: Path):
+    path = tmp_path / "recipe.json"
+    path.write_text(contents)
+    with pytest.raises(ValueError, match=r"recipe\.json (is not JSON|is no recipe)"):
+        read_written(str(path))
+
+
+def test_a_recipe_of_another_version_is_refused(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(recipe_json(RECIPE, "finetune", None, None) | {"version": 2}))
+    with pytest.raises(ValueError, match="has version 2, this package reads 1"):
+        read_written(str(path))

@@ -1,0 +1,205 @@
+"""A recipe as settings: dotted names and JSON values that can be written down, changed and read back.
+
+`optimizer.rate` names `recipe.optimizer.rate`. Functions, such as `Generated.clips`, are not settings:
+they come with the function that made the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from videoswin.training.recipe import Recipe
+from videoswin.training.values import json_value, kinds_of, readings, wanted
+
+FORMAT_VERSION = 1
+"""Version of what `recipe_json` gives; a file with another one is refused."""
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Every setting and its value, fit for JSON; `with_settings` puts them back."""
+    return dict(_leaves(recipe, ""))
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with these settings changed; values as text from the command line, or as JSON has them.
+
+    ValueError for a setting that does not exist, naming the nearest that do, for a value of the wrong type,
+    naming what was wanted, and for values that contradict each other.
+    """
+    known = list(_settable(type(recipe), recipe, ""))
+    for key in settings:
+        if key not in known:
+            raise ValueError(_no_such_setting(key, known, flatten(recipe)))
+    changed: Recipe = _changed(recipe, settings, "")
+    return changed
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """["optimizer.rate=3e-4", ...] as settings; ValueError for one without `=`, or the same one twice."""
+    settings: dict[str, str] = {}
+    for assignment in assignments:
+        key, equals, value = (part.strip() for part in assignment.partition("="))
+        if not (key and equals):
+            raise ValueError(
+                f"--set {assignment!r}: wanted --set name=value, as in --set optimizer.rate=3e-4"
+            )
+        if key in settings:
+            raise ValueError(f"--set {key} is given twice: {settings[key]!r} and {value!r}")
+        settings[key] = value
+    return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A recipe as a run folder keeps it."""
+
+    name: str
+    """Of the function that made it: one of videoswin.recipes, or `module:function`."""
+    data: str | None
+    """What the function was given as `data`."""
+    start: str | None
+    """What it was given as `start`."""
+    settings: dict[str, Any]
+    """Every setting of the run, those too that were changed by hand."""
+
+
+def recipe_json(recipe: Recipe, name: str, data: str | None, start: str | None) -> dict[str, Any]:
+    """What a run folder keeps of its recipe, fit for JSON: `videoswin.recipes.build_recipe` runs it again.
+
+    name, data, start: as `build_recipe` was given them; a written recipe stands for what it was written from.
+    """
+    if is_written(name):
+        origin = read_written(name)
+        name, data, start = origin.name, data or origin.data, start or origin.start
+    written = Written(name=name, data=data, start=start, settings=flatten(recipe))
+    return {"version": FORMAT_VERSION} | dataclasses.asdict(written)
+
+
+def is_written(name: str) -> bool:
+    """Whether the name of a recipe is that of a file that `recipe_json` went into."""
+    return name.endswith(".json")
+
+
+def read_written(path: str) -> Written:
+    """The recipe of a run folder; ValueError if the file is something else or from another version."""
+    try:
+        contents = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    names = {"version", *(field.name for field in dataclasses.fields(Written))}
+    if not isinstance(contents, dict) or contents.keys() != names:
+        raise ValueError(f"{path} is no recipe of a run folder: it does not hold {', '.join(sorted(names))}")
+    if (version := contents.pop("version")) != FORMAT_VERSION:
+        raise ValueError(f"{path} has version {version!r}, this package reads {FORMAT_VERSION}")
+    return Written(**contents)
+
+
+def _leaves(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in _hints(type(part)):
+        value = getattr(part, name)
+        if is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, json_value(value)
+
+
+def _settable(kind: Any, part: Any, prefix: str) -> Iterator[str]:
+    """Every name that can be set, those too of parts that are None now."""
+    for name, hint in _hints(kind).items():
+        value = getattr(part, name, None)
+        for inner in [type(value)] if is_dataclass(value) else filter(is_dataclass, kinds_of(hint)):
+            yield from _settable(inner, value, f"{prefix}{name}.")
+        if not all(map(is_dataclass, kinds_of(hint))):
+            yield prefix + name
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields by name, without those that hold functions."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: hints[name] for name in names if not any(map(_is_function, kinds_of(hints[name])))}
+
+
+def _is_function(kind: Any) -> bool:
+    return get_origin(kind) is Callable
+
+
+def _changed(part: Any, settings: Mapping[str, Any], path: str) -> Any:
+    """The dataclass with settings changed, named from here on; `path` leads here."""
+    changes = {
+        name: _value(getattr(part, name), _hints(type(part))[name], below, f"{path}{name}")
+        for name, below in _by_field(settings).items()
+    }
+    try:
+        return dataclasses.replace(part, **changes)
+    except ValueError as error:
+        raise ValueError(f"{path.rstrip('.') or 'the recipe'}: {error}") from error
+
+
+def _value(value: Any, hint: Any, below: Mapping[str, Any], path: str) -> Any:
+    """What a field becomes: `below` holds its own value under the empty name, or those of its parts."""
+    if "" not in below:
+        return _changed(value, below, f"{path}.") if is_dataclass(value) else _made(hint, below, path)
+    given = below[""]
+    if len(below) > 1:
+        raise ValueError(f"{path} is set as a whole and in parts, {path}.{next(filter(None, below))}")
+    if not (meanings := readings(given, hint)):
+        example = "" if is_dataclass(value) else f", as in {_assignment(path, value)}"
+        raise ValueError(f"{path} is {given!r}, wanted {wanted(hint)}{example}")
+    return meanings[0]
+
+
+def _made(hint: Any, settings: Mapping[str, Any], path: str) -> Any:
+    """The dataclass that the settings make up, where there was none."""
+    kind: Any = next(filter(is_dataclass, kinds_of(hint)))
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    below = _by_field(settings)
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in below]
+    if missing:
+        raise ValueError(f"{path} is not there yet: with it set {', '.join(f'{path}.{n}' for n in missing)}")
+    hints = _hints(kind)
+    values = {
+        name: _value(fields[name].default, hints[name], below[name], f"{path}.{name}") for name in below
+    }
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _by_field(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """{"a.b": 1, "a.c": 2} as {"a": {"b": 1, "c": 2}}; a value of `a` itself has the empty name."""
+    fields: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        name, _, rest = key.partition(".")
+        fields.setdefault(name, {})[rest] = value
+    return fields
+
+
+def _no_such_setting(key: str, known: list[str], values: Mapping[str, Any]) -> str:
+    parts = [name for name in known if name.startswith(f"{key}.")]
+    if parts:
+        return f"{key} cannot be set as a whole; its parts are {', '.join(parts)}"
+    endings = difflib.get_close_matches(
+        key.rpartition(".")[2], [n.rpartition(".")[2] for n in known], cutoff=0.8
+    )
+    near = [name for name in known if name.rpartition(".")[2] in endings]
+    near += [name for name in difflib.get_close_matches(key, known, n=3) if name not in near]
+    if not near:
+        beside = [name for name in known if name.startswith(f"{key.partition('.')[0]}.")]
+        return f"there is no setting {key!r}; there are {', '.join(beside or known)}"
+    example = f" ({_assignment(near[0], values[near[0]])})" if near[0] in values else ""
+    return f"there is no setting {key!r}; did you mean {' or '.join(near[:3])}?{example}"
+
+
+def _assignment(key: str, value: Any) -> str:
+    """How to type what a setting already is."""
+    text = value if isinstance(value, str) else json.dumps(json_value(value))
+    return f"--set {shlex.quote(f'{key}={text}')}"
