@@ -1,5 +1,6 @@
 """Predictor: from files to probabilities."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,10 @@ LABELS = ("walk", "run", "sit")
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
+def checkpoint() -> Checkpoint:
     torch.manual_seed(0)
     config = NANO.replace(num_classes=len(LABELS))
-    checkpoint = Checkpoint(
+    return Checkpoint(
         weights=VideoSwin(config).state_dict(),
         config=config,
         clip=ClipSpec(frames=8, stride=2, size=32, short_side=32),
@@ -31,6 +32,10 @@ def predictor() -> Predictor:
         labels=LABELS,
         name="random",
     )
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint: Checkpoint) -> Predictor:
     return Predictor(checkpoint, device="cpu")
 
 
@@ -63,6 +68,16 @@ def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, 
     one_by_one = torch.stack([predictor.score(view[None]) for view in views]).mean(0)
     torch.testing.assert_close(predictor.score(views), one_by_one)
     torch.testing.assert_close(predictor(video).probabilities, one_by_one)
+
+
+def test_a_multi_label_model_answers_for_each_class_by_itself(
+    checkpoint: Checkpoint, predictor: Predictor, video: Path
+) -> None:
+    views = load_views(video, predictor.clip, predictor.views)[:1]
+    multi_label = Predictor(dataclasses.replace(checkpoint, multi_label=True), device="cpu")
+    probabilities = multi_label.score(views)
+    torch.testing.assert_close(torch.logit(probabilities).softmax(0), predictor.score(views))
+    assert probabilities.sum().item() != pytest.approx(1, abs=0.01)
 
 
 def test_a_damaged_video_has_the_same_scores_alone_and_in_a_list(

@@ -35,7 +35,7 @@ class Prediction:
     """Which views were averaged, e.g. `official-4x3`."""
     labels: tuple[str, ...]
     probabilities: Tensor
-    """(K,) float32 on the CPU, summing to 1."""
+    """(K,) float32 on the CPU, summing to 1 unless the model is multi-label."""
     duration_seconds: float
     damage: str | None = None
     """What of the file could not be read, if the answer rests on the rest of it."""
@@ -69,11 +69,33 @@ class LoadedVideo:
     damage: str | None
 
 
+def load_video(
+    path: str | Path,
+    clip: ClipSpec,
+    views: ViewPlan,
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+) -> LoadedVideo:
+    """The CPU half: the views of one video, or of the part of it between two times; VideoError if unreadable.
+
+    Needs no model; safe in a thread or process.
+    """
+    # One decoding thread always: with several, FFmpeg patches a damaged picture differently.
+    with open_video(path, threads=1) as video:
+        part = video
+        if not (start_seconds is end_seconds is None):
+            from videoswin.video.excerpt import excerpt
+
+            part = excerpt(video, start_seconds, end_seconds)
+        return LoadedVideo(read_views(part, clip, views), part.duration_seconds, part.damage)
+
+
 class Predictor:
     """A model together with everything needed to put a video through it.
 
-    Attributes: model (VideoSwin in eval mode), clip (ClipSpec), views (ViewPlan), labels, device, name,
-    protocol.
+    Attributes: model (VideoSwin in eval mode), clip (ClipSpec), views (ViewPlan), labels, multi_label,
+    device, name, protocol.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, device: str = "auto", protocol: str | None = None) -> None:
@@ -87,6 +109,7 @@ class Predictor:
             )
         self.name = checkpoint.name
         self.labels = checkpoint.labels
+        self.multi_label = checkpoint.multi_label
         self.device = resolve_device(device)
         self.clip: ClipSpec = checkpoint.clip
         self.views: ViewPlan = checkpoint.views
@@ -133,26 +156,31 @@ class Predictor:
                 path, video = loaded
                 yield video if isinstance(video, VideoError) else self._predict(path, video)
 
-    def load(self, path: str | Path) -> LoadedVideo:
-        """The CPU half: read and crop the views of one video. Needs no model; safe in a thread."""
-        # One decoding thread always: with several, FFmpeg patches a damaged picture differently.
-        with open_video(path, threads=1) as video:
-            views = read_views(video, self.clip, self.views)
-            return LoadedVideo(views, video.duration_seconds, video.damage)
+    def load(
+        self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
+    ) -> LoadedVideo:
+        """The CPU half, load_video, for what this model wants to see."""
+        return load_video(path, self.clip, self.views, start_seconds=start_seconds, end_seconds=end_seconds)
 
-    @torch.inference_mode()
     def score(self, views: Tensor) -> Tensor:
-        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: softmax of each view, then the mean.
+        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: the mean over the views of `score_each`.
 
         ValueError if the model gives no numbers, as one with broken weights does.
         """
         sums = torch.zeros(len(self.labels))
         for batch in torch.split(views, VIEWS_PER_BATCH):
-            clips = normalize(batch.to(self.device), self.clip.normalisation)  # (V', 3, T, S, S) float
-            sums += self.model(clips).float().softmax(-1).sum(0).cpu()
-        if not sums.isfinite().all():
-            raise ValueError(f"{self.name} gives scores that are not numbers: are its weights damaged?")
-        return sums / len(views)
+            sums += self.score_each(batch).sum(0).cpu()
+        return require_numbers(sums / len(views), self.name)
+
+    @torch.inference_mode()
+    def score_each(self, views: Tensor) -> Tensor:
+        """(V, 3, T, S, S) uint8 -> (V, K) probabilities of each view, in one batch, on the model's device.
+
+        By softmax; of a multi-label model by sigmoid, each class for itself.
+        """
+        clips = normalize(views.to(self.device), self.clip.normalisation)  # (V, 3, T, S, S) float
+        logits = self.model(clips).float()  # (V, K)
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
     def _predict(self, path: str | Path, video: LoadedVideo) -> Prediction:
         return Prediction(
@@ -164,6 +192,13 @@ class Predictor:
             duration_seconds=video.duration_seconds,
             damage=video.damage,
         )
+
+
+def require_numbers(probabilities: Tensor, model: str) -> Tensor:
+    """The probabilities; ValueError naming the model if one is not a number."""
+    if not probabilities.isfinite().all():
+        raise ValueError(f"{model} gives scores that are not numbers: are its weights damaged?")
+    return probabilities
 
 
 def _protocol_name(clip: ClipSpec, views: ViewPlan) -> str:
