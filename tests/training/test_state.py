@@ -50,10 +50,3 @@ def test_a_save_that_fails_leaves_the_state_before_and_no_rubbish(parts, tmp_pat
         save_state(path, {"seed": 0}, parts)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
-
-
-def test_what_a_killed_run_left_half_written_is_cleared_away(parts, tmp_path):
-    save_state(tmp_path / "state.pt", {}, parts)
-    (tmp_path / ".state.pt.123.part").write_bytes(b"half")
-    assert load_state(tmp_path / "state.pt", {}, parts)
-    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]

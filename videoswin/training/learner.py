@@ -67,11 +67,11 @@ class Learner:
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
 
-    def shown(self, batch: Batch) -> tuple[list[str], Tensor]:
-        """The first clips of a batch as the model sees them, to look at: labels, (n, T, S, S, 3) uint8."""
+    def shown(self, batch: Batch) -> list[tuple[str, Tensor]]:
+        """The first clips of a batch as the model sees them, to look at: labels, (T, S, S, 3) uint8."""
         clips, targets = self.prepare(batch, self.randomness(0))
         captions = [self._caption(target) for target in targets[:SHOWN_CLIPS]]
-        return captions, seen(clips[:SHOWN_CLIPS])
+        return list(zip(captions, seen(clips[:SHOWN_CLIPS]), strict=True))
 
     def _caption(self, target: Tensor) -> str:
         """The labels that a clip carries, and how much of each."""

@@ -5,14 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class TrainingProgress:
@@ -22,15 +15,15 @@ class TrainingProgress:
     """
 
     def __init__(self, name: str, steps: int, *, shown: bool) -> None:
+        self._shown = shown
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
             MofNCompleteColumn(),
+            BarColumn(bar_width=16),
             TextColumn("{task.fields[facts]}"),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True, highlight=False, soft_wrap=True),
-            disable=not shown,
+            console=self._console,
+            disable=not (shown and self._console.is_terminal),
         )
         self._task = self._bar.add_task(name, total=steps, facts="")
         self._clips, self._waited, self._since = 0, 0.0, time.monotonic()
@@ -66,10 +59,10 @@ class TrainingProgress:
     def show(self, facts: str) -> None:
         """Facts beside the bar; a line of their own where there is no live display."""
         self._bar.update(self._task, facts=facts)
-        if not self._bar.console.is_terminal:
+        if not self._console.is_terminal:
             self.say(facts)
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        if not self._bar.disable:
-            self._bar.console.print(line, markup=False)
+        if self._shown:
+            self._console.print(line, markup=False)

@@ -153,7 +153,7 @@ class Recorder:
         if warning := first_loss_warning(self._learner, self._window[0][0]):
             self.say(warning)
         if self._folder is not None:
-            self._folder.draw_samples(*self._learner.shown(batch))
+            self._folder.draw_samples(self._learner.shown(batch))
 
     def _parts(self) -> dict[str, Any]:
         learner = self._learner
@@ -180,11 +180,9 @@ class Recorder:
         self._window = []
         rate = max(self._learner.schedule.get_last_lr())
         speed = self.progress.speed()
-        epochs = f"epoch {self.step / len(self._sampler):.2f}"
-        waiting = f"waited for data {speed['data_wait']:.0%}"
         self.progress.show(
-            f"{epochs}  loss {loss:.3f}  right {accuracy:.1%}  rate {rate:.1e}  "
-            f"{speed['clips_per_second']:.1f} clips/s  {waiting}"
+            f"epoch {self.step / len(self._sampler):.2f}  loss {loss:.3f}  right {accuracy:.0%}  "
+            f"{speed['clips_per_second']:.1f} clips/s  data wait {speed['data_wait']:.0%}"
         )
         if self._folder is not None:
             row = {

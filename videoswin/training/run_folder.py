@@ -42,6 +42,8 @@ class RunFolder:
         self.path = path
         if any("finished" in row for row in self._rows("metrics.jsonl")):
             raise ValueError(f"{path} holds a finished run; choose another folder, or remove this one")
+        for abandoned in path.glob(".*.part"):
+            abandoned.unlink()  # by a run that was killed while it wrote
         self._board: Any = None
 
     @property
@@ -105,14 +107,16 @@ class RunFolder:
 
         panels = {
             "loss": {"training": curve("loss")},
-            "score": {"training top-1": curve("accuracy"), "validation": curve("validation_score")},
+            "part named right": {"training": curve("accuracy"), "validation": curve("validation_score")},
             "learning rate": {"head": curve("rate")},
         }
-        draw.draw_curves(self.path / "curves.png", panels)
+        with replacing(self.path / "curves.png") as unfinished:
+            draw.draw_curves(unfinished, panels)
 
-    def draw_samples(self, clips: Tensor, captions: list[str]) -> None:
-        """The first clips of a batch as the model sees them: (B, T, H, W, 3) uint8, one caption each."""
-        draw.draw_contact_sheet(self.path / "samples.png", list(zip(captions, clips, strict=True)))
+    def draw_samples(self, clips: list[tuple[str, Tensor]]) -> None:
+        """Clips as the model sees them, each with its caption: (T, H, W, 3) uint8."""
+        with replacing(self.path / "samples.png") as unfinished:
+            draw.draw_contact_sheet(unfinished, clips)
 
     def finish(self, step: int) -> Path:
         """The run is over: its state is of no more use. The path of its best checkpoint."""

@@ -35,8 +35,6 @@ def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part
 
     ValueError naming what differs if the state is one of another run: its weights must not mix with ours.
     """
-    for abandoned in path.parent.glob(f".{path.name}.*.part"):
-        abandoned.unlink(missing_ok=True)  # of a run that was killed while it wrote
     if not path.exists():
         return False
     state = torch.load(path, map_location="cpu", weights_only=True)
