@@ -1,131 +1,141 @@
-"""The loop learns, repeats itself, goes on where it stopped, and writes a checkpoint that says what it is."""
+"""The loop learns, repeats itself, and leaves a folder that says what happened."""
 
-import dataclasses
+import json
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from videoswin.model.config import VideoSwinConfig
+from tests.training.small_runs import CLIP, LABELS, Stripes, stripes
+from videoswin.data.batch import Batch, Draw, Failure, collate
 from videoswin.training import loop
-from videoswin.training.optimizer import initialize_from_scratch
-from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule
-from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
+from videoswin.training.safeguards import TrainingError
+from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
 
-CLIP = ClipSpec(frames=2, stride=1, size=8, short_side=8, normalisation=PER_CLIP)
 
-
-class Stripes(Dataset[tuple[Tensor, Tensor]]):
-    """Clips with lying (0) or standing (1) stripes: items are uint8 (2, 3, 2, 8, 8) and labels (2,)."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return 10_000
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        random = torch.Generator().manual_seed(1000 * self.seed + index)
-        clip = torch.randint(0, 100, (3, 2, 8, 8), generator=random, dtype=torch.uint8)
-        clip[..., ::2, :] += 100
-        return torch.stack([clip, clip.transpose(-1, -2)]), torch.tensor([0, 1])
-
-
-@pytest.fixture
-def recipe() -> Recipe:
-    config = VideoSwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=(1, 2, 2), num_classes=2)
-    return Recipe(
-        name="stripes",
-        data=Data(
-            clips=Stripes,
-            source="noise with stripes",
-            labels=("lying", "standing"),
-            clip=CLIP,
-            views=ViewPlan(clips=1, crops=1),
-            items_per_step=4,
-            workers=0,
-        ),
-        model=Model(config=config, initialize=initialize_from_scratch),
-        augment=Augment(label_smoothing=0.0),
-        optimizer=Optimizer(peak_rate=0.01, weight_decay=0.01, largest_gradient=1.0, averaging=0.9),
-        schedule=Schedule(steps=40, warmup_steps=5),
-        run=Run(command="test", licence="Apache-2.0", seed=0, precision="32-true", threads=1),
-    )
-
-
-def test_a_run_does_not_go_on_from_one_of_another_recipe(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "STATE_EVERY", 10)
-    saved = loop.save_state
-
-    def stop_after_the_first(*arguments):
-        saved(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_state", stop_after_the_first)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(recipe, tmp_path)
-    other = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, seed=1))
-    with pytest.raises(ValueError, match="another recipe"):
-        loop.train(other, tmp_path)
-
-
-def test_a_finished_run_leaves_its_log_and_checkpoint_and_nothing_else(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "STATE_EVERY", 10)
-    monkeypatch.setattr(loop, "REPORT_EVERY", 20)
-    loop.train(recipe, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "stripes.safetensors"]
-    lines = (tmp_path / "log.txt").read_text().splitlines()
-    assert [line.split()[:2] for line in lines] == [["step", "20"], ["step", "40"]]
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def accuracy(checkpoint: Checkpoint) -> float:
-    clips, labels = loop.joined([Stripes(99)[index] for index in range(20)])
-    logits = checkpoint.model()(loop.normalize(clips, CLIP.normalisation))
-    return float((logits.argmax(1) == labels).float().mean())
+    batch = collate([Stripes(99)[Draw(7, index)] for index in range(20)])
+    logits = checkpoint.model()(normalize(batch.clips, CLIP.normalisation))
+    return float((logits.argmax(1) == batch.targets).float().mean())
 
 
-def test_it_learns(recipe, tmp_path):
+def test_it_learns(tmp_path):
+    assert accuracy(Checkpoint.load(loop.train(stripes(), tmp_path))) == 1.0
+
+
+def test_the_checkpoint_knows_what_it_is(tmp_path):
+    recipe = stripes()
     checkpoint = Checkpoint.load(loop.train(recipe, tmp_path))
-    assert accuracy(checkpoint) == 1.0
-
-
-def test_the_checkpoint_knows_what_it_is(recipe, tmp_path):
-    checkpoint = Checkpoint.load(loop.train(recipe, tmp_path))
-    assert checkpoint.labels == ("lying", "standing")
+    assert checkpoint.labels == LABELS
     assert checkpoint.clip == recipe.data.clip
     assert checkpoint.views == recipe.data.views
-    assert checkpoint.lineage == {"command": "test", "trained on": "noise with stripes"}
+    assert checkpoint.lineage == {"started from": "random weights", "trained on": "noise with stripes"}
     assert (checkpoint.name, checkpoint.licence) == ("stripes", "Apache-2.0")
 
 
-def test_the_same_seed_gives_the_same_weights(recipe, tmp_path):
-    first, second = (Checkpoint.load(loop.train(recipe, tmp_path / name)).weights for name in "ab")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_it_keeps_the_averaged_weights_where_the_recipe_averages(tmp_path):
+    last = Checkpoint.load(loop.train(stripes(optimizer__average=None), tmp_path / "last")).weights
+    average = Checkpoint.load(loop.train(stripes(), tmp_path / "average")).weights
+    assert not torch.equal(last["head.weight"], average["head.weight"])
+    assert torch.allclose(last["head.weight"], average["head.weight"], atol=0.05)
 
 
-def test_another_seed_gives_other_weights(recipe, tmp_path):
-    other = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, seed=1))
-    first = Checkpoint.load(loop.train(recipe, tmp_path / "first")).weights
-    second = Checkpoint.load(loop.train(other, tmp_path / "second")).weights
-    assert not torch.equal(first["head.weight"], second["head.weight"])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    first, again, other = (
+        Checkpoint.load(loop.train(stripes(run__seed=seed), tmp_path / name)).weights
+        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
-def test_an_interrupted_run_ends_as_if_it_had_not_been(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "STATE_EVERY", 10)
-    whole = Checkpoint.load(loop.train(recipe, tmp_path / "whole")).weights
+def test_a_finished_run_leaves_its_metrics_pictures_and_checkpoint_and_no_state(tmp_path):
+    loop.train(stripes(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "curves.png",
+        "environment.json",
+        "failures.jsonl",
+        "last.safetensors",
+        "metrics.jsonl",
+        "recipe.json",
+        "samples.png",
+        "tensorboard",
+    }
+    *reports, last = rows(tmp_path)
+    assert last == {"step": 40, "finished": True}
+    assert [row["step"] for row in reports] == [5, 10, 15, 20, 25, 30, 35, 40]
+    assert [row["epoch"] for row in reports] == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+    assert set(reports[0]) == {"step", "epoch", "loss", "accuracy", "rate", "clips_per_second", "data_wait"}
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "environment.json").read_text())["libraries"]["torch"]
 
-    def interrupted(*arguments):
-        for step, batch in enumerate(batches(*arguments)):
-            if step == 25:
-                raise KeyboardInterrupt
-            yield batch
 
-    batches = loop.batches
-    monkeypatch.setattr(loop, "batches", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(recipe, tmp_path / "parts")
-    monkeypatch.setattr(loop, "batches", batches)
-    resumed = Checkpoint.load(loop.train(recipe, tmp_path / "parts")).weights
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+def test_before_it_starts_it_says_rates_decay_and_memory(tmp_path, capsys):
+    loop.train(stripes(), tmp_path)
+    said = capsys.readouterr().err
+    assert "backbone, decays" in said
+    assert "rate 1.0e-02" in said
+    assert "GiB" in said
+
+
+def test_without_weights_to_start_from_it_refuses(tmp_path):
+    with pytest.raises(ValueError, match="where the weights start"):
+        loop.train(stripes(model__initialize=None), tmp_path)
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.batch_size is 16, wanted a multiple of 6"):
+        loop.train(stripes(run__micro_batches=3), tmp_path)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatch):
+    step = loop.training_step
+
+    def broken_at_step_24(learner, batch, number):
+        if number == 24:
+            learner.bare.head.weight.data.fill_(float("nan"))
+        return step(learner, batch, number)
+
+    monkeypatch.setattr(loop, "training_step", broken_at_step_24)
+    with pytest.raises(TrainingError, match=r"step 25 is not a number.*optimizer\.rate"):
+        loop.train(stripes(), tmp_path)
+    checkpoint = Checkpoint.load(tmp_path / "last.safetensors")  # of the end of the first epoch
+    assert all(tensor.isfinite().all() for tensor in checkpoint.weights.values())
+    monkeypatch.undo()
+    assert loop.train(stripes(), tmp_path) == tmp_path / "last.safetensors"
+
+
+def test_a_first_loss_far_from_even_odds_is_said(tmp_path, capsys):
+    def too_sure(model):
+        model.head.weight.data.mul_(1000)
+
+    loop.train(stripes(model__initialize=too_sure), tmp_path / "sure")
+    assert "the first loss is" in capsys.readouterr().err
+    loop.train(stripes(), tmp_path / "even")
+    assert "the first loss is" not in capsys.readouterr().err
+
+
+def test_clips_that_do_not_count_teach_nothing(tmp_path):
+    """A blank clip of an unreadable video changes neither the loss nor a weight."""
+    from videoswin.training.learner import assemble, launch
+    from videoswin.training.source import open_source
+
+    def weights_after(batch):
+        recipe = stripes(model__drop_path=0.0, model__dropout=0.0)
+        learner = assemble(recipe, open_source(recipe), launch(recipe.run), steps_per_epoch=10)
+        return loop.training_step(learner, batch, 0), learner.bare.head.weight
+
+    batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
+    blank = Batch(
+        torch.cat([batch.clips, torch.zeros_like(batch.clips[:2])]),
+        torch.cat([batch.targets, batch.targets[:2]]),
+        torch.cat([batch.counts, torch.zeros(2)]),
+        [Failure("broken.mp4", "test")],
+    )
+    (ours, our_weights), (theirs, their_weights) = weights_after(batch), weights_after(blank)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert torch.allclose(our_weights, their_weights, atol=1e-6)

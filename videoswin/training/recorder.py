@@ -25,6 +25,10 @@ NOT_DECISIVE = frozenset(
     | {"run.nodes", "run.strategy", "run.micro_batches"}
 )
 """Settings under which a run may go on from another's state: how it is carried out, not what is learned."""
+_CURE = (
+    "what was saved before is sound and is kept. Lower optimizer.rate, set optimizer.clip_norm=1, or use "
+    "run.precision=32-true"
+)
 
 
 class Recorder:
@@ -102,6 +106,8 @@ class Recorder:
         self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
         if self.step % run.report_every == 0 or not self.in_mid_epoch:
             self._report()
+        if not self.in_mid_epoch:
+            self._require_sound_weights()
         # The state at the end of an epoch is saved once the epoch is validated.
         if self.step % run.save_every == 0 and self.in_mid_epoch:
             self.save()
@@ -128,6 +134,7 @@ class Recorder:
     def save(self) -> None:
         """Write the state of everything, if the run is sound. Every process must call it."""
         self._settle()
+        self._require_sound_weights()
         if self._folder is not None:
             save_state(self._folder.state, self._identity(), self._parts())
 
@@ -216,13 +223,12 @@ class Recorder:
         # A loss scaler finds its scale by overflowing now and then, and skips those steps.
         if broken.all() if self._learner.recipe.run.precision == "16-mixed" else broken.any():
             first = self.step - len(losses) + int(broken.nonzero()[0]) + 1
-            kept = (
-                "the state and the checkpoints of before are kept" if self.epoch or self.step > first else ""
-            )
-            raise TrainingError(
-                f"the loss of step {first} is not a number; {kept or 'nothing was saved before'}. "
-                "Lower optimizer.rate, set optimizer.clip_norm=1, or use run.precision=32-true"
-            )
+            raise TrainingError(f"the loss of step {first} is not a number; {_CURE}")
+
+    def _require_sound_weights(self) -> None:
+        for name, weight in self._learner.bare.named_parameters():
+            if not weight.isfinite().all():
+                raise TrainingError(f"after step {self.step}, {name} is not all numbers; {_CURE}")
 
     def _require_few_failures(self) -> None:
         source = self._learner.recipe.data.source
