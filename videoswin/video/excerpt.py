@@ -1,0 +1,73 @@
+"""A part of a video as a video of its own."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from videoswin.video.reader import VideoError, VideoReader
+
+
+def excerpt(reader: VideoReader, start_seconds: float | None, end_seconds: float | None) -> VideoReader:
+    """The frames shown from start (None: the beginning) to end (None: the end), that one excluded.
+
+    A time is turned into a frame number by time x fps, rounded to the nearest, a half up: parts that follow
+    each other share no frame and leave none out. A part shorter than a frame is that frame. Where the rate
+    varies, fps is the average, and the part as near. `reader` is closed with the excerpt, and is returned
+    itself if both times are None.
+
+    VideoError if the part begins where the video has no frame any more; one that only ends behind it is cut,
+    and by more than a second, `damage` says so. ValueError for times that are no part of any video.
+    """
+    if start_seconds is None and end_seconds is None:
+        return reader
+    start, end = start_seconds or 0.0, end_seconds if end_seconds is not None else reader.duration_seconds
+    if not (0 <= start < math.inf and (end_seconds is None or start < end_seconds < math.inf)):
+        raise ValueError(f"the part is {start} s to {end} s, wanted 0 s or more, and an end behind the start")
+    return _Excerpt(reader, start, end)
+
+
+class _Excerpt(VideoReader):
+    """Frames of `reader` from `_first` on, counted anew."""
+
+    def __init__(self, reader: VideoReader, start: float, end: float) -> None:
+        self._reader = reader
+        self._start, self._end = start, end
+        self._first = math.floor(start * reader.fps + 0.5)
+        behind = max(math.floor(end * reader.fps + 0.5), self._first + 1)
+        self.path, self.fps = reader.path, reader.fps
+        if self._first >= reader.num_frames:
+            raise VideoError(
+                self.path, f"the part {start:g} s to {end:g} s lies outside it: {self._length_of_video()}"
+            )
+        self.num_frames = min(behind, reader.num_frames) - self._first
+        self._count_readable()
+
+    @property
+    def damage(self) -> str | None:
+        findings = [self._reader.damage] if self._reader.damage else []
+        if self._end > self._reader.duration_seconds + 1:
+            findings.append(f"the part ends at {self._end:g} s, {self._length_of_video()}")
+        return "; ".join(findings) or None
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _frame(self, index: int) -> Tensor:
+        frame_hwc = self._reader._frame(self._first + index)
+        self._count_readable()
+        return frame_hwc
+
+    def _count_readable(self) -> None:
+        """Follow what reading has found out. VideoError if decoding ends before the part."""
+        self.num_readable = min(self.num_frames, self._reader.num_readable - self._first)
+        if self.num_readable < 1:
+            raise VideoError(
+                self.path,
+                f"decoding ends after {self._reader.num_readable} of its {self._reader.num_frames} frames, "
+                f"before the part {self._start:g} s to {self._end:g} s",
+            )
+
+    def _length_of_video(self) -> str:
+        return f"the video lasts {self._reader.duration_seconds:g} s"
