@@ -1,0 +1,95 @@
+"""What every list of videos is read into first: rows in words, each with the place where it stands."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+SPLIT_NAMES: Final = MappingProxyType(
+    {"train": "train", "training": "train", "test": "test", "testing": "test"}
+    | {"val": "val", "valid": "val", "validate": "val", "validation": "val"}
+)
+"""What lists and folders call a split -> what it is called here."""
+
+
+class Row(NamedTuple):
+    """One labelled video, or part of one."""
+
+    path: str
+    labels: tuple[str, ...]
+    """Names of classes, or numbers."""
+    where: str
+    """For error messages: `train.csv, line 3`."""
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """All rows of one list or folder."""
+
+    source: str
+    """What was read: one of several files, if the list has more than one."""
+    rows: list[Row]
+    classes: tuple[str, ...] | None = None
+    """The names in the order that the data set gives them; None if it gives none."""
+    multi_label: bool = False
+
+
+def read_text(path: str) -> str:
+    """The UTF-8 text of a file, without a byte order mark. ValueError with the place of what is not UTF-8."""
+    with open(path, "rb") as file:
+        content = file.read()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path}: the text is UTF-16, wanted UTF-8: save it anew as that")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        raise ValueError(
+            f"{path}, line {line}, byte {column}: 0x{content[error.start]:02x} is not UTF-8: "
+            "is it a text, and was it saved as UTF-8?"
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"{path}: it holds zero bytes, wanted a list of videos as text")
+    return text
+
+
+def numbered_lines(text: str) -> list[tuple[int, str]]:
+    """Lines that are not blank, numbered from 1; only line feeds and carriage returns end a line."""
+    lines = enumerate(re.split(r"\r\n|\n|\r", text), 1)
+    return [(number, line.strip(" \t")) for number, line in lines if line.strip()]
+
+
+def read_class_names(path: str) -> tuple[str, ...]:
+    """The names of a label map file: one a line, in the order of their numbers. ValueError if it is empty."""
+    names = tuple(line for _, line in numbered_lines(read_text(path)))
+    if not names:
+        raise ValueError(f"{path}: it is empty, wanted one class name a line")
+    return names
+
+
+def split_name(cell: object, where: str) -> str | None:
+    """`train`, `val` or `test` for what a list calls it; None for an empty cell."""
+    text = "" if cell is None else str(cell).strip()
+    if text and text.lower() not in SPLIT_NAMES:
+        raise ValueError(f"{where}: found {text!r}, wanted train, val or test")
+    return SPLIT_NAMES[text.lower()] if text else None
+
+
+def seconds(cell: object, where: str) -> float | None:
+    """A time; None for an empty cell."""
+    if cell is None or cell == "":
+        return None
+    try:
+        time = float(str(cell))
+    except ValueError:
+        time = math.nan
+    if not 0 <= time < math.inf:
+        raise ValueError(f"{where}: found {cell!r}, wanted seconds from the beginning of the video")
+    return time
