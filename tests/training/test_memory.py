@@ -1,0 +1,133 @@
+"""The estimate grows with what makes runs grow, counts what autograd keeps, and is near what was measured."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from videoswin.model import config as architectures
+from videoswin.model.config import NANO, TINY, VideoSwinConfig
+from videoswin.model.swin import VideoSwin
+from videoswin.training.lora import choose_what_learns
+from videoswin.training.memory import COMPUTED, estimate_training_bytes, layer_bytes
+from videoswin.video.spec import ClipSpec
+
+MIB = 2**20
+
+MEASURED = """
+NANO  8  64  4 32-true    plain      all     46
+NANO  8  64 64 32-true    plain      all    722
+NANO  8  64 64 32-true    plain      lora   562
+NANO  8  64 64 32-true    recomputed all    634
+NANO 16 112 16 bf16-mixed plain      all    635
+TINY  8 112  1 32-true    plain      all    552
+TINY  8 112  4 32-true    plain      head   216
+TINY  8 112  4 bf16-mixed plain      all    748
+TINY  8 112  4 32-true    recomputed all    762
+TINY 16 224  1 32-true    plain      all   1508
+TINY 16 224  1 32-true    recomputed all   1047
+TINY 32 224  1 bf16-mixed plain      all   1568
+BASE  8 112  1 32-true    plain      all   1581
+"""
+"""Model, frames, pixels, clips, precision, blocks, what learns: MiB by which the peak of the resident memory
+(VmHWM) over two or three whole training steps exceeded what the process had before it made the model. One
+thread of a CPU (AMD EPYC, AVX-512, Linux with glibc), torch 2.13."""
+
+SMALL_RUN = dict(precision="32-true", checkpointing=False, tune="all", average=False, device_type="cpu")
+
+
+def shape(frames: int = 8, size: int = 64) -> ClipSpec:
+    return ClipSpec(frames=frames, size=size, short_side=size)
+
+
+def estimate(config: VideoSwinConfig = NANO, clip: ClipSpec | None = None, clips: int = 4, **changes) -> int:
+    return estimate_training_bytes(config, clip or shape(), clips, **(SMALL_RUN | changes))
+
+
+@pytest.mark.parametrize("row", MEASURED.split("\n")[1:-1])
+def test_the_estimate_is_within_thirty_per_cent_of_what_was_measured(row):
+    name, frames, size, clips, precision, blocks, tune, mib = row.split()
+    found = estimate(
+        getattr(architectures, name),
+        shape(int(frames), int(size)),
+        int(clips),
+        precision=precision,
+        checkpointing=blocks == "recomputed",
+        tune=tune,
+    )
+    assert 0.7 < found / MIB / int(mib) < 1.3
+
+
+def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: str, tune: str) -> int:
+    """What autograd keeps of a forward pass, without the weights and their copies."""
+    torch.manual_seed(0)
+    model = VideoSwin(config)
+    choose_what_learns(model, tune, rank=2)
+    weights = {tuple(parameter.shape) for parameter in model.parameters()}
+    weights |= {shape[::-1] for shape in weights}
+    weights.add((config.embed_dim, config.in_channels * 32))  # the patch embedding as a matrix
+    weights.add((config.in_channels * 32, config.embed_dim))
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tuple(tensor.shape) not in weights and tensor.is_floating_point():
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    frames = torch.randn(clips, 3, clip.frames, clip.size, clip.size)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=COMPUTED[precision] < 4)
+    with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(frames)
+    assert logits.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("tune", ["all", "lora", "head"])
+def test_what_the_layers_keep_is_what_autograd_keeps(tune, precision):
+    clip, clips = shape(8, 64), 4
+    layers = layer_bytes(NANO, clip, clips, computed=COMPUTED[precision], tune=tune, device_type="cpu")
+    counted = sum(layer.kept for layer in layers)
+    saved = saved_bytes(NANO, clip, clips, precision, tune)
+    assert counted == pytest.approx(saved, rel=0.05, abs=100_000)
+
+
+@pytest.mark.parametrize(
+    ("fewer", "more"),
+    [
+        (dict(clips=4), dict(clips=5)),
+        (dict(clip=shape(frames=8)), dict(clip=shape(frames=16))),
+        (dict(clip=shape(size=64)), dict(clip=shape(size=80))),
+        (dict(config=NANO), dict(config=TINY)),
+        (dict(checkpointing=True), dict(checkpointing=False)),
+        (dict(tune="head"), dict(tune="lora")),
+        (dict(tune="lora"), dict(tune="all")),
+        (dict(tune="lora", lora_rank=4), dict(tune="lora", lora_rank=8)),
+        (dict(average=False), dict(average=True)),
+        (dict(precision="bf16-mixed"), dict(precision="32-true")),
+        (dict(config=TINY, device_type="cpu"), dict(config=TINY, device_type="cuda")),
+    ],
+    ids=str,
+)
+def test_more_takes_more(fewer, more):
+    assert estimate(**({"clip": shape(16, 112)} | fewer)) < estimate(**({"clip": shape(16, 112)} | more))
+
+
+def test_without_clips_to_speak_of_the_states_of_the_weights_are_left():
+    numbers = sum(parameter.numel() for parameter in VideoSwin(NANO).parameters())
+    tiny_clip = shape(frames=1, size=1)
+    weight_gradient_and_two_moments = 4 * 4 * numbers
+    assert estimate(clip=tiny_clip, clips=1) == pytest.approx(weight_gradient_and_two_moments, rel=0.02)
+    averaged = estimate(clip=tiny_clip, clips=1, average=True) - estimate(clip=tiny_clip, clips=1)
+    assert averaged == 4 * numbers
+
+
+def test_estimating_draws_no_random_numbers():
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    estimate(tune="lora")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_precision_that_recipes_do_not_have_is_refused():
+    with pytest.raises(ValueError, match="64-true"):
+        estimate(precision="64-true")

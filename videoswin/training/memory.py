@@ -1,0 +1,144 @@
+"""How much memory a training run will take, estimated from the sizes of its tensors before it starts.
+
+Features are the numbers of all tokens in memory at a time: clips x time x height x width x channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+import torch
+
+from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
+from videoswin.model.swin import VideoSwin
+from videoswin.model.windows import Grid, clip_window, padded_grid
+from videoswin.training.lora import choose_what_learns
+from videoswin.video.spec import ClipSpec
+
+Tune = Literal["all", "head", "lora"]
+
+FLOAT32: Final = 4
+"""Bytes of a number in weights and optimizer, mixed precision or not."""
+COMPUTED: Final[Mapping[str, int]] = MappingProxyType({"32-true": 4, "bf16-mixed": 2, "16-mixed": 2})
+"""Bytes of a number in the network, by precision."""
+
+
+class LayerBytes(NamedTuple):
+    """What a block, or a layer between blocks, takes."""
+
+    kept: int
+    """From the forward pass until the backward pass."""
+    entry: int
+    """The part of it that is kept when blocks are recomputed."""
+    working: int
+    """Beyond that, while the layer is at work."""
+
+
+def estimate_training_bytes(
+    config: VideoSwinConfig,
+    clip: ClipSpec,
+    clips: int,
+    *,
+    precision: str,
+    checkpointing: bool,
+    tune: Tune,
+    average: bool,
+    device_type: str,
+    lora_rank: int = 8,
+) -> int:
+    """Bytes that training takes on a device, beyond what the process has before it makes the model.
+
+    clips: those of one micro-batch on one device. precision: as in recipe.Run, ValueError for another.
+    device_type: as torch spells it, `cpu` or `cuda`. Data workers are not counted.
+
+    Weights, gradients, optimizer and average are exact; activations are counted per token, and the allocator
+    is taken to waste as much as one block works with. On a CPU (Linux, glibc) the estimate was 0.72 to 1.26
+    of the measured peak in 25 runs of NANO, TINY and BASE with 8 to 32 frames of 64 to 224 pixels, lowest for
+    NANO with a frozen backbone or checkpointing. On CUDA it has not been measured.
+    """
+    if precision not in COMPUTED:
+        raise ValueError(f"precision is {precision!r}, wanted one of {', '.join(COMPUTED)}")
+    computed = COMPUTED[precision]
+    with torch.device("meta"):
+        model = VideoSwin(config)
+    choose_what_learns(model, tune, lora_rank)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    # Each learning number has a gradient, two moments of AdamW, and its average.
+    states = FLOAT32 * (numbers + learning * (4 if average else 3))
+    if computed < FLOAT32:
+        states += computed * (learning if tune == "head" else numbers)  # autocast's copies of the weights
+    inputs = (
+        clips * config.in_channels * clip.frames * clip.size**2 * (1 + FLOAT32)
+    )  # as read, and normalised
+    layers = list(layer_bytes(config, clip, clips, computed=computed, tune=tune, device_type=device_type))
+    wasted = max(layer.kept + layer.working for layer in layers)
+    return states + inputs + _peak(layers, checkpointing) + wasted
+
+
+def _peak(layers: list[LayerBytes], checkpointing: bool) -> int:
+    """The most bytes alive at once: a layer at work, on top of what those before it have kept."""
+    alive = peak = 0
+    for layer in layers:
+        peak = max(peak, alive + layer.kept + layer.working)
+        alive += layer.entry if checkpointing else layer.kept
+    return peak
+
+
+def layer_bytes(
+    config: VideoSwinConfig, clip: ClipSpec, clips: int, *, computed: int, tune: Tune, device_type: str
+) -> Iterator[LayerBytes]:
+    """Patch embedding, blocks and mergings in order; `computed`: bytes of a number in them."""
+    normed = _norm_width(computed, device_type)
+    size = (clip.frames, clip.size, clip.size)
+    t, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
+    pixels = clips * config.in_channels * t * h * w * math.prod(PATCH)
+    yield _between(pixels * computed, clips * t * h * w * config.embed_dim * normed, tune)
+    for stage, depth in enumerate(config.depths):
+        block = _block(config, stage, (t, h, w), clips, computed, tune, device_type)
+        for _ in range(depth):
+            yield block
+        if stage + 1 < len(config.depths):
+            h, w = -(-h // 2), -(-w // 2)
+            merged = clips * t * h * w * 4 * config.stage_dim(stage)
+            yield _between(merged * computed, merged * normed, tune)
+
+
+def _between(matrix_input: int, norm_input: int, tune: Tune) -> LayerBytes:
+    """A matrix and a norm between blocks, which are never recomputed; inputs in bytes."""
+    kept = matrix_input * (tune == "all") + norm_input * (tune != "head")
+    return LayerBytes(kept=kept, entry=kept, working=0)
+
+
+def _norm_width(computed: int, device_type: str) -> int:
+    """Bytes of a number that goes into a norm: autocast on CUDA makes it a float32, on a CPU it does not."""
+    return FLOAT32 if device_type == "cuda" else computed
+
+
+def _block(
+    config: VideoSwinConfig, stage: int, grid: Grid, clips: int, computed: int, tune: Tune, device_type: str
+) -> LayerBytes:
+    """One block of a stage on a grid of tokens."""
+    channels = config.stage_dim(stage)
+    window, _ = clip_window(grid, config.window, (0, 0, 0))
+    features = clips * math.prod(grid) * channels
+    padded = clips * math.prod(padded_grid(grid, window)) * channels
+    entry = features * _norm_width(computed, device_type)
+    # A branch's result, and the hidden layer of the MLP, or its gradient, before and after GELU.
+    working = entry + 2 * MLP_RATIO * features * computed
+    if tune == "head":
+        return LayerBytes(kept=0, entry=0, working=entry + working)
+    # Inputs of both norms; of qkv, the result (q, k, v), attention's of it; inputs of proj and of GELU.
+    kept = 2 * entry + (5 * padded + (1 + MLP_RATIO) * features) * computed
+    if tune == "all":
+        kept += (1 + MLP_RATIO) * features * computed  # inputs of the two matrices of the MLP
+    else:
+        kept += 4 * channels**2 * computed  # the matrices of qkv and proj with their low-rank changes
+    if device_type == "cuda":
+        # torch's fused kernel writes the gradient of the position bias for every window before it sums them.
+        per_window = config.num_heads[stage] * math.prod(window) ** 2 * computed
+        working = max(working, padded // channels // math.prod(window) * per_window)
+    return LayerBytes(kept=kept, entry=entry, working=working)
