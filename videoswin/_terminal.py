@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from videoswin.data.data_report import DataReport
+    from videoswin.data.findings import Finding, Group
     from videoswin.predict import Prediction
 
 BAR_WIDTH = 24
+
+LINES_PER_LIST = 5
+"""A person is shown the beginning of a longer list; the JSON has all of it."""
+
+CLASSES_SHOWN = 12
+
+LARGE_IMBALANCE = 3.0
+"""Samples of the largest class per sample of the smallest from which on a person is told."""
 
 
 def print_prediction(prediction: Prediction, top: int) -> None:
@@ -22,9 +37,8 @@ def print_prediction(prediction: Prediction, top: int) -> None:
     console.print(Text.assemble((prediction.path, "bold"), f"  {facts}"))
     ranking = prediction.top(top)
     width = max(len(label) for label, _ in ranking)
-    block = "█" if "█".encode(console.encoding, "ignore") else "#"
     for label, probability in ranking:
-        bar = block * round(BAR_WIDTH * probability)
+        bar = _bar(console, probability)
         console.print(Text(f"  {label:{width}}  {bar:{BAR_WIDTH}} {100 * probability:5.1f} %"))
     if prediction.damage:
         print_to_stderr(f"{prediction.path}: {prediction.damage}")
@@ -56,6 +70,155 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     console.print(table)
     console.print("Scores are those published, not measured by us; without one it is a start for training.")
     console.print(f"Downloads go to {folder}.", soft_wrap=True)
+
+
+def print_data_report(report: DataReport, *, written: str | None = None) -> None:
+    """What is wrong with labelled videos, and what to do next; `written` is the clean list, if one was made."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    _print_data_facts(console, report)
+    _print_class_counts(console, report)
+    for section in _sections(report):
+        console.print(Text(f"\n{section.title}", "red" if section.is_problem else "yellow"))
+        for line in _capped(section.lines):
+            console.print(Text(f"  {line}"))
+    console.print()
+    for line in _next_steps(report, written):
+        console.print(Text(line))
+
+
+def _print_data_facts(console: Console, report: DataReport) -> None:
+    """How much there is, and of what kind."""
+    from rich.text import Text
+
+    manifest = report.manifest
+    amount = f"{len(manifest.samples)} samples, {len(manifest.classes)} classes, {len(report.videos)} videos"
+    minutes = f"{report.total_seconds / 60:.1f} minutes"
+    console.print(Text.assemble((manifest.source, "bold"), f"  {amount} that can be read, {minutes}"))
+    if report.durations:
+        shortest, median, longest = report.durations
+        console.print(f"  seconds   {shortest:.1f} to {longest:.1f}, median {median:.1f}")
+    for title, frequencies in (("sizes", report.sizes), ("frames/s", report.rates)):
+        if kinds := [f"{kind} ({count})" for kind, count in frequencies.items()]:
+            console.print(f"  {title:8}  {', '.join(_capped(kinds))}")
+
+
+def _print_class_counts(console: Console, report: DataReport) -> None:
+    """How many samples of each class can be read; of many classes the largest and the smallest."""
+    from rich.table import Table
+    from rich.text import Text
+
+    by_split = report.class_counts
+    rows = [
+        (name, counts, sum(counts))
+        for name, *counts in zip(report.manifest.classes, *by_split.values(), strict=True)
+    ]
+    rows.sort(key=lambda row: -row[2])
+    largest = max((total for _, _, total in rows), default=0) or 1
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("\n  class", no_wrap=True)
+    for split in by_split:
+        table.add_column("samples" if len(by_split) == 1 else split, justify="right", vertical="bottom")
+    table.add_column("")
+    for place, (name, counts, total) in enumerate(rows):
+        if CLASSES_SHOWN // 2 <= place < len(rows) - CLASSES_SHOWN // 2:
+            if place == CLASSES_SHOWN // 2:
+                table.add_row(f"  ({len(rows) - CLASSES_SHOWN} in between)")
+            continue
+        table.add_row(Text(f"  {name}"), *map(str, counts), _bar(console, total / largest))
+    console.print(table)
+
+
+class _Section(NamedTuple):
+    title: str
+    is_problem: bool
+    lines: Sequence[str]
+
+
+def _sections(report: DataReport) -> list[_Section]:
+    """Everything found, what is worst first."""
+    told = {group.rows for group in (*report.contradictions, *report.leaks)}
+    repeats = [group for group in report.repeats if group.rows not in told]
+    sections = [
+        _Section(
+            "Cannot be read", True, [f"{_short(report, f.path)}: {f.reason}" for f in report.unreadable]
+        ),
+        _Section("Labelled part outside of its video", True, _about_files(report, report.outside)),
+        _Section("Contradicting labels", True, _about_groups(report, report.contradictions)),
+        _Section("Shared between splits", True, _about_groups(report, report.leaks)),
+        _Section("More than once", False, _about_groups(report, repeats)),
+        _Section("Alike: copies, or one scene twice?", False, _about_groups(report, report.possible_copies)),
+        _Section("Damaged, used as far as they go", False, _about_files(report, report.damaged)),
+        _Section("Short: they will be looped", False, _about_files(report, report.too_short)),
+        _Section("Of another shape or rate than most", False, _about_files(report, report.odd)),
+    ]
+    return [
+        section._replace(title=f"{section.title} ({len(section.lines)})")
+        for section in sections
+        if section.lines
+    ] + _class_warnings(report)
+
+
+def _class_warnings(report: DataReport) -> list[_Section]:
+    missing = [f"{split}: {', '.join(_capped(names))}" for split, names in report.missing_classes.items()]
+    sections = [_Section("Classes without a sample", False, missing)] if missing else []
+    if (report.imbalance or 1) > LARGE_IMBALANCE:
+        cure = "consider training with --set data.source.balanced=true"
+        line = f"the largest class has {report.imbalance:.0f} times the samples of the smallest: {cure}"
+        sections.append(_Section("Unequal classes", False, [line]))
+    return sections
+
+
+def _about_files(report: DataReport, findings: Iterable[Finding]) -> list[str]:
+    return [f"{_short(report, finding.path)}: {finding.what}" for finding in findings]
+
+
+def _about_groups(report: DataReport, groups: Iterable[Group]) -> list[str]:
+    lines = []
+    for group in groups:
+        paths = dict.fromkeys(report.manifest.samples[row].path for row in group.rows)
+        lines.append(f"{group.what}: {', '.join(_capped([_short(report, path) for path in paths]))}")
+    return lines
+
+
+def _short(report: DataReport, path: str) -> str:
+    """The path, from the folder on that was checked."""
+    return path.removeprefix(os.path.join(report.manifest.source, ""))
+
+
+def _next_steps(report: DataReport, written: str | None) -> list[str]:
+    """What to do now, in one or two sentences with the commands to type."""
+    num_samples, num_clean = len(report.manifest.samples), len(report.clean().samples)
+    if num_clean == 0:
+        return ["There is nothing to learn from: no sample can be used."]
+    steps = []
+    data = report.manifest.source
+    if report.problems or report.repeats:
+        data = written or "clean.csv"
+        share = f"{num_clean} of {num_samples} samples"
+        steps.append(
+            f"{written} lists the {share} that can be used."
+            if written
+            else f"Add --write {data} to the command for a list of the {share} that can be used."
+        )
+    if report.lasting_leaks:
+        steps.append("It still has parts of one video in several splits: split anew, whole videos at a time.")
+    steps.append(f"To train: videoswin train finetune --data {shlex.quote(data)} --from tiny-k400 --out run/")
+    return steps
+
+
+def _capped(lines: Sequence[str]) -> list[str]:
+    """The first LINES_PER_LIST, and how many more there are."""
+    more = len(lines) - LINES_PER_LIST
+    return [*lines[:LINES_PER_LIST], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _bar(console: Console, part: float) -> str:
+    """A bar of up to BAR_WIDTH characters, for 0..1."""
+    block = "█" if "█".encode(console.encoding, "ignore") else "#"
+    return block * round(BAR_WIDTH * part)
 
 
 def print_json(fields: dict[str, Any]) -> None:

@@ -1,0 +1,240 @@
+"""What is known about a collection of labelled videos, and what follows from it: DataReport."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from videoswin.data.batch import Failure
+from videoswin.data.findings import (
+    Finding,
+    Group,
+    find_contradictions,
+    find_leaks,
+    find_odd,
+    find_outside,
+    find_possible_copies,
+    find_repeats,
+    find_too_short,
+    part_of,
+    reaches_past_end,
+    shows_nothing,
+    split_names,
+    split_of,
+)
+from videoswin.data.fingerprint import VideoFacts
+from videoswin.data.manifest import Manifest
+from videoswin.video.reader import VideoError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What is known about labelled videos. Everything is in the manifest's order.
+
+    Copies are found where every decoded pixel is the same, whatever the container, and told apart from those
+    that only look alike: another encoding, size or frame rate of a film, or two films of one place in which
+    next to nothing happens. Copies that are cut, cropped, mirrored, sped up or recoloured are not found.
+    """
+
+    manifest: Manifest
+    videos: tuple[VideoFacts, ...]
+    """Every file of which something can be decoded, once."""
+    unreadable: tuple[Failure, ...]
+    """Files that are missing, empty, no video, or broken altogether; and those that crash the decoder."""
+    outside: tuple[Finding, ...]
+    """Labelled parts outside of their video."""
+    contradictions: tuple[Group, ...]
+    """The same pictures under different labels."""
+    leaks: tuple[Group, ...]
+    """The same pictures, or parts of one video, in different splits."""
+    repeats: tuple[Group, ...]
+    """The same pictures more than once; contradictions and leaks of whole videos are among them."""
+    possible_copies: tuple[Group, ...]
+    """Videos that look alike."""
+    damaged: tuple[Finding, ...]
+    """Files that can be used in part."""
+    too_short: tuple[Finding, ...]
+    """Samples with fewer frames than was asked for."""
+    odd: tuple[Finding, ...]
+    """Videos whose aspect or frame rate is not that of most."""
+
+    @property
+    def problems(self) -> int:
+        """How many unreadable files, parts outside, contradictions and leaks there are.
+
+        The rest are warnings, repeats within a split too: one can train in spite of them.
+        """
+        return sum(map(len, (self.unreadable, self.outside, self.contradictions, self.leaks)))
+
+    @property
+    def usable(self) -> bool:
+        """Whether there are no problems, warnings aside."""
+        return self.problems == 0
+
+    @property
+    def class_counts(self) -> dict[str, tuple[int, ...]]:
+        """Split -> how many samples of each class can be read, in the order of `manifest.classes`."""
+        facts = self._facts()
+        counts = {split: [0] * len(self.manifest.classes) for split in split_names(self.manifest.samples)}
+        for sample in self.manifest.samples:
+            if sample.path in facts and not shows_nothing(sample, facts[sample.path]):
+                for label in sample.labels:
+                    counts[split_of(sample)][label] += 1
+        return {split: tuple(of_classes) for split, of_classes in counts.items()}
+
+    @property
+    def missing_classes(self) -> dict[str, tuple[str, ...]]:
+        """Split -> its classes without a readable sample; splits that have all are left out."""
+        missing = {
+            split: tuple(name for name, count in zip(self.manifest.classes, counts, strict=True) if not count)
+            for split, counts in self.class_counts.items()
+        }
+        return {split: names for split, names in missing.items() if names}
+
+    @property
+    def imbalance(self) -> float | None:
+        """Samples of the largest class per sample of the smallest that has any, in the first split."""
+        counts = [count for count in next(iter(self.class_counts.values()), ()) if count]
+        return max(counts) / min(counts) if counts else None
+
+    @property
+    def durations(self) -> tuple[float, float, float] | None:
+        """Shortest, median and longest sample in seconds: of its labelled part, else of the video."""
+        facts = self._facts()
+        samples = (sample for sample in self.manifest.samples if sample.path in facts)
+        parts = [part_of(sample, facts[sample.path]) for sample in samples]
+        seconds = [end - start for start, end in parts]
+        return (min(seconds), statistics.median(seconds), max(seconds)) if seconds else None
+
+    @property
+    def total_seconds(self) -> float:
+        """How long all videos last."""
+        return sum(video.duration_seconds for video in self.videos)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Width x height of the frames -> number of videos, most frequent first."""
+        return _frequencies(f"{video.width}x{video.height}" for video in self.videos)
+
+    @property
+    def rates(self) -> dict[str, int]:
+        """Frames a second -> number of videos, most frequent first."""
+        return _frequencies(f"{round(video.fps, 2):g}" for video in self.videos)
+
+    def clean(self) -> Manifest:
+        """The samples that can be learnt from: no unreadable files, no parts that show nothing, no repeats.
+
+        Of samples that repeat each other one stays: the first in `test`, else in `val`, else of all, so that
+        scores keep their meaning. If their labels contradict each other none stays. A part that ends after
+        its video is cut there. Other warnings stay, and so do parts of one video in different splits: the
+        cure for these is to split anew, whole videos at a time.
+        """
+        facts = self._facts()
+        dropped = {row for repeat in self.repeats for row in repeat.rows if row != self._kept(repeat)}
+        kept = []
+        for row, sample in enumerate(self.manifest.samples):
+            video = facts.get(sample.path)
+            if video is None or row in dropped or shows_nothing(sample, video):
+                continue
+            kept.append(replace(sample, end_seconds=None) if reaches_past_end(sample, video) else sample)
+        return replace(self.manifest, samples=tuple(kept))
+
+    @property
+    def lasting_leaks(self) -> tuple[Group, ...]:
+        """Leaks that `clean` leaves, as groups of its samples: parts of one video in different splits."""
+        return tuple(find_leaks(self.clean(), self._facts()))
+
+    def to_json(self) -> str:
+        """One line with every list in full, the counts, and the facts about every video."""
+        splits = self.class_counts.items()
+        classes = self.manifest.classes
+        fields = {
+            "source": self.manifest.source,
+            "num_samples": len(self.manifest.samples),
+            "num_videos": len(self.videos) + len(self.unreadable),
+            "problems": self.problems,
+            "unreadable": [asdict(failure) for failure in self.unreadable],
+            "outside": [_finding_fields(finding) for finding in self.outside],
+            "contradictions": [self._group_fields(group) for group in self.contradictions],
+            "leaks": [self._group_fields(group) for group in self.leaks],
+            "repeats": [self._group_fields(group) for group in self.repeats],
+            "possible_copies": [self._group_fields(group) for group in self.possible_copies],
+            "damaged": [_finding_fields(finding) for finding in self.damaged],
+            "too_short": [_finding_fields(finding) for finding in self.too_short],
+            "odd": [_finding_fields(finding) for finding in self.odd],
+            "class_counts": {split: dict(zip(classes, counts, strict=True)) for split, counts in splits},
+            "missing_classes": self.missing_classes,
+            "imbalance": self.imbalance,
+            "durations": dict(zip(("shortest", "median", "longest"), self.durations or (), strict=False)),
+            "total_seconds": self.total_seconds,
+            "sizes": self.sizes,
+            "rates": self.rates,
+            "videos": [_video_fields(video) for video in self.videos],
+        }
+        return json.dumps(fields, ensure_ascii=False)
+
+    def _facts(self) -> dict[str, VideoFacts]:
+        return {video.path: video for video in self.videos}
+
+    def _kept(self, repeat: Group) -> int | None:
+        """The one of the repeated samples that is worth most; None if their labels contradict each other."""
+        if repeat in self.contradictions:
+            return None
+        worth = {"test": 0, "val": 1}
+        samples = self.manifest.samples
+        return min(repeat.rows, key=lambda row: (worth.get(samples[row].split or "", 2), row))
+
+    def _group_fields(self, group: Group) -> dict[str, Any]:
+        samples = []
+        for row in group.rows:
+            fields = asdict(self.manifest.samples[row])
+            fields["labels"] = [self.manifest.classes[label] for label in fields["labels"]]
+            samples.append({name: value for name, value in fields.items() if value is not None})
+        return {"what": group.what, "samples": samples}
+
+
+def make_report(
+    manifest: Manifest, examined: Mapping[str, VideoFacts | VideoError], *, shortest_frames: int
+) -> DataReport:
+    """What follows from the facts about every file of the manifest, by path."""
+    facts: dict[str, VideoFacts] = {}
+    unreadable = []
+    for path in dict.fromkeys(sample.path for sample in manifest.samples):
+        result = examined[path]
+        if isinstance(result, VideoError):
+            unreadable.append(Failure(path, result.reason))
+        else:
+            facts[path] = result
+    videos = tuple(facts.values())
+    repeats = find_repeats(manifest, facts)
+    return DataReport(
+        manifest=manifest,
+        videos=videos,
+        unreadable=tuple(unreadable),
+        outside=tuple(find_outside(manifest, facts)),
+        contradictions=tuple(find_contradictions(manifest, repeats)),
+        leaks=tuple(find_leaks(manifest, facts)),
+        repeats=tuple(repeats),
+        possible_copies=tuple(find_possible_copies(manifest, facts)),
+        damaged=tuple(Finding(path=video.path, what=video.damage) for video in videos if video.damage),
+        too_short=tuple(find_too_short(manifest, facts, shortest_frames)),
+        odd=tuple(find_odd(videos)),
+    )
+
+
+def _frequencies(values: Iterator[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def _finding_fields(finding: Finding) -> dict[str, Any]:
+    return {name: value for name, value in asdict(finding).items() if value is not None}
+
+
+def _video_fields(video: VideoFacts) -> dict[str, Any]:
+    fields = asdict(video) | {"duration_seconds": video.duration_seconds}
+    # The look is no text; the rest of it is for programs as it is.
+    return {name: value for name, value in fields.items() if name != "look"}

@@ -1,0 +1,235 @@
+"""What can be wrong with labelled videos whose files have been examined: pure functions over a manifest."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from videoswin.data.fingerprint import VideoFacts, find_look_alikes
+from videoswin.data.manifest import Manifest, Sample
+
+NO_SPLIT: Final = "unassigned"
+"""What samples are counted under that name no split."""
+
+PART_TOLERANCE_SECONDS: Final = 0.5
+"""A labelled part may end this much after the video: lists round."""
+
+ASPECT_TOLERANCE: Final = 0.02
+RATE_TOLERANCE: Final = 0.02
+"""Part by which a video's width / height, and its frame rate, may differ from the usual."""
+
+Facts = Mapping[str, VideoFacts]
+"""Path -> what its file holds, for every file that can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something about a video or a labelled part of it."""
+
+    path: str
+    what: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Samples that have something to do with each other."""
+
+    rows: tuple[int, ...]
+    """Two or more indices into the manifest's samples, growing."""
+    what: str
+    """What they have in common, and the splits or classes that tell them apart."""
+
+
+def split_of(sample: Sample) -> str:
+    """The split's name, or NO_SPLIT."""
+    return sample.split or NO_SPLIT
+
+
+def split_names(samples: Iterable[Sample]) -> list[str]:
+    """The splits that samples name: train, val, test, then others by name, NO_SPLIT last."""
+    usual = ("train", "val", "test")
+    names = {sample.split for sample in samples}
+    others = sorted(name for name in names if name is not None and name not in usual)
+    return [name for name in usual if name in names] + others + ([NO_SPLIT] if None in names else [])
+
+
+def part_of(sample: Sample, video: VideoFacts) -> tuple[float, float]:
+    """(start, end) in seconds of what the sample shows of its video; never outside of the video."""
+    end = video.duration_seconds if sample.end_seconds is None else sample.end_seconds
+    end = min(max(end, 0.0), video.duration_seconds)
+    return min(max(sample.start_seconds or 0.0, 0.0), end), end
+
+
+def shows_nothing(sample: Sample, video: VideoFacts) -> bool:
+    """Whether its labelled part begins after the video's end, or has no length."""
+    start, end = part_of(sample, video)
+    return start >= end
+
+
+def reaches_past_end(sample: Sample, video: VideoFacts) -> bool:
+    """Whether its labelled part ends after the video, by more than lists round."""
+    end = sample.end_seconds
+    return end is not None and end > video.duration_seconds + PART_TOLERANCE_SECONDS
+
+
+def find_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
+    """Labelled parts that lie outside of their videos, wholly or at their ends, or have no length."""
+    findings = []
+    for sample in manifest.samples:
+        video = facts.get(sample.path)
+        if video is None:
+            continue
+        lasts = f"the video lasts {video.duration_seconds:.1f} s"
+        if shows_nothing(sample, video):
+            start, end = sample.start_seconds or 0.0, sample.end_seconds
+            until = f" and ends at {end:.1f} s" if end is not None else ""
+            findings.append(_about(sample, f"the part begins at {start:.1f} s{until}, {lasts}"))
+        elif reaches_past_end(sample, video):
+            findings.append(_about(sample, f"the part ends at {sample.end_seconds:.1f} s, {lasts}"))
+    return findings
+
+
+def find_too_short(manifest: Manifest, facts: Facts, shortest_frames: int) -> list[Finding]:
+    """Samples that show fewer than `shortest_frames` frames, but some."""
+    findings = []
+    for sample in manifest.samples:
+        video = facts.get(sample.path)
+        if video is None or shows_nothing(sample, video):
+            continue
+        start, end = part_of(sample, video)
+        frames = round((end - start) * video.fps)
+        if frames < shortest_frames:
+            findings.append(_about(sample, f"{frames} frames, wanted {shortest_frames} or more"))
+    return findings
+
+
+def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
+    """Videos whose aspect or rate is not that of most; none where no more than half of them agree."""
+    aspect = _usual([round(video.width / video.height, 2) for video in videos])
+    rate = _usual([round(video.fps, 2) for video in videos])
+    findings = []
+    for video in videos:
+        reasons = []
+        if aspect and abs(video.width / video.height / aspect - 1) > ASPECT_TOLERANCE:
+            reasons.append(f"{video.width}x{video.height}, most are {aspect:g}:1")
+        if rate and abs(video.fps / rate - 1) > RATE_TOLERANCE:
+            reasons.append(f"{video.fps:g} frames a second, most have {rate:g}")
+        if reasons:
+            findings.append(Finding(path=video.path, what="; ".join(reasons)))
+    return findings
+
+
+def find_repeats(manifest: Manifest, facts: Facts) -> list[Group]:
+    """Samples that show the same part of the same pictures, frame for frame."""
+    groups = []
+    for rows in _rows_by_pictures(manifest, facts).values():
+        by_part = defaultdict(list)
+        for row in rows:
+            sample = manifest.samples[row]
+            start, end = part_of(sample, facts[sample.path])
+            by_part[round(start, 2), round(end, 2)].append(row)
+        for same in by_part.values():
+            if len(same) > 1:
+                groups.append(_group(manifest, same, _common_ground(manifest, facts, same)))
+    return sorted(groups, key=lambda group: group.rows)
+
+
+def find_contradictions(manifest: Manifest, repeats: Iterable[Group]) -> list[Group]:
+    """Those of the repeats that carry different labels."""
+    samples = manifest.samples
+    return [repeat for repeat in repeats if len({frozenset(samples[row].labels) for row in repeat.rows}) > 1]
+
+
+def find_leaks(manifest: Manifest, facts: Facts) -> list[Group]:
+    """Samples of different splits that show the same pictures, or parts of one video; one group a video.
+
+    Samples without a split leak nowhere.
+    """
+    groups = []
+    for rows in _rows_by_pictures(manifest, facts).values():
+        in_splits = [row for row in rows if manifest.samples[row].split is not None]
+        if len({manifest.samples[row].split for row in in_splits}) > 1:
+            groups.append(_group(manifest, in_splits, _leak_kind(manifest, facts, in_splits)))
+    return sorted(groups, key=lambda group: group.rows)
+
+
+def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
+    """Samples of videos that are not the same frame for frame but look alike: to be judged by eye."""
+    sets_of_rows = list(_rows_by_pictures(manifest, facts).values())
+    videos = [facts[manifest.samples[rows[0]].path] for rows in sets_of_rows]
+    groups = []
+    for alike in find_look_alikes(videos):
+        rows = sorted(row for index in alike for row in sets_of_rows[index])
+        groups.append(_group(manifest, rows, "alike to the eye"))
+    return sorted(groups, key=lambda group: group.rows)
+
+
+def _about(sample: Sample, what: str) -> Finding:
+    return Finding(
+        path=sample.path, what=what, start_seconds=sample.start_seconds, end_seconds=sample.end_seconds
+    )
+
+
+def _usual(values: Sequence[float]) -> float | None:
+    """The value that more than half have."""
+    if not values:
+        return None
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None
+
+
+def _rows_by_pictures(manifest: Manifest, facts: Facts) -> dict[str, list[int]]:
+    """Pictures' digest -> the samples whose video that is and that show some of it."""
+    rows_of = defaultdict(list)
+    for row, sample in enumerate(manifest.samples):
+        video = facts.get(sample.path)
+        if video is not None and not shows_nothing(sample, video):
+            rows_of[video.pictures_digest].append(row)
+    return dict(rows_of)
+
+
+def _common_ground(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> str:
+    paths = {manifest.samples[row].path for row in rows}
+    if len(paths) == 1:
+        return "one file listed more than once"
+    digests = {facts[path].bytes_digest for path in paths}
+    return "the same bytes" if len(digests) == 1 and None not in digests else "the same pictures"
+
+
+def _leak_kind(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> str:
+    """What samples of one video in several splits have in common."""
+    if _overlap(manifest, facts, rows):
+        samples = [manifest.samples[row] for row in rows]
+        whole = all(sample.start_seconds is None and sample.end_seconds is None for sample in samples)
+        return _common_ground(manifest, facts, rows) if whole else "overlapping parts of one video"
+    return "parts of one video"
+
+
+def _overlap(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> bool:
+    """Whether two samples of different splits show the same moment."""
+    parts = sorted(
+        (*part_of(manifest.samples[row], facts[manifest.samples[row].path]), split_of(manifest.samples[row]))
+        for row in rows
+    )
+    latest_end: dict[str, float] = {}
+    for start, end, split in parts:
+        if any(start < other_end for other, other_end in latest_end.items() if other != split):
+            return True
+        latest_end[split] = max(end, latest_end.get(split, end))
+    return False
+
+
+def _group(manifest: Manifest, rows: Sequence[int], common: str) -> Group:
+    """A group whose words name its splits and classes where they differ."""
+    samples = [manifest.samples[row] for row in rows]
+    what = common
+    if len(splits := split_names(samples)) > 1:
+        what += f", in {' and '.join(splits)}"
+    if len({frozenset(sample.labels) for sample in samples}) > 1:
+        labels = dict.fromkeys(label for sample in samples for label in sample.labels)
+        what += f", called {' and '.join(manifest.classes[label] for label in labels)}"
+    return Group(rows=tuple(rows), what=what)
