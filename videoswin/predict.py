@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import normalize
@@ -83,11 +84,7 @@ def load_video(
     """
     # One decoding thread always: with several, FFmpeg patches a damaged picture differently.
     with open_video(path, threads=1) as video:
-        part = video
-        if not (start_seconds is end_seconds is None):
-            from videoswin.video.excerpt import excerpt
-
-            part = excerpt(video, start_seconds, end_seconds)
+        part = excerpt(video, start_seconds, end_seconds)
         return LoadedVideo(read_views(part, clip, views), part.duration_seconds, part.damage)
 
 
@@ -179,7 +176,7 @@ class Predictor:
         By softmax; of a multi-label model by sigmoid, each class for itself.
         """
         clips = normalize(views.to(self.device), self.clip.normalisation)  # (V, 3, T, S, S) float
-        logits = self.model(clips).float()  # (V, K)
+        logits: Tensor = self.model(clips).float()  # (V, K)
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
     def _predict(self, path: str | Path, video: LoadedVideo) -> Prediction:

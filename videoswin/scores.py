@@ -1,4 +1,4 @@
-"""How good scores are: accuracies, average precision and their 95 % intervals, as pure functions on tensors.
+"""How good scores are: accuracies, average precision and their 95 % intervals, from tensors alone.
 
 N videos, K classes. `targets` (N, K) is True where a video shows a class. A row of NaN in `scores` (N, K) is
 a video without an answer: it is right about nothing.
@@ -7,7 +7,9 @@ a video without an answer: it is right about nothing.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +17,126 @@ from torch import Tensor
 
 # torchmetrics has most of this, but imports torchvision, whose compiled half fails beside other torch builds.
 
-Z_95 = 1.959964
+Z_95: Final = 1.959964
 """Standard deviations to each side of the mean that hold 95 % of a normal distribution."""
-RESAMPLES = 500
+RESAMPLES: Final = 500
 """Draws of a bootstrap: enough for the second digit of an interval's ends."""
+TOP: Final = 5
+"""The second accuracy asks for a right class among so many likeliest, or among all if there are fewer."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """How well one class is recognised."""
+
+    label: str
+    videos: int
+    """That show the class."""
+    score: float | None
+    """Part of them that is named right, or average precision if multi-label; None if there are none."""
+    interval: Interval | None
+    """95 % of the accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredVideos:
+    """Scores of a list of videos, and every number that follows from them.
+
+    Accuracies of multi-label videos ask whether the likeliest class, or one of the TOP likeliest, is among a
+    video's own; videos that show no class are left out there.
+    """
+
+    labels: tuple[str, ...] = field(repr=False)
+    """Names of the classes."""
+    multi_label: bool
+    """True if a video can show several classes."""
+    targets: Tensor = field(repr=False)
+    """(N, K) bool: which classes each video shows."""
+    scores: Tensor = field(repr=False)
+    """(N, K) float32 probabilities; NaN for a video without an answer."""
+
+    @cached_property
+    def ranking(self) -> Tensor:
+        """(N, K) class indices, likeliest first; without meaning for an unreadable video."""
+        return rank_classes(self.scores)
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """(N,) bool: whether the likeliest class is right."""
+        return top_k_hits(self.scores, self.targets, 1)
+
+    @cached_property
+    def top1(self) -> float:
+        """Part of the videos whose likeliest class is right."""
+        return self._part(self.correct)
+
+    @cached_property
+    def top5(self) -> float:
+        """Part of the videos with a right class among the min(5, K) likeliest."""
+        return self._part(top_k_hits(self.scores, self.targets, TOP))
+
+    @cached_property
+    def per_class(self) -> tuple[ClassScore, ...]:
+        """One entry for each of the model's classes."""
+        counts = self.targets.sum(0).tolist()
+        entries = zip(self.labels, counts, self._class_scores.tolist(), strict=True)
+        return tuple(
+            ClassScore(
+                label=label,
+                videos=videos,
+                score=score if videos else None,
+                interval=None if self.multi_label or not videos else wilson_interval(score, videos),
+            )
+            for label, videos, score in entries
+        )
+
+    @property
+    def mean_class(self) -> float:
+        """Mean score of the classes that occur: mean class accuracy, or mAP if multi-label."""
+        return mean_over_classes(self._class_scores)
+
+    @property
+    def mean_average_precision(self) -> float | None:
+        """mAP of multi-label videos."""
+        return self.mean_class if self.multi_label else None
+
+    @property
+    def score(self) -> float:
+        """The number to compare models by: top-1 accuracy, or mAP if multi-label."""
+        return self.mean_class if self.multi_label else self.top1
+
+    @cached_property
+    def confusion(self) -> Tensor | None:
+        """(K, K) videos of class i that were taken for class j; None if multi-label."""
+        return None if self.multi_label else confusion_matrix(self.scores, self.targets.int().argmax(1))
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of top1, top5 and mean_class: Wilson's, but for mAP a bootstrap over videos."""
+        asked = int(self.targets.any(1).sum())
+        if self.multi_label:
+            rng = np.random.default_rng(0)  # the same report every time
+            mean_class = mean_average_precision_interval(self.scores, self.targets, rng)
+        else:
+            mean_class = mean_class_interval(self.mean_class, self.targets.sum(0))
+        return {
+            "top1": wilson_interval(self.top1, asked),
+            "top5": wilson_interval(self.top5, asked),
+            "mean_class": mean_class,
+        }
+
+    def _part(self, hits: Tensor) -> float:
+        """Of the videos that show any class."""
+        return hits[self.targets.any(1)].double().mean().item()
+
+    @cached_property
+    def _class_scores(self) -> Tensor:
+        """(K,) accuracy or average precision; NaN for classes that do not occur."""
+        if self.multi_label:
+            return average_precision(self.scores, self.targets)
+        return class_accuracy(self.correct, self.targets)
 
 
 def rank_classes(scores: Tensor) -> Tensor:
@@ -62,7 +180,7 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     return _weighted_average_precision(_found(scores, targets), torch.ones(len(scores), dtype=torch.float64))
 
 
-def wilson_interval(part: float, number: float) -> tuple[float, float]:
+def wilson_interval(part: float, number: float) -> Interval:
     """Where the true share lies with 95 % confidence if `part` of `number` videos are hits: Wilson's.
 
     Unlike mean and standard error it stays inside 0..1, and is not empty where all or none are hits.
@@ -75,7 +193,7 @@ def wilson_interval(part: float, number: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def mean_class_interval(mean: float, videos_per_class: Tensor) -> tuple[float, float]:
+def mean_class_interval(mean: float, videos_per_class: Tensor) -> Interval:
     """Wilson's interval of a mean class accuracy; videos_per_class (K,), 0 for classes that do not occur.
 
     For the number of videos that, evenly spread over the classes, would give a mean of this variance.
@@ -86,7 +204,7 @@ def mean_class_interval(mean: float, videos_per_class: Tensor) -> tuple[float, f
 
 def mean_average_precision_interval(
     scores: Tensor, targets: Tensor, rng: np.random.Generator, resamples: int = RESAMPLES
-) -> tuple[float, float]:
+) -> Interval:
     """Between which values 95 % of the mAPs of lists lie that are drawn from these N with replacement."""
     found = _found(scores, targets)
     number = len(scores)

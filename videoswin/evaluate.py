@@ -1,0 +1,243 @@
+"""Every view of every labelled video, scored: evaluate() gives a Report.
+
+Decoding is spread over processes, views are batched across videos, and videos over the ranks of a distributed
+run. N videos, V views, K classes, T frames, S side of a frame.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from videoswin.data.manifest import Manifest, Sample
+from videoswin.predict import VIEWS_PER_BATCH, LoadedVideo, Predictor, load_video, require_numbers
+from videoswin.report import Report
+from videoswin.video.reader import VideoError
+from videoswin.video.spec import ClipSpec, ViewPlan
+
+__all__ = ["Report", "evaluate", "match_classes"]
+
+Loaded = LoadedVideo | VideoError
+
+
+def evaluate(
+    predictor: Predictor,
+    manifest: Manifest,
+    *,
+    workers: int = 2,
+    views_per_batch: int = VIEWS_PER_BATCH,
+    progress: bool = False,
+) -> Report:
+    """How the predictor does on every video of the manifest; a video that cannot be read counts as wrong.
+
+    workers: processes that decode; 0 decodes in this one.
+    views_per_batch: views that go through the model together, of one video or of several.
+    progress: show a bar on stderr.
+    In a distributed run every rank must call this with the same arguments, and gets the same report.
+    ValueError for an empty manifest, or classes that the predictor does not know.
+    """
+    if not any(sample.labels for sample in manifest.samples):
+        raise ValueError(f"{manifest.source} lists no labelled videos")
+    if views_per_batch < 1:
+        raise ValueError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
+    targets = _targets(manifest, predictor.labels)
+    rank, world_size = _rank_and_world_size()
+    share = _Share(range(rank, len(manifest.samples), world_size))
+    videos = _Videos([manifest.samples[index] for index in share.indices], predictor.clip, predictor.views)
+    # A generator of its own: iterating must not move torch's, on which a training run may depend.
+    loader = DataLoader(videos, batch_size=None, num_workers=workers, generator=torch.Generator())
+    since = time.monotonic()
+    loaded = iter(loader)  # starts the processes, before the progress bar starts a thread
+    with _bar(len(share.indices), shown=progress and rank == 0) as advance:
+        batches = _batches(_readable(loaded, share, advance), views_per_batch)
+        share.scores = _mean_scores(predictor, batches, len(share.indices))
+    share.seconds = time.monotonic() - since
+    return _report(predictor, manifest, targets, _gathered(share))
+
+
+def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """Which of `labels` each class is: by name, whatever its case, or by number if classes are 0 to n - 1.
+
+    ValueError naming the classes that are none of them, and what may have been meant.
+    """
+    index_of = {_folded(label): index for index, label in enumerate(labels)}
+    index_of |= {label: index for index, label in enumerate(labels)}
+    found = [index_of.get(name, index_of.get(_folded(name))) for name in classes]
+    numbers = {str(number) for number in range(len(classes))}
+    if None in found and set(classes) == numbers and len(classes) <= len(labels):
+        return [int(name) for name in classes]
+    unknown = [name for name, index in zip(classes, found, strict=True) if index is None]
+    if unknown:
+        named = ", ".join(_with_suggestion(name, labels) for name in unknown[:5])
+        more = ", ..." if len(unknown) > 5 else ""
+        raise ValueError(
+            f"{len(unknown)} of the data's {len(classes)} classes are none of the model's {len(labels)}: "
+            f"{named}{more}; rename them as the model does"
+        )
+    return [index for index in found if index is not None]
+
+
+@dataclass
+class _Share:
+    """What one rank reads, and finds."""
+
+    indices: range
+    """Its samples."""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Why, by the sample's index."""
+    damage: dict[int, str] = field(default_factory=dict)
+    """What was wrong with videos that could be read, by the sample's index."""
+    scores: Tensor = field(default_factory=lambda: torch.empty(0))
+    """(len(indices), K) mean probabilities; zeros for unreadable videos."""
+    seconds: float = 0.0
+
+
+class _Videos(Dataset[Loaded]):
+    """The views of videos. Holds no model, so that it can be sent to other processes."""
+
+    def __init__(self, samples: Sequence[Sample], clip: ClipSpec, views: ViewPlan) -> None:
+        self.samples, self.clip, self.views = samples, clip, views
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Loaded:
+        sample = self.samples[index]
+        try:
+            return load_video(
+                sample.path,
+                self.clip,
+                self.views,
+                start_seconds=sample.start_seconds,
+                end_seconds=sample.end_seconds,
+            )
+        except VideoError as error:
+            return error
+
+
+def _readable(
+    loaded: Iterable[Loaded], share: _Share, advance: Callable[[], None]
+) -> Iterator[tuple[int, Tensor]]:
+    """(position in the share, views) of every video that can be read; what is wrong with others is noted."""
+    for position, (index, video) in enumerate(zip(share.indices, loaded, strict=True)):
+        if isinstance(video, VideoError):
+            share.unreadable[index] = video.reason
+        else:
+            if video.damage is not None:
+                share.damage[index] = video.damage
+            yield position, video.views
+        advance()
+
+
+def _batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of one video after the other, `size` at a time: (V', 3, T, S, S), and the video of each (V',)."""
+    waiting: list[tuple[int, Tensor]] = []
+    for video, views in videos:
+        for view in views:
+            waiting.append((video, view))
+            if len(waiting) == size:
+                yield _batch(waiting)
+                waiting = []
+    if waiting:
+        yield _batch(waiting)
+
+
+def _batch(waiting: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([view for _, view in waiting]), torch.tensor([video for video, _ in waiting])
+
+
+def _mean_scores(predictor: Predictor, batches: Iterable[tuple[Tensor, Tensor]], count: int) -> Tensor:
+    """(count, K) on the CPU: the mean over each video's views of their probabilities, 0 without views."""
+    sums = torch.zeros(count, len(predictor.labels), device=predictor.device)
+    for views, videos in batches:
+        sums.index_add_(0, videos.to(predictor.device), predictor.score_each(views))
+    return (sums / predictor.views.num_views).cpu()
+
+
+def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: list[_Share]) -> Report:
+    unreadable = {index: reason for share in shares for index, reason in share.unreadable.items()}
+    damage = {index: reason for share in shares for index, reason in share.damage.items()}
+    scores = torch.empty(targets.shape)
+    for share in shares:
+        scores[list(share.indices)] = share.scores
+    require_numbers(scores, predictor.name)
+    scores[list(unreadable)] = torch.nan
+    return Report(
+        model=predictor.name,
+        protocol=predictor.protocol,
+        source=manifest.source,
+        digest=manifest.digest,
+        labels=predictor.labels,
+        multi_label=manifest.multi_label,
+        samples=manifest.samples,
+        targets=targets,
+        scores=scores,
+        unreadable=dict(sorted(unreadable.items())),
+        damage=dict(sorted(damage.items())),
+        seconds=max(share.seconds for share in shares),
+    )
+
+
+def _targets(manifest: Manifest, labels: tuple[str, ...]) -> Tensor:
+    """(N, K) bool: which of the predictor's classes each video shows."""
+    index_of = match_classes(manifest.classes, labels)
+    targets = torch.zeros(len(manifest.samples), len(labels), dtype=torch.bool)
+    for sample, row in zip(manifest.samples, targets, strict=True):
+        row[[index_of[label] for label in sample.labels]] = True
+    return targets
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _gathered(share: _Share) -> list[_Share]:
+    """The shares of all ranks, on every rank."""
+    _, world_size = _rank_and_world_size()
+    if world_size == 1:
+        return [share]
+    shares: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(shares, share)
+    return shares
+
+
+@contextmanager
+def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
+    """A function to call after each of `total` videos, which moves a bar on stderr."""
+    if not shown:
+        yield lambda: None
+        return
+    speed = TextColumn("videos, {task.fields[speed]:.1f}/s, left")
+    columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    since = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        progress.add_task("", total=total, speed=0.0)
+        (task,) = progress.tasks
+
+        def advance() -> None:
+            speed = (task.completed + 1) / (time.monotonic() - since)
+            progress.update(task.id, advance=1, speed=speed)
+
+        yield advance
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _with_suggestion(name: str, labels: Sequence[str]) -> str:
+    close = difflib.get_close_matches(_folded(name), labels, n=1)
+    return f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name)
