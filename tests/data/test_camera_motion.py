@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from videoswin.data.batch import Draw
 from videoswin.data.camera_motion import CameraMotionClips, Difficulty, rendered_clip, turned_about
 from videoswin.data.camera_path import LABELS, reversed_label
 from videoswin.data.scenes import TEST_PHOTOS, TRAIN_PHOTOS, Scenery, load_photo, soft_blobs
@@ -17,27 +18,46 @@ def clips() -> CameraMotionClips:
 
 
 def test_an_item_is_four_uint8_clips_and_their_labels(clips):
-    four, labels = clips[3]
+    four, labels, failure = clips[Draw(0, 3)]
     assert four.shape == (4, 3, 8, 64, 64)
     assert four.dtype == torch.uint8
     assert labels.shape == (4,)
+    assert failure is None
 
 
-def test_an_item_depends_on_its_seed_and_index_alone(clips):
+def test_an_item_depends_on_its_seed_and_draw_alone(clips):
     again = CameraMotionClips(length=100, easy=0, hard=1, seed=SEED, frames=8, size=64)
     other = CameraMotionClips(length=100, easy=0, hard=1, seed=SEED + 1, frames=8, size=64)
-    again[0]
-    assert torch.equal(again[7][1], clips[7][1])
-    assert (again[7][0].int() - clips[7][0].int()).abs().float().mean() < 1  # see through_h264
-    assert not torch.equal(other[7][0], clips[7][0])
+    again[Draw(0, 0)]
+    draw, next_epoch = Draw(0, 7), Draw(1, 7)
+    item = clips[draw]
+    assert torch.equal(again[draw].targets, item.targets)
+    assert (again[draw].clips.int() - item.clips.int()).abs().float().mean() < 1  # see through_h264
+    assert not torch.equal(other[draw].clips, item.clips)
+    assert not torch.equal(clips[next_epoch].clips, item.clips)
+
+
+def test_the_first_epoch_is_what_the_bundled_model_learned_from():
+    easy = CameraMotionClips(length=100, easy=1000, hard=2000, seed=SEED, frames=8, size=64)
+    items = [easy[Draw(0, index)] for index in range(6)]
+    assert [item.targets.tolist() for item in items] == [
+        [6, 5, 6, 5],
+        [2, 3, 2, 4],
+        [7, 8, 7, 8],
+        [8, 7, 7, 8],
+        [6, 5, 6, 5],
+        [4, 1, 4, 1],
+    ]
+    levels = [49667188, 57001268, 45562888, 55808972, 56411624, 47135592]
+    assert [int(item.clips.long().sum()) for item in items] == pytest.approx(levels, rel=1e-4)
 
 
 def test_every_movement_turns_up(clips):
-    labels = torch.cat([clips[index][1] for index in range(24)])
+    labels = torch.cat([clips[Draw(0, index)].targets for index in range(24)])
     assert set(labels.tolist()) == set(range(len(LABELS)))
 
 
-def test_difficulty_rises_with_the_index():
+def test_difficulty_rises_with_hardness():
     easy, half, hard = Difficulty.at(0), Difficulty.at(0.5), Difficulty.at(1)
     assert easy.motion.slowest > half.motion.slowest > hard.motion.slowest
     assert easy.compression == easy.foreground == easy.motion.shake == 0

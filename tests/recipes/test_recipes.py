@@ -7,30 +7,48 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from videoswin.data.batch import Draw
 from videoswin.data.camera_path import LABELS, MotionRange, camera_path, reversed_label
 from videoswin.data.compression import write_h264
 from videoswin.data.scenes import load_photo
 from videoswin.data.virtual_camera import looked_up, to_pixels, view_from_base
 from videoswin.predict import Predictor
-from videoswin.recipes import RECIPES
+from videoswin.recipes import build_recipe
 from videoswin.recipes.camera_motion import camera_motion
+from videoswin.training.recipe import Augment
 from videoswin.weights.checkpoint import BUNDLED, Checkpoint
 
 
 def test_it_is_known_by_its_name():
-    assert RECIPES["camera-motion"]().name == "camera-motion"
+    assert build_recipe("camera-motion") == camera_motion()
 
 
 def test_its_first_item_is_what_its_clip_spec_says():
     recipe = camera_motion()
-    clips, labels = recipe.data.clips(recipe.run.seed)[0]
+    clips, labels, _ = recipe.data.source.clips(recipe.run.seed)[Draw(0, 0)]
     clip = recipe.data.clip
     assert clips.shape == (len(labels), 3, clip.frames, clip.size, clip.size)
 
 
-def test_it_trains_for_as_many_items_as_there_are():
+def test_it_trains_for_6000_steps_of_64_clips_after_a_warmup_of_400():
     recipe = camera_motion()
-    assert len(recipe.data.clips(0)) == recipe.schedule.steps * recipe.data.items_per_step
+    clips = 4 * len(recipe.data.source.clips(0))
+    assert recipe.data.batch_size == 64
+    assert clips // recipe.data.batch_size * recipe.schedule.epochs == 6000
+    assert recipe.schedule.warmup_epochs * 6000 == 400
+    assert recipe.schedule.decay == "step"
+
+
+def test_its_numbers_are_those_that_the_bundled_model_was_trained_with():
+    recipe = camera_motion()
+    optimizer = recipe.optimizer
+    assert (optimizer.rate, optimizer.backbone, optimizer.layer_decay) == (1e-3, 1.0, 1.0)
+    assert (optimizer.weight_decay, optimizer.groups) == (0.05, "clean")
+    assert (optimizer.clip_norm, optimizer.average) == (1.0, 0.999)
+    assert recipe.augment == Augment(area=(1, 1), ratio=(1, 1), flip=0, label_smoothing=0.05)
+    assert (recipe.model.drop_path, recipe.model.dropout) == (0, 0)
+    assert (recipe.run.precision, recipe.run.threads, recipe.run.seed) == ("bf16-mixed", 1, 0)
+    assert recipe.run.licence == "Apache-2.0"
 
 
 ROOT = Path(__file__).parents[2]
@@ -43,11 +61,12 @@ def bundled() -> Checkpoint:
 
 def test_the_bundled_model_comes_from_this_recipe(bundled):
     recipe = camera_motion()
-    assert bundled.lineage["command"] == recipe.run.command
+    assert bundled.lineage["trained on"] == recipe.data.source.description
+    assert bundled.licence == recipe.run.licence
     assert bundled.config == recipe.model.config
     assert bundled.clip == recipe.data.clip
     assert bundled.views == recipe.data.views
-    assert list(bundled.labels) == list(recipe.data.labels)
+    assert list(bundled.labels) == list(recipe.data.source.labels)
 
 
 def test_the_bundled_file_is_the_one_that_was_measured_and_meets_its_bars():

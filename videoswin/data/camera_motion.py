@@ -14,6 +14,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from videoswin.data.batch import Draw, Item
 from videoswin.data.camera_path import (
     LABELS,
     Floats,
@@ -67,12 +68,12 @@ class Difficulty:
         )
 
 
-class CameraMotionClips(Dataset[tuple[Tensor, Tensor]]):
-    """Clips in fours: item `index` is uint8 (4, 3, T, S, S) and its labels (4,).
+class CameraMotionClips(Dataset[Item]):
+    """Clips in fours: `dataset[Draw(epoch, index)]` is an Item of uint8 (4, 3, T, S, S) and labels (4,).
 
     The four are one rendered clip and its reversal, each in two orientations. Items are easiest up to index
-    `easy` and as hard as they get from `hard` on. An item depends on `seed` and `index` alone, but for some
-    pixels of some compressed clips (see through_h264).
+    `easy` of the first epoch and as hard as they get from `hard` on. An item depends on the seed and the draw
+    alone, but for some pixels of some compressed clips (see through_h264).
     """
 
     def __init__(self, *, length: int, easy: int, hard: int, seed: int, frames: int, size: int) -> None:
@@ -84,15 +85,18 @@ class CameraMotionClips(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((self.seed, index))
-        difficulty = Difficulty.at(float(np.interp(index, (self.easy, self.hard), (0, 1))))
+    def __getitem__(self, draw: Draw) -> Item:
+        epoch, index = draw
+        # The epoch last: numpy ignores zeros there, so the first one is what the bundled model learned from.
+        rng = np.random.default_rng((self.seed, index, epoch))
+        drawn_before = epoch * self.length + index
+        difficulty = Difficulty.at(float(np.interp(drawn_before, (self.easy, self.hard), (0, 1))))
         label = int(rng.integers(len(LABELS)))
         clip = rendered_clip(rng, self.scenery, label, difficulty, frames=self.frames, size=self.size)
         both = [(clip, label), (clip.flip(1), reversed_label(label))]
         four = [turned_about(rng, clip, label) for clip, label in both * 2]
         clips = torch.stack([clip for clip, _ in four])  # (4, 3, T, S, S)
-        return clips, torch.tensor([label for _, label in four])
+        return Item(clips, torch.tensor([label for _, label in four]))
 
 
 def rendered_clip(

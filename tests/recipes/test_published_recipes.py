@@ -1,0 +1,163 @@
+"""The published recipes, number by number, against the configs of Video-Swin-Transformer."""
+
+import dataclasses
+
+import pytest
+
+from videoswin.model.config import BASE, BASE_W16, SMALL, TINY
+from videoswin.recipes import RECIPES, build_recipe
+from videoswin.training.recipe import Augment, Optimizer, Schedule, VideoFiles
+from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
+from videoswin.weights.catalog import ENTRIES
+
+# Name, architecture, start, rate of the head, decay, drop path, epochs, clips at a time on each device.
+TABLE = [
+    ("kinetics:tiny", TINY, "image-tiny-in1k", 1e-3, 0.02, 0.1, 30, 2),
+    ("kinetics:small", SMALL, "image-small-in1k", 1e-3, 0.02, 0.1, 30, 1),
+    ("kinetics:base", BASE, "image-base-in1k", 1e-3, 0.05, 0.3, 30, 1),
+    ("kinetics:base_22k", BASE, "image-base-in22k", 3e-4, 0.05, 0.2, 30, 1),
+    ("kinetics600:base_22k", BASE, "image-base-in22k", 3e-4, 0.05, 0.2, 30, 1),
+    ("something:base", BASE_W16, "base-w16-k400-in22k", 3e-4, 0.05, 0.4, 60, 1),
+]
+PUBLISHED = [row[0] for row in TABLE]
+KINETICS = PUBLISHED[:5]
+MODERN = [f"kinetics:{name}_modern" for name in ("tiny", "small", "base", "base_22k")]
+
+
+def recipe_of(name):
+    return build_recipe(name, data="videos/")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "start", "rate", "decay", "drop_path", "epochs", "at_once"), TABLE, ids=PUBLISHED
+)
+def test_numbers_are_those_of_the_official_config(
+    name, config, start, rate, decay, drop_path, epochs, at_once
+):
+    recipe = recipe_of(name)
+    assert recipe.model.config == config
+    assert recipe.model.start == start
+    assert recipe.model.drop_path == drop_path
+    assert recipe.optimizer == Optimizer(
+        rate=rate,
+        backbone=0.1,
+        layer_decay=1.0,
+        weight_decay=decay,
+        betas=(0.9, 0.999),
+        groups="official",
+        clip_norm=None,
+        average=None,
+        class_weights=False,
+    )
+    assert recipe.schedule == Schedule(
+        epochs=epochs, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, patience=None
+    )
+    assert recipe.data.batch_size == 64
+    assert recipe.data.batch_size // recipe.run.micro_batches == at_once
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_weight_learns_in_fp16_with_half_the_features_dropped_before_the_head(name):
+    recipe = recipe_of(name)
+    assert recipe.run.precision == "16-mixed"
+    assert (recipe.model.tune, recipe.model.dropout, recipe.model.checkpointing) == ("all", 0.5, False)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_all_of_the_training_videos_are_learned_from_once_an_epoch(name):
+    source = recipe_of(name).data.source
+    assert source == VideoFiles(train="videos/", validation=None, holdout=0.0, balanced=False, repeats=1)
+
+
+@pytest.mark.parametrize("name", KINETICS)
+def test_kinetics_clips_are_32_frames_at_stride_2_and_tested_in_4x3_views(name):
+    data = recipe_of(name).data
+    assert data.clip == ClipSpec(
+        frames=32, stride=2, fps=None, size=224, short_side=224, normalisation=IMAGENET, rule="dense"
+    )
+    assert data.views == ViewPlan(clips=4, crops=3, placement="official")
+
+
+def test_something_clips_are_32_segments_of_the_video_and_tested_in_1x3_views():
+    data = recipe_of("something:base").data
+    assert (data.clip.frames, data.clip.size, data.clip.short_side, data.clip.rule) == (
+        32,
+        224,
+        224,
+        "segments",
+    )
+    assert data.views == ViewPlan(clips=1, crops=3, placement="official")
+
+
+@pytest.mark.parametrize("name", KINETICS)
+def test_kinetics_clips_are_cropped_and_mirrored_and_nothing_else(name):
+    plain = Augment(short_side=256, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+    assert recipe_of(name).augment == plain
+    assert (plain.colour_jitter, plain.rand_augment, plain.erasing) == (0, 0, 0)
+    assert (plain.mixup, plain.cutmix, plain.label_smoothing) == (0, 0, 0)
+
+
+def test_something_clips_are_augmented_but_never_mirrored():
+    assert recipe_of("something:base").augment == Augment(
+        short_side=256,
+        area=(0.08, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        flip=0.0,
+        rand_augment=4,
+        rand_magnitude=7.0,
+        erasing=0.25,
+        label_smoothing=0.1,
+    )
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
+def test_the_start_is_in_the_catalog_and_has_the_architecture(name):
+    model = recipe_of(name).model
+    entry = ENTRIES[model.start]
+    assert {"tiny": TINY, "small": SMALL, "base": BASE}[entry.architecture].depths == model.config.depths
+    assert entry.is_image_model or entry.window == model.config.window
+    assert entry.is_free
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_modern_keeps_model_data_and_length(name):
+    modern, published = recipe_of(name), recipe_of(name.removesuffix("_modern"))
+    assert modern.model == published.model
+    assert dataclasses.replace(modern.data, source=published.data.source) == published.data
+    assert modern.schedule == dataclasses.replace(published.schedule, decay="step")
+    assert modern.optimizer.rate == published.optimizer.rate
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_modern_augments_and_averages_as_newer_models_do(name):
+    recipe = recipe_of(name)
+    augment, optimizer = recipe.augment, recipe.optimizer
+    assert (augment.rand_augment, augment.rand_magnitude, augment.colour_jitter) == (4, 7.0, 0.4)
+    assert (augment.mixup, augment.cutmix, augment.erasing, augment.label_smoothing) == (0.8, 1.0, 0.25, 0.1)
+    assert (optimizer.groups, optimizer.clip_norm, optimizer.average) == ("clean", 1.0, 0.9999)
+    assert optimizer.weight_decay == 0.05
+    assert recipe.data.source.repeats == 2
+    assert recipe.run.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_modern_rates_fall_with_depth_around_the_published_tenth(name):
+    recipe = recipe_of(name)
+    blocks = sum(recipe.model.config.depths)
+    first = recipe.optimizer.backbone * recipe.optimizer.layer_decay ** (blocks + 1)
+    assert recipe.optimizer.layer_decay < 1
+    assert 0.07 < first < 0.1 < recipe.optimizer.backbone
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
+def test_a_batch_divides_among_micro_batches_and_the_clips_of_a_video(name):
+    recipe = recipe_of(name)
+    assert recipe.data.batch_size % (recipe.run.micro_batches * recipe.data.source.repeats) == 0
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_says_its_command_its_cost_and_what_to_expect(name):
+    text = RECIPES[name].__doc__
+    assert f"`videoswin train {name} " in text
+    assert "Cost: " in text
+    assert "Expected" in text

@@ -1,0 +1,47 @@
+"""The paper's training on Something-Something v2.
+
+Numbers from configs/recognition/swin in Video-Swin-Transformer; docs/reproduce.md says what differs. `data`
+is a folder or list with the splits `train` and `val`. Labels tell left from right: no clip is mirrored.
+"""
+
+from __future__ import annotations
+
+from videoswin.model.config import BASE_W16
+from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
+from videoswin.video.spec import ClipSpec, apply_protocol
+
+
+def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
+    """Swin-B with windows of 16 x 7 x 7 from Kinetics-400 on Something-Something v2.
+
+    Command: `videoswin train something:base --data ssv2/ --out run/`. Cost: not measured here.
+    Expected: 69.6 % top-1, 92.7 % top-5 with ssv2-1x3 (arXiv 2106.13230).
+    """
+    clip, views = apply_protocol("ssv2-1x3", ClipSpec(frames=32, stride=2, size=224))
+    batch_size = 64
+    return Recipe(
+        name="something-base",
+        data=Data(
+            source=VideoFiles(train=data, holdout=0.0),
+            clip=clip,
+            views=views,
+            batch_size=batch_size,
+            workers=8,
+        ),
+        model=Model(start=start, config=BASE_W16, drop_path=0.4, dropout=0.5),
+        augment=Augment(
+            short_side=256,
+            area=(0.08, 1.0),
+            ratio=(3 / 4, 4 / 3),
+            flip=0.0,
+            rand_augment=4,
+            rand_magnitude=7.0,
+            erasing=0.25,
+            label_smoothing=0.1,
+        ),
+        optimizer=Optimizer(
+            rate=3e-4, backbone=0.1, weight_decay=0.05, betas=(0.9, 0.999), groups="official"
+        ),
+        schedule=Schedule(epochs=60, warmup_epochs=2.5, decay="epoch", warmup_start=0.1),
+        run=Run(precision="16-mixed", micro_batches=batch_size),
+    )
