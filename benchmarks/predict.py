@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
@@ -59,81 +56,26 @@ def compare(rounds: int) -> list[dict[str, Any]]:
         differences = {system: relative_difference(logits[system], reference) for system in SYSTEMS}
         if max(differences.values()) > MAX_DIFFERENCE[dtype]:
             raise SystemExit(f"{dtype} logits differ: {differences}; no time is worth that")
-        wall, cpu = time_in_turn(built, rounds)
+        passes = {system: partial(model, clip) for system, (model, clip) in built.items()}
+        wall, cpu = time_in_turn(passes, rounds)
         for system in SYSTEMS:
-            low, median, high = statistics.quantiles(wall[system], n=4, method="inclusive")
             rows.append(
                 {
                     "system": system,
                     "dtype": dtype,
-                    "seconds_median": round(median, 4),
-                    "seconds_quartiles": [round(low, 4), round(high, 4)],
-                    "cpu_seconds_median": round(statistics.median(cpu[system]), 4),
-                    "times_torchvision": round(statistics.median(wall["torchvision"]) / median, 2),
+                    **timing_row(system, wall, cpu),
                     "relative_logit_difference": differences[system],
-                    **memory_in_fresh_process(system, dtype),
+                    **in_fresh_process(__file__, "--memory-of", system, dtype),
                 }
             )
     return rows
 
 
-Seconds = dict[str, list[float]]
-
-
-def time_in_turn(built: dict[str, tuple[nn.Module, Tensor]], rounds: int) -> tuple[Seconds, Seconds]:
-    """Seconds by the clock and seconds of processor time of each system's forward passes."""
-    wall: Seconds = {system: [] for system in built}
-    cpu: Seconds = {system: [] for system in built}
-    for _ in range(rounds):
-        for system, (model, clip) in built.items():
-            wall_start, cpu_start = time.perf_counter(), time.process_time()
-            model(clip)
-            wall[system].append(time.perf_counter() - wall_start)
-            cpu[system].append(time.process_time() - cpu_start)
-    return wall, cpu
-
-
-def memory_in_fresh_process(system: str, dtype: str) -> dict[str, int]:
-    command = [sys.executable, __file__, "--memory-of", system, dtype]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
-    figures: dict[str, int] = json.loads(result.stdout)
-    return figures
-
-
 def memory(system: str, dtype: str) -> dict[str, int]:
     """Resident memory of this process at its highest (MiB), and how much of it two forward passes added."""
     model, clip = build(system, dtype)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here (Linux)
-    before = _peak_mib()
-    model(clip)
-    model(clip)
-    return {"peak_mib": _peak_mib(), "peak_mib_added_by_forward": _peak_mib() - before}
-
-
-def _peak_mib() -> int:
-    # Not ru_maxrss: a child starts with its parent's.
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
-
-
-def circumstances() -> dict[str, Any]:
-    """Where and with what the figures were made."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        if cpuinfo.exists()
-        else []
-    )
-    return {
-        "processor": names[0].split(":")[1].strip() if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": import_torchvision().__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    peak, added = peak_and_added_mib(lambda: (model(clip), model(clip)))
+    return {"peak_mib": peak, "peak_mib_added_by_forward": added}
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
@@ -160,7 +102,7 @@ def main() -> None:
         print(json.dumps(memory(*arguments.memory_of)))
         return
     report: dict[str, Any] = {
-        "circumstances": circumstances(),
+        "circumstances": circumstances(torchvision=import_torchvision().__version__),
         "rounds": arguments.rounds,
         "rows": compare(arguments.rounds),
     }

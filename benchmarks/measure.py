@@ -1,0 +1,88 @@
+"""What scripts share that measure time and memory of two systems against each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Seconds = dict[str, list[float]]
+
+
+def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[Seconds, Seconds]:
+    """Seconds by the clock and seconds of processor time of each system's passes, which take turns.
+
+    They are not warmed up: call each once before.
+    """
+    wall: Seconds = {system: [] for system in passes}
+    cpu: Seconds = {system: [] for system in passes}
+    for _ in range(rounds):
+        for system, one_pass in passes.items():
+            wall_start, cpu_start = time.perf_counter(), time.process_time()
+            one_pass()
+            wall[system].append(time.perf_counter() - wall_start)
+            cpu[system].append(time.process_time() - cpu_start)
+    return wall, cpu
+
+
+def timing_row(system: str, wall: Seconds, cpu: Seconds) -> dict[str, Any]:
+    """The median and quartiles of one system, and how many times as fast as torchvision it is."""
+    low, median, high = statistics.quantiles(wall[system], n=4, method="inclusive")
+    return {
+        "seconds_median": round(median, 4),
+        "seconds_quartiles": [round(low, 4), round(high, 4)],
+        "cpu_seconds_median": round(statistics.median(cpu[system]), 4),
+        "times_torchvision": round(statistics.median(wall["torchvision"]) / median, 2),
+    }
+
+
+def in_fresh_process(script: str, *arguments: str) -> dict[str, int]:
+    """The JSON object that a script prints when it is called with these arguments."""
+    result = subprocess.run(
+        [sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    )
+    figures: dict[str, int] = json.loads(result.stdout)
+    return figures
+
+
+def peak_and_added_mib(work: Callable[[], object]) -> tuple[int, int]:
+    """Resident memory of this process at its highest during `work` (MiB), and how much of it that added."""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here (Linux)
+    before = _peak_mib()
+    work()
+    return _peak_mib(), _peak_mib() - before
+
+
+def _peak_mib() -> int:
+    # Not ru_maxrss: a child starts with its parent's.
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
+
+
+def circumstances(**versions: str) -> dict[str, Any]:
+    """Where and with what figures are made; `versions` of other libraries go into it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if cpuinfo.exists()
+        else []
+    )
+    return {
+        "processor": names[0].split(":")[1].strip() if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **versions,
+        "date": time.strftime("%Y-%m-%d"),
+    }
