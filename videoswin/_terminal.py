@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from videoswin.data.data_report import DataReport
     from videoswin.data.findings import Finding, Group
     from videoswin.predict import Prediction
+    from videoswin.report import Report
 
 BAR_WIDTH = 24
 
@@ -72,8 +73,71 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     console.print(f"Downloads go to {folder}.", soft_wrap=True)
 
 
+def print_report(report: Report, *, folder: str | None = None) -> None:
+    """How well a model does on labelled videos; `folder` is where the report was saved, if it was."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    speed = f"{report.seconds:.1f} s, {report.videos_per_second:.1f} videos/s"
+    facts = f"{report.protocol}, {report.num_videos} videos of {report.source}, {speed}"
+    console.print(Text.assemble((report.model, "bold"), f"  {facts}"))
+    _print_scores(console, report)
+    _print_weakest_classes(console, report)
+    for title, videos in (
+        ("cannot be read, and count as wrong", report.failures),
+        ("damaged", report.damaged),
+    ):
+        if videos:
+            console.print(Text(f"\n{title}: {len(videos)}", "red" if videos is report.failures else "yellow"))
+        for line in _capped([f"{video.path}: {video.reason}" for video in videos]):
+            console.print(Text(f"  {line}"))
+    if folder is not None:
+        console.print(Text(f"\n{folder} holds the report, its tables and its pictures."))
+
+
+def _print_scores(console: Console, report: Report) -> None:
+    """The numbers for the whole list, with their intervals."""
+    from rich.table import Table
+
+    names = {"top1": "top-1", "top5": f"top-{min(5, len(report.labels))}"}
+    names |= {"mean_class": "mAP" if report.multi_label else "mean class"}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("", "%", "95 % interval"):
+        table.add_column(column, justify="right" if column == "%" else "left", no_wrap=True)
+    for name, title in names.items():
+        low, high = report.intervals[name]
+        table.add_row(
+            f"  {title}", f"{100 * getattr(report, name):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
+        )
+    console.print(table)
+
+
+def _print_weakest_classes(console: Console, report: Report) -> None:
+    """The classes with the lowest scores, and what is taken for what."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from videoswin.draw import confused_pairs
+
+    scored = [(entry.score, entry) for entry in report.per_class if entry.score is not None]
+    weakest = sorted(scored, key=lambda pair: pair[0])[:LINES_PER_LIST]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("\n  weakest classes")
+    for column in ("videos", "%"):
+        table.add_column(column, justify="right", vertical="bottom", no_wrap=True)
+    table.add_column("")
+    for score, entry in weakest:
+        table.add_row(Text(f"  {entry.label}"), str(entry.videos), f"{100 * score:.1f}", _bar(console, score))
+    console.print(table)
+    if report.confusion is not None and (pairs := confused_pairs(report.confusion)):
+        console.print(Text("\n  most often confused"))
+        for true, predicted, videos in pairs[:LINES_PER_LIST]:
+            console.print(Text(f"  {report.labels[true]} is taken for {report.labels[predicted]}: {videos}"))
+
+
 def print_data_report(report: DataReport, *, written: str | None = None) -> None:
-    """What is wrong with labelled videos, and what to do next; `written` is the clean list, if one was made."""
+    """What is wrong with labelled videos, and what to do next; `written` is the clean list, if it exists."""
     from rich.console import Console
     from rich.text import Text
 

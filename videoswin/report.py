@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -133,9 +132,11 @@ class Report(ScoredVideos):
 
 def worst_mistakes(report: Report) -> list[int]:
     """Samples that were named wrong, surest first; at most SHOWN_MISTAKES."""
-    confidence = report.scores.max(1).values.masked_fill(report.correct, -math.inf).nan_to_num(nan=-math.inf)
-    surest = confidence.argsort(descending=True, stable=True)[:SHOWN_MISTAKES].tolist()
-    return [index for index in surest if confidence[index] > -math.inf]
+    wrong = (~report.correct & report.scores.isfinite().all(1)).nonzero().flatten()
+    confidence = report.scores[wrong].max(1).values
+    order = confidence.argsort(descending=True, stable=True)[:SHOWN_MISTAKES]
+    surest: list[int] = wrong[order].tolist()
+    return surest
 
 
 def _answer(report: Report, index: int) -> dict[str, Any]:
