@@ -79,8 +79,7 @@ class _Worker(Generic[Result]):
         self.give_up = math.inf
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _interrupts_ignored():
-            self._process.start()
+        self._process.start()
         theirs.close()
         self.give(path)
 
@@ -131,8 +130,12 @@ def _context() -> ForkServerContext | SpawnContext:
     """How to start processes that share nothing with this one; torch is imported once for all if possible."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing.forkserver import ensure_running
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    with _interrupts_ignored():
+        ensure_running()
     return context
 
 
@@ -157,7 +160,7 @@ def _serve(connection: Connection, work: Work[Result]) -> None:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """What is started here does not hear Ctrl-C, from its first moment on; whoever started it ends it."""
+    """What is started here never hears Ctrl-C; whoever has started it ends it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
