@@ -1,0 +1,160 @@
+"""Small training runs one after the other: each is kept as soon as it is finished, none is made twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import circumstances
+from benchmarks.moving_pictures import CLIP, CLIPS_PER_ITEM, LABELS, DriftingDots
+from videoswin import Checkpoint, VideoSwin, VideoSwinConfig, ViewPlan
+from videoswin.data.batch import Draw
+from videoswin.training.loop import train
+from videoswin.training.optimizer import initialize_from_scratch
+from videoswin.training.recipe import Augment, Data, Generated, Model, Optimizer, Recipe, Run, Schedule
+from videoswin.video.transforms import normalize
+
+HELD_OUT_SEED = 2**20
+"""No run has this seed, so none has seen these clips."""
+HELD_OUT_ITEMS = 32
+"""1,024 clips."""
+Row = dict[str, Any]
+
+
+class Results:
+    """The JSON file of an experiment: settings, circumstances, and a row for each finished run."""
+
+    def __init__(self, path: Path, settings: Row) -> None:
+        """Go on with the file if there is one; SystemExit if it was made with other settings."""
+        self.path = path
+        self.report: Row = {"settings": settings, "circumstances": circumstances(), "runs": []}
+        if path.exists():
+            self.report = json.loads(path.read_text(encoding="utf-8"))
+            if self.report["settings"] != json.loads(json.dumps(settings)):
+                raise SystemExit(f"{path} was made with other settings; remove it to make it anew")
+
+    @property
+    def runs(self) -> list[Row]:
+        """The finished runs."""
+        runs: list[Row] = self.report["runs"]
+        return runs
+
+    def has(self, variant: str, seed: int) -> bool:
+        """Whether that run is finished."""
+        return any((row["variant"], row["seed"]) == (variant, seed) for row in self.runs)
+
+    def add(self, row: Row) -> None:
+        """Keep a finished run, and the file with it."""
+        self.runs.append(row)
+        self.report["summary"] = summary(self.runs)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps({name: value for name, value in row.items() if name != "curve"}), flush=True)
+
+    def print_summary(self) -> None:
+        """A line for each variant."""
+        width = max(map(len, self.report["summary"]))
+        for variant, figures in self.report["summary"].items():
+            spread = f"({figures['lowest']:.1%} to {figures['highest']:.1%}, {figures['runs']} runs)"
+            print(f"{variant:<{width}}  {figures['mean']:>6.1%}  {spread}")
+
+
+def summary(runs: list[Row]) -> dict[str, Row]:
+    """Mean and spread of the accuracy of each variant over its seeds."""
+    by_variant: dict[str, list[float]] = {}
+    for row in runs:
+        by_variant.setdefault(row["variant"], []).append(row["accuracy"])
+    return {
+        variant: {
+            "runs": len(scores),
+            "mean": round(statistics.mean(scores), 4),
+            "standard_deviation": round(statistics.stdev(scores), 4) if len(scores) > 1 else None,
+            "lowest": min(scores),
+            "highest": max(scores),
+        }
+        for variant, scores in by_variant.items()
+    }
+
+
+def parsed(description: str | None, name: str) -> Namespace:
+    """The options of every experiment: `quick`, `output`, the JSON file, and `runs`, a folder to work in."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="see whether it works, in less than a minute")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results", f"{name}.json"))
+    parser.add_argument("--runs", type=Path, default=Path("runs", name), help="where unfinished runs are")
+    arguments = parser.parse_args()
+    if arguments.quick:  # what it finds must not stand among the results
+        arguments.runs = Path(tempfile.mkdtemp())
+        arguments.output = arguments.runs / f"{name}.json"
+        print("results in", arguments.output)
+    torch.set_num_threads(1)
+    return arguments
+
+
+def dots_recipe(
+    name: str,
+    clips: Callable[..., DriftingDots],
+    config: VideoSwinConfig,
+    initialize: Callable[[VideoSwin], None],
+    *,
+    seed: int,
+) -> Recipe:
+    """A small model learns which way the dots of `clips(seed=...)` drift, on one thread of the CPU."""
+    return Recipe(
+        name=name,
+        data=Data(
+            source=Generated(
+                clips=lambda seed: clips(seed=seed), description="generated: drifting dots", labels=LABELS
+            ),
+            clip=CLIP,
+            views=ViewPlan(clips=1, crops=1),
+            batch_size=CLIPS_PER_ITEM,
+            workers=0,
+        ),
+        model=Model(start=None, config=config, initialize=initialize, drop_path=0.0, dropout=0.0),
+        augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0),
+        optimizer=Optimizer(rate=2e-3, backbone=1.0, weight_decay=0.02, clip_norm=1.0),
+        schedule=Schedule(epochs=1, warmup_epochs=0.1, decay="step"),
+        run=Run(
+            seed=seed, precision="32-true", device="cpu", threads=1, report_every=50, licence="Apache-2.0"
+        ),
+    )
+
+
+def initialize_with_position(model: VideoSwin) -> None:
+    """First weights with bias tables as large as trained ones (std 3), so that heads look different ways.
+
+    With tables near zero every direction looks alike at first, and what must be found by comparing places
+    and times takes far longer to be found: a row of ablations.py says how much.
+    """
+    initialize_from_scratch(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias_table"):
+            torch.nn.init.normal_(parameter, std=3.0)
+
+
+def trained(recipe: Recipe, folder: Path) -> Checkpoint:
+    """The run's last checkpoint; goes on where an earlier call was cut off, and removes the folder."""
+    if train(recipe, folder) is None:
+        raise SystemExit("stopped; the same command goes on")
+    checkpoint = Checkpoint.load(str(folder / "last.safetensors"))
+    shutil.rmtree(folder)
+    return checkpoint
+
+
+@torch.inference_mode()
+def held_out_accuracy(model: VideoSwin, clips: DriftingDots, items: int = HELD_OUT_ITEMS) -> float:
+    """Part of the clips of the first items that the model names right."""
+    right = 0
+    for index in range(items):
+        item = clips[Draw(0, index)]
+        right += int((model(normalize(item.clips, CLIP.normalisation)).argmax(1) == item.targets).sum())
+    return right / (items * CLIPS_PER_ITEM)

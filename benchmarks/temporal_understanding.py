@@ -1,0 +1,83 @@
+"""Does the model understand time? Dots drift one way, then another; only the order of the frames says how.
+
+    python benchmarks/temporal_understanding.py
+
+Why nothing else can say it: each part of the movement is a whole round of the torus that the dots live on, so
+a picture of dots makes the same sixteen frames, pixel for pixel, whichever of the eight labels it is given;
+tests/benchmarks/test_moving_pictures.py holds that. One frame, or all of them without their order, says
+nothing: whatever a model does with a bag of frames, it is right in one of eight clips on average.
+
+The same small model is trained with time taken from it in two places, from both, and from neither: attention
+in windows one token long does not reach from one time to another, and where every frame is shown twice (and
+every second one not at all) the two frames that make a token are the same. What is left where both are done
+is the mean over all times at the end, to which the order does not matter; the script measures that, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.experiments import (
+    HELD_OUT_SEED,
+    Results,
+    dots_recipe,
+    held_out_accuracy,
+    initialize_with_position,
+    parsed,
+    trained,
+)
+from benchmarks.moving_pictures import CLIP, LABELS, DriftingDots
+from videoswin import VideoSwin, VideoSwinConfig
+from videoswin.data.batch import Draw
+from videoswin.model.config import PATCH
+from videoswin.video.transforms import normalize
+
+STEPS = 1200
+SEEDS = (0, 1, 2)
+SMALL = VideoSwinConfig(
+    embed_dim=16, depths=(2, 2), num_heads=(1, 2), window=(4, 2, 2), num_classes=len(LABELS)
+)
+VARIANTS = {
+    "all of time": (SMALL, False),
+    "frames doubled": (SMALL, True),
+    "window of one": (SMALL.replace(window=(1, 2, 2)), False),
+    "frames doubled, window of one": (SMALL.replace(window=(1, 2, 2)), True),
+}
+"""The architecture, and whether clips have every frame twice, in training and in the test."""
+
+
+def main() -> None:
+    arguments = parsed(__doc__, "temporal_understanding")
+    steps, seeds = (10, SEEDS[:1]) if arguments.quick else (STEPS, SEEDS)
+    settings = {"steps": steps, "chance": 1 / len(LABELS), "labels": LABELS, "model": SMALL.to_dict()}
+    results = Results(arguments.output, settings)
+    for seed in seeds:
+        for variant, (config, doubled) in VARIANTS.items():
+            if results.has(variant, seed):
+                continue
+            clips = partial(DriftingDots, steps, doubled=doubled)
+            recipe = dots_recipe(variant, clips, config, initialize_with_position, seed=seed)
+            model = trained(recipe, arguments.runs / f"{variant}, seed {seed}").model()
+            unseen = clips(seed=HELD_OUT_SEED)
+            figures = {"accuracy": held_out_accuracy(model, unseen), "shuffling": shuffling(model, unseen)}
+            results.add({"variant": variant, "seed": seed, **figures})
+    results.print_summary()
+
+
+@torch.inference_mode()
+def shuffling(model: VideoSwin, dots: DriftingDots) -> float:
+    """Largest change of a logit when the times of the tokens are shuffled, relative to the largest logit."""
+    clips = normalize(dots[Draw(0, 0)].clips, CLIP.normalisation)
+    pairs = clips.unflatten(2, (-1, PATCH[0]))  # (N, 3, T', 2, S, S)
+    order = torch.randperm(pairs.shape[2], generator=torch.Generator().manual_seed(0))
+    before, after = model(clips), model(pairs[:, :, order].flatten(2, 3))
+    return float((after - before).abs().max() / before.abs().max())
+
+
+if __name__ == "__main__":
+    main()
