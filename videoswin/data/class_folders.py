@@ -34,7 +34,8 @@ def read_class_folders(folder: str) -> Listing:
         )
     for name in sorted(empty.keys() - {row.labels[0] for row in rows}):
         raise ValueError(f"{empty[name]}: the class folder is empty: put videos into it, or remove it")
-    return Listing(source=folder, rows=rows)
+    # Said outright, or folders called 1 and 2 would be taken for indices.
+    return Listing(source=folder, rows=rows, classes=tuple(sorted({row.labels[0] for row in rows})))
 
 
 def _split_folders(folder: str) -> dict[str, str]:

@@ -56,14 +56,16 @@ def _read_text_list(path: str, root: str, classes: Collection[str]) -> Listing:
     lines = numbered_lines(text)
     if not lines:
         raise ValueError(f"{path}: the list is empty")
-    _, first = lines[0]
+    number, first = lines[0]
     if _JSON.match(first):
         return _read_something(path, text, root)
     if delimiter := header_delimiter(first):
         return read_csv(path, text, delimiter, root, classes)
     if _path_and_numbers(first)[1]:
         return _read_mmaction(path, lines, root)
-    raise ValueError(f"{path}, line 1: found {first[:80]!r}, which no known list begins with: {KNOWN_FORMS}")
+    raise ValueError(
+        f"{path}, line {number}: found {first[:80]!r}, which no list begins with; known are {KNOWN_FORMS}"
+    )
 
 
 def _read_mmaction(path: str, lines: list[tuple[int, str]], root: str) -> Listing:

@@ -165,7 +165,7 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
         )
     held = choose_held_out(labels_of, part, seed)
     if not held:
-        raise ValueError(f"{manifest.source}: no class has two videos, so that none can be held out")
+        raise ValueError(f"{manifest.source}: no video can be held out that is not the last of a class")
     sides: tuple[list[Sample], list[Sample]] = ([], [])
     for sample in manifest.samples:
         sides[os.path.normpath(sample.path) in held].append(sample)
@@ -181,17 +181,19 @@ def _classes_of(
     names = classes if classes is not None else listing.classes
     if names is None:
         names = _classes_in_use(used)
+    if not names:
+        raise ValueError(f"{listing.source}: no video has a label")
     index = {name: number for number, name in enumerate(names)}
     if not used <= index.keys() and _are_numbers(used):
         index = {str(number): number for number in range(len(names))}
     for row in listing.rows:
         if unknown := [label for label in row.labels if label not in index]:
-            near = difflib.get_close_matches(unknown[0], index, 1)
-            wanted = f"a number from 0 to {len(names) - 1}" if _are_numbers(used) else f"one of {len(names)}"
-            raise ValueError(
-                f"{row.where}: found the label {unknown[0]!r}, wanted {wanted}"
-                f"{f': did you mean {near[0]!r}?' if near else ''}"
-            )
+            if _are_numbers(used):
+                wanted = f"a number from 0 to {len(names) - 1}"
+            else:
+                near = difflib.get_close_matches(unknown[0], names, 1)
+                wanted = f"one of {len(names)} classes{f': did you mean {near[0]!r}?' if near else ''}"
+            raise ValueError(f"{row.where}: found the label {unknown[0]!r}, wanted {wanted}")
     return names, [tuple(index[label] for label in row.labels) for row in listing.rows]
 
 
