@@ -17,6 +17,7 @@ v2 = pytest.importorskip("torchvision.transforms.v2")
 tv_tensors = pytest.importorskip("torchvision.tv_tensors")
 timm_augment = pytest.importorskip("timm.data.auto_augment")
 theirs = v2.functional
+OPERATIONS = rand_augment.OPERATIONS
 BILINEAR = v2.InterpolationMode.BILINEAR
 
 
@@ -153,30 +154,34 @@ TIMM_NAMES = {
 
 
 def test_the_operations_are_those_of_timm():
-    assert set(TIMM_NAMES) == set(rand_augment.OPERATIONS)
+    assert set(TIMM_NAMES) == set(OPERATIONS)
     assert set(TIMM_NAMES.values()) == set(timm_augment._RAND_INCREASING_TRANSFORMS)
 
 
+WHOLE = ["posterize", "solarize", "solarize add", "invert"]
+"""Operations of whole levels: timm's pixels can be had too."""
+
+
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("name", [name for name in TIMM_NAMES if timm_augment.LEVEL_TO_ARG[TIMM_NAMES[name]]])
+@pytest.mark.parametrize(
+    "name", [name for name in OPERATIONS if OPERATIONS[name].strongest and name not in WHOLE]
+)
 def test_the_strength_of_every_operation_is_that_of_timm(name, sign, monkeypatch):
     monkeypatch.setattr(timm_augment, "_randomly_negate", lambda value: sign * value)
-    whole = {"posterize": np.ceil, "solarize": np.ceil, "solarize add": np.floor}.get(
-        name, lambda amount: amount
-    )
     for magnitude in np.linspace(0, 10, 41):
-        ours = rand_augment.OPERATIONS[name].amount(magnitude / 10, sign)
         (other,) = timm_augment.LEVEL_TO_ARG[TIMM_NAMES[name]](magnitude, {})
-        assert whole(round(ours, 9)) == pytest.approx(other), magnitude
+        assert OPERATIONS[name].amount(magnitude / 10, sign) == pytest.approx(other), magnitude
 
 
-@pytest.mark.parametrize("amount", [0, 33, 110])
-def test_solarize_add_is_that_of_timm(amount):
-    frames = frames_tchw()
-    ours = rand_augment.OPERATIONS["solarize add"].apply(frames, amount)
-    for frame, our_frame in zip(frames, ours, strict=True):
-        image = timm_augment.solarize_add(theirs.to_pil_image(frame), amount)
-        assert torch.equal(our_frame, theirs.pil_to_tensor(image))
+@pytest.mark.parametrize("name", WHOLE)
+def test_pixels_of_whole_levels_are_those_of_timm_at_every_strength(name):
+    frame = frames_tchw()[:1]
+    image = theirs.to_pil_image(frame[0])
+    level_to_arg = timm_augment.LEVEL_TO_ARG[TIMM_NAMES[name]] or (lambda *args: ())
+    for magnitude in (0.0, 0.3, 2.6, 5.0, 6.9, 7.0, 7.1, 9.9, 10.0):
+        ours = OPERATIONS[name].apply(frame, OPERATIONS[name].amount(magnitude / 10, 1))
+        other = timm_augment.NAME_TO_OP[TIMM_NAMES[name]](image, *level_to_arg(magnitude, {}))
+        assert torch.equal(ours[0], theirs.pil_to_tensor(other)), magnitude
 
 
 @pytest.mark.parametrize("antialias", [False, True])

@@ -118,6 +118,13 @@ def test_crops_have_the_area_and_the_ratio_asked_for():
     assert (boxes[:, 1] + wide).max() > 590
 
 
+def test_a_crop_may_lie_at_either_edge():
+    rng = np.random.default_rng(0)
+    boxes = [random_crop_box(4, 5, (0.2, 0.2), (1.0, 1.0), rng) for _ in range(300)]
+    assert {box[2:] for box in boxes} == {(2, 2)}
+    assert {box[:2] for box in boxes} == {(top, left) for top in range(3) for left in range(4)}
+
+
 def test_colour_jitter_makes_each_of_four_changes_once_in_any_order(monkeypatch):
     made = []
     for name in ("brightness", "contrast", "saturation", "hue"):
