@@ -40,7 +40,7 @@ class ClipAugment:
     rand_augment: int = 0
     """Operations of RandAugment drawn for each clip; half of them are done, as in timm."""
     rand_magnitude: float = 7.0
-    """Their strength, 0 to 10."""
+    """Their strength, 0 to 10 as in timm; imgaug counts to 30."""
     erasing: float = 0.0
     """Probability of blanking a rectangle, the same in all frames."""
 
