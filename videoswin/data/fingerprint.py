@@ -26,7 +26,7 @@ MOMENTS: Final = 8
 GRID: Final = 8
 """Patches of a picture along each side, each averaged over its area."""
 
-LOOK_TOLERANCE: Final = 6
+LOOK_TOLERANCE: Final = 8
 """Levels, of 255, by which any patch of any moment may differ between videos that look alike."""
 
 DURATION_TOLERANCE: Final = 0.02
@@ -34,6 +34,9 @@ DURATION_TOLERANCE: Final = 0.02
 
 _FRAMES_PER_PIECE: Final = 32
 _BYTES_PER_PIECE: Final = 2**22
+
+_PATCHES_PER_SAMPLE: Final = 97
+"""One patch of so many is compared first: most videos differ there already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +143,21 @@ def find_look_alikes(videos: Sequence[VideoFacts]) -> list[list[int]]:
     if not videos:
         return []
     looks = np.frombuffer(b"".join(video.look for video in videos), np.uint8).reshape(len(videos), -1)
-    seconds = np.array([video.duration_seconds for video in videos])
     # Only neighbours in overall brightness can be alike: sorted by it, each is compared with a few.
+    order = np.argsort(looks.mean(axis=1), kind="stable")
+    looks = looks[order]
     brightness = looks.mean(axis=1)
-    order = np.argsort(brightness, kind="stable")
+    seconds = np.array([videos[index].duration_seconds for index in order])
+    samples = looks[:, ::_PATCHES_PER_SAMPLE].astype(np.int16)
+    ends = np.searchsorted(brightness, brightness + LOOK_TOLERANCE, side="right")
     group_of = list(range(len(videos)))
-    ends = np.searchsorted(brightness[order], brightness[order] + LOOK_TOLERANCE, side="right")
-    for position, (one, end) in enumerate(zip(order, ends, strict=True)):
-        others = order[position + 1 : end]
-        others = others[np.abs(seconds[others] / seconds[one] - 1) <= DURATION_TOLERANCE]
-        for columns in (slice(None, None, 97), slice(None)):  # a few patches tell most videos apart
-            difference = looks[others][:, columns].astype(np.int16) - looks[one, columns]
-            others = others[(np.abs(difference) <= LOOK_TOLERANCE).all(axis=1)]
-        for other in others:
-            _unite(group_of, int(one), int(other))
+    for one, end in enumerate(ends):
+        others = slice(one + 1, end)
+        near = (np.abs(samples[others] - samples[one]) <= LOOK_TOLERANCE).all(axis=1)
+        near &= np.abs(seconds[others] / seconds[one] - 1) <= DURATION_TOLERANCE
+        for other in one + 1 + np.flatnonzero(near):
+            if (np.abs(looks[other].astype(np.int16) - looks[one]) <= LOOK_TOLERANCE).all():
+                _unite(group_of, int(order[one]), int(order[other]))
     groups = defaultdict(list)
     for index in range(len(videos)):
         groups[_head(group_of, index)].append(index)

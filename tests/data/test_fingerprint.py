@@ -1,0 +1,151 @@
+"""Copies have the same pictures, other encodings look alike, and nothing else does."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.video.numbered import numbered_picture, write_image, write_video
+from videoswin.data.fingerprint import VideoFacts, examine_video, find_look_alikes
+from videoswin.video.reader import VideoError
+
+
+def film(seed: int, num_frames: int = 48) -> list[np.ndarray]:
+    """Pictures (128, 192, 3) of a soft coloured pattern that moves to the side."""
+    noise = np.random.default_rng(seed).normal(size=(128, 192, 3)) * [[[1.0, 0.9, 0.8]]]
+    frequencies = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(192))[..., None]
+    soft = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) * (frequencies < 0.04), axes=(0, 1)).real
+    picture = (120 + 30 * soft / soft.std()).clip(0, 255).astype(np.uint8)
+    return [np.roll(picture, number, axis=1) for number in range(num_frames)]
+
+
+def facts_of(path: Path) -> VideoFacts:
+    return examine_video(str(path), lambda: None)
+
+
+def remux(source: Path, target: Path) -> Path:
+    with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
+        stream = writing.add_stream_from_template(reading.streams.video[0])
+        for packet in reading.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                writing.mux(packet)
+    return target
+
+
+def test_the_facts_are_those_of_the_file(tmp_path):
+    facts = facts_of(write_video(tmp_path / "film.mp4", film(0, 50), fps=25))
+    assert (facts.num_frames, facts.fps, facts.width, facts.height) == (50, 25, 192, 128)
+    assert (facts.duration_seconds, facts.damage) == (2.0, None)
+
+
+def test_a_copy_in_another_container_has_the_same_pictures(tmp_path):
+    original = write_video(tmp_path / "film.mp4", film(0))
+    copy = remux(original, tmp_path / "film.mkv")
+    assert facts_of(copy).pictures_digest == facts_of(original).pictures_digest
+    assert facts_of(copy).bytes_digest != facts_of(original).bytes_digest
+
+
+def test_one_changed_pixel_makes_other_pictures(tmp_path):
+    lossless = {"codec": "libx264rgb", "pix_fmt": "rgb24", "options": {"crf": "0"}}
+    changed = [picture.copy() for picture in film(0)]
+    changed[40][5, 5] += 1
+    one = facts_of(write_video(tmp_path / "one.mp4", film(0), **lossless))
+    other = facts_of(write_video(tmp_path / "other.mp4", changed, **lossless))
+    assert one.pictures_digest != other.pictures_digest
+    assert one.look == other.look
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"options": {"crf": "33"}},
+        {"codec": "mpeg4", "options": {"b": "1M"}},
+        {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    ],
+    ids=["smaller", "mpeg4", "mjpeg"],
+)
+def test_another_encoding_looks_alike(tmp_path, options):
+    one = facts_of(write_video(tmp_path / "one.mp4", film(0)))
+    other = facts_of(write_video(tmp_path / "other.mkv", film(0), **options))
+    assert one.pictures_digest != other.pictures_digest
+    assert find_look_alikes([one, other]) == [[0, 1]]
+
+
+def test_another_size_and_rate_look_alike(tmp_path):
+    one = facts_of(write_video(tmp_path / "one.mp4", film(0, 64), fps=30))
+    half = [picture[::2, ::2] for picture in film(0, 64)[::2]]
+    other = facts_of(write_video(tmp_path / "other.mp4", half, fps=15))
+    assert find_look_alikes([one, other]) == [[0, 1]]
+
+
+def test_other_films_later_beginnings_and_reversals_do_not_look_alike(tmp_path):
+    films = [film(0), film(1), film(0, 56)[8:], film(0)[::-1], [p[:, ::-1] for p in film(0)]]
+    facts = [facts_of(write_video(tmp_path / f"{i}.mp4", pictures)) for i, pictures in enumerate(films)]
+    assert find_look_alikes(facts) == []
+
+
+def test_films_of_other_lengths_do_not_look_alike(tmp_path):
+    still = [film(0)[0]]
+    short, long = (facts_of(write_video(tmp_path / f"{n}.mp4", still * n)) for n in (30, 40))
+    assert find_look_alikes([short, long]) == []
+
+
+def test_a_chain_of_pairs_is_one_group():
+    def grey(level: int) -> VideoFacts:
+        look = bytes([level]) * (8 * 8 * 8 * 3)
+        return replace(PLAIN, path=str(level), look=look)
+
+    assert find_look_alikes([grey(64), grey(90), grey(50), grey(57), grey(200), grey(98)]) == [
+        [0, 2, 3],
+        [1, 5],
+    ]
+    assert find_look_alikes([]) == []
+
+
+PLAIN = VideoFacts(
+    path="plain.mp4",
+    num_frames=90,
+    fps=30.0,
+    width=340,
+    height=256,
+    damage=None,
+    bytes_digest="bytes",
+    pictures_digest="pictures",
+    look=b"",
+)
+
+
+def test_a_single_frame_and_a_folder_of_frames_are_examined(tmp_path):
+    single = facts_of(write_video(tmp_path / "single.mp4", film(0, 1)))
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(3):
+        write_image(folder / f"{number}.png", numbered_picture(number))
+    frames = facts_of(folder)
+    assert (single.num_frames, frames.num_frames, frames.bytes_digest) == (1, 3, None)
+    assert len(single.look) == len(frames.look) == 8 * 8 * 8 * 3
+
+
+def test_frames_behind_a_broken_end_do_not_count(tmp_path):
+    path = write_video(tmp_path / "film.mp4", film(0, 120), container_options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    facts = facts_of(path)
+    assert 0 < facts.num_frames < 120
+    assert f"decoding ends after {facts.num_frames} of its 120 frames" in (facts.damage or "")
+
+
+def test_signs_of_life_come_while_a_long_video_is_examined(tmp_path):
+    signs = []
+    examine_video(str(write_video(tmp_path / "film.mp4", film(0, 320))), lambda: signs.append(1))
+    assert len(signs) > 10
+
+
+def test_what_is_no_video_raises(tmp_path):
+    path = tmp_path / "text.mp4"
+    path.write_text("not a video")
+    with pytest.raises(VideoError):
+        facts_of(path)
