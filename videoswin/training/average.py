@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from videoswin.training.sharding import spread_like, whole
+
 
 class MovingAverage:
     """The average of a model's learning parameters over its steps; it begins as the parameters themselves.
@@ -48,8 +50,9 @@ class MovingAverage:
             self._assign(own)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages and how many updates they have seen; shares memory with this object."""
-        return {"updates": self.updates, "averages": dict(self._averages)}
+        """The averages, whole, and how many updates they have seen; may share memory with this object."""
+        averages = {name: whole(average) for name, average in self._averages.items()}
+        return {"updates": self.updates, "averages": averages}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -59,7 +62,7 @@ class MovingAverage:
             odd = sorted(averages.keys() ^ self._averages.keys()) or ["the same names, other shapes"]
             raise ValueError(f"the average is not of these parameters: {', '.join(odd[:3])}; start a new run")
         for name, average in self._averages.items():
-            average.copy_(averages[name])
+            average.copy_(spread_like(average, averages[name]))
         self.updates = state["updates"]
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ from videoswin.training.loss import balanced_class_weights
 from videoswin.training.mixup import erase, mix, soft_targets
 from videoswin.training.optimizer import adamw, schedule
 from videoswin.training.recipe import Recipe, Run
+from videoswin.training.sharding import sharded_strategy, whole
 from videoswin.training.source import Source
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
@@ -87,7 +88,9 @@ class Learner:
         return self._checkpoint()
 
     def _checkpoint(self) -> Checkpoint:
-        weights = {name: w.detach().float().cpu().clone() for name, w in plain_state_dict(self.bare).items()}
+        weights = {
+            name: whole(w.detach()).float().cpu().clone() for name, w in plain_state_dict(self.bare).items()
+        }
         return Checkpoint(
             weights=weights,
             config=self.bare.config,
@@ -107,7 +110,7 @@ def launch(run: Run) -> Fabric:
         accelerator=run.device,
         devices=run.devices,
         num_nodes=run.nodes,
-        strategy=run.strategy,
+        strategy=sharded_strategy(run.devices * run.nodes) if run.strategy == "fsdp" else run.strategy,
         precision=run.precision,
     )
     fabric.launch()
@@ -124,7 +127,9 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     plan = recipe.optimizer
     # Lightning does not clip the gradients of a fused optimizer that works under a loss scaler.
     fused = plan.clip_norm is None or recipe.run.precision != "16-mixed"
-    model, optimizer = fabric.setup(bare.train(), adamw(bare, plan, fused=fused))
+    model = fabric.setup_module(bare.train())
+    # Sharding puts other tensors in the place of the model's, so the optimizer comes after it.
+    optimizer: Any = fabric.setup_optimizers(adamw(bare, plan, fused=fused))
     weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
     return Learner(
         recipe=recipe,

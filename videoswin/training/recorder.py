@@ -17,6 +17,7 @@ from videoswin.training.progress import TrainingProgress
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.safeguards import TrainingError, first_loss_warning, gathered
 from videoswin.training.settings import flatten
+from videoswin.training.sharding import LearningState
 from videoswin.training.source import Source
 from videoswin.training.state import load_state, save_state
 
@@ -135,8 +136,7 @@ class Recorder:
         """Write the state of everything, if the run is sound. Every process must call it."""
         self._settle()
         self._require_sound_weights()
-        if self._folder is not None:
-            save_state(self._folder.state, self._identity(), self._parts())
+        save_state(None if self._folder is None else self._folder.state, self._identity(), self._parts())
 
     def finish(self) -> Path | None:
         """The run is over, its state of no more use. In the first process the best checkpoint's path."""
@@ -165,8 +165,7 @@ class Recorder:
     def _parts(self) -> dict[str, Any]:
         learner = self._learner
         parts: dict[str, Any] = {
-            "model": learner.bare,
-            "optimizer": learner.optimizer,
+            "learning": LearningState(learner.bare, learner.optimizer),
             "schedule": learner.schedule,
             "record": self,
         }

@@ -23,9 +23,14 @@ class Part(Protocol):
         ...
 
 
-def save_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
-    """Write the state of every part, whole or not at all; `identity` says which run it is a state of."""
+def save_state(path: Path | None, identity: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
+    """Write the state of every part, whole or not at all; `identity` says which run it is a state of.
+
+    Every process must call it, for a part may be spread over all of them; path: None in all but the first.
+    """
     state = {name: part.state_dict() for name, part in parts.items()}
+    if path is None:
+        return
     with replacing(path) as unfinished:
         torch.save({"identity": dict(identity), "parts": state}, unfinished)
 
