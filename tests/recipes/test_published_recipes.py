@@ -7,6 +7,7 @@ import pytest
 from videoswin.model.config import BASE, BASE_W16, SMALL, TINY
 from videoswin.recipes import RECIPES, build_recipe
 from videoswin.training.recipe import Augment, Optimizer, Schedule, VideoFiles
+from videoswin.video.rand_augment import CHANCE
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.weights.catalog import ENTRIES
 
@@ -103,11 +104,17 @@ def test_something_clips_are_augmented_but_never_mirrored():
         area=(0.08, 1.0),
         ratio=(3 / 4, 4 / 3),
         flip=0.0,
-        rand_augment=4,
-        rand_magnitude=7.0,
+        rand_augment=8,
+        rand_magnitude=7 / 3,
         erasing=0.25,
         label_smoothing=0.1,
     )
+
+
+def test_something_has_the_operations_and_the_strength_that_imgaug_gives_n_4_and_m_7():
+    augment = recipe_of("something:base").augment
+    assert augment.rand_augment * CHANCE == 4
+    assert augment.rand_magnitude / 10 == pytest.approx(7 / 30)
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
