@@ -17,7 +17,7 @@ from videoswin.training.progress import TrainingProgress
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.safeguards import TrainingError, first_loss_warning, gathered
 from videoswin.training.settings import flatten
-from videoswin.training.sharding import LearningState
+from videoswin.training.sharding import LearningState, own_part
 from videoswin.training.source import Source
 from videoswin.training.state import load_state, save_state
 
@@ -225,9 +225,11 @@ class Recorder:
             raise TrainingError(f"the loss of step {first} is not a number; {_CURE}")
 
     def _require_sound_weights(self) -> None:
-        for name, weight in self._learner.bare.named_parameters():
-            if not weight.isfinite().all():
-                raise TrainingError(f"after step {self.step}, {name} is not all numbers; {_CURE}")
+        weights = self._learner.bare.named_parameters()
+        broken = [name for name, weight in weights if not own_part(weight).isfinite().all()]
+        # What only one process sees must stop all of them, or the others would wait for it.
+        for name in gathered(broken, self._learner.fabric):
+            raise TrainingError(f"after step {self.step}, {name} is not all numbers; {_CURE}")
 
     def _require_few_failures(self) -> None:
         source = self._learner.recipe.data.source

@@ -42,6 +42,11 @@ def shard(model: VideoSwin, mesh: DeviceMesh) -> VideoSwin:
     return model
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process has of the tensor: all of one that is not spread."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole(tensor: Tensor) -> Tensor:
     """The tensor itself; one that is spread over processes is gathered into each, on the CPU."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
