@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import videoswin.training.state
-from tests.training.small_runs import ended, in_child, kill_after, stripes, train_in_child
+from tests.training.small_runs import draw_nothing, ended, in_child, kill_after, stripes, train_in_child
 from videoswin.training.loop import train
 
 KILLS = 20
@@ -32,7 +32,7 @@ def outcome(folder: Path) -> dict[str, object]:
 def killed_at_random_moments(folder: Path, duration: float, moments: random.Random) -> int:
     """Kill and go on, until the run is complete; how often it was killed."""
     kills = 0
-    while kill_after(train_in_child(stripes(), folder), moments.uniform(0.1, 0.5) * duration):
+    while kill_after(train_in_child(stripes(), folder), moments.uniform(0.2, 1.1) * duration):
         kills += 1
     return kills
 
@@ -75,4 +75,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    draw_nothing(setattr)
     main(Path(sys.argv[1]))

@@ -14,6 +14,9 @@ from videoswin.weights.checkpoint import Checkpoint
 ROOT = Path(__file__).parents[2]
 
 
+pytestmark = pytest.mark.timeout(300)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     if not hasattr(os, "fork"):

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked to save time")
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a minute of work, but on a busy machine
 def test_after_any_kill_losses_and_weights_are_those_of_the_uninterrupted_run(tmp_path):
     command = [sys.executable, "-m", "tests.training.killed_runs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -4,7 +4,7 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.training.small_runs import ended, stripes, train_in_child
+from tests.training.small_runs import draw_nothing, ended, stripes, train_in_child
 from videoswin.training.recipe import Recipe
 
 
@@ -34,4 +34,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    draw_nothing(setattr)
     main(Path(sys.argv[1]))
