@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from videoswin.data.batch import Failure
 from videoswin.data.findings import (
@@ -29,6 +29,8 @@ from videoswin.data.findings import (
 from videoswin.data.fingerprint import VideoFacts
 from videoswin.data.manifest import Manifest
 from videoswin.video.reader import VideoError
+
+_DURATIONS: Final = ("shortest", "median", "longest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,7 @@ class DataReport:
             "class_counts": {split: dict(zip(classes, counts, strict=True)) for split, counts in splits},
             "missing_classes": self.missing_classes,
             "imbalance": self.imbalance,
-            "durations": dict(zip(("shortest", "median", "longest"), self.durations or (), strict=False)),
+            "durations": self.durations and dict(zip(_DURATIONS, self.durations, strict=True)),
             "total_seconds": self.total_seconds,
             "sizes": self.sizes,
             "rates": self.rates,

@@ -103,7 +103,7 @@ def find_too_short(manifest: Manifest, facts: Facts, shortest_frames: int) -> li
         start, end = part_of(sample, video)
         frames = round((end - start) * video.fps)
         if frames < shortest_frames:
-            findings.append(_about(sample, f"{frames} frames, wanted {shortest_frames} or more"))
+            findings.append(_about(sample, f"frames: {frames}, wanted {shortest_frames} or more"))
     return findings
 
 
@@ -228,8 +228,14 @@ def _group(manifest: Manifest, rows: Sequence[int], common: str) -> Group:
     samples = [manifest.samples[row] for row in rows]
     what = common
     if len(splits := split_names(samples)) > 1:
-        what += f", in {' and '.join(splits)}"
+        what += f", in {_listed(splits)}"
     if len({frozenset(sample.labels) for sample in samples}) > 1:
         labels = dict.fromkeys(label for sample in samples for label in sample.labels)
-        what += f", called {' and '.join(manifest.classes[label] for label in labels)}"
+        what += f", called {_listed([manifest.classes[label] for label in labels])}"
     return Group(rows=tuple(rows), what=what)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`, `a, b, c and 5 more`."""
+    shown = [*names] if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

@@ -150,27 +150,16 @@ def find_look_alikes(videos: Sequence[VideoFacts]) -> list[list[int]]:
     seconds = np.array([videos[index].duration_seconds for index in order])
     samples = looks[:, ::_PATCHES_PER_SAMPLE].astype(np.int16)
     ends = np.searchsorted(brightness, brightness + LOOK_TOLERANCE, side="right")
-    group_of = list(range(len(videos)))
+    group_of = np.arange(len(videos))
     for one, end in enumerate(ends):
         others = slice(one + 1, end)
         near = (np.abs(samples[others] - samples[one]) <= LOOK_TOLERANCE).all(axis=1)
         near &= np.abs(seconds[others] / seconds[one] - 1) <= DURATION_TOLERANCE
+        near &= group_of[others] != group_of[one]
         for other in one + 1 + np.flatnonzero(near):
             if (np.abs(looks[other].astype(np.int16) - looks[one]) <= LOOK_TOLERANCE).all():
-                _unite(group_of, int(order[one]), int(order[other]))
-    groups = defaultdict(list)
-    for index in range(len(videos)):
-        groups[_head(group_of, index)].append(index)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _unite(group_of: list[int], one: int, other: int) -> None:
-    first, second = sorted((_head(group_of, one), _head(group_of, other)))
-    group_of[second] = first
-
-
-def _head(group_of: list[int], index: int) -> int:
-    """The first member of the group that `index` is in."""
-    while group_of[index] != index:
-        index = group_of[index]
-    return index
+                group_of[group_of == group_of[other]] = group_of[one]
+    members = defaultdict(list)
+    for index in np.argsort(order):
+        members[int(group_of[index])].append(int(order[index]))
+    return [group for group in members.values() if len(group) > 1]

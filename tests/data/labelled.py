@@ -1,0 +1,54 @@
+"""Labelled videos that need no files: facts about them, and a table of them."""
+
+from collections.abc import Sequence
+
+from videoswin.data.data_report import DataReport, make_report
+from videoswin.data.fingerprint import VideoFacts
+from videoswin.data.manifest import Manifest, Sample
+from videoswin.video.reader import VideoError
+
+CLASSES = ("clap", "jump", "wave")
+
+
+def facts(path: str, **changes: object) -> VideoFacts:
+    """A sound video of 10 s that resembles no other."""
+    level = sum(path.encode()) % 97
+    fields: dict[str, object] = {
+        "num_frames": 300,
+        "fps": 30.0,
+        "width": 320,
+        "height": 240,
+        "damage": None,
+        "bytes_digest": f"bytes of {path}",
+        "pictures_digest": f"pictures of {path}",
+        "look": bytes([level * 2, 255 - level * 2]) * (8 * 8 * 8 * 3 // 2),
+    }
+    return VideoFacts(path=path, **(fields | changes))  # type: ignore[arg-type]
+
+
+def same_pictures(*paths: str, bytes_too: bool = False) -> list[VideoFacts]:
+    """Copies of one video."""
+    first = facts(paths[0])
+    same = {"pictures_digest": first.pictures_digest, "look": first.look}
+    return [facts(path, **(same | ({"bytes_digest": "bytes"} if bytes_too else {}))) for path in paths]
+
+
+def sample(
+    path: str, label: str, split: str | None = None, start: float | None = None, end: float | None = None
+) -> Sample:
+    return Sample(
+        path=path, labels=(CLASSES.index(label),), split=split, start_seconds=start, end_seconds=end
+    )
+
+
+def table(*samples: Sample, multi_label: bool = False) -> Manifest:
+    return Manifest(source="videos", classes=CLASSES, samples=samples, multi_label=multi_label)
+
+
+def report_of(
+    *samples: Sample, known: Sequence[VideoFacts | VideoError] = (), shortest_frames: int = 1
+) -> DataReport:
+    """The report on these samples; videos that are not `known` are sound."""
+    examined: dict[str, VideoFacts | VideoError] = {s.path: facts(s.path) for s in samples}
+    examined |= {video.path: video for video in known}
+    return make_report(table(*samples), examined, shortest_frames=shortest_frames)
