@@ -87,6 +87,15 @@ def test_averaging_over_processes_gives_the_loss_of_the_batch(multi_label):
     assert torch.allclose(torch.stack(losses).mean(), whole)
 
 
+def test_one_clip_among_four_processes_is_the_whole_batch():
+    logits, targets, _ = batch(False)
+    counts = torch.zeros(CLIPS)
+    counts[0] = 1.0
+    there = classification_loss(logits, targets, counts, None, multi_label=False, total=1 / 4)
+    whole = classification_loss(logits, targets, counts, None, multi_label=False)
+    assert torch.allclose(there / 4, whole)  # the other three have a loss of 0
+
+
 @pytest.mark.parametrize("total", [None, 0.0])
 def test_a_batch_of_which_nothing_counts_teaches_nothing(total):
     logits, targets, _ = batch(False)

@@ -88,7 +88,7 @@ def test_what_the_layers_keep_is_what_autograd_keeps(tune, precision):
     layers = layer_bytes(NANO, clip, clips, computed=COMPUTED[precision], tune=tune, device_type="cpu")
     counted = sum(layer.kept for layer in layers)
     saved = saved_bytes(NANO, clip, clips, precision, tune)
-    assert counted == pytest.approx(saved, rel=0.05, abs=100_000)
+    assert counted == pytest.approx(saved, rel=0.03, abs=100_000)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,26 @@ def test_more_takes_more(fewer, more):
     assert estimate(**({"clip": shape(16, 112)} | fewer)) < estimate(**({"clip": shape(16, 112)} | more))
 
 
-def test_without_clips_to_speak_of_the_states_of_the_weights_are_left():
-    numbers = sum(parameter.numel() for parameter in VideoSwin(NANO).parameters())
-    tiny_clip = shape(frames=1, size=1)
-    weight_gradient_and_two_moments = 4 * 4 * numbers
-    assert estimate(clip=tiny_clip, clips=1) == pytest.approx(weight_gradient_and_two_moments, rel=0.02)
-    averaged = estimate(clip=tiny_clip, clips=1, average=True) - estimate(clip=tiny_clip, clips=1)
-    assert averaged == 4 * numbers
+@pytest.mark.parametrize("tune", ["all", "lora", "head"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_without_clips_to_speak_of_the_states_of_the_weights_are_left(tune, precision):
+    with torch.device("meta"):
+        model = VideoSwin(TINY)
+    choose_what_learns(model, tune, rank=8)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    gradient_and_two_moments = 3 * 4 * learning
+    copies = {"32-true": 0, "bf16-mixed": 2 * (learning if tune == "head" else numbers)}[precision]
+    changed_matrices = 0
+    if tune == "lora":
+        changed = (
+            module.attn.qkv.weight.numel() * 4 // 3 for stage in model.stages for module in stage.blocks
+        )
+        changed_matrices = sum(changed) * COMPUTED[precision]
+    point = dict(config=TINY, clip=shape(frames=1, size=1), clips=1, tune=tune, precision=precision)
+    expected = 4 * numbers + gradient_and_two_moments + copies + changed_matrices
+    assert estimate(**point) == pytest.approx(expected, rel=0.1)
+    assert estimate(**point, average=True) - estimate(**point) == 4 * learning
 
 
 def test_estimating_draws_no_random_numbers():

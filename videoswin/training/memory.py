@@ -71,9 +71,8 @@ def estimate_training_bytes(
     states = FLOAT32 * (numbers + learning * (4 if average else 3))
     if computed < FLOAT32:
         states += computed * (learning if tune == "head" else numbers)  # autocast's copies of the weights
-    inputs = (
-        clips * config.in_channels * clip.frames * clip.size**2 * (1 + FLOAT32)
-    )  # as read, and normalised
+    pixels = clips * config.in_channels * clip.frames * clip.size**2
+    inputs = pixels * (1 + FLOAT32)  # as read, and normalised
     layers = list(layer_bytes(config, clip, clips, computed=computed, tune=tune, device_type=device_type))
     wasted = max(layer.kept + layer.working for layer in layers)
     return states + inputs + _peak(layers, checkpointing) + wasted
