@@ -130,7 +130,7 @@ def check(
     data: str,
     *,
     root: str | None = None,
-    shortest: int = 1,
+    shortest: int = 64,
     write: str | None = None,
     workers: int = 2,
     json: bool = False,
@@ -143,7 +143,7 @@ def check(
     Args:
         data: Folder with a folder for each class, or a list (CSV, Parquet, Kinetics, UCF101, ...).
         root: Folder that the paths of a list start from; by default the list's own.
-        shortest: Frames that a video needs.
+        shortest: Frames below which a video is called short (it is looped then).
         write: Write a list without unreadable, empty and repeated files here.
         workers: Processes that decode.
         json: Print the report as one JSON object.
@@ -187,11 +187,14 @@ def train(
     from pathlib import Path
 
     from videoswin.recipes import build_recipe
+    from videoswin.recipes.finetune import explain
     from videoswin.training.loop import train as run
     from videoswin.training.safeguards import TrainingError
     from videoswin.training.settings import parse_assignments, recipe_json
 
     built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set))
+    for choice in explain(built) if recipe == "finetune" else ():
+        print_to_stderr(choice)
     try:
         best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
     except TrainingError as error:
