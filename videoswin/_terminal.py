@@ -248,8 +248,10 @@ def _about_groups(report: DataReport, groups: Iterable[Group]) -> list[str]:
 
 
 def _short(report: DataReport, path: str) -> str:
-    """The path, from the folder on that was checked."""
-    return path.removeprefix(os.path.join(report.manifest.source, ""))
+    """The path, without the folder that was checked or that holds the list."""
+    source = report.manifest.source
+    folder = source if os.path.isdir(source) else os.path.dirname(source)
+    return path.removeprefix(os.path.join(folder, "")) if folder else path
 
 
 def _next_steps(report: DataReport, written: str | None) -> list[str]:

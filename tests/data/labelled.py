@@ -1,4 +1,4 @@
-"""Labelled videos that need no files: facts about them, and a table of them."""
+"""Labelled videos that need no files: facts about them, and the report that follows."""
 
 from collections.abc import Sequence
 
@@ -41,14 +41,14 @@ def sample(
     )
 
 
-def table(*samples: Sample, multi_label: bool = False) -> Manifest:
-    return Manifest(source="videos", classes=CLASSES, samples=samples, multi_label=multi_label)
-
-
 def report_of(
-    *samples: Sample, known: Sequence[VideoFacts | VideoError] = (), shortest_frames: int = 1
+    *samples: Sample,
+    known: Sequence[VideoFacts | VideoError] = (),
+    shortest_frames: int = 1,
+    source: str = "videos",
 ) -> DataReport:
     """The report on these samples; videos that are not `known` are sound."""
+    manifest = Manifest(source=source, classes=CLASSES, samples=samples)
     examined: dict[str, VideoFacts | VideoError] = {s.path: facts(s.path) for s in samples}
     examined |= {video.path: video for video in known}
-    return make_report(table(*samples), examined, shortest_frames=shortest_frames)
+    return make_report(manifest, examined, shortest_frames=shortest_frames)

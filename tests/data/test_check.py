@@ -102,9 +102,9 @@ def test_a_sound_collection_fits_a_screen_and_ends_with_the_command_to_train(cap
 
 
 def test_long_lists_are_cut_and_say_how_much_is_missing(capsys):
-    broken = [VideoError(f"videos/clap/{number}.mp4", "the file is empty") for number in range(8)]
+    broken = [VideoError(f"my/clap/{number}.mp4", "the file is empty") for number in range(8)]
     samples = [sample(error.path, "clap") for error in broken]
-    text = printed(report_of(*samples, sample("a.mp4", "wave"), known=broken), capsys)
+    text = printed(report_of(*samples, sample("a.mp4", "wave"), known=broken, source="my/list.csv"), capsys)
     assert "Cannot be read (8)" in text
     assert "  clap/4.mp4: the file is empty\n  and 3 more\n" in text
     assert "clap/5.mp4" not in text
