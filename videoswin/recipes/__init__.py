@@ -13,11 +13,13 @@ from typing import Any, Final
 
 from videoswin.recipes import kinetics, something
 from videoswin.recipes.camera_motion import camera_motion
+from videoswin.recipes.finetune import finetune
 from videoswin.training.recipe import Recipe
 from videoswin.training.settings import flatten, is_written, read_written, with_settings
 
 RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
     {
+        "finetune": finetune,
         "camera-motion": camera_motion,
         "kinetics:tiny": kinetics.tiny,
         "kinetics:small": kinetics.small,
@@ -46,22 +48,23 @@ def build_recipe(
     name: one of RECIPES, `my_module:my_recipe`, `path/to/file.py:my_recipe`, or the recipe.json of a run
         folder, whose run is then repeated with every setting it had.
     data: videos to learn from, for functions that take them. start: weights to start from, likewise.
-    settings: see `videoswin.training.settings.with_settings`.
+    settings: see `videoswin.training.settings.with_settings`. A function that must read the videos takes
+        `root` and `validation` of VideoFiles from them, too.
     """
     if is_written(name):
         recipe = _run_again(name, data, start)
     else:
-        recipe = _call(_find(name), name, {"data": data, "start": start})
+        recipe = _call(_find(name), name, data, start, settings)
     return with_settings(recipe, settings)
 
 
 def _run_again(path: str, data: str | None, start: str | None) -> Recipe:
     """The recipe that a run folder keeps; `data` and `start`, where given, in place of its own."""
     written = read_written(path)
-    given = {"data": data or written.data, "start": start or written.start}
-    recipe = _call(_find(written.name), written.name, given)
     replaced = {"data.source.train": data, "model.start": start}
     settings = {key: value for key, value in written.settings.items() if replaced.get(key) is None}
+    function = _find(written.name)
+    recipe = _call(function, written.name, data or written.data, start or written.start, settings)
     try:
         recipe = with_settings(recipe, settings)
     except ValueError as error:
@@ -112,13 +115,19 @@ def _no_such_recipe(name: str, reason: str) -> str:
     return f"no recipe is called {name!r}" + (f" ({reason}); " if reason else "; ") + cure
 
 
-def _call(function: Callable[..., Recipe], name: str, arguments: Mapping[str, str | None]) -> Recipe:
-    """What the function returns for those of the arguments that are given."""
+def _call(
+    function: Callable[..., Recipe],
+    name: str,
+    data: str | None,
+    start: str | None,
+    settings: Mapping[str, Any],
+) -> Recipe:
+    """What the function returns for those of the arguments that are given and that it takes."""
     options = {"data": "--data", "start": "--from"}
+    given = {key: value for key, value in (("data", data), ("start", start)) if value is not None}
     parameters = inspect.signature(function).parameters.values()
     takes = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     needs = {p.name for p in parameters if p.name in takes and p.default is p.empty}
-    given = {key: value for key, value in arguments.items() if value is not None}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if not takes_any and (unwanted := given.keys() - takes):
         raise ValueError(f"{name} takes no {' or '.join(options[key] for key in sorted(unwanted))}")
@@ -126,6 +135,10 @@ def _call(function: Callable[..., Recipe], name: str, arguments: Mapping[str, st
         raise ValueError(f"{name} wants {', '.join(sorted(strange))}; a recipe takes `data` and `start` only")
     if missing := needs - given.keys():
         raise ValueError(f"{name} needs {' and '.join(options[key] for key in sorted(missing))}")
+    for key in takes & {"root", "validation"}:
+        value = settings.get(f"data.source.{key}")
+        if isinstance(value, str) and value != "null":
+            given[key] = value
     recipe = function(**given)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{name} returned {recipe!r}, wanted a videoswin.training.recipe.Recipe")

@@ -34,7 +34,7 @@ def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
             area=(0.08, 1.0),
             ratio=(3 / 4, 4 / 3),
             flip=0.0,
-            # The config's n=4, m=7 are imgaug's: it does all 4, where ours does half, and m goes to 30, not 10.
+            # The config's n=4 and m=7 are imgaug's: it does all 4, ours half; its m goes to 30, ours to 10.
             rand_augment=2 * 4,
             rand_magnitude=7 * 10 / 30,
             erasing=0.25,

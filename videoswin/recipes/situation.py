@@ -1,0 +1,83 @@
+"""What fine-tuning starts from: the videos, the weights and the machine, looked at once."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from videoswin.predict import resolve_device
+from videoswin.training.recipe import VideoFiles
+from videoswin.training.source import training_and_validation
+from videoswin.weights.checkpoint import Checkpoint
+
+SMALL_MODEL: Final = 5_000_000
+"""Weights below which a model is small: all of them learn quickly anywhere. Swin-T has 28 million."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """The facts that the choices of fine-tuning follow from."""
+
+    checkpoint: Checkpoint
+    """Where training starts."""
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    """Training videos of each class."""
+    videos: int
+    """Training videos."""
+    multi_label: bool
+    device: str
+    """Where training will be, as torch names the kind: cuda, mps, cpu, ..."""
+    precision: str
+    """The fastest one that the device has by nature, as Lightning Fabric spells it."""
+    cores: int
+
+    @property
+    def per_class(self) -> float:
+        """Training videos of a class, on average."""
+        return sum(self.counts) / len(self.counts)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the model is small; see SMALL_MODEL."""
+        return sum(weight.numel() for weight in self.checkpoint.weights.values()) < SMALL_MODEL
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether to train the model as a whole here would take days."""
+        return self.device == "cpu" and not self.is_small
+
+
+def look_at(source: VideoFiles, start: str) -> Situation:
+    """The situation of a run on these videos from that checkpoint, on this machine.
+
+    ValueError as for `read_manifest`, `hold_out` and `Checkpoint.load`.
+    """
+    checkpoint = Checkpoint.load(start)
+    training, _ = training_and_validation(source, seed=0)
+    counted = Counter(label for sample in training.samples for label in sample.labels)
+    device = resolve_device("auto").type
+    return Situation(
+        checkpoint=checkpoint,
+        classes=training.classes,
+        counts=tuple(counted[label] for label in range(len(training.classes))),
+        videos=len(training.samples),
+        multi_label=training.multi_label,
+        device=device,
+        precision=natural_precision(device),
+        cores=os.cpu_count() or 1,
+    )
+
+
+def natural_precision(device: str) -> str:
+    """bf16 where the hardware has it, fp16 on other CUDA devices, else fp32, in Lightning Fabric's words."""
+    if device == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    has = torch.cpu.get_capabilities()
+    if device == "cpu" and (has.get("avx512_bf16") or has.get("amx_bf16")):
+        return "bf16-mixed"
+    return "32-true"
