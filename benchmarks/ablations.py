@@ -60,7 +60,8 @@ def main() -> None:
             if results.has(variant, seed):
                 continue
             recipe = dots_recipe(variant, clips, config, partial(both, reshape, initialize), seed=seed)
-            model = trained(recipe, arguments.runs / f"{variant}, seed {seed}").model()
+            checkpoint, _ = trained(recipe, arguments.runs / f"{variant}, seed {seed}")
+            model = checkpoint.model()
             reshape(model)  # a checkpoint knows the published shift only
             accuracy = held_out_accuracy(model, clips(seed=HELD_OUT_SEED))
             results.add({"variant": variant, "seed": seed, "accuracy": accuracy})

@@ -141,13 +141,17 @@ def initialize_with_position(model: VideoSwin) -> None:
             torch.nn.init.normal_(parameter, std=3.0)
 
 
-def trained(recipe: Recipe, folder: Path) -> Checkpoint:
-    """The run's last checkpoint; goes on where an earlier call was cut off, and removes the folder."""
+def trained(recipe: Recipe, folder: Path) -> tuple[Checkpoint, list[Row]]:
+    """The run's last checkpoint and its metrics; goes on where an earlier call was cut off.
+
+    The folder is removed: the results are what is kept.
+    """
     if train(recipe, folder) is None:
         raise SystemExit("stopped; the same command goes on")
     checkpoint = Checkpoint.load(str(folder / "last.safetensors"))
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     shutil.rmtree(folder)
-    return checkpoint
+    return checkpoint, [json.loads(line) for line in lines]
 
 
 @torch.inference_mode()

@@ -62,7 +62,8 @@ def main() -> None:
                 continue
             clips = partial(DriftingDots, steps, doubled=doubled)
             recipe = dots_recipe(variant, clips, config, initialize_with_position, seed=seed)
-            model = trained(recipe, arguments.runs / f"{variant}, seed {seed}").model()
+            checkpoint, _ = trained(recipe, arguments.runs / f"{variant}, seed {seed}")
+            model = checkpoint.model()
             unseen = clips(seed=HELD_OUT_SEED)
             figures = {"accuracy": held_out_accuracy(model, unseen), "shuffling": shuffling(model, unseen)}
             results.add({"variant": variant, "seed": seed, **figures})

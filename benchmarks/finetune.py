@@ -1,0 +1,101 @@
+"""Does fine-tuning pay? Eight camera gestures, 20 films each, from the bundled model and from nothing.
+
+    python benchmarks/finetune.py
+
+`videoswin train finetune` makes the recipe, here cut to EPOCHS epochs without early stopping. The runs from
+nothing have the same one (films, augmentation, batches, steps, learning rates, which for a model of this size
+are those it was trained with from nothing) but for the weights at the start. Training films show the
+photographs that the bundled model was trained on; the films to test on show three that it never saw. Accuracies
+are those after the last epoch, at one view a film: the best epoch is not chosen.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.experiments import Results, Row, parsed, trained
+from benchmarks.gestures import GESTURES, write_gestures
+from videoswin import NANO
+from videoswin._optional import require
+from videoswin.data.scenes import TEST_PHOTOS, TRAIN_PHOTOS
+from videoswin.recipes import build_recipe
+from videoswin.training.optimizer import initialize_from_scratch
+from videoswin.training.recipe import Recipe
+
+EPOCHS = 15
+SEEDS = (0, 1, 2)
+FILMS_PER_CLASS = {"train": 20, "val": 40}
+"""Validation films are the test: nothing is chosen by them."""
+TUNED, FROM_NOTHING = "from camera-motion", "from nothing"
+
+
+def main() -> None:
+    arguments = parsed(__doc__, "finetune")
+    epochs, seeds = (1, SEEDS[:1]) if arguments.quick else (EPOCHS, SEEDS)
+    counts = {"train": 4, "val": 2} if arguments.quick else FILMS_PER_CLASS
+    settings = {"epochs": epochs, "films_per_class": counts, "chance": 1 / len(GESTURES), "labels": GESTURES}
+    results = Results(arguments.output, settings)
+    films = arguments.runs / "films"
+    if not films.exists():
+        write_films(films, counts)
+    for seed in seeds:
+        tuned = tuning_recipe(films, epochs, seed)
+        for variant, recipe in ((TUNED, tuned), (FROM_NOTHING, from_nothing(tuned))):
+            if not results.has(variant, seed):
+                _, metrics = trained(recipe, arguments.runs / f"{variant}, seed {seed}")
+                curve = [row["validation_score"] for row in metrics if "validation_score" in row]
+                results.add({"variant": variant, "seed": seed, "accuracy": curve[-1], "curve": curve})
+    results.print_summary()
+    draw_curves(arguments.output.with_suffix(".png"), results.runs, 1 / len(GESTURES))
+
+
+def write_films(folder: Path, counts: dict[str, int]) -> None:
+    """Training films and films to test on, of different photographs; complete or not at all."""
+    unfinished = folder.with_name("unfinished films")
+    for seed, (split, photos) in enumerate({"train": TRAIN_PHOTOS, "val": TEST_PHOTOS}.items()):
+        write_gestures(unfinished / split, photos, per_class=counts[split], seed=seed)
+    unfinished.rename(folder)
+
+
+def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
+    """What `videoswin train finetune` would do with these films, but shorter, on one thread, to the end."""
+    settings: dict[str, Any] = {
+        "schedule.epochs": epochs,
+        "schedule.warmup_epochs": epochs / 10,
+        "schedule.patience": None,
+        "data.workers": 0,
+        "run.threads": 1,
+        "run.device": "cpu",
+        "run.seed": seed,
+    }
+    return build_recipe("finetune", data=str(films), start="camera-motion", settings=settings)
+
+
+def from_nothing(recipe: Recipe) -> Recipe:
+    """The same run from random weights."""
+    model = replace(recipe.model, start=None, config=NANO, initialize=initialize_from_scratch)
+    return replace(recipe, model=model)
+
+
+def draw_curves(path: Path, runs: list[Row], chance: float) -> None:
+    """Accuracy after each epoch: the mean of the runs of each variant, and their range."""
+    figure = require("matplotlib.figure", extra="train").Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for variant, colour in ((TUNED, "#0072B2"), (FROM_NOTHING, "#D55E00")):
+        by_epoch = list(zip(*(row["curve"] for row in runs if row["variant"] == variant), strict=True))
+        epochs = range(1, len(by_epoch) + 1)
+        axes.fill_between(epochs, list(map(min, by_epoch)), list(map(max, by_epoch)), color=colour, alpha=0.2)
+        axes.plot(epochs, list(map(statistics.mean, by_epoch)), color=colour, marker="o", label=variant)
+    axes.axhline(chance, color="grey", linestyle=":", label="chance")
+    axes.set(xlabel="epoch", ylabel="part of unseen films named right", ylim=(0, 1))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=100)
+
+
+if __name__ == "__main__":
+    main()
