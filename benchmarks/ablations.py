@@ -35,7 +35,7 @@ from videoswin.training.optimizer import initialize_from_scratch
 
 STEPS = 1000
 SEEDS = (0, 1, 2, 3, 4)
-NOISE = 60.0
+NOISE = 80.0
 """So much that the best variants do not reach all."""
 SMALL = VideoSwinConfig(
     embed_dim=16, depths=(2, 2), num_heads=(1, 2), window=(4, 2, 2), num_classes=len(LABELS)

@@ -5,8 +5,8 @@
 `videoswin train finetune` makes the recipe, here cut to EPOCHS epochs without early stopping. The runs from
 nothing have the same one (films, augmentation, batches, steps, learning rates, which for a model of this size
 are those it was trained with from nothing) but for the weights at the start. Training films show the
-photographs that the bundled model was trained on; the films to test on show three that it never saw. Accuracies
-are those after the last epoch, at one view a film: the best epoch is not chosen.
+photographs that the bundled model was trained on; the films to test on show three that it never saw.
+Accuracies are those after the last epoch, at one view a film: the best epoch is not chosen.
 """
 
 from __future__ import annotations
