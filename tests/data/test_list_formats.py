@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from videoswin.data.find_by_name import find_by_name
 from videoswin.data.manifest import Manifest, read_manifest
 
 
@@ -68,12 +69,11 @@ def test_kinetics_as_folders_of_frames_is_found_too(tmp_path: Path) -> None:
     assert rows(manifest, tmp_path)[0][0] == "abseiling/-3B32lodo2M_000059_000069"
 
 
-def test_of_two_files_of_one_name_that_of_the_class_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["air_drumming", "air drumming"])
+def test_of_two_files_of_one_name_that_of_the_class_is_taken(tmp_path: Path, folder: str) -> None:
     name = "_dbcJuKJQNs_000004_000014.mp4"
-    touch(tmp_path, f"a/{name}", f"air_drumming/{name}")
-    assert (
-        rows(read_manifest(write(tmp_path / "val.csv", KINETICS)), tmp_path)[1][0] == f"air_drumming/{name}"
-    )
+    touch(tmp_path, f"a/{name}", f"{folder}/{name}")
+    assert rows(read_manifest(write(tmp_path / "val.csv", KINETICS)), tmp_path)[1][0] == f"{folder}/{name}"
 
 
 def test_a_kinetics_file_that_was_never_downloaded_is_kept(tmp_path: Path) -> None:
@@ -89,6 +89,12 @@ def test_videos_are_found_behind_links_even_if_these_lead_in_a_circle(tmp_path: 
     (tmp_path / "disk" / "round").symlink_to(tmp_path / "lists")
     manifest = read_manifest(write(tmp_path / "lists" / "val.csv", KINETICS))
     assert rows(manifest, tmp_path / "lists")[0][0] == "train/-3B32lodo2M_000059_000069.mp4"
+
+
+def test_a_folder_that_links_lead_back_to_is_entered_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a/x.mp4")
+    (tmp_path / "a" / "round").symlink_to(tmp_path)
+    assert find_by_name(str(tmp_path), {"x"}) == {"x": [str(tmp_path / "a" / "x.mp4")]}
 
 
 def test_the_working_directory_is_a_root_like_any_other(
@@ -185,6 +191,12 @@ def test_a_list_of_videos_has_a_number_behind_each_path(tmp_path: Path, space: s
     assert rows(manifest, tmp_path) == [("some/path/000.mp4", "1", None), ("some/a b 2.avi", "0", None)]
     assert manifest.classes == ("0", "1")
     assert not manifest.multi_label
+
+
+def test_a_path_in_quotes_is_read_without_them(tmp_path: Path) -> None:
+    touch(tmp_path, "c, d.mp4")
+    manifest = read_manifest(write(tmp_path / "list.csv", '"c, d.mp4",0\n'))
+    assert rows(manifest, tmp_path) == [("c, d.mp4", "0", None)]
 
 
 def test_numbers_of_a_list_are_names_if_these_are_known(tmp_path: Path) -> None:

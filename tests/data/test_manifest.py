@@ -183,11 +183,17 @@ def test_another_video_of_a_class_changes_nothing_for_other_classes() -> None:
     ]
 
 
+def test_classes_of_one_size_do_not_hold_out_the_same_places() -> None:
+    held = hold_out(of_classes(20, 20), 0.25, seed=0)[1].samples
+    places = [{Path(sample.path).name for sample in held if sample.labels == (label,)} for label in (0, 1)]
+    assert places[0] != places[1]
+
+
 def test_parts_of_a_file_are_never_on_both_sides() -> None:
     paths = [f"{'./' if second % 2 else ''}{number}.mp4" for number in range(6) for second in range(4)]
     manifest = table(
         *(
-            Sample(path=path, labels=(place % 2,), start_seconds=place, end_seconds=place + 1)
+            Sample(path=path, labels=(place // 2 % 2,), start_seconds=place, end_seconds=place + 1)
             for place, path in enumerate(paths)
         )
     )
@@ -215,6 +221,16 @@ def test_no_class_of_a_multi_label_table_is_taken_from_the_rest(labels, part, se
     rest, held = hold_out(manifest, part, seed=seed)
     assert len(rest.samples) + len(held.samples) == len(samples)
     assert [count > 0 for count in counts(rest)] == [count > 0 for count in counts(manifest)]
+
+
+def test_a_class_whose_videos_other_classes_hold_out_gets_one_back() -> None:
+    # Classes 0 and 1 may hold out one video of class 2 each: all that it has.
+    samples = [
+        Sample(path=f"{n}.mp4", labels=labels) for n, labels in enumerate([(0,), (0, 2), (1,), (1, 2)])
+    ]
+    manifest = table(*samples, classes=("a", "b", "c"), multi_label=True)
+    for seed in range(20):
+        assert min(counts(hold_out(manifest, 0.5, seed=seed)[0])) >= 1
 
 
 def test_a_multi_label_table_is_held_out_in_about_the_same_proportion_of_every_class() -> None:
@@ -309,6 +325,12 @@ def test_a_csv_beside_other_folders_names_whole_paths(
     assert [s.path for s in read_manifest("videos/clean.csv").samples] == [
         str(tmp_path / "videos-too/x/b.mp4")
     ]
+
+
+def test_a_file_that_begins_with_a_space_is_found_again(tmp_path: Path) -> None:
+    (tmp_path / " a.mp4").touch()
+    write_manifest(table(Sample(path=str(tmp_path / " a.mp4"), labels=(0,))), tmp_path / "list.csv")
+    assert read_manifest(tmp_path / "list.csv").samples[0].path == str(tmp_path / " a.mp4")
 
 
 def test_class_names_get_a_file_of_their_own_only_where_they_do_not_follow(tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ def test_byte_order_marks_blank_lines_and_any_line_end_are_no_fault(folder: Path
     assert names_of(read(folder, text)) == [["walk"], ["run"]]
 
 
+def test_a_space_behind_a_comma_is_no_part_of_the_cell(folder: Path) -> None:
+    manifest = read(folder, 'label, path\nwalk, "c d, e.mp4"\nrun, b.mp4\n')
+    assert [Path(sample.path).name for sample in manifest.samples] == ["c d, e.mp4", "b.mp4"]
+
+
 def test_whole_paths_are_kept_and_others_begin_at_root(folder: Path, tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
@@ -101,6 +106,13 @@ def test_a_cell_that_is_a_known_class_as_a_whole_is_one_label(folder: Path) -> N
     manifest = read(folder, "path,label\na.mp4,sit; stand\n", classes=("sit; stand", "run"))
     assert not manifest.multi_label
     assert names_of(manifest) == [["sit; stand"]]
+
+
+def test_a_cell_that_is_both_a_known_class_and_several_is_several(folder: Path) -> None:
+    manifest = read(
+        folder, "path,label\na.mp4,run|walk\nb.mp4,run\\|walk\n", classes=("run", "walk", "run|walk")
+    )
+    assert names_of(manifest) == [["run", "walk"], ["run|walk"]]
 
 
 def test_whole_numbers_are_indices(folder: Path) -> None:
