@@ -121,7 +121,7 @@ def test_a_long_list_costs_no_look_up_for_each_video(tmp_path: Path, monkeypatch
 def test_names_beside_the_list_are_its_classes(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     (tmp_path / "list.txt").write_text("a.mp4 1\n")
-    (tmp_path / "list.classes.txt").write_text("walk\r\nrun\r\nsit\r\n")
+    (tmp_path / "list.txt.classes.txt").write_text("walk\r\nrun\r\nsit\r\n")
     manifest = read_manifest(tmp_path / "list.txt")
     assert (manifest.classes, manifest.samples[0].labels) == (("walk", "run", "sit"), (1,))
     assert read_manifest(tmp_path / "list.txt", classes=("a", "b")).classes == ("a", "b")
@@ -334,13 +334,19 @@ def test_a_file_that_begins_with_a_space_is_found_again(tmp_path: Path) -> None:
 
 
 def test_class_names_get_a_file_of_their_own_only_where_they_do_not_follow(tmp_path: Path) -> None:
-    sample, names = Sample(path="a.mp4", labels=(0,)), tmp_path / "list.classes.txt"
+    sample, names = Sample(path="a.mp4", labels=(0,)), tmp_path / "list.csv.classes.txt"
     write_manifest(table(sample, classes=("walk", "run")), tmp_path / "list.csv")
     assert names.read_text() == "walk\nrun\n"
     write_manifest(table(sample, classes=("walk",)), tmp_path / "list.csv")
     assert not names.exists()
     write_manifest(table(sample, classes=("7",)), tmp_path / "list.csv")
     assert names.read_text() == "7\n"
+
+
+def test_the_class_names_of_another_list_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "list.txt.classes.txt").write_text("walk\n")
+    write_manifest(table(Sample(path="a.mp4", labels=(0,)), classes=("walk",)), tmp_path / "list.csv")
+    assert (tmp_path / "list.txt.classes.txt").read_text() == "walk\n"
 
 
 def test_a_list_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ def read_manifest(
     `root` is where the paths of a list begin, by default the folder of the list; the videos of Kinetics,
     Something-Something, UCF101 and HMDB51 are found by their names anywhere below it.
 
-    `classes` are the names in the order of the labels. By default they are those of `NAME.classes.txt` beside
-    `NAME.csv`, one a line; else those that the data set brings in its own order; else the names in the list,
-    sorted; else, where labels are numbers, "0", "1", ...
+    `classes` are the names in the order of the labels. By default they are those of a file beside the list,
+    `list.csv.classes.txt` for `list.csv`, one a line; else those that the data set brings in its own order;
+    else the names in the list, sorted; else, where labels are numbers, "0", "1", ...
 
     A video that does not exist is kept, but ValueError if none does: one look-up on the disk if the first
     does. ValueError for a faulty list, with file, line and column, what was found and what was wanted.
@@ -130,7 +130,7 @@ def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     """Write a CSV that read_manifest reads back, whole or not at all.
 
     Videos below its folder are written relative to it, others with their whole path. Class names go into
-    `NAME.classes.txt` beside `NAME.csv` if they are not just the sorted names in use.
+    a file beside it, `list.csv.classes.txt` for `list.csv`, if they are not just the sorted names in use.
     """
     source = os.fspath(path)
     _check_names(manifest.classes, manifest.source)
@@ -241,4 +241,4 @@ def _write_text(path: str, text: str) -> None:
 
 def _classes_file(path: str) -> str:
     """Where the class names of a list are, if they do not follow from it."""
-    return f"{os.path.splitext(path.rstrip(os.sep))[0]}.classes.txt"
+    return f"{path.rstrip(os.sep)}.classes.txt"
