@@ -245,7 +245,7 @@ def evaluate(
     if json:
         print(report.to_json())
     else:
-        print_report(report)
+        print_report(report, folder=out)
     return 0
 
 

@@ -13,7 +13,7 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 40)).filter(lambda pair: pa
 def test_an_epoch_draws_no_item_twice(size, seed, shuffle):
     length, batch = size
     drawn = [
-        draw.index for draws in BatchSampler(length, batch, seed=seed, shuffle=shuffle) for draw in draws
+        draw.item for draws in BatchSampler(length, batch, seed=seed, shuffle=shuffle) for draw in draws
     ]
     assert len(drawn) == len(set(drawn)) == length // batch * batch
     assert set(drawn) <= set(range(length))
@@ -51,21 +51,21 @@ def test_epochs_and_seeds_differ_and_repeat():
     sampler = BatchSampler(100, 10, seed=0)
     first, second = list(sampler), list(sampler)
     assert {draw.epoch for batch in second for draw in batch} == {1}
-    assert [draw.index for batch in first for draw in batch] != [
-        draw.index for batch in second for draw in batch
+    assert [draw.item for batch in first for draw in batch] != [
+        draw.item for batch in second for draw in batch
     ]
     assert list(BatchSampler(100, 10, seed=0)) == first
     assert list(BatchSampler(100, 10, seed=1)) != first
 
 
 def test_without_shuffling_the_order_is_that_of_the_data():
-    assert [d.index for batch in BatchSampler(6, 2, seed=0, shuffle=False) for d in batch] == list(range(6))
+    assert [d.item for batch in BatchSampler(6, 2, seed=0, shuffle=False) for d in batch] == list(range(6))
 
 
 def test_weights_decide_how_often_an_item_is_drawn():
     weights = [1 / 90] * 90 + [1 / 10] * 10  # two classes, one nine times as large
     sampler = BatchSampler(100, 10, seed=0, weights=weights)
-    drawn = [draw.index for _ in range(40) for batch in sampler for draw in batch]
+    drawn = [draw.item for _ in range(40) for batch in sampler for draw in batch]
     assert sum(index >= 90 for index in drawn) / len(drawn) == pytest.approx(0.5, abs=0.03)
 
 

@@ -16,7 +16,7 @@ class Draw(NamedTuple):
     """Which clip to make. With the seed it decides everything random about it."""
 
     epoch: int
-    index: int
+    item: int
 
 
 @dataclass(frozen=True)

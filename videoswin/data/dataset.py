@@ -44,8 +44,8 @@ class VideoClips(Dataset[Item]):
         return len(self.manifest.samples)
 
     def __getitem__(self, draw: Draw) -> Item:
-        sample = self.manifest.samples[draw.index]
-        rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
+        sample = self.manifest.samples[draw.item]
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.item))
         try:
             frames_thwc = self._read(sample, rng)
         except VideoError as error:

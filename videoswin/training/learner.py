@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.random import Generator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -28,6 +28,7 @@ from videoswin.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricModule
 
 SHOWN_CLIPS = 8
 """Clips of the first batch that samples.png shows."""
@@ -41,7 +42,7 @@ class Learner:
     fabric: Fabric
     bare: VideoSwin
     """The model."""
-    model: nn.Module
+    model: _FabricModule
     """The model as Fabric wraps it, for precision and for several devices."""
     optimizer: Optimizer
     schedule: LRScheduler

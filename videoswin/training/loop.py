@@ -32,6 +32,7 @@ from videoswin.training.safeguards import (
 )
 from videoswin.training.settings import flatten
 from videoswin.training.source import Source, open_source
+from videoswin.training.together import mean_over_processes
 from videoswin.video.spec import ViewPlan
 
 
@@ -44,7 +45,7 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     fabric, model, plan = learner.fabric, learner.model, learner.recipe.optimizer
     rng = learner.randomness(step)
     # Gradients are averaged over processes: each divides by its share of the clips that count in all of them.
-    total = fabric.all_reduce(batch.counts.sum(), reduce_op="mean").clamp(min=1.0)
+    total = mean_over_processes(batch.counts.sum(), fabric)
     result = torch.zeros(2, device=fabric.device)
     parts = micro_batches(batch, learner.recipe.run.micro_batches)
     for number, part in enumerate(parts, start=1):
@@ -60,7 +61,8 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
                 total=total,
             )
             fabric.backward(loss)
-        right = (named_right(logits, part.targets) * part.counts).sum() / total
+        # If no clip counts, the sum is 0, and must not become 0 / 0.
+        right = (named_right(logits, part.targets) * part.counts).sum() / total.clamp(min=1e-6)
         result += torch.stack([loss.detach(), right])
     if plan.clip_norm is not None:
         # The recorder finds numbers that are none, and says more about them than an error here would.

@@ -138,8 +138,8 @@ class Run:
     """How the run is carried out, and what is told about it."""
 
     seed: int = 0
-    precision: str = "bf16-mixed"
-    """As Lightning Fabric spells it: `32-true`, `bf16-mixed`, `16-mixed`."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    """As Lightning Fabric spells it."""
     device: str = "auto"
     """As Lightning Fabric spells accelerators: `auto`, `cpu`, `cuda`."""
     devices: int = 1

@@ -15,11 +15,12 @@ from videoswin.evaluate import Report
 from videoswin.training.learner import Learner
 from videoswin.training.progress import TrainingProgress
 from videoswin.training.run_folder import RunFolder
-from videoswin.training.safeguards import TrainingError, first_loss_warning, gathered
+from videoswin.training.safeguards import TrainingError, first_loss_warning
 from videoswin.training.settings import flatten
 from videoswin.training.sharding import LearningState, own_part
 from videoswin.training.source import Source
 from videoswin.training.state import load_state, save_state
+from videoswin.training.together import gathered, mean_over_processes
 
 NOT_DECISIVE = frozenset(
     {"data.workers", "run.threads", "run.report_every", "run.save_every", "run.device", "run.devices"}
@@ -203,7 +204,7 @@ class Recorder:
         """Agree with the other processes on what has happened; TrainingError if the run must not go on."""
         fabric = self._learner.fabric
         if self._pending:
-            settled = fabric.all_reduce(torch.stack(self._pending), reduce_op="mean")  # (steps, 2)
+            settled = mean_over_processes(torch.stack(self._pending), fabric)  # (steps, 2)
             self._pending = []
             self._require_numbers(settled[:, 0])
             self._window += settled.tolist()

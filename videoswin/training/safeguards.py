@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed
 
 from videoswin.training.learner import Learner
 from videoswin.training.loss import expected_first_loss
@@ -17,13 +16,13 @@ from videoswin.training.memory import estimate_training_bytes
 from videoswin.training.optimizer import describe_groups
 from videoswin.training.recipe import Recipe
 from videoswin.training.source import Source
+from videoswin.training.together import any_process
 from videoswin.video.augment import reads_direction
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 GIB = 2**30
-Thing = TypeVar("Thing")
 
 
 class TrainingError(RuntimeError):
@@ -45,10 +44,7 @@ class StopRequest:
 
     def heard(self, fabric: Fabric) -> bool:
         """True in every process once one of them was asked. Every process must call it."""
-        if fabric.world_size == 1:
-            return self._asked
-        asked = torch.tensor(float(self._asked), device=fabric.device)
-        return bool(fabric.all_reduce(asked, reduce_op="sum") > 0)
+        return any_process(self._asked, fabric)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
@@ -57,15 +53,6 @@ class StopRequest:
 def ignore_stop_request(worker: int) -> None:
     """For the start of a data worker: stopping is for the training process, which then ends its workers."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def gathered(things: list[Thing], fabric: Fabric) -> list[Thing]:
-    """The things of all processes, the same list in each. Every process must call it."""
-    if fabric.world_size == 1:
-        return things
-    everyone: list[list[Thing]] = [[] for _ in range(fabric.world_size)]
-    torch.distributed.all_gather_object(everyone, things)
-    return [thing for theirs in everyone for thing in theirs]
 
 
 def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int) -> None:
@@ -100,11 +87,13 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
         checkpointing=recipe.model.checkpointing,
         tune=recipe.model.tune,
         average=learner.average is not None,
+        lora_rank=recipe.model.lora_rank,
         device_type=learner.fabric.device.type,
     )
     there = available_bytes(learner.fabric.device)
-    say(f"memory: about {wanted / GIB:.1f} GiB for {clips} clips at a time, {there / GIB:.1f} GiB are free")
-    if wanted > there:
+    free = "" if there is None else f", {there / GIB:.1f} GiB are free"
+    say(f"memory: about {wanted / GIB:.1f} GiB for {clips} clips at a time{free}")
+    if there is not None and wanted > there:
         say("  that may not fit: raise run.micro_batches, or set model.checkpointing=true")
 
 
@@ -122,7 +111,12 @@ def flip_warning(recipe: Recipe, labels: tuple[str, ...]) -> str | None:
 
 def first_loss_warning(learner: Learner, loss: float) -> str | None:
     """What to say if a new head does not start at even odds, whose loss is known beforehand."""
-    expected = expected_first_loss(len(learner.labels), multi_label=learner.multi_label)
+    expected = expected_first_loss(
+        len(learner.labels),
+        multi_label=learner.multi_label,
+        label_smoothing=learner.recipe.augment.label_smoothing,
+        class_weights=learner.class_weights,
+    )
     if learner.keeps_head or abs(loss - expected) <= 0.25 * expected + 0.25:
         return None
     return (
@@ -131,8 +125,12 @@ def first_loss_warning(learner: Learner, loss: float) -> str | None:
     )
 
 
-def available_bytes(device: torch.device) -> int:
-    """Memory that is free now on a device; on a CPU what the machine has free, on others 0 if unknown."""
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that is free now on a device; on a CPU what the machine can give. None where it is not known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    facts = Path("/proc/meminfo")  # Linux; what is free there is little, what is available counts
+    if device.type != "cpu" or not facts.exists():
+        return None
+    lines = dict(line.split(":") for line in facts.read_text(encoding="ascii").splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024

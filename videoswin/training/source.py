@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch.utils.data import Dataset
 
-from videoswin.data.batch import Item
+from videoswin.data.batch import Draw, Item
 from videoswin.data.dataset import VideoClips
 from videoswin.data.manifest import Manifest, hold_out, read_manifest
 from videoswin.training.recipe import Generated, Recipe, VideoFiles
@@ -96,7 +96,7 @@ def _generated(source: Generated, recipe: Recipe) -> Source:
     return Source(
         dataset=dataset,
         length=len(dataset),  # type: ignore[arg-type]  # Dataset does not promise what all of ours have
-        clips_per_item=len(dataset[0, 0].clips),  # type: ignore[index]
+        clips_per_item=len(dataset[Draw(0, 0)].clips),
         labels=source.labels,
         multi_label=False,
         shuffle=False,
