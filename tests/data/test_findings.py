@@ -118,6 +118,13 @@ def test_parts_outside_of_their_video_are_problems(start, end, what):
     assert report.problems == 1
 
 
+def test_parts_that_show_nothing_share_nothing():
+    report = report_of(
+        sample("a.mp4", "clap", "train", 12.0, 14.0), sample("a.mp4", "wave", "val", 15.0, 16.0)
+    )
+    assert (report.repeats, report.leaks) == ((), ())
+
+
 @pytest.mark.parametrize(("start", "end"), [(None, 10.4), (9.9, None), (0.0, 10.0)])
 def test_an_end_that_a_list_has_rounded_is_no_problem(start, end):
     assert report_of(sample("a.mp4", "clap", start=start, end=end)).usable

@@ -1,5 +1,6 @@
 """Copies have the same pictures, other encodings look alike, and nothing else does."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.video.numbered import numbered_picture, write_image, write_video
 from videoswin.data.fingerprint import VideoFacts, examine_video, find_look_alikes
-from videoswin.video.reader import VideoError
+from videoswin.video.reader import VideoError, open_video
 
 
 def film(seed: int, num_frames: int = 48) -> list[np.ndarray]:
@@ -93,15 +94,14 @@ def test_films_of_other_lengths_do_not_look_alike(tmp_path):
     assert find_look_alikes([short, long]) == []
 
 
-def test_a_chain_of_pairs_is_one_group():
-    def grey(level: int) -> VideoFacts:
-        look = bytes([level]) * (8 * 8 * 8 * 3)
-        return replace(PLAIN, path=str(level), look=look)
+def test_whatever_a_chain_of_pairs_connects_is_one_group():
+    def two_tone(one: int, other: int) -> VideoFacts:
+        return replace(PLAIN, path=f"{one} {other}", look=bytes([one, other]) * (8 * 8 * 8 * 3 // 2))
 
-    assert find_look_alikes([grey(64), grey(90), grey(50), grey(57), grey(200), grey(98)]) == [
-        [0, 2, 3],
-        [1, 5],
-    ]
+    # First and second are alike, third and fourth, and last first and fourth.
+    chain = [two_tone(57, 54), two_tone(50, 50), two_tone(42, 62), two_tone(50, 62)]
+    assert find_look_alikes([two_tone(200, 9), *chain]) == [[1, 2, 3, 4]]
+    assert find_look_alikes(chain[1:]) == [[1, 2]]
     assert find_look_alikes([]) == []
 
 
@@ -134,6 +134,11 @@ def test_frames_behind_a_broken_end_do_not_count(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
     facts = facts_of(path)
+    pictures = hashlib.sha256()
+    with open_video(path) as video:
+        for _, frame_hwc in video.frames(range(facts.num_frames)):
+            pictures.update(b"128 192 " + frame_hwc.numpy().tobytes())
+    assert facts.pictures_digest == pictures.hexdigest()
     assert 0 < facts.num_frames < 120
     assert f"decoding ends after {facts.num_frames} of its 120 frames" in (facts.damage or "")
 
