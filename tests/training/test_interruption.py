@@ -52,7 +52,7 @@ def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_pa
 
 
 def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(Recorder, "finish_epoch", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Recorder, "validated", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         loop.train(stripes(), tmp_path)
     with pytest.raises(ValueError, match=r"run\.seed: 0 then, 1 now"):
@@ -61,7 +61,7 @@ def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_other_workers_and_threads(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "finish_epoch", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Recorder, "validated", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(), tmp_path)
     assert loop.train(stripes(data__workers=1, run__save_every=7), tmp_path) == tmp_path / "last.safetensors"

@@ -26,6 +26,8 @@ STEPS: Final[Mapping[str, int]] = MappingProxyType({"head": 300, "lora": 800, "a
 STEPS_OF_SMALL: Final = 600
 SLOW_EPOCHS: Final = 10
 """The most for a large model where there is no GPU."""
+STEPS_TO_VALIDATION: Final = 20
+"""Steps that are made at least before looking at the validation videos again, about."""
 LARGEST_BATCH: Final = 64
 """That of the published training, whose learning rates are the measure of ours."""
 MEMORY: Final = 8 * 2**30
@@ -154,6 +156,7 @@ def length(situation: Situation, tune: Tune, drawing: Choice) -> Choice:
     settings = {
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
+        "schedule.validate_every": max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)),
         "schedule.patience": max(5, epochs // 3),
     }
     reason = f"{epochs * steps_per_epoch:,} steps; it stops early if validation no longer gets better"

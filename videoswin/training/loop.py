@@ -123,10 +123,11 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
         while recorder.epoch < recipe.schedule.epochs and not recorder.no_longer_improves:
             for batch in batches(learner, source, sampler, recorder):
                 recorder.stepped(training_step(learner, batch, recorder.step), batch)
-                if recorder.in_mid_epoch and stop.heard(fabric):
+                if stop.heard(fabric) and not recorder.wants_validation:
                     recorder.save()
                     return None
-            recorder.finish_epoch(validate(learner, source))
+            if recorder.wants_validation:
+                recorder.validated(validate(learner, source))
         return recorder.finish()
 
 

@@ -129,6 +129,8 @@ class Schedule:
     """Cosine to 0: over all epochs, a step an epoch (official), or from the warm-up's end, in every step."""
     warmup_start: float = 0.1
     """Where the warm-up begins, as a factor of the rate; with decay `step` it begins at one step's share."""
+    validate_every: int = 1
+    """Epochs between two validations, each with its checkpoint; the end of the run is always one."""
     patience: int | None = None
     """Stop when validation has not become better for this many epochs; None trains to the end."""
 

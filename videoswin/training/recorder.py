@@ -62,9 +62,11 @@ class Recorder:
         return self.step // len(self._sampler)
 
     @property
-    def in_mid_epoch(self) -> bool:
-        """False between two epochs."""
-        return self.step % len(self._sampler) != 0
+    def wants_validation(self) -> bool:
+        """True at the end of an epoch that the recipe validates after."""
+        plan = self._learner.recipe.schedule
+        ends = self.step > 0 and self.step % len(self._sampler) == 0
+        return ends and (self.epoch % plan.validate_every == 0 or self.epoch >= plan.epochs)
 
     @property
     def no_longer_improves(self) -> bool:
@@ -106,16 +108,16 @@ class Recorder:
             self._look_at_the_first(batch)
         self._unreadable += batch.failures
         self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
-        if self.step % run.report_every == 0 or not self.in_mid_epoch:
+        if self.step % run.report_every == 0 or self.wants_validation:
             self._report()
-        if not self.in_mid_epoch:
+        if self.wants_validation:
+            # Its state is saved once it is validated, or a run that goes on from there would leave that out.
             self._require_sound_weights()
-        # The state at the end of an epoch is saved once the epoch is validated.
-        if self.step % run.save_every == 0 and self.in_mid_epoch:
+        elif self.step % run.save_every == 0:
             self.save()
 
-    def finish_epoch(self, report: Report | None) -> None:
-        """An epoch is made: record its validation, keep its checkpoint and the best one, save the state."""
+    def validated(self, report: Report | None) -> None:
+        """Record a validation, if there is one; keep the newest checkpoint and the best; save the state."""
         checkpoint = self._learner.checkpoint()
         improves = report is not None and report.score > self._best_score
         if report is not None:
@@ -132,6 +134,7 @@ class Recorder:
             checkpoint.save(self._folder.last)
             self._folder.draw_curves()
         self.save()
+        self.progress.speed()  # which is that of training
 
     def save(self) -> None:
         """Write the state of everything, if the run is sound. Every process must call it."""
@@ -142,7 +145,7 @@ class Recorder:
     def finish(self) -> Path | None:
         """The run is over, its state of no more use. In the first process the best checkpoint's path."""
         if self._failed:
-            self.say(f"{len(self._failed)} videos could not be read; failures.jsonl names them")
+            self.say(f"videos that could not be read: {len(self._failed)}; failures.jsonl names them")
         return None if self._folder is None else self._folder.finish(self.step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,10 +213,10 @@ class Recorder:
             self._window += settled.tolist()
         failures = gathered(self._unreadable, fabric)
         self._unreadable = []
-        fresh = [failure for failure in failures if failure.path not in self._failed]
-        for failure in fresh:
-            self.say(f"cannot be read, and does not count: {failure.path}: {failure.reason}")
-        self._failed |= {failure.path: failure.reason for failure in fresh}
+        fresh = {failure.path: failure.reason for failure in failures if failure.path not in self._failed}
+        for path, reason in fresh.items():
+            self.say(f"cannot be read, and does not count: {path}: {reason}")
+        self._failed |= fresh
         if self._folder is not None:
             self._folder.record_failures(self.step, fresh)
         self._require_few_failures()

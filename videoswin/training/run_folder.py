@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from torch import Tensor
 from videoswin import draw
 from videoswin._files import replacing
 from videoswin._optional import require
-from videoswin.data.batch import Failure
 
 LIBRARIES = ("videoswin", "torch", "lightning", "av", "numpy", "safetensors")
 
@@ -92,10 +91,10 @@ class RunFolder:
                 self._board.add_scalar(name, value, row["step"])
         self._board.flush()
 
-    def record_failures(self, step: int, failures: Iterable[Failure]) -> None:
-        """Videos that could not be read, by the step they were wanted in."""
-        for failure in failures:
-            self._append("failures.jsonl", {"step": step, "path": failure.path, "reason": failure.reason})
+    def record_failures(self, step: int, reasons: Mapping[str, str]) -> None:
+        """Videos that could not be read, by path, and the step after which that was known."""
+        for path, reason in reasons.items():
+            self._append("failures.jsonl", {"step": step, "path": path, "reason": reason})
 
     def draw_curves(self) -> None:
         """Loss, accuracy and learning rate over the steps so far."""

@@ -83,7 +83,9 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
     training = listed.part("train") if "train" in listed.splits else listed
     if source.validation is not None:
         validation = read_manifest(source.validation, root=source.root, classes=listed.classes)
-        return training, validation.part("val") if "val" in validation.splits else validation
+        # A list of both sides, such as a fold of UCF101, must not be validated on what is learned.
+        split = next((split for split in ("val", "test") if split in validation.splits), None)
+        return training, validation if split is None else validation.part(split)
     if "val" in listed.splits:
         return training, listed.part("val")
     if source.holdout == 0:

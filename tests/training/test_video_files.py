@@ -1,0 +1,116 @@
+"""Runs over video files: they are validated, the best checkpoint is kept, the unreadable ones are named."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from tests.training.small_runs import stripes
+from videoswin.data.compression import write_h264
+from videoswin.training import loop
+from videoswin.training.recipe import VideoFiles
+from videoswin.training.safeguards import TrainingError
+from videoswin.video.spec import PER_CLIP, ClipSpec
+from videoswin.weights.checkpoint import Checkpoint
+
+CLIP = ClipSpec(frames=2, stride=1, size=16, short_side=16, normalisation=PER_CLIP)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten videos of lying stripes and ten of standing ones."""
+    folder = tmp_path_factory.mktemp("stripes")
+    for label in ("lying", "standing"):
+        (folder / label).mkdir()
+        for seed in range(10):
+            frames = torch.randint(0, 100, (6, 32, 32, 3), generator=torch.Generator().manual_seed(seed))
+            frames[:, ::4] += 120
+            frames = frames if label == "lying" else frames.transpose(1, 2)
+            write_h264(folder / label / f"{seed}.mp4", frames.to(torch.uint8).contiguous(), fps=10, crf=18)
+    return folder
+
+
+def recipe(train, *, repeats=2, failure_limit=0.05, **changes):
+    files = VideoFiles(train=str(train), repeats=repeats, failure_limit=failure_limit, holdout=0.3)
+    changes = {"augment__area": (0.8, 1.0), "data__clip": CLIP, "data__batch_size": 8} | changes
+    made = stripes(run__report_every=2, **changes)
+    return dataclasses.replace(made, data=dataclasses.replace(made.data, source=files))
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_from_files_and_keeps_the_checkpoint_that_validates_best(folder, tmp_path):
+    best = loop.train(recipe(folder, schedule__epochs=6), tmp_path)
+    assert best == tmp_path / "best.safetensors"
+    scores = [row["validation_score"] for row in rows(tmp_path) if "validation_score" in row]
+    assert len(scores) == 6
+    assert max(scores) == 1.0
+    assert Checkpoint.load(best).labels == ("lying", "standing")
+    assert "SHA-256" in Checkpoint.load(best).lineage["trained on"]
+
+
+def test_it_validates_as_seldom_as_it_is_told_and_at_the_end(folder, tmp_path):
+    loop.train(recipe(folder, schedule__epochs=5, schedule__validate_every=2), tmp_path)
+    assert [row["epoch"] for row in rows(tmp_path) if "validation_score" in row] == [2, 4, 5]
+
+
+def test_it_stops_when_validation_no_longer_gets_better(folder, tmp_path, monkeypatch):
+    class NoBetter:
+        score, headline = 0.5, "half"
+
+    monkeypatch.setattr(loop, "validate", lambda learner, source: NoBetter())
+    loop.train(recipe(folder, schedule__epochs=9, schedule__patience=2), tmp_path)
+    assert max(row["epoch"] for row in rows(tmp_path) if "epoch" in row) == 3
+
+
+def broken_copy(folder, target, broken):
+    """The videos again, the first `broken` lying ones being no videos."""
+    for path in folder.rglob("*.mp4"):
+        copy = target / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    for seed in range(broken):
+        (target / "lying" / f"{seed}.mp4").write_bytes(b"no video")
+    return target
+
+
+def test_a_video_that_cannot_be_read_is_named_once_and_replaced_by_none(folder, tmp_path):
+    videos = broken_copy(folder, tmp_path / "videos", 1)
+    made = recipe(videos, failure_limit=0.2, schedule__epochs=4)
+    source = dataclasses.replace(made.data.source, holdout=0.0)
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, source=source))
+    assert loop.train(made, tmp_path / "run") == tmp_path / "run" / "last.safetensors"
+    failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+    assert [failure["path"] for failure in failures] == [str(videos / "lying" / "0.mp4")]
+
+
+def test_too_many_unreadable_videos_stop_the_run_and_one_is_named(folder, tmp_path):
+    videos = broken_copy(folder, tmp_path / "videos", 6)
+    with pytest.raises(TrainingError, match=r"cannot be read.*failure_limit.*lying.\d\.mp4"):
+        loop.train(recipe(videos), tmp_path / "run")
+
+
+def test_the_test_split_is_never_looked_at(folder, tmp_path):
+    lines = ["path,label,split"]
+    for path in sorted(folder.rglob("*.mp4")):
+        split = "test" if path.stem in ("8", "9") else "train"
+        lines.append(f"{path if split == 'train' else path.with_name('gone.mp4')},{path.parent.name},{split}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    loop.train(recipe(tmp_path / "list.csv"), tmp_path / "run")
+    assert (tmp_path / "run" / "failures.jsonl").read_text() == ""
+
+
+def test_a_flipped_direction_is_warned_of(folder, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    for old, new in (("lying", "turn left"), ("standing", "turn right")):
+        (tmp_path / "videos" / new).symlink_to(folder / old)
+    loop.train(recipe(tmp_path / "videos", schedule__epochs=1), tmp_path / "run")
+    assert "augment.flip=0" in capsys.readouterr().err
+    pairs = (("turn left", "turn right"),)
+    loop.train(
+        recipe(tmp_path / "videos", schedule__epochs=1, augment__flip_pairs=pairs), tmp_path / "paired"
+    )
+    assert "augment.flip=0" not in capsys.readouterr().err
