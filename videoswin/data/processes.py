@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -25,6 +24,8 @@ this is for a decoder that never comes back."""
 SLOWEST_BYTES_PER_SECOND: Final = 2**20
 """To open a file can mean to read all of it, in silence; whoever reads slower than this is given up on."""
 
+_TICK_SECONDS: Final = 0.25
+
 Result = TypeVar("Result")
 Alive = Callable[[], None]
 Work = Callable[[str, Alive], Result]
@@ -46,10 +47,12 @@ def work_in_processes(
         while remaining or team:
             while remaining and len(team) < workers:
                 team.append(_Worker(work, remaining.pop(), silence_seconds))
-            next_check = min(worker.give_up for worker in team) - time.monotonic()
-            heard = wait([w.connection for w in team], None if math.isinf(next_check) else max(next_check, 0))
+            began = time.monotonic()
+            heard = wait([worker.connection for worker in team], _TICK_SECONDS)
+            # Only time spent waiting counts: not that of the caller, nor that of Ctrl-Z.
+            waited = min(time.monotonic() - began, _TICK_SECONDS)
             for worker in list(team):
-                done = worker.receive() if worker.connection in heard else worker.check_patience()
+                done = worker.receive() if worker.connection in heard else worker.wait(waited)
                 if done is None:
                     continue
                 yield worker.path, done.result
@@ -76,7 +79,7 @@ class _Worker(Generic[Result]):
         context = _context()
         self._silence_seconds = silence_seconds
         self._is_ready = False
-        self.give_up = math.inf
+        self._silence = 0.0
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
         self._process.start()
@@ -90,8 +93,7 @@ class _Worker(Generic[Result]):
         with suppress(OSError):  # that there is no such file is for `work` to find
             size = os.path.getsize(path)
         self._patience = self._silence_seconds + size / SLOWEST_BYTES_PER_SECOND
-        if self._is_ready:
-            self.give_up = time.monotonic() + self._patience
+        self._silence = 0.0
         with suppress(OSError):  # if it has just died, `receive` tells
             self.connection.send(path)
 
@@ -109,12 +111,13 @@ class _Worker(Generic[Result]):
             reason = f"the process that decoded it died ({_cause_of_death(self._process.exitcode)})"
             return _Done(VideoError(self.path, reason), is_last=True)
         self._is_ready = True
-        self.give_up = time.monotonic() + self._patience
+        self._silence = 0.0
         return message
 
-    def check_patience(self) -> _Done | None:
-        """A failure if it has been silent for too long."""
-        if time.monotonic() < self.give_up:
+    def wait(self, seconds: float) -> _Done | None:
+        """It was silent for so long: a failure if that is too much."""
+        self._silence += seconds if self._is_ready else 0.0
+        if self._silence < self._patience:
             return None
         reason = f"the process that decodes it was silent for {self._patience:.0f} seconds and was ended"
         return _Done(VideoError(self.path, reason), is_last=True)
