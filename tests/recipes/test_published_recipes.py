@@ -51,7 +51,7 @@ def test_numbers_are_those_of_the_official_config(
         class_weights=False,
     )
     assert recipe.schedule == Schedule(
-        epochs=epochs, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, patience=None
+        epochs=epochs, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, validate_every=5, patience=None
     )
     assert recipe.data.batch_size == 64
     assert recipe.data.batch_size // recipe.run.micro_batches == at_once

@@ -127,7 +127,7 @@ def _published(
         optimizer=Optimizer(
             rate=rate, backbone=0.1, weight_decay=decay, betas=(0.9, 0.999), groups="official"
         ),
-        schedule=Schedule(epochs=30, warmup_epochs=2.5, decay="epoch", warmup_start=0.1),
+        schedule=Schedule(epochs=30, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, validate_every=5),
         run=Run(precision="16-mixed", micro_batches=batch_size // at_once),
     )
 

@@ -43,6 +43,6 @@ def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
         optimizer=Optimizer(
             rate=3e-4, backbone=0.1, weight_decay=0.05, betas=(0.9, 0.999), groups="official"
         ),
-        schedule=Schedule(epochs=60, warmup_epochs=2.5, decay="epoch", warmup_start=0.1),
+        schedule=Schedule(epochs=60, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, validate_every=5),
         run=Run(precision="16-mixed", micro_batches=batch_size),
     )
