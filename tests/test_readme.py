@@ -10,7 +10,9 @@ from videoswin import cli
 from videoswin.demo import make_clip
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-DOWNLOADS = "--model tiny-k400"
+DOWNLOADS = "tiny-k400"
+FINETUNING = ("my_videos/", "test_videos/", "run/best.safetensors")
+"""What the commands of docs/finetune.md work on; test_finetune_page.py runs that page."""
 ELSEWHERE = ("pip", "make")
 """Lines that set up; .ci/run goes through those of a checkout."""
 
@@ -34,12 +36,12 @@ def test_every_shell_example_is_a_command_that_works_or_asks_for_a_download(
 ) -> None:
     lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
     examples = [shlex.split(line, comments=True) for line in lines if not line.startswith(ELSEWHERE)]
-    assert len(examples) == 3
+    assert len(examples) == 7
     for program, *arguments in examples:
         assert program == "videoswin"
-        if DOWNLOADS in " ".join(arguments):
+        if any(name in arguments for name in (DOWNLOADS, *FINETUNING)):
             # Parsed, not run.
-            assert cli._parser().parse_args(arguments).subcommand == "predict"
+            assert cli._parser().parse_args(arguments).subcommand == arguments[0]
             continue
         with pytest.raises(SystemExit) as exit:
             cli.main(arguments)
