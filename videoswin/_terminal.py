@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from videoswin.data.data_report import DataReport
-    from videoswin.data.findings import Finding, Group
+    from videoswin.data.checks.findings import Finding, Group
+    from videoswin.data.checks.report import DataReport
     from videoswin.predict import Prediction
     from videoswin.report import Report
 

@@ -154,13 +154,12 @@ def check(
 
     manifest = read_manifest(data, root=root)
     report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=not json)
+    if write is not None:
+        write_manifest(report.clean(), write)
     if json:
         print(report.to_json())
     else:
-        print_data_report(report)
-    if write is not None:
-        write_manifest(report.clean(), write)
-        print_to_stderr(f"{write} lists the videos that are sound")
+        print_data_report(report, written=write)
     return 0 if report.usable else 1
 
 

@@ -12,9 +12,7 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 40)).filter(lambda pair: pa
 @given(sizes, st.integers(0, 5), st.booleans())
 def test_an_epoch_draws_no_item_twice(size, seed, shuffle):
     length, batch = size
-    drawn = [
-        draw.item for draws in BatchSampler(length, batch, seed=seed, shuffle=shuffle) for draw in draws
-    ]
+    drawn = [draw.item for draws in BatchSampler(length, batch, seed=seed, shuffle=shuffle) for draw in draws]
     assert len(drawn) == len(set(drawn)) == length // batch * batch
     assert set(drawn) <= set(range(length))
 

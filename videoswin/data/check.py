@@ -11,10 +11,10 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from videoswin.data.data_report import DataReport, make_report
-from videoswin.data.fingerprint import VideoFacts, examine_video
+from videoswin.data.checks.fingerprint import VideoFacts, examine_video
+from videoswin.data.checks.processes import work_in_processes
+from videoswin.data.checks.report import DataReport, make_report
 from videoswin.data.manifest import Manifest
-from videoswin.data.processes import work_in_processes
 from videoswin.video.reader import VideoError
 
 SHORTEST_FRAMES: Final = 64

@@ -13,9 +13,9 @@ from typing import Final
 
 from videoswin._files import replacing
 from videoswin.data.holdout import choose_held_out
-from videoswin.data.list_formats import read_listing
-from videoswin.data.list_rows import Listing, read_class_names
-from videoswin.data.tables import csv_text, join_labels
+from videoswin.data.lists.published import read_listing
+from videoswin.data.lists.rows import Listing, read_class_names
+from videoswin.data.lists.tables import csv_text, join_labels
 
 MAX_CLASS_NUMBER: Final = 99_999
 """A number above this is the identifier of something else than a class."""

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.data.misbehaving import act_as_named
-from videoswin.data.processes import work_in_processes
+from tests.data.checks.misbehaving import act_as_named
+from videoswin.data.checks.processes import work_in_processes
 
 
 def results_of(names: list[str], **options: float) -> dict[str, str]:

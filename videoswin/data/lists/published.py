@@ -9,10 +9,10 @@ from collections.abc import Collection
 from os.path import basename, dirname, exists, join
 from typing import Any, Final
 
-from videoswin.data.class_folders import read_class_folders
-from videoswin.data.find_by_name import located
-from videoswin.data.list_rows import Listing, Row, numbered_lines, read_text
-from videoswin.data.tables import header_delimiter, read_csv, read_parquet
+from videoswin.data.lists.class_folders import read_class_folders
+from videoswin.data.lists.find_by_name import located
+from videoswin.data.lists.rows import Listing, Row, numbered_lines, read_text
+from videoswin.data.lists.tables import header_delimiter, read_csv, read_parquet
 from videoswin.video.listing import VIDEO_SUFFIXES
 
 _UCF101: Final = re.compile(r"(train|val|test)list(\d+)\.txt")

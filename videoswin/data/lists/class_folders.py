@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from videoswin.data.list_rows import SPLIT_NAMES, Listing, Row
+from videoswin.data.lists.rows import SPLIT_NAMES, Listing, Row
 from videoswin.video.listing import VIDEO_SUFFIXES, find_videos
 from videoswin.video.reader import IMAGE_SUFFIXES
 

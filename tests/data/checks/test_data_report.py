@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.data.labelled import facts, report_of, same_pictures, sample
-from videoswin.data.data_report import DataReport, make_report
-from videoswin.data.findings import Finding
+from tests.data.checks.labelled import facts, report_of, same_pictures, sample
+from videoswin.data.checks.findings import Finding
+from videoswin.data.checks.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.reader import VideoError
 

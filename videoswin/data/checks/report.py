@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from videoswin.data.batch import Failure
-from videoswin.data.findings import (
+from videoswin.data.checks.findings import (
     Finding,
     Group,
     find_contradictions,
@@ -26,7 +26,7 @@ from videoswin.data.findings import (
     split_names,
     split_of,
 )
-from videoswin.data.fingerprint import VideoFacts
+from videoswin.data.checks.fingerprint import VideoFacts
 from videoswin.data.manifest import Manifest
 from videoswin.video.reader import VideoError
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.data.labelled import facts, report_of, same_pictures, sample
-from videoswin.data.data_report import DataReport
-from videoswin.data.findings import split_names
+from tests.data.checks.labelled import facts, report_of, same_pictures, sample
+from videoswin.data.checks.findings import split_names
+from videoswin.data.checks.report import DataReport
 
 
 def said(groups: object) -> list[tuple[tuple[int, ...], str]]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Iterator
 from os.path import basename, dirname, join, splitext
 
-from videoswin.data.list_rows import Row
+from videoswin.data.lists.rows import Row
 from videoswin.video.listing import VIDEO_SUFFIXES
 
 

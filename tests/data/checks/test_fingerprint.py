@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.video.numbered import numbered_picture, write_image, write_video
-from videoswin.data.fingerprint import VideoFacts, examine_video, find_look_alikes
+from videoswin.data.checks.fingerprint import VideoFacts, examine_video, find_look_alikes
 from videoswin.video.reader import VideoError, open_video
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.labelled import facts, report_of, same_pictures, sample
+from tests.data.checks.labelled import facts, report_of, same_pictures, sample
 from tests.video.numbered import numbered_picture, write_image, write_video
 from tests.video.test_damage import write_sound
 from videoswin._terminal import print_data_report
 from videoswin.data.check import check_videos
-from videoswin.data.data_report import DataReport, make_report
+from videoswin.data.checks.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.reader import VideoError
 

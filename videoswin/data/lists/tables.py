@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from videoswin._optional import require
-from videoswin.data.find_by_name import located
-from videoswin.data.list_rows import Listing, Row, seconds, split_name
+from videoswin.data.lists.find_by_name import located
+from videoswin.data.lists.rows import Listing, Row, seconds, split_name
 
 COLUMNS: Final = MappingProxyType(
     dict.fromkeys(("path", "video", "video_path", "file", "file_name", "filename", "youtube_id"), "path")

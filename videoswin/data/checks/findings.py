@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from videoswin.data.fingerprint import VideoFacts, find_look_alikes
+from videoswin.data.checks.fingerprint import VideoFacts, find_look_alikes
 from videoswin.data.manifest import Manifest, Sample
 
 NO_SPLIT: Final = "unassigned"

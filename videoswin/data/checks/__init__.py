@@ -1,0 +1,1 @@
+"""What can be wrong with labelled videos, and how it is found: the parts of check.py."""
