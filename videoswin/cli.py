@@ -1,17 +1,12 @@
 """`videoswin <command>`: parse, call one function, print. Nothing heavy is imported before a command runs."""
 
-import argparse
-import builtins
-import inspect
 import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal, get_type_hints
+from typing import TYPE_CHECKING, Literal
 
-from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
+from videoswin._arguments import command_line
 from videoswin._terminal import print_failure, print_json, print_models, print_prediction, print_to_stderr
 
 if TYPE_CHECKING:
@@ -215,6 +210,7 @@ def evaluate(
     workers: int = 2,
     device: str = "auto",
     json: bool = False,
+    accept_licence: str | None = None,
 ) -> int:
     """Score a model on labelled videos.
 
@@ -230,6 +226,7 @@ def evaluate(
         workers: Processes that decode.
         device: auto, cpu, cuda, cuda:1, mps.
         json: Print the report as one JSON object.
+        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
     """
     from videoswin._terminal import print_report
     from videoswin.data.manifest import read_manifest
@@ -237,7 +234,9 @@ def evaluate(
     from videoswin.predict import Predictor
 
     manifest = read_manifest(data, root=root)
-    predictor = Predictor.from_pretrained(model, device=device, protocol=protocol)
+    predictor = Predictor.from_pretrained(
+        model, device=device, protocol=protocol, accept_licence=accept_licence
+    )
     report = score(predictor, manifest, workers=workers, progress=not json)
     if out is not None:
         report.save(out)
@@ -257,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
         # A file name may hold what the terminal cannot show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options = command_line(COMMANDS).parse_args(arguments)
     command = next(c for c in COMMANDS if c.__name__ == options.subcommand)
     try:
         code = command(**vars(options[options.subcommand]))
@@ -270,65 +269,6 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = _fail("interrupted", 130)
     raise SystemExit(code)
-
-
-def _parser() -> ArgumentParser:
-    # The commands' parsers take their formatter from this one.
-    parser = ArgumentParser(
-        prog="videoswin",
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-        description="A video file goes in, actions come out.\n\n"
-        "Example: videoswin predict clip.mp4 --model camera-motion",
-    )
-    subcommands = parser.add_subcommands(
-        title="commands", metavar="COMMAND", description="`videoswin COMMAND --help` says more."
-    )
-    for command in COMMANDS:
-        subcommands.add_subcommand(command.__name__, _command_parser(command), help=_first_line(command))
-    return parser
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keep the line breaks of a docstring."""
-
-
-def _command_parser(command: Callable[..., int]) -> ArgumentParser:
-    """The options of a command: its signature, with the help of its docstring."""
-    docstring = parse_docstring(inspect.getdoc(command) or "")
-    parser = ArgumentParser(
-        allow_abbrev=False,
-        description=f"{docstring.short_description}\n\n{docstring.long_description}",
-    )
-    hints = get_type_hints(command)
-    helps = {argument.arg_name: argument.description for argument in docstring.params}
-    defaults = {n: parameter.default for n, parameter in inspect.signature(command).parameters.items()}
-    # Habits of a shell that a signature cannot say: several paths in a row, an option given several times,
-    # a bare --flag, dashes, Python's own words.
-    lists = [n for n, hint in hints.items() if hint == list[str]]
-    for name in (several := [n for n in lists if defaults[n] is inspect.Parameter.empty]):
-        parser.add_argument(name, nargs="+", metavar="PATH", help=helps[name])
-    for name in (repeated := [n for n in lists if n not in several]):
-        parser.add_argument(f"--{name}", action="append", default=[], metavar="A.B=VALUE", help=helps[name])
-    for name in (flags := [n for n, hint in hints.items() if hint is bool]):
-        parser.add_argument(f"--{name}", action="store_true", help=helps[name])
-    for name in (dashed := [n for n in hints if "_" in n]):
-        option = f"--{name.rstrip('_').replace('_', '-')}"
-        parser.add_argument(
-            option,
-            dest=name,
-            type=hints[name],
-            default=defaults[name],
-            metavar=option[2:].upper(),
-            help=helps[name],
-        )
-    own: builtins.set[str | int] = {*several, *repeated, *flags, *dashed}
-    parser.add_function_arguments(command, as_group=False, as_positional=True, skip=own)
-    return parser
-
-
-def _first_line(command: Callable[..., int]) -> str:
-    return (inspect.getdoc(command) or "").partition("\n")[0]
 
 
 def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as_json: bool) -> int:
