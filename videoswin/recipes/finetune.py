@@ -118,7 +118,10 @@ def what_learns(situation: Situation) -> Choice:
     elif situation.is_slow:
         tune, reason = "head", "without a GPU only a head learns in bearable time, and only what can be seen"
     elif situation.per_class < FEW_PER_CLASS:
-        tune, reason = "head", f"{each} are too few for more; if classes differ by movement, try lora"
+        tune, reason = (
+            "head",
+            f"{each} are too few for more; if classes differ by movement, try model.tune=lora",
+        )
     elif situation.per_class < MANY_PER_CLASS and situation.videos < MANY_VIDEOS:
         tune, reason = "lora", f"{each} are enough to adapt the weights, not to learn them anew"
     else:
@@ -194,7 +197,7 @@ def augmentation(situation: Situation, tune: Tune) -> Choice:
     if situation.is_small:
         return Choice(strength, "small frames bear little change")
     if tune == "head":
-        return Choice(strength, "a head alone has little to learn by heart with")
+        return Choice(strength, "a head alone can learn little by heart")
     strength |= {"augment.area": [0.2, 1.0], "augment.rand_augment": 2}
     if tune == "lora":
         return Choice(strength, "against learning the videos by heart")
@@ -223,7 +226,9 @@ def regularisation(situation: Situation, tune: Tune) -> Choice:
         "model.drop_path": drop_path,
         "augment.label_smoothing": 0.0 if situation.multi_label else 0.1,
     }
-    return Choice(settings, "a small model is rather too small" if situation.is_small else "as published")
+    return Choice(
+        settings, "a small model has nothing to spare" if situation.is_small else "near published training"
+    )
 
 
 def precision(situation: Situation) -> Choice:
