@@ -8,7 +8,9 @@ import torch
 from tests.training.small_runs import CLIP, LABELS, Stripes, stripes
 from videoswin.data.batch import Batch, Draw, Failure, collate
 from videoswin.training import loop
+from videoswin.training.learner import assemble, launch
 from videoswin.training.safeguards import TrainingError
+from videoswin.training.source import open_source
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -92,6 +94,11 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
         loop.train(stripes(run__micro_batches=3), tmp_path)
 
 
+def test_generated_clips_of_another_size_than_the_recipe_says_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"generates clips of \(3, 2, 8, 8\).*data\.clip"):
+        loop.train(stripes(data__clip=CLIP.replace(frames=4)), tmp_path)
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_what_was_saved(tmp_path, monkeypatch):
     step = loop.training_step
 
@@ -121,8 +128,6 @@ def test_a_first_loss_far_from_even_odds_is_said(tmp_path, capsys):
 
 def test_clips_that_do_not_count_teach_nothing(tmp_path):
     """A blank clip of an unreadable video changes neither the loss nor a weight."""
-    from videoswin.training.learner import assemble, launch
-    from videoswin.training.source import open_source
 
     def weights_after(batch):
         recipe = stripes(model__drop_path=0.0, model__dropout=0.0)
@@ -139,3 +144,18 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
     (ours, our_weights), (theirs, their_weights) = weights_after(batch), weights_after(blank)
     assert torch.allclose(ours, theirs, atol=1e-6)
     assert torch.allclose(our_weights, their_weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
+    def step_of(recipe):
+        learner = assemble(recipe, open_source(recipe), launch(recipe.run), steps_per_epoch=10)
+        batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
+        return loop.training_step(learner, batch, 0), learner.bare.stages[0].blocks[0].attn.qkv.weight
+
+    still = {"model__drop_path": 0.0, "model__dropout": 0.0, "augment__mixup": 0.8, "augment__cutmix": 1.0}
+    whole, whole_weight = step_of(stripes(**still))
+    result, weight = step_of(stripes(**still, run__micro_batches=parts))
+    assert torch.allclose(result, whole, atol=1e-6)
+    # AdamW's first step moves every weight by the rate, whichever way its gradient points.
+    assert torch.allclose(weight, whole_weight, atol=1e-4)

@@ -11,6 +11,7 @@ from videoswin.data.compression import write_h264
 from videoswin.training import loop
 from videoswin.training.recipe import VideoFiles
 from videoswin.training.safeguards import TrainingError
+from videoswin.training.source import open_source
 from videoswin.video.spec import PER_CLIP, ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -50,6 +51,20 @@ def test_it_learns_from_files_and_keeps_the_checkpoint_that_validates_best(folde
     assert max(scores) == 1.0
     assert Checkpoint.load(best).labels == ("lying", "standing")
     assert "SHA-256" in Checkpoint.load(best).lineage["trained on"]
+
+
+def test_classes_are_drawn_as_they_are_unless_balance_is_asked_for(folder, tmp_path):
+    lines = ["path,label"] + [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.mp4"))]
+    (tmp_path / "list.csv").write_text("\n".join(lines[:14]) + "\n")  # ten lying, three standing
+    made = recipe(tmp_path / "list.csv")
+    assert open_source(made).drawing_weights() is None
+    balanced = dataclasses.replace(made.data.source, balanced=True)
+    source = open_source(dataclasses.replace(made, data=dataclasses.replace(made.data, source=balanced)))
+    lying, standing = source.class_counts
+    assert lying > 2 * standing
+    weights = source.drawing_weights()
+    of_lying = [w for w, s in zip(weights, source.training.samples, strict=True) if s.labels == (0,)]
+    assert sum(of_lying) == pytest.approx(sum(weights) / 2)
 
 
 def test_it_validates_as_seldom_as_it_is_told_and_at_the_end(folder, tmp_path):

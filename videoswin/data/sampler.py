@@ -34,7 +34,9 @@ class BatchSampler(Sampler[list[Draw]]):
         ValueError if the batch is larger than the dataset or does not divide among the ranks.
         """
         if not 1 <= batch_size <= length:
-            raise ValueError(f"a batch of {batch_size} cannot be drawn from {length} items: lower data.batch_size")
+            raise ValueError(
+                f"a batch of {batch_size} cannot be drawn from {length} items: lower data.batch_size"
+            )
         if batch_size % world_size:
             raise ValueError(f"a batch of {batch_size} items does not divide among {world_size} processes")
         if weights is not None and len(weights) != length:

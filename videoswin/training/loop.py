@@ -46,23 +46,20 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     rng = learner.randomness(step)
     # Gradients are averaged over processes: each divides by its share of the clips that count in all of them.
     total = mean_over_processes(batch.counts.sum(), fabric)
+    # Before it is parted: clips are mixed with others of the whole batch.
+    clips, shares = learner.prepare(batch, rng)
+    parts = learner.recipe.run.micro_batches
+    pieces = zip(*(t.chunk(parts) for t in (clips, shares, batch.targets, batch.counts)), strict=True)
     result = torch.zeros(2, device=fabric.device)
-    parts = micro_batches(batch, learner.recipe.run.micro_batches)
-    for number, part in enumerate(parts, start=1):
-        with fabric.no_backward_sync(model, enabled=number < len(parts)):
-            clips, targets = learner.prepare(part, rng)
+    for number, (clips, shares, targets, counts) in enumerate(pieces, start=1):
+        with fabric.no_backward_sync(model, enabled=number < parts):
             logits = model(clips).float()  # (B, K)
             loss = classification_loss(
-                logits,
-                targets,
-                part.counts,
-                learner.class_weights,
-                multi_label=learner.multi_label,
-                total=total,
+                logits, shares, counts, learner.class_weights, multi_label=learner.multi_label, total=total
             )
             fabric.backward(loss)
         # If no clip counts, the sum is 0, and must not become 0 / 0.
-        right = (named_right(logits, part.targets) * part.counts).sum() / total.clamp(min=1e-6)
+        right = (named_right(logits, targets) * counts).sum() / total.clamp(min=1e-6)
         result += torch.stack([loss.detach(), right])
     if plan.clip_norm is not None:
         # The recorder finds numbers that are none, and says more about them than an error here would.
@@ -73,12 +70,6 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     if learner.average is not None:
         learner.average.update()
     return result
-
-
-def micro_batches(batch: Batch, parts: int) -> list[Batch]:
-    """The batch in `parts` equal parts."""
-    pieces = zip(*(tensor.chunk(parts) for tensor in batch[:3]), strict=True)
-    return [Batch(clips, targets, counts, []) for clips, targets, counts in pieces]
 
 
 def named_right(logits: Tensor, targets: Tensor) -> Tensor:
@@ -106,7 +97,7 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
         recipe.data.batch_size // source.clips_per_item,
         seed=recipe.run.seed,
         shuffle=source.shuffle,
-        weights=source.balancing_weights(),
+        weights=source.drawing_weights(),
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )

@@ -28,6 +28,8 @@ class Source:
     multi_label: bool
     shuffle: bool
     """False for generated clips, which come in an order of their own."""
+    balanced: bool
+    """Whether rare classes are drawn as often as common ones."""
     training: Manifest | None
     """The training videos; None for generated clips."""
     validation: Manifest | None
@@ -43,9 +45,9 @@ class Source:
         counts = Counter(label for sample in self.training.samples for label in sample.labels)
         return [counts[label] for label in range(len(self.labels))]
 
-    def balancing_weights(self) -> list[float] | None:
-        """How often to draw each training video so that all classes come equally often."""
-        if self.training is None:
+    def drawing_weights(self) -> list[float] | None:
+        """How often to draw each training video so that all classes come equally often; None if each once."""
+        if self.training is None or not self.balanced:
             return None
         counts = self.class_counts
         return [_mean([1 / counts[label] for label in s.labels] or [0.0]) for s in self.training.samples]
@@ -67,6 +69,7 @@ def open_source(recipe: Recipe) -> Source:
         labels=training.classes,
         multi_label=training.multi_label,
         shuffle=True,
+        balanced=source.balanced,
         training=training,
         validation=validation,
         description=f"{len(dataset)} videos of {source.train}, SHA-256 {training.digest[:16]}",
@@ -94,14 +97,21 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
 
 
 def _generated(source: Generated, recipe: Recipe) -> Source:
-    dataset = source.clips(recipe.run.seed)
+    dataset, clip = source.clips(recipe.run.seed), recipe.data.clip
+    made = dataset[Draw(0, 0)].clips
+    if made.shape[1:] != (3, clip.frames, clip.size, clip.size):
+        raise ValueError(
+            f"{recipe.name} generates clips of {tuple(made.shape[1:])}, but data.clip says {clip.frames} frames "
+            f"of {clip.size} pixels: leave data.clip.frames and data.clip.size as they are"
+        )
     return Source(
         dataset=dataset,
         length=len(dataset),  # type: ignore[arg-type]  # Dataset does not promise what all of ours have
-        clips_per_item=len(dataset[Draw(0, 0)].clips),
+        clips_per_item=len(made),
         labels=source.labels,
         multi_label=False,
         shuffle=False,
+        balanced=False,
         training=None,
         validation=None,
         description=source.description,
