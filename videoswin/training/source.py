@@ -101,8 +101,8 @@ def _generated(source: Generated, recipe: Recipe) -> Source:
     made = dataset[Draw(0, 0)].clips
     if made.shape[1:] != (3, clip.frames, clip.size, clip.size):
         raise ValueError(
-            f"{recipe.name} generates clips of {tuple(made.shape[1:])}, but data.clip says {clip.frames} frames "
-            f"of {clip.size} pixels: leave data.clip.frames and data.clip.size as they are"
+            f"{recipe.name} generates clips of {tuple(made.shape[1:])}, but data.clip says {clip.frames} "
+            f"frames of {clip.size} pixels: leave data.clip.frames and data.clip.size as they are"
         )
     return Source(
         dataset=dataset,
