@@ -27,7 +27,7 @@ from videoswin.recipes import build_recipe
 from videoswin.training.optimizer import initialize_from_scratch
 from videoswin.training.recipe import Recipe
 
-EPOCHS = 15
+EPOCHS = 30
 SEEDS = (0, 1, 2)
 FILMS_PER_CLASS = {"train": 20, "val": 40}
 """Validation films are the test: nothing is chosen by them."""
@@ -68,6 +68,7 @@ def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
         "schedule.patience": None,
+        "schedule.validate_every": 1,
         "data.workers": 0,
         "run.threads": 1,
         "run.device": "cpu",
