@@ -22,7 +22,7 @@ from videoswin.predict import Predictor
 from videoswin.training.learner import Learner, assemble, launch
 from videoswin.training.loss import classification_loss
 from videoswin.training.recipe import Recipe
-from videoswin.training.recorder import Recorder
+from videoswin.training.recorder import Recorder, decisive
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.safeguards import (
     StopRequest,
@@ -83,13 +83,15 @@ def named_right(logits: Tensor, targets: Tensor) -> Tensor:
 def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = None) -> Path | None:
     """Train as the recipe says into the folder `out` (see run_folder.py); the path of the best checkpoint.
 
-    Goes on from the folder's state where an earlier call stopped, exactly as if it had not; ValueError if
-    that was another run, TrainingError if the run cannot go on. None if SIGTERM asked it to stop: everything
-    is saved then, and the same call goes on.
+    Goes on from the folder's state where an earlier call stopped, exactly as if it had not; does nothing if
+    that came to the end. None if SIGTERM asked it to stop: everything is saved then, and the same call
+    goes on. ValueError if the folder holds another run, TrainingError if the run cannot go on.
 
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
     fabric = launch(recipe.run)
+    if (before := finished_before(recipe, out)) is not None:
+        return before
     source = open_source(recipe)
     require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
     sampler = BatchSampler(
@@ -120,6 +122,20 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
             if recorder.wants_validation:
                 recorder.validated(validate(learner, source))
         return recorder.finish()
+
+
+def finished_before(recipe: Recipe, out: Path) -> Path | None:
+    """The best checkpoint of this very run if it is complete; ValueError if another one is."""
+    folder = RunFolder(out)
+    if not folder.finished:
+        return None
+    ours, theirs = decisive(flatten(recipe)), decisive(folder.settings)
+    if ours != theirs:
+        changed = ", ".join(sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))[:3])
+        raise ValueError(
+            f"{out} holds a finished run with another {changed}; choose another folder, or remove that one"
+        )
+    return folder.result
 
 
 def batches(learner: Learner, source: Source, sampler: BatchSampler, recorder: Recorder) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ _CURE = (
     "what was saved before is sound and is kept. Lower optimizer.rate, set optimizer.clip_norm=1, or use "
     "run.precision=32-true"
 )
+
+
+def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a recipe's settings that decide what is learned."""
+    return {key: value for key, value in settings.items() if key not in NOT_DECISIVE}
 
 
 class Recorder:
@@ -181,8 +187,7 @@ class Recorder:
 
     def _identity(self) -> dict[str, Any]:
         settings = flatten(self._learner.recipe)
-        decisive = {key: value for key, value in settings.items() if key not in NOT_DECISIVE}
-        return decisive | {"data": self._source.description}
+        return decisive(settings) | {"data": self._source.description}
 
     def _report(self) -> None:
         self._settle()

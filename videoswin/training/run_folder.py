@@ -36,14 +36,25 @@ class RunFolder:
     """The folder of one run; only the first process of a distributed run has one."""
 
     def __init__(self, path: Path) -> None:
-        """Create the folder. ValueError if a finished run is in it."""
+        """Create the folder, and clear away what a run that was killed left half written."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        if any("finished" in row for row in self._rows("metrics.jsonl")):
-            raise ValueError(f"{path} holds a finished run; choose another folder, or remove this one")
         for abandoned in path.glob(".*.part"):
-            abandoned.unlink()  # by a run that was killed while it wrote
+            abandoned.unlink()
         self._board: Any = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run in it came to its end."""
+        return any("finished" in row for row in self._rows("metrics.jsonl"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that its recipe.json says; none if there is no such file."""
+        path = self.path / "recipe.json"
+        written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        settings: dict[str, Any] = written.get("settings", written)
+        return settings
 
     @property
     def best(self) -> Path:
@@ -121,6 +132,11 @@ class RunFolder:
         """The run is over: its state is of no more use. The path of its best checkpoint."""
         self._append("metrics.jsonl", {"step": step, "finished": True})
         self.state.unlink(missing_ok=True)
+        return self.result
+
+    @property
+    def result(self) -> Path:
+        """The best checkpoint; the last where nothing was validated."""
         return self.best if self.best.exists() else self.last
 
     def close(self) -> None:
