@@ -1,15 +1,43 @@
-"""Run as a program: the same run in one process and in two, over gloo; two_processes.py FOLDER."""
+"""Run as a program: the same run in one process and in two, over gloo; two_processes.py FOLDER.
 
+one, micro-batches              one process
+two, two-micro-batches          two processes that hold a copy of the model each
+sharded                         two processes that hold a part of the model each
+lora, sharded-lora              low-rank changes, the second in micro-batches of recomputed blocks
+stopped-one, stopped-sharded    runs that were asked to stop after STOP steps
+A-then-B                        goes on from stopped-A as B
+"""
+
+import os
+import shutil
+import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.training.small_runs import draw_nothing, ended, stripes, train_in_child
+import lightning_fabric  # noqa: F401  # once, and not in every child
+from torch import Tensor
+
+from tests.training.small_runs import draw_nothing, ended, in_child, stripes, train_in_child
+from videoswin.data.batch import Batch
+from videoswin.training.loop import train
 from videoswin.training.recipe import Recipe
+from videoswin.training.recorder import Recorder
+from videoswin.training.sharding import own_part
+
+STOP = 13
+
+# Drop path and dropout draw for each process alone: without them the runs can be compared.
+STILL: dict[str, Any] = {"model__drop_path": 0.0, "model__dropout": 0.0, "schedule__epochs": 1}
+COPIED = STILL | {"run__devices": 2, "run__strategy": "ddp"}
+SHARDED = STILL | {"run__devices": 2, "run__strategy": "fsdp"}
+LORA: dict[str, Any] = {"model__tune": "lora", "model__lora_rank": 3}
 
 
-def together(recipe: Recipe, folder: Path) -> list[int]:
-    """Train in two processes, as torchrun would start them; their exit codes."""
+def together(work: Callable[[], object]) -> list[int]:
+    """Do something in two processes, as torchrun would start them; their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -18,19 +46,70 @@ def together(recipe: Recipe, folder: Path) -> list[int]:
         environment = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": "2"}
         environment |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment |= {"TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo"}
-        pids.append(train_in_child(recipe, folder, environment))
+        pids.append(in_child(work, environment))
     return [ended(pid) for pid in pids]
 
 
+def train_together(recipe: Recipe, folder: Path) -> None:
+    """Train in two processes."""
+    assert together(lambda: train(recipe, folder)) == [0, 0]
+
+
+def stop(recipe: Recipe, folder: Path) -> None:
+    """Train until SIGTERM after STOP steps, in this process and those that do the same; all is saved then."""
+    stepped = Recorder.stepped
+
+    def asked_in_time(self: Recorder, result: Tensor, batch: Batch) -> None:
+        stepped(self, result, batch)
+        if self.step == STOP:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Recorder.stepped = asked_in_time  # type: ignore[method-assign]
+    assert train(recipe, folder) is None
+
+
+def spoil(recipe: Recipe, folder: Path) -> None:
+    """Train, and make the second process's part of a weight no numbers before a state is saved."""
+    save = Recorder.save
+
+    def save_spoiled(self: Recorder) -> None:
+        bias = self._learner.bare.head.bias.detach()
+        assert own_part(bias).numel() == len(bias) / 2, "nothing is spread"
+        if self._learner.fabric.global_rank == 1:
+            own_part(bias).fill_(float("nan"))
+        save(self)
+
+    Recorder.save = save_spoiled  # type: ignore[method-assign]
+    train(recipe, folder)
+
+
+def resumed(folder: Path, by: str) -> Path:
+    """A copy of a stopped run's folder, for others to go on from."""
+    copy = folder.with_name(f"{folder.name.removeprefix('stopped-')}-then-{by}")
+    shutil.copytree(folder, copy)
+    return copy
+
+
 def main(folder: Path) -> None:
-    """One process with the whole batch, one with micro-batches, two with half a batch each."""
-    # Drop path and dropout draw for each process alone: without them the runs can be compared.
-    still = {"model__drop_path": 0.0, "model__dropout": 0.0}
-    assert ended(train_in_child(stripes(**still), folder / "one")) == 0
-    assert ended(train_in_child(stripes(**still, run__micro_batches=4), folder / "micro-batches")) == 0
-    assert together(stripes(**still, run__devices=2, run__strategy="ddp"), folder / "two") == [0, 0]
-    both = stripes(**still, run__devices=2, run__strategy="ddp", run__micro_batches=2)
-    assert together(both, folder / "two-micro-batches") == [0, 0]
+    """Every run of the module's list."""
+    one, sharded = stripes(**STILL), stripes(**SHARDED)
+    assert ended(train_in_child(one, folder / "one")) == 0
+    assert ended(train_in_child(stripes(**STILL, run__micro_batches=4), folder / "micro-batches")) == 0
+    train_together(stripes(**COPIED), folder / "two")
+    train_together(stripes(**COPIED, run__micro_batches=2), folder / "two-micro-batches")
+    train_together(sharded, folder / "sharded")
+
+    assert ended(train_in_child(stripes(**STILL, **LORA), folder / "lora")) == 0
+    thrifty = {"run__micro_batches": 2, "model__checkpointing": True}
+    train_together(stripes(**SHARDED, **LORA, **thrifty), folder / "sharded-lora")
+
+    assert ended(in_child(lambda: stop(one, folder / "stopped-one"))) == 0
+    train_together(sharded, resumed(folder / "stopped-one", by="sharded"))
+    assert together(lambda: stop(sharded, folder / "stopped-sharded")) == [0, 0]
+    assert ended(train_in_child(one, resumed(folder / "stopped-sharded", by="one"))) == 0
+    train_together(sharded, resumed(folder / "stopped-sharded", by="sharded"))
+
+    assert together(lambda: spoil(sharded, folder / "spoiled")) == [1, 1]
 
 
 if __name__ == "__main__":
