@@ -1,12 +1,15 @@
 """Films of a camera that makes a gesture: H.264 files in a folder for each class, to fine-tune on.
 
-No gesture is a movement that the bundled camera-motion model has a name for: each comes back to where it
-began, so they are told by how movements follow each other.
+The bundled camera-motion model has a name for none of them. COMPOUND gestures are several of its movements at
+once, or one to and fro; none says left or right. Of those TOLD_BY_ORDER most have a twin that makes the same
+movements in the opposite order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,16 +29,6 @@ from videoswin.data.virtual_camera import (
     with_something_in_front,
 )
 
-GESTURES: Final = (
-    "circle clockwise",
-    "circle anticlockwise",
-    "right and back",
-    "left and back",
-    "in and back",
-    "out and back",
-    "nod",
-    "shake",
-)
 SECONDS: Final = 2.0
 FPS: Final = 12
 SIZE: Final = (96, 128)
@@ -43,22 +36,33 @@ SIZE: Final = (96, 128)
 SCENE_SIZE: Final = 320
 
 
-def write_gestures(folder: Path, photos: Sequence[str], *, per_class: int, seed: int) -> None:
+@dataclass(frozen=True)
+class Gestures:
+    """Some gestures, and what the camera does in them."""
+
+    names: tuple[str, ...]
+    path: Callable[[Generator, str, Floats], Floats]
+    """Poses (T, 4) as in camera_path, of a camera `progress` (0 to 1) of the way through the gesture."""
+
+
+def write_gestures(
+    folder: Path, gestures: Gestures, photos: Sequence[str], *, per_class: int, seed: int
+) -> None:
     """Write `<folder>/<gesture>/<number>.mp4`, `per_class` of each, of these photos and of textures."""
     scenery = Scenery([load_photo(name) for name in photos])
-    for label, gesture in enumerate(GESTURES):
+    for label, gesture in enumerate(gestures.names):
         (folder / gesture).mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
             rng = np.random.default_rng((seed, label, number))
-            film_thwc = film(rng, scenery, gesture)
+            film_thwc = film(rng, scenery, partial(gestures.path, rng, gesture))
             crf = int(rng.integers(18, 30))
             write_h264(folder / gesture / f"{number:03}.mp4", film_thwc, fps=FPS, crf=crf, preset="veryfast")
 
 
-def film(rng: Generator, scenery: Scenery, gesture: str) -> Tensor:
-    """One film of the gesture over some scene: uint8 (T, H, W, 3)."""
+def film(rng: Generator, scenery: Scenery, path: Callable[[Floats], Floats]) -> Tensor:
+    """A film of some scene by a camera whose poses follow from its progress: uint8 (T, H, W, 3)."""
     times = np.arange(round(SECONDS * FPS)) / FPS
-    poses = gesture_path(rng, gesture, times / SECONDS) + hand_shake(rng, times, 0.006)
+    poses = path(times / SECONDS) + hand_shake(rng, times, 0.006)
     aspect = SIZE[1] / SIZE[0]
     in_world = view_from_base(poses, aspect, width=aspect)
     on_screen = view_from_base(np.zeros_like(poses), aspect, width=aspect)
@@ -72,8 +76,34 @@ def film(rng: Generator, scenery: Scenery, gesture: str) -> Tensor:
     return to_pixels(exposed(rng, pictures, scenery.grain, 0.4))
 
 
-def gesture_path(rng: Generator, gesture: str, progress: Floats) -> Floats:
-    """Poses (T, 4) as in camera_path, of a camera `progress` (0 to 1) of the way through the gesture."""
+def compound_path(rng: Generator, gesture: str, progress: Floats) -> Floats:
+    """What the camera does in each gesture:
+
+    circle      goes round once, either way          pulse   zooms in and out again, or out and in
+    corkscrew   zooms in and rolls, either way       rock    rolls to and fro
+    nod         tilts to and fro                     shake   pans to and fro
+    reveal      zooms out and tilts up               swoop   pans either way and tilts down
+    """
+    size, side = rng.uniform(0.15, 0.4), rng.choice([-1, 1])
+    # Nobody moves evenly: the middle comes a little early or late.
+    progress = progress ** np.exp(rng.normal() * 0.15)
+    angle, onwards, still = 2 * np.pi * progress, 2 * size * progress, np.zeros_like(progress)
+    swing, start = side * size * np.sin(angle), rng.uniform(0, 2 * np.pi)
+    x, y, zoom, roll = {
+        "circle": (size * np.cos(start + side * angle), size * np.sin(start + side * angle), still, still),
+        "corkscrew": (still, still, onwards, side * onwards),
+        "nod": (still, swing, still, still),
+        "pulse": (still, still, swing, still),
+        "reveal": (still, -onwards, -onwards, still),
+        "rock": (still, still, still, swing),
+        "shake": (swing, still, still, still),
+        "swoop": (side * onwards, onwards, still, still),
+    }[gesture]
+    return np.stack([x, y, zoom, roll], axis=1)
+
+
+def path_told_by_order(rng: Generator, gesture: str, progress: Floats) -> Floats:
+    """Gestures that come back to where they began; nodding and shaking go to and fro twice."""
     x, y, zoom = np.zeros((3, len(progress)))
     size = rng.uniform(0.15, 0.4)
     # Nobody moves evenly: the middle comes a little early or late.
@@ -91,3 +121,21 @@ def gesture_path(rng: Generator, gesture: str, progress: Floats) -> Floats:
     else:
         zoom = there_and_back if gesture == "in and back" else -there_and_back
     return np.stack([x, y, zoom, np.zeros_like(x)], axis=1)
+
+
+COMPOUND: Final = Gestures(
+    ("circle", "corkscrew", "nod", "pulse", "reveal", "rock", "shake", "swoop"), compound_path
+)
+TOLD_BY_ORDER: Final = Gestures(
+    (
+        "circle clockwise",
+        "circle anticlockwise",
+        "right and back",
+        "left and back",
+        "in and back",
+        "out and back",
+        "nod",
+        "shake",
+    ),
+    path_told_by_order,
+)

@@ -2,10 +2,10 @@
 
     python benchmarks/training.py --rounds 5 --output benchmarks/results/training_cpu.json
 
-A step is forward, cross entropy, backward and AdamW, in float32 and under bfloat16 autocast. Both systems start
-from the same weights and see the same clips, take turns in one process, and their gradients are compared
-before any time is believed. Dropout and drop path are off, or gradients would differ by chance. Memory is the
-resident set's high-water mark (VmHWM, Linux) in one fresh process for each row.
+A step is forward, cross entropy, backward and AdamW, in float32 and under bfloat16 autocast. Both systems
+start from the same weights and see the same clips, take turns in one process, and their gradients are
+compared before any time is believed. Dropout and drop path are off, or gradients would differ by chance.
+Memory is the resident set's high-water mark (VmHWM, Linux) in one fresh process for each row.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SYSTEMS = ("torchvision", "videoswin")
 DTYPES = ("float32", "bfloat16")
 SHAPES = {"32x224x224": (1, 3, 32, 224, 224), "16x112x112": (4, 3, 16, 112, 112)}
 """Clips of one step: (batch, colours, frames, height, width)."""
-MAX_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.2}
-"""Largest believable difference from torchvision's float32 gradients, as in `gradient_difference`."""
+MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 5e-2}
+"""Largest believable distance from torchvision's float32 gradients, see `gradient_difference`."""
 
 
 class Trainer:
@@ -106,9 +106,10 @@ def compare(shape: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def gradient_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """The largest, over all parameters, of |ours - theirs| / |theirs|, in Euclidean norms."""
+    """|ours - theirs| / |theirs|, in the Euclidean norm over all parameters together."""
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
-    return max(float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in theirs)
+    apart = sum(float((ours[name] - theirs[name]).square().sum()) for name in theirs)
+    return (apart / sum(float(gradient.square().sum()) for gradient in theirs.values())) ** 0.5
 
 
 def memory(system: str, dtype: str, shape: str) -> dict[str, int]:
@@ -119,15 +120,13 @@ def memory(system: str, dtype: str, shape: str) -> dict[str, int]:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    print(
-        "clips           system       dtype      median s        quartiles  speed   CPU s  MiB added  gradients"
-    )
+    print("clips           system       dtype      median s        quartiles  speed   CPU s  MiB added")
     for row in rows:
         low, high = row["seconds_quartiles"]
         print(
             f"{row['clips']:<15} {row['system']:<12} {row['dtype']:<9} {row['seconds_median']:>9.3f}"
             f" {low:>8.3f}-{high:<7.3f} {row['times_torchvision']:>5.2f}x {row['cpu_seconds_median']:>7.2f}"
-            f" {row['peak_mib_added_by_steps']:>10}  {row['gradient_difference']:.1e}"
+            f" {row['peak_mib_added_by_steps']:>10}"
         )
 
 
