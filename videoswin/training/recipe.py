@@ -149,6 +149,8 @@ class Run:
     nodes: int = 1
     """Machines; torchrun and SLURM are recognised."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """What each device holds: `ddp` all of the model, `fsdp` a part of it (training/sharding.py; not for
+    `16-mixed`). `auto` is `ddp` where there are several devices."""
     micro_batches: int = 1
     """Parts in which a device takes its share of a batch, one after another: less memory, the same result."""
     threads: int | None = None
