@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import lightning_fabric  # noqa: F401 - once here, not in every child
 import torch
+import torch.utils.tensorboard
 
 import videoswin.training.state
 from tests.training.small_runs import draw_nothing, ended, in_child, kill_after, stripes, train_in_child
@@ -32,7 +34,8 @@ def outcome(folder: Path) -> dict[str, object]:
 def killed_at_random_moments(folder: Path, duration: float, moments: random.Random) -> int:
     """Kill and go on, until the run is complete; how often it was killed."""
     kills = 0
-    while kill_after(train_in_child(stripes(), folder), moments.uniform(0.2, 1.1) * duration):
+    # Later each time, or on a machine that grows busy no child would live to save anything.
+    while kill_after(train_in_child(stripes(), folder), moments.uniform(0.2, 1 + kills / 5) * duration):
         kills += 1
     return kills
 
