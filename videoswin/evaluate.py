@@ -7,6 +7,7 @@ run. N videos, V views, K classes, T frames, S side of a frame.
 from __future__ import annotations
 
 import difflib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from videoswin.report import Report
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 
-__all__ = ["Report", "evaluate", "match_classes"]
+__all__ = ["Report", "evaluate", "join_ranks", "match_classes"]
 
 Loaded = LoadedVideo | VideoError
 
@@ -64,6 +65,20 @@ def evaluate(
         share.scores = _mean_scores(predictor, batches, len(share.indices))
     share.seconds = time.monotonic() - since
     return _report(predictor, manifest, targets, _gathered(share))
+
+
+def join_ranks() -> int:
+    """Where torchrun has started this process, join the others, each on a GPU of its own; its rank, else 0.
+
+    To be called before the predictor is made. The ranks of `evaluate` then share the videos out.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()):
+        return 0
+    # What ranks tell each other lies on the CPU, wherever they compute.
+    torch.distributed.init_process_group("gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return torch.distributed.get_rank()
 
 
 def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
