@@ -55,7 +55,7 @@ class DriftingDots(Dataset[Item]):
         return self.length
 
     def __getitem__(self, draw: Draw) -> Item:
-        epoch, index = draw
+        epoch, index, _ = draw
         rng = np.random.default_rng((self.seed, epoch, index))
         labels = torch.from_numpy(rng.integers(len(LABELS), size=CLIPS_PER_ITEM))
         clips = drifting_dots(rng, labels, any_turn=self.any_turn, noise=self.noise)

@@ -126,7 +126,7 @@ FROZEN_COMMANDS = {
     "models": {"json"},
     "predict": {"paths", "model", "views", "top", "device", "json", "accept_licence"},
     "evaluate": {
-        *("data", "model", "protocol", "out", "root", "workers", "device", "json", "accept_licence"),
+        *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json", "accept_licence"),
     },
     "train": {"recipe", "out", "data", "from_", "set"},
 }

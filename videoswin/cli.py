@@ -147,10 +147,13 @@ def check(
     from videoswin.data.check import check_videos
     from videoswin.data.manifest import read_manifest, write_manifest
 
+    if write is not None and not os.path.isdir(os.path.dirname(os.path.abspath(write))):
+        raise ValueError(f"--write {write}: there is no such folder to write to")
     manifest = read_manifest(data, root=root)
     report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=not json)
-    if write is not None:
-        write_manifest(report.clean(), write)
+    clean = report.clean()
+    if write is not None and clean.samples:
+        write_manifest(clean, write)
     if json:
         print(report.to_json())
     else:
@@ -187,16 +190,17 @@ def train(
     from videoswin.training.settings import parse_assignments, recipe_json
 
     built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set))
-    for choice in explain(built) if recipe == "finetune" else ():
+    for choice in explain(built) if recipe == "finetune" and _speaks() else ():
         print_to_stderr(choice)
     try:
         best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
     except TrainingError as error:
         return _fail(error, 1)
-    if best is None:
-        print_to_stderr("stopped and saved; the same command goes on")
-    else:
-        print(best)
+    if _speaks():
+        if best is None:
+            print_to_stderr("stopped and saved; the same command goes on")
+        else:
+            print(best)
     return 0
 
 
@@ -205,6 +209,7 @@ def evaluate(
     *,
     model: str,
     protocol: str | None = None,
+    split: str | None = None,
     out: str | None = None,
     root: str | None = None,
     workers: int = 2,
@@ -218,9 +223,10 @@ def evaluate(
     A video that cannot be read counts as wrong, and is named.
 
     Args:
-        data: Folder with a folder for each class, or a list of labelled videos.
+        data: Folder with a folder for each class, or a list.
         model: Catalog name, bundled name or file.
         protocol: Views of each video, e.g. official-4x3 or fast-1x1; by default the model's own.
+        split: Split of the data to score; by default test, else val, if it has splits.
         out: Folder for the report, its tables and its pictures.
         root: Folder that the paths of a list start from; by default the list's own.
         workers: Processes that decode.
@@ -236,6 +242,10 @@ def evaluate(
 
     rank = join_ranks()
     manifest = read_manifest(data, root=root)
+    split = split or next((name for name in ("test", "val") if name in manifest.splits), None)
+    if split is not None:
+        manifest = manifest.part(split)
+        print_to_stderr(f"scoring the split {split}")
     predictor = Predictor.from_pretrained(
         model, device=device, protocol=protocol, accept_licence=accept_licence
     )
@@ -289,6 +299,12 @@ def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as
         else:
             print_prediction(result, top)
     return failures
+
+
+def _speaks() -> bool:
+    """False in all but the first of several processes, whoever has started them."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def _with_standard_input(paths: list[str]) -> Iterator[str]:

@@ -60,6 +60,12 @@ def test_without_shuffling_the_order_is_that_of_the_data():
     assert [d.item for batch in BatchSampler(6, 2, seed=0, shuffle=False) for d in batch] == list(range(6))
 
 
+def test_an_item_that_is_drawn_again_in_an_epoch_is_another_draw():
+    drawn = [draw for batch in BatchSampler(10, 2, seed=0, weights=[1.0] * 9 + [50.0]) for draw in batch]
+    assert len({draw.item for draw in drawn}) < len(drawn)
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_weights_decide_how_often_an_item_is_drawn():
     weights = [1 / 90] * 90 + [1 / 10] * 10  # two classes, one nine times as large
     sampler = BatchSampler(100, 10, seed=0, weights=weights)

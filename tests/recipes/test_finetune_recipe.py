@@ -84,7 +84,7 @@ def test_however_many_videos_batches_fit_them_and_divide_and_there_is_time_to_le
 
 
 def test_without_a_gpu_a_large_model_gets_few_epochs():
-    assert chosen("tiny", each=20, device="cpu")["schedule.epochs"] == 10
+    assert chosen("tiny", each=200, device="cpu")["schedule.epochs"] == 10
     assert chosen("tiny", each=20, device="cuda")["schedule.epochs"] > 10
     assert chosen("nano", each=20, device="cpu")["schedule.epochs"] > 10
 
@@ -220,6 +220,7 @@ def test_what_was_set_by_hand_is_said_to_be(videos):
     lines = [line for line in explain(recipe) if "you set" in line]
     assert len(lines) == 2
     assert lines[0].startswith('model.tune="head": you set model.tune')
+    assert recipe.schedule.warmup_epochs == pytest.approx(0.7)
     assert "schedule.epochs=7" in lines[1]
 
 

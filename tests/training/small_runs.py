@@ -35,7 +35,7 @@ class Stripes(Dataset[Item]):
         return self.length
 
     def __getitem__(self, draw: Draw) -> Item:
-        epoch, index = draw
+        epoch, index, *_ = draw
         random = torch.Generator().manual_seed(1_000_000 * self.seed + 1000 * epoch + index)
         clip = torch.randint(0, 100, (3, 2, 8, 8), generator=random, dtype=torch.uint8)
         clip[..., ::2, :] += 100

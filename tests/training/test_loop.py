@@ -68,7 +68,7 @@ def test_a_finished_run_leaves_its_metrics_pictures_and_checkpoint_and_no_state(
         "tensorboard",
     }
     *reports, last = rows(tmp_path)
-    assert last == {"step": 40, "finished": True}
+    assert last == {"step": 40, "finished": True, "data": "noise with stripes"}
     assert [row["step"] for row in reports] == [5, 10, 15, 20, 25, 30, 35, 40]
     assert [row["epoch"] for row in reports] == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
     assert set(reports[0]) == {"step", "epoch", "loss", "accuracy", "rate", "clips_per_second", "data_wait"}

@@ -74,7 +74,7 @@ def test_it_validates_as_seldom_as_it_is_told_and_at_the_end(folder, tmp_path):
 
 def test_it_stops_when_validation_no_longer_gets_better(folder, tmp_path, monkeypatch):
     class NoBetter:
-        score, headline = 0.5, "half"
+        score, headline, failures = 0.5, "half", ()
 
     monkeypatch.setattr(loop, "validate", lambda learner, source: NoBetter())
     loop.train(recipe(folder, schedule__epochs=9, schedule__patience=2), tmp_path)

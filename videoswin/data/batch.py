@@ -17,6 +17,8 @@ class Draw(NamedTuple):
 
     epoch: int
     item: int
+    again: int = 0
+    """How often the item was drawn in this epoch before, where some are drawn oftener than others."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class CameraMotionClips(Dataset[Item]):
         return self.length
 
     def __getitem__(self, draw: Draw) -> Item:
-        epoch, index = draw
+        epoch, index, _ = draw
         # The epoch last: numpy ignores zeros there, so the first one is what the bundled model learned from.
         rng = np.random.default_rng((self.seed, index, epoch))
         drawn_before = epoch * self.length + index

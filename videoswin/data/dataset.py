@@ -45,7 +45,7 @@ class VideoClips(Dataset[Item]):
 
     def __getitem__(self, draw: Draw) -> Item:
         sample = self.manifest.samples[draw.item]
-        rng = np.random.default_rng((self.seed, draw.epoch, draw.item))
+        rng = np.random.default_rng((self.seed, *draw))
         try:
             frames_thwc = self._read(sample, rng)
         except VideoError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -54,12 +55,19 @@ class BatchSampler(Sampler[list[Draw]]):
         """The rest of this epoch; the next iteration is the next epoch."""
         epoch, first = self.epoch, self.batch
         self.epoch, self.batch = epoch + 1, 0
-        order = self._order(epoch)
+        draws = self._draws(epoch)
         for batch in range(first, len(self)):
-            mine = order[batch * self.batch_size : (batch + 1) * self.batch_size][
-                self.rank :: self.world_size
-            ]
-            yield [Draw(epoch, int(index)) for index in mine]
+            whole = draws[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield whole[self.rank :: self.world_size]
+
+    def _draws(self, epoch: int) -> list[Draw]:
+        """All draws of an epoch; one item drawn again is another draw."""
+        drawn: Counter[int] = Counter()
+        draws = []
+        for item in self._order(epoch).tolist():
+            draws.append(Draw(epoch, item, drawn[item]))
+            drawn[item] += 1
+        return draws
 
     def _order(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
@@ -68,7 +76,7 @@ class BatchSampler(Sampler[list[Draw]]):
         return rng.permutation(self.length) if self.shuffle else np.arange(self.length)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next iteration begins."""
+        """Where the next iteration begins. How far this one is, only the loop knows: workers fetch ahead."""
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -35,6 +35,16 @@ RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
 )
 """The recipes that `videoswin train` knows, by name."""
 
+DECIDING: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "root": "data.source.root",
+        "validation": "data.source.validation",
+        "tune": "model.tune",
+        "epochs": "schedule.epochs",
+    }
+)
+"""Arguments that a recipe function may take beside `data` and `start`: settings that others follow from."""
+
 
 def build_recipe(
     name: str,
@@ -135,10 +145,10 @@ def _call(
         raise ValueError(f"{name} wants {', '.join(sorted(strange))}; a recipe takes `data` and `start` only")
     if missing := needs - given.keys():
         raise ValueError(f"{name} needs {' and '.join(options[key] for key in sorted(missing))}")
-    for key in takes & {"root", "validation"}:
-        value = settings.get(f"data.source.{key}")
-        if isinstance(value, str) and value != "null":
-            given[key] = value
+    for key, setting in DECIDING.items():
+        value = settings.get(setting)
+        if key in takes and value not in (None, "null"):
+            given[key] = str(value)
     recipe = function(**given)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{name} returned {recipe!r}, wanted a videoswin.training.recipe.Recipe")

@@ -30,6 +30,8 @@ STEPS_TO_VALIDATION: Final = 20
 """Steps that are made at least before looking at the validation videos again, about."""
 LARGEST_BATCH: Final = 64
 """That of the published training, whose learning rates are the measure of ours."""
+SLOW_CLIPS: Final = 1500
+"""Clips that such a model may learn from there, if that makes more epochs: an hour or so."""
 MEMORY: Final = 8 * 2**30
 """Bytes that a step may take by estimate."""
 
@@ -41,7 +43,15 @@ class Choice(NamedTuple):
     reason: str
 
 
-def finetune(*, data: str, start: str, root: str | None = None, validation: str | None = None) -> Recipe:
+def finetune(
+    *,
+    data: str,
+    start: str,
+    root: str | None = None,
+    validation: str | None = None,
+    tune: Tune | None = None,
+    epochs: str | None = None,
+) -> Recipe:
     """Any checkpoint on your own videos, with numbers chosen for them; `explain` says what and why.
 
     Command: `videoswin train finetune --data my_videos/ --from tiny-k400 --out run/`, where `my_videos` is a
@@ -53,7 +63,8 @@ def finetune(*, data: str, start: str, root: str | None = None, validation: str 
     Swin features from Kinetics reach 85 % on FCVID and 21 % on Something-Something v2 (arXiv 2210.09969). For
     such classes start from a model of movements (base-ssv2, camera-motion), or set model.tune to `all`.
 
-    root, validation: as in VideoFiles. ValueError as for `look_at`.
+    root, validation: as in VideoFiles. tune, epochs: as in Model and Schedule, where they are set by hand:
+    the rest follows from them. ValueError as for `look_at`.
     """
     source = VideoFiles(train=data, root=root, validation=validation, failure_limit=0.05)
     situation = look_at(source, start)
@@ -66,10 +77,11 @@ def finetune(*, data: str, start: str, root: str | None = None, validation: str 
         model=Model(start=start),
         augment=Augment(short_side=short_side),
         optimizer=Optimizer(rate=1e-3, weight_decay=0.05, groups="clean", clip_norm=1.0),
-        schedule=Schedule(epochs=1, warmup_epochs=1.0, decay="step"),
+        schedule=Schedule(epochs=1, warmup_epochs=0.1, decay="step"),
         run=Run(licence=f"that of the videos, and {checkpoint.licence} of {checkpoint.name}"),
     )
-    return with_settings(plain, {key: value for c in choices(situation) for key, value in c.settings.items()})
+    chosen = choices(situation, tune=tune, epochs=int(epochs) if epochs and epochs.isdigit() else None)
+    return with_settings(plain, {key: value for choice in chosen for key, value in choice.settings.items()})
 
 
 def explain(recipe: Recipe) -> list[str]:
@@ -82,7 +94,8 @@ def explain(recipe: Recipe) -> list[str]:
         raise ValueError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
     now = flatten(recipe)
     lines = []
-    for settings, reason in choices(look_at(source, start)):
+    situation = look_at(source, start)
+    for settings, reason in choices(situation, tune=recipe.model.tune, epochs=recipe.schedule.epochs):
         chosen = flatten(with_settings(recipe, settings))
         values = ", ".join(f"{key}={json.dumps(now[key])}" for key in settings)
         by_hand = [key for key in settings if now[key] != chosen[key]]
@@ -90,17 +103,20 @@ def explain(recipe: Recipe) -> list[str]:
     return lines
 
 
-def choices(situation: Situation) -> list[Choice]:
-    """Everything that is chosen; no setting twice."""
+def choices(situation: Situation, *, tune: Tune | None = None, epochs: int | None = None) -> list[Choice]:
+    """Everything that is chosen; no setting twice. tune, epochs: what the user has set, the rest follows."""
     tuning = what_learns(situation)
-    tune: Tune = tuning.settings["model.tune"]
+    if tune is None or tune == tuning.settings["model.tune"]:
+        tune = tuning.settings["model.tune"]
+    else:
+        tuning = Choice({"model.tune": tune}, "you set model.tune")
     drawing = what_is_drawn(situation)
     batch = drawing.settings["data.batch_size"]
     return [
         tuning,
         drawing,
         balance(situation),
-        length(situation, tune, drawing),
+        length(situation, tune, drawing, epochs),
         rates(situation, tune, batch),
         augmentation(situation, tune),
         mirroring(situation),
@@ -149,20 +165,26 @@ def balance(situation: Situation) -> Choice:
     return Choice({"data.source.balanced": uneven}, reason)
 
 
-def length(situation: Situation, tune: Tune, drawing: Choice) -> Choice:
-    """Epochs, warm-up and patience."""
+def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None) -> Choice:
+    """Epochs, if they are not set, and the warm-up and patience that go with them."""
     videos = drawing.settings["data.batch_size"] // drawing.settings["data.source.repeats"]
     steps_per_epoch = situation.videos // videos
-    fewest, most = (1, SLOW_EPOCHS) if situation.is_slow else (10, 100)
+    # Few videos may be seen often even where each takes seconds.
+    slow_epochs = min(max(SLOW_EPOCHS, SLOW_CLIPS // situation.videos), 100)
+    fewest, most = (1, slow_epochs) if situation.is_slow else (10, 100)
     steps = STEPS_OF_SMALL if situation.is_small else STEPS[tune]
-    epochs = min(max(round(steps / steps_per_epoch), fewest), most)
+    own = min(max(round(steps / steps_per_epoch), fewest), most)
+    by_hand, epochs = epochs not in (None, own), epochs or own
+    most_between = max(1, epochs // 5)
     settings = {
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
-        "schedule.validate_every": max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)),
+        "schedule.validate_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
         "schedule.patience": max(5, epochs // 3),
     }
     reason = f"{epochs * steps_per_epoch:,} steps; it stops early if validation no longer gets better"
+    if by_hand:
+        reason = f"you set schedule.epochs, which makes {epochs * steps_per_epoch:,} steps"
     return Choice(settings, reason)
 
 

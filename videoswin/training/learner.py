@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from videoswin._optional import require
 from videoswin.data.batch import Batch
 from videoswin.model.swin import VideoSwin
+from videoswin.predict import resolve_device
 from videoswin.training.average import MovingAverage
 from videoswin.training.lora import choose_what_learns, plain_state_dict
 from videoswin.training.loss import balanced_class_weights
@@ -107,6 +108,8 @@ class Learner:
 
 def launch(run: Run) -> Fabric:
     """Fabric with this run's devices, its processes started, each with its threads."""
+    if run.device != "auto":
+        resolve_device({"gpu": "cuda"}.get(run.device, run.device))  # or one clear error
     fabric: Fabric = require("lightning_fabric", extra="train").Fabric(
         accelerator=run.device,
         devices=run.devices,
@@ -131,6 +134,8 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     model = fabric.setup_module(bare.train())
     # Sharding puts other tensors in the place of the model's, so the optimizer comes after it.
     optimizer: Any = fabric.setup_optimizers(adamw(bare, plan, fused=fused))
+    if plan.class_weights and source.multi_label:
+        raise ValueError("optimizer.class_weights is for videos with one label each; leave it off here")
     weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
     return Learner(
         recipe=recipe,

@@ -28,6 +28,7 @@ from videoswin.training.safeguards import (
     StopRequest,
     describe_start,
     ignore_stop_request,
+    memory_suffices,
     require_divisible_batch,
 )
 from videoswin.training.settings import flatten
@@ -90,9 +91,9 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
     fabric = launch(recipe.run)
-    if (before := finished_before(recipe, out)) is not None:
-        return before
     source = open_source(recipe)
+    if (before := finished_before(recipe, source, out)) is not None:
+        return before
     require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
     sampler = BatchSampler(
         source.length,
@@ -112,24 +113,29 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
             recorder.say(f"going on after step {recorder.step}")
         elif folder is not None:
             folder.describe(dict(written_as or flatten(recipe)))
+            folder.list_videos(source.training, source.validation)
             describe_start(learner, source, recorder.say)
         while recorder.epoch < recipe.schedule.epochs and not recorder.no_longer_improves:
             for batch in batches(learner, source, sampler, recorder):
-                recorder.stepped(training_step(learner, batch, recorder.step), batch)
+                with memory_suffices():
+                    result = training_step(learner, batch, recorder.step)
+                recorder.stepped(result, batch)
                 if stop.heard(fabric) and not recorder.wants_validation:
                     recorder.save()
                     return None
             if recorder.wants_validation:
                 recorder.validated(validate(learner, source))
-        return recorder.finish()
+        recorder.finish()
+    return RunFolder(out).result
 
 
-def finished_before(recipe: Recipe, out: Path) -> Path | None:
+def finished_before(recipe: Recipe, source: Source, out: Path) -> Path | None:
     """The best checkpoint of this very run if it is complete; ValueError if another one is."""
     folder = RunFolder(out)
-    if not folder.finished:
+    if folder.finished is None:
         return None
-    ours, theirs = decisive(flatten(recipe)), decisive(folder.settings)
+    ours = decisive(flatten(recipe)) | {"data": source.description}
+    theirs = decisive(folder.settings) | {"data": folder.finished}
     if ours != theirs:
         changed = ", ".join(sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))[:3])
         raise ValueError(

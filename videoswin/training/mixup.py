@@ -35,6 +35,8 @@ def erase(clips: Tensor, probability: float, rng: Generator) -> Tensor:
 
     Its area is 0.02 to 1/3 of the frame, its ratio 0.3 to 1/0.3. As RandomErasing in timm.data, mode "const".
     """
+    if probability <= 0:
+        return clips
     height, width = clips.shape[-2:]
     erased = clips.clone()
     for clip in erased:

@@ -18,6 +18,13 @@ from videoswin.video.augment import ClipAugment
 from videoswin.video.spec import ClipSpec, ViewPlan
 
 
+def _require(wanted: Literal["above 0", "0 or more"], **values: float | None) -> None:
+    """ValueError for a value, None aside, that is not as wanted."""
+    for name, value in values.items():
+        if value is not None and (value < 0 or (value == 0 and wanted == "above 0")):
+            raise ValueError(f"{name} is {value}, wanted {wanted}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoFiles:
     """Labelled video files: any list that `videoswin.data.manifest.read_manifest` reads."""
@@ -35,7 +42,12 @@ class VideoFiles:
     repeats: int = 1
     """Differently augmented clips made of one decoded one."""
     failure_limit: float = 0.01
-    """Part of the videos drawn that may be unreadable before the run stops."""
+    """Part of the training videos that may turn out unreadable before the run stops."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout is {self.holdout}, wanted a part from 0 to below 1")
+        _require("above 0", repeats=self.repeats)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +75,10 @@ class Data:
     """Clips per step, over all devices and micro-batches."""
     workers: int = 2
     """Processes that make clips, for each device."""
+
+    def __post_init__(self) -> None:
+        _require("above 0", batch_size=self.batch_size)
+        _require("0 or more", workers=self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +150,13 @@ class Schedule:
     patience: int | None = None
     """Stop when validation has not become better for this many epochs; None trains to the end."""
 
+    def __post_init__(self) -> None:
+        _require("above 0", epochs=self.epochs, validate_every=self.validate_every, patience=self.patience)
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}, wanted 0 or more, and below epochs, {self.epochs}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -161,6 +184,10 @@ class Run:
     """Steps between two saved states; an interrupted run goes on from the last one."""
     licence: str = "unknown: depends on the licence of the data"
     """Licence of the trained weights, as an SPDX name."""
+
+    def __post_init__(self) -> None:
+        _require("above 0", devices=self.devices, nodes=self.nodes, micro_batches=self.micro_batches)
+        _require("above 0", report_every=self.report_every, save_every=self.save_every)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,8 @@ class Recorder:
         """Failures since the last settling, of this process alone;"""
         self._failed: dict[str, str] = {}
         """of all processes, path and reason."""
+        self._unvalidated: dict[str, str] = {}
+        """Videos of the validation that cannot be read."""
 
     @property
     def epoch(self) -> int:
@@ -135,6 +137,10 @@ class Recorder:
                 self._folder.record(
                     {"step": self.step, "epoch": self.epoch, "validation_score": report.score}
                 )
+                unreadable = {failure.path: failure.reason for failure in report.failures}
+                fresh = {path: why for path, why in unreadable.items() if path not in self._unvalidated}
+                self._folder.record_failures(self.step, fresh)
+                self._unvalidated |= fresh
             if improves:
                 checkpoint.save(self._folder.best)
             checkpoint.save(self._folder.last)
@@ -148,20 +154,34 @@ class Recorder:
         self._require_sound_weights()
         save_state(None if self._folder is None else self._folder.state, self._identity(), self._parts())
 
-    def finish(self) -> Path | None:
-        """The run is over, its state of no more use. In the first process the best checkpoint's path."""
+    def finish(self) -> None:
+        """The run is over: say how it ended."""
+        if self.epoch < self._learner.recipe.schedule.epochs:
+            self.say(
+                f"validation has not become better for {self.epoch - 1 - self._best_epoch} epochs: stopping"
+            )
+        if self._best_epoch >= 0:
+            self.say(f"best: epoch {self._best_epoch + 1}, {100 * self._best_score:.1f} %")
         if self._failed:
             self.say(f"videos that could not be read: {len(self._failed)}; failures.jsonl names them")
-        return None if self._folder is None else self._folder.finish(self.step)
+        if self._folder is not None:
+            self._folder.finish(self.step, self._source.description)
 
     def state_dict(self) -> dict[str, Any]:
         """What of this record a run needs to go on."""
         best = {"score": self._best_score, "epoch": self._best_epoch}
-        return {"step": self.step, "best": best, "window": self._window, "failed": self._failed}
+        return {
+            "step": self.step,
+            "best": best,
+            "window": self._window,
+            "failed": self._failed,
+            "unvalidated": self._unvalidated,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up that record."""
         self.step, self._window, self._failed = state["step"], state["window"], state["failed"]
+        self._unvalidated = state["unvalidated"]
         self._best_score, self._best_epoch = state["best"]["score"], state["best"]["epoch"]
 
     def _look_at_the_first(self, batch: Batch) -> None:

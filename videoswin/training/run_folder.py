@@ -6,6 +6,8 @@ metrics.jsonl      a line for every report and every validation
 tensorboard/       the same for TensorBoard
 curves.png         the same to look at
 samples.png        clips of the first batch as the model saw them
+training.csv       the videos that are learned from,
+validation.csv     and those that are validated on
 failures.jsonl     videos that could not be read
 best.safetensors   the checkpoint that validated best
 last.safetensors   the newest
@@ -28,25 +30,24 @@ from torch import Tensor
 from videoswin import draw
 from videoswin._files import replacing
 from videoswin._optional import require
+from videoswin.data.manifest import Manifest, write_manifest
 
 LIBRARIES = ("videoswin", "torch", "lightning", "av", "numpy", "safetensors")
 
 
 class RunFolder:
-    """The folder of one run; only the first process of a distributed run has one."""
+    """The folder of one run, which all its processes can read; only the first one writes."""
 
     def __init__(self, path: Path) -> None:
-        """Create the folder, and clear away what a run that was killed left half written."""
+        """Create the folder."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        for abandoned in path.glob(".*.part"):
-            abandoned.unlink()
         self._board: Any = None
 
     @property
-    def finished(self) -> bool:
-        """Whether the run in it came to its end."""
-        return any("finished" in row for row in self._rows("metrics.jsonl"))
+    def finished(self) -> str | None:
+        """What the run in it learned from, if it came to its end."""
+        return next((row["data"] for row in self._rows("metrics.jsonl") if "finished" in row), None)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -85,8 +86,16 @@ class RunFolder:
         self._write_json("recipe.json", recipe)
         self._write_json("environment.json", environment)
 
+    def list_videos(self, training: Manifest | None, validation: Manifest | None) -> None:
+        """Write which videos are learned from and which are validated on, for evaluations to come."""
+        for name, manifest in (("training.csv", training), ("validation.csv", validation)):
+            if manifest is not None:
+                write_manifest(manifest, self.path / name)
+
     def go_on_from(self, step: int) -> None:
-        """Forget what was recorded after `step`: those steps will be made again."""
+        """Forget what was recorded after `step`, which will come again, and what is half written."""
+        for abandoned in self.path.glob(".*.part"):
+            abandoned.unlink()
         for name in ("metrics.jsonl", "failures.jsonl"):
             kept = [row for row in self._rows(name) if row["step"] <= step]
             with replacing(self.path / name) as unfinished:
@@ -128,11 +137,10 @@ class RunFolder:
         with replacing(self.path / "samples.png") as unfinished:
             draw.draw_contact_sheet(unfinished, clips)
 
-    def finish(self, step: int) -> Path:
-        """The run is over: its state is of no more use. The path of its best checkpoint."""
-        self._append("metrics.jsonl", {"step": step, "finished": True})
+    def finish(self, step: int, data: str) -> None:
+        """The run, on `data`, is over: its state is of no more use."""
+        self._append("metrics.jsonl", {"step": step, "finished": True, "data": data})
         self.state.unlink(missing_ok=True)
-        return self.result
 
     @property
     def result(self) -> Path:
@@ -149,7 +157,7 @@ class RunFolder:
             unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with (self.path / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _rows(self, name: str) -> list[dict[str, Any]]:

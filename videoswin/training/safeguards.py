@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -48,6 +49,18 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+
+
+@contextmanager
+def memory_suffices() -> Iterator[None]:
+    """TrainingError with a cure where a device runs out of memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the device has run out of memory: raise run.micro_batches, set model.checkpointing=true, or "
+            "lower data.batch_size"
+        ) from error
 
 
 def ignore_stop_request(worker: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch.utils.data import Dataset
 
@@ -50,7 +50,9 @@ class Source:
         if self.training is None or not self.balanced:
             return None
         counts = self.class_counts
-        return [_mean([1 / counts[label] for label in s.labels] or [0.0]) for s in self.training.samples]
+        samples = self.training.samples
+        unlabelled = sum(not sample.labels for sample in samples)  # a class of their own
+        return [_mean([1 / counts[label] for label in s.labels] or [1 / unlabelled]) for s in samples]
 
 
 def open_source(recipe: Recipe) -> Source:
@@ -83,7 +85,15 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
     back. The split `test` is never touched: whoever chooses by it has nothing left to test on.
     """
     listed = read_manifest(source.train, root=source.root)
-    training = listed.part("train") if "train" in listed.splits else listed
+    if "train" in listed.splits:
+        training = listed.part("train")
+    else:
+        unassigned = tuple(sample for sample in listed.samples if sample.split is None)
+        if not unassigned:
+            raise ValueError(
+                f"{listed.source} has the splits {', '.join(listed.splits)}, but none to train on"
+            )
+        training = replace(listed, samples=unassigned)
     if source.validation is not None:
         validation = read_manifest(source.validation, root=source.root, classes=listed.classes)
         # A list of both sides, such as a fold of UCF101, must not be validated on what is learned.
