@@ -32,8 +32,6 @@ LARGEST_BATCH: Final = 64
 """That of the published training, whose learning rates are the measure of ours."""
 SLOW_CLIPS: Final = 1500
 """Clips that such a model may learn from there, if that makes more epochs: an hour or so."""
-MEMORY: Final = 8 * 2**30
-"""Bytes that a step may take by estimate."""
 
 
 class Choice(NamedTuple):
@@ -263,10 +261,10 @@ def precision(situation: Situation) -> Choice:
 
 
 def memory(situation: Situation, tune: Tune, drawing: Choice) -> Choice:
-    """Micro-batches that fit into MEMORY, by estimate."""
+    """Micro-batches that fit into the situation's memory, by estimate."""
     batch, repeats = drawing.settings["data.batch_size"], drawing.settings["data.source.repeats"]
     parts = 1
-    while parts * repeats < batch and _step_bytes(situation, tune, batch // parts) > MEMORY:
+    while parts * repeats < batch and _step_bytes(situation, tune, batch // parts) > situation.memory:
         parts *= 2
     gibibytes = _step_bytes(situation, tune, batch // parts) / 2**30
     reason = f"{batch // parts} clips at a time take about {gibibytes:.1f} GiB"

@@ -11,6 +11,7 @@ import torch
 
 from videoswin.predict import resolve_device
 from videoswin.training.recipe import VideoFiles
+from videoswin.training.safeguards import total_bytes
 from videoswin.training.source import training_and_validation
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -35,6 +36,8 @@ class Situation:
     precision: str
     """The fastest one that the device has by nature, as Lightning Fabric spells it."""
     cores: int
+    memory: int = 8 * 2**30
+    """Bytes that a step may take: half of what the device has; the default where that is not known."""
 
     @property
     def per_class(self) -> float:
@@ -61,6 +64,8 @@ def look_at(source: VideoFiles, start: str) -> Situation:
     training, _ = training_and_validation(source, seed=0)
     counted = Counter(label for sample in training.samples for label in sample.labels)
     device = resolve_device("auto").type
+    # All of it, not what is free now: a run that goes on must choose what it chose before.
+    total = total_bytes(resolve_device("auto"))
     return Situation(
         checkpoint=checkpoint,
         classes=training.classes,
@@ -70,6 +75,7 @@ def look_at(source: VideoFiles, start: str) -> Situation:
         device=device,
         precision=natural_precision(device),
         cores=os.cpu_count() or 1,
+        **({} if total is None else {"memory": total // 2}),
     )
 
 
