@@ -67,7 +67,7 @@ def main(folder: Path) -> None:
     duration = time.monotonic() - since
     results, kills = {"whole": outcome(folder / "whole")}, 0
     while kills < KILLS:
-        run = folder / f"killed-{kills}"
+        run = folder / f"killed-{len(results)}"  # a run that was too quick to be killed counts for nothing
         kills += killed_at_random_moments(run, duration, moments)
         results[run.name] = outcome(run)
     for write in (1, 4):
