@@ -13,7 +13,7 @@ from videoswin import cli
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
-    {"_files", "_optional"},
+    {"_files", "_optional", "_ranks"},
     {"model", "kernels", "video", "draw", "scores"},
     {"weights", "data"},
     {"predict", "report"},

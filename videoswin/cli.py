@@ -151,8 +151,7 @@ def check(
         raise ValueError(f"--write {write}: there is no such folder to write to")
     manifest = read_manifest(data, root=root)
     report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=not json)
-    clean = report.clean()
-    if write is not None and clean.samples:
+    if write is not None and (clean := report.clean()).samples:
         write_manifest(clean, write)
     if json:
         print(report.to_json())
@@ -234,13 +233,13 @@ def evaluate(
         json: Print the report as one JSON object.
         accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
     """
+    from videoswin._ranks import join_ranks
     from videoswin._terminal import print_report
     from videoswin.data.manifest import read_manifest
     from videoswin.evaluate import evaluate as score
-    from videoswin.evaluate import join_ranks
     from videoswin.predict import Predictor
 
-    rank = join_ranks()
+    rank = join_ranks()  # before the predictor chooses its device
     manifest = read_manifest(data, root=root)
     split = split or next((name for name in ("test", "val") if name in manifest.splits), None)
     if split is not None:

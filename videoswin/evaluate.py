@@ -7,27 +7,25 @@ run. N videos, V views, K classes, T frames, S side of a frame.
 from __future__ import annotations
 
 import difflib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-import torch.distributed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from videoswin._ranks import from_all_ranks, rank_and_world_size
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import VIEWS_PER_BATCH, LoadedVideo, Predictor, load_video, require_numbers
 from videoswin.report import Report
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 
-__all__ = ["Report", "evaluate", "join_ranks", "match_classes"]
+__all__ = ["Report", "evaluate", "match_classes"]
 
 Loaded = LoadedVideo | VideoError
 
@@ -53,7 +51,7 @@ def evaluate(
     if views_per_batch < 1:
         raise ValueError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
     targets = _targets(manifest, predictor.labels)
-    rank, world_size = _rank_and_world_size()
+    rank, world_size = rank_and_world_size()
     share = _Share(range(rank, len(manifest.samples), world_size))
     videos = _Videos([manifest.samples[index] for index in share.indices], predictor.clip, predictor.views)
     # A generator of its own: iterating must not move torch's, on which a training run may depend.
@@ -64,21 +62,7 @@ def evaluate(
         batches = _batches(_readable(loaded, share, advance), views_per_batch)
         share.scores = _mean_scores(predictor, batches, len(share.indices))
     share.seconds = time.monotonic() - since
-    return _report(predictor, manifest, targets, _gathered(share))
-
-
-def join_ranks() -> int:
-    """Where torchrun has started this process, join the others, each on a GPU of its own; its rank, else 0.
-
-    To be called before the predictor is made. The ranks of `evaluate` then share the videos out.
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()):
-        return 0
-    # What ranks tell each other lies on the CPU, wherever they compute.
-    torch.distributed.init_process_group("gloo")
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    return torch.distributed.get_rank()
+    return _report(predictor, manifest, targets, from_all_ranks(share))
 
 
 def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
@@ -211,22 +195,6 @@ def _targets(manifest: Manifest, labels: tuple[str, ...]) -> Tensor:
     for sample, row in zip(manifest.samples, targets, strict=True):
         row[[index_of[label] for label in sample.labels]] = True
     return targets
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _gathered(share: _Share) -> list[_Share]:
-    """The shares of all ranks, on every rank."""
-    _, world_size = _rank_and_world_size()
-    if world_size == 1:
-        return [share]
-    shares: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(shares, share)
-    return shares
 
 
 @contextmanager

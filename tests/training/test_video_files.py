@@ -76,7 +76,7 @@ def test_it_stops_when_validation_no_longer_gets_better(folder, tmp_path, monkey
     class NoBetter:
         score, headline, failures = 0.5, "half", ()
 
-    monkeypatch.setattr(loop, "validate", lambda learner, source: NoBetter())
+    monkeypatch.setattr(loop, "validate", lambda *arguments: NoBetter())
     loop.train(recipe(folder, schedule__epochs=9, schedule__patience=2), tmp_path)
     assert max(row["epoch"] for row in rows(tmp_path) if "epoch" in row) == 3
 

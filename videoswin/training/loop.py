@@ -22,7 +22,7 @@ from videoswin.predict import Predictor
 from videoswin.training.learner import Learner, assemble, launch
 from videoswin.training.loss import classification_loss
 from videoswin.training.recipe import Recipe
-from videoswin.training.recorder import Recorder, decisive
+from videoswin.training.recorder import Recorder, identity
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.safeguards import (
     StopRequest,
@@ -33,8 +33,10 @@ from videoswin.training.safeguards import (
 )
 from videoswin.training.settings import flatten
 from videoswin.training.source import Source, open_source
+from videoswin.training.state import differences
 from videoswin.training.together import mean_over_processes
 from videoswin.video.spec import ViewPlan
+from videoswin.weights.checkpoint import Checkpoint
 
 
 def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
@@ -91,9 +93,9 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
     fabric = launch(recipe.run)
-    source = open_source(recipe)
-    if (before := finished_before(recipe, source, out)) is not None:
-        return before
+    source, folder = open_source(recipe), RunFolder(out)
+    if finished_before(recipe, source, folder):
+        return folder.result
     require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
     sampler = BatchSampler(
         source.length,
@@ -105,18 +107,18 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
         world_size=fabric.world_size,
     )
     learner = assemble(recipe, source, fabric, len(sampler))
-    folder = RunFolder(out) if fabric.is_global_zero else None
+    loader = batch_loader(learner, source, sampler)
     fabric.barrier()
-    with Recorder(folder, learner, sampler, source) as recorder, StopRequest() as stop:
-        resumed = recorder.resume(out / "state.pt")
-        if resumed:
+    written = folder if fabric.is_global_zero else None
+    with Recorder(written, learner, sampler, source) as recorder, StopRequest() as stop:
+        if recorder.resume(folder.state):
             recorder.say(f"going on after step {recorder.step}")
-        elif folder is not None:
+        elif written is not None:
             folder.describe(dict(written_as or flatten(recipe)))
             folder.list_videos(source.training, source.validation)
             describe_start(learner, source, recorder.say)
         while recorder.epoch < recipe.schedule.epochs and not recorder.no_longer_improves:
-            for batch in batches(learner, source, sampler, recorder):
+            for batch in batches(loader, fabric.device, recorder):
                 with memory_suffices():
                     result = training_step(learner, batch, recorder.step)
                 recorder.stepped(result, batch)
@@ -124,37 +126,41 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
                     recorder.save()
                     return None
             if recorder.wants_validation:
-                recorder.validated(validate(learner, source))
+                checkpoint = learner.checkpoint()
+                recorder.validated(checkpoint, validate(learner, source, checkpoint))
         recorder.finish()
-    return RunFolder(out).result
-
-
-def finished_before(recipe: Recipe, source: Source, out: Path) -> Path | None:
-    """The best checkpoint of this very run if it is complete; ValueError if another one is."""
-    folder = RunFolder(out)
-    if folder.finished is None:
-        return None
-    ours = decisive(flatten(recipe)) | {"data": source.description}
-    theirs = decisive(folder.settings) | {"data": folder.finished}
-    if ours != theirs:
-        changed = ", ".join(sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))[:3])
-        raise ValueError(
-            f"{out} holds a finished run with another {changed}; choose another folder, or remove that one"
-        )
     return folder.result
 
 
-def batches(learner: Learner, source: Source, sampler: BatchSampler, recorder: Recorder) -> Iterator[Batch]:
-    """The rest of the epoch on the learner's device, prepared by workers while the model learns."""
-    device, workers = learner.fabric.device, learner.recipe.data.workers
-    loader = DataLoader(
-        source.dataset,
+def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
+    """Whether this very run is complete; ValueError if another one is."""
+    if folder.finished is None:
+        return False
+    ours = identity(flatten(recipe), source.description)
+    if changed := differences(ours, identity(folder.settings, folder.finished)):
+        raise ValueError(
+            f"{folder.path} holds a finished run with another {', '.join(changed[:3])}; choose another "
+            "folder, or remove that one"
+        )
+    return True
+
+
+def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> DataLoader[Batch]:
+    """Batches that workers prepare while the model learns: the rest of an epoch at each iteration."""
+    workers = learner.recipe.data.workers
+    return DataLoader(
+        source.dataset,  # type: ignore[arg-type]  # of items; they are collated to batches
         batch_sampler=sampler,
         num_workers=workers,
+        persistent_workers=workers > 0,
         collate_fn=collate,
-        pin_memory=device.type == "cuda",
+        pin_memory=learner.fabric.device.type == "cuda",
         worker_init_fn=ignore_stop_request,
     )
+
+
+def batches(loader: DataLoader[Batch], device: torch.device, recorder: Recorder) -> Iterator[Batch]:
+    """The rest of the epoch on the device; the recorder hears how long none was ready."""
     waiting_since = time.monotonic()
     for batch in loader:
         recorder.progress.waited(time.monotonic() - waiting_since)
@@ -163,10 +169,10 @@ def batches(learner: Learner, source: Source, sampler: BatchSampler, recorder: R
         waiting_since = time.monotonic()
 
 
-def validate(learner: Learner, source: Source) -> Report | None:
-    """How the newest weights do on the validation videos, at one centre view each; None if there are none."""
+def validate(learner: Learner, source: Source, checkpoint: Checkpoint) -> Report | None:
+    """How a checkpoint does on the validation videos, at one centre view each; None if there are none."""
     if source.validation is None:
         return None
-    one_look = replace(learner.checkpoint(), views=ViewPlan(clips=1, crops=1))
+    one_look = replace(checkpoint, views=ViewPlan(clips=1, crops=1))
     predictor = Predictor(one_look, device=str(learner.fabric.device))
     return evaluate(predictor, source.validation, workers=learner.recipe.data.workers)

@@ -22,6 +22,7 @@ from videoswin.training.sharding import LearningState, own_part
 from videoswin.training.source import Source
 from videoswin.training.state import load_state, save_state
 from videoswin.training.together import gathered, mean_over_processes
+from videoswin.weights.checkpoint import Checkpoint
 
 NOT_DECISIVE = frozenset(
     {"data.workers", "run.threads", "run.report_every", "run.save_every", "run.device", "run.devices"}
@@ -34,9 +35,9 @@ _CURE = (
 )
 
 
-def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a recipe's settings that decide what is learned."""
-    return {key: value for key, value in settings.items() if key not in NOT_DECISIVE}
+def identity(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """What makes a run this one: those of its recipe's settings that decide what is learned, and the data."""
+    return {key: value for key, value in settings.items() if key not in NOT_DECISIVE} | {"data": data}
 
 
 class Recorder:
@@ -124,9 +125,8 @@ class Recorder:
         elif self.step % run.save_every == 0:
             self.save()
 
-    def validated(self, report: Report | None) -> None:
-        """Record a validation, if there is one; keep the newest checkpoint and the best; save the state."""
-        checkpoint = self._learner.checkpoint()
+    def validated(self, checkpoint: Checkpoint, report: Report | None) -> None:
+        """Record a validation of the checkpoint, if there is one; keep it, and the best; save the state."""
         improves = report is not None and report.score > self._best_score
         if report is not None:
             if improves:
@@ -206,8 +206,7 @@ class Recorder:
         return parts
 
     def _identity(self) -> dict[str, Any]:
-        settings = flatten(self._learner.recipe)
-        return decisive(settings) | {"data": self._source.description}
+        return identity(flatten(self._learner.recipe), self._source.description)
 
     def _report(self) -> None:
         self._settle()
@@ -236,7 +235,7 @@ class Recorder:
             self._pending = []
             self._require_numbers(settled[:, 0])
             self._window += settled.tolist()
-        failures = gathered(self._unreadable, fabric)
+        failures = gathered(self._unreadable)
         self._unreadable = []
         fresh = {failure.path: failure.reason for failure in failures if failure.path not in self._failed}
         for path, reason in fresh.items():
@@ -257,13 +256,11 @@ class Recorder:
         weights = self._learner.bare.named_parameters()
         broken = [name for name, weight in weights if not own_part(weight).isfinite().all()]
         # What only one process sees must stop all of them, or the others would wait for it.
-        for name in gathered(broken, self._learner.fabric):
+        for name in gathered(broken):
             raise TrainingError(f"after step {self.step}, {name} is not all numbers; {_CURE}")
 
     def _require_few_failures(self) -> None:
-        source = self._learner.recipe.data.source
-        limit = getattr(source, "failure_limit", 0.0) * self._source.length
-        if len(self._failed) > limit:
+        if len(self._failed) > self._source.failure_limit * self._source.length:
             path, reason = next(iter(self._failed.items()))
             raise TrainingError(
                 f"{len(self._failed)} of {self._source.length} videos cannot be read, more than "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from torch.utils.data import Dataset
 
@@ -30,6 +30,8 @@ class Source:
     """False for generated clips, which come in an order of their own."""
     balanced: bool
     """Whether rare classes are drawn as often as common ones."""
+    failure_limit: float
+    """Part of the items that may be unreadable before the run stops."""
     training: Manifest | None
     """The training videos; None for generated clips."""
     validation: Manifest | None
@@ -52,7 +54,7 @@ class Source:
         counts = self.class_counts
         samples = self.training.samples
         unlabelled = sum(not sample.labels for sample in samples)  # a class of their own
-        return [_mean([1 / counts[label] for label in s.labels] or [1 / unlabelled]) for s in samples]
+        return [fmean([1 / counts[label] for label in s.labels] or [1 / unlabelled]) for s in samples]
 
 
 def open_source(recipe: Recipe) -> Source:
@@ -72,6 +74,7 @@ def open_source(recipe: Recipe) -> Source:
         multi_label=training.multi_label,
         shuffle=True,
         balanced=source.balanced,
+        failure_limit=source.failure_limit,
         training=training,
         validation=validation,
         description=f"{len(dataset)} videos of {source.train}, SHA-256 {training.digest[:16]}",
@@ -122,11 +125,8 @@ def _generated(source: Generated, recipe: Recipe) -> Source:
         multi_label=False,
         shuffle=False,
         balanced=False,
+        failure_limit=0.0,
         training=None,
         validation=None,
         description=source.description,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

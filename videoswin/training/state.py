@@ -35,6 +35,11 @@ def save_state(path: Path | None, identity: Mapping[str, Any], parts: Mapping[st
         torch.save({"identity": dict(identity), "parts": state}, unfinished)
 
 
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What two runs differ in, by name; nothing if they are the same run."""
+    return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+
+
 def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part]) -> bool:
     """Give every part its saved state; False if there is none.
 
@@ -44,7 +49,7 @@ def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part
         return False
     state = torch.load(path, map_location="cpu", weights_only=True)
     theirs = state["identity"]
-    if differing := sorted(key for key in {*identity, *theirs} if identity.get(key) != theirs.get(key)):
+    if differing := differences(identity, theirs):
         changes = "; ".join(
             f"{key}: {theirs.get(key)!r} then, {identity.get(key)!r} now" for key in differing[:3]
         )

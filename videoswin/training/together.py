@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-import torch.distributed
 from torch import Tensor
+
+from videoswin._ranks import from_all_ranks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -28,10 +29,6 @@ def any_process(mine: bool, fabric: Fabric) -> bool:
     return bool(mean_over_processes(torch.tensor(float(mine), device=fabric.device), fabric) > 0)
 
 
-def gathered(things: list[Thing], fabric: Fabric) -> list[Thing]:
+def gathered(things: list[Thing]) -> list[Thing]:
     """The things of all processes, in the order of their ranks."""
-    if fabric.world_size == 1:
-        return things
-    everyone: list[list[Thing]] = [[] for _ in range(fabric.world_size)]
-    torch.distributed.all_gather_object(everyone, things)
-    return [thing for theirs in everyone for thing in theirs]
+    return [thing for theirs in from_all_ranks(things) for thing in theirs]
