@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
-from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
-from videoswin.video.spec import ClipSpec, apply_protocol
+from videoswin.recipes.published import published
+from videoswin.training.recipe import Augment, Recipe, VideoFiles
 
 
 def tiny(*, data: str, start: str = "image-tiny-in1k") -> Recipe:
@@ -107,45 +107,36 @@ def _published(
     drop_path: float,
     at_once: int,
 ) -> Recipe:
-    """What all published Kinetics runs share. at_once: clips that a device works on at a time.
-
-    Published on 8 devices; one device alone takes as many at a time, and 8 times as long.
-    """
-    clip, views = apply_protocol("official-4x3", ClipSpec(frames=32, stride=2, size=224))
-    batch_size = 64
-    return Recipe(
-        name=name,
-        data=Data(
-            source=VideoFiles(train=data, holdout=0.0),
-            clip=clip,
-            views=views,
-            batch_size=batch_size,
-            workers=8,
-        ),
-        model=Model(start=start, config=config, drop_path=drop_path, dropout=0.5),
+    """What all published Kinetics runs share. at_once: clips that a device works on at a time."""
+    return published(
+        name,
+        config,
+        data,
+        start,
+        protocol="official-4x3",
+        epochs=30,
+        rate=rate,
+        decay=decay,
+        drop_path=drop_path,
+        at_once=at_once,
         augment=Augment(short_side=256, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5),
-        optimizer=Optimizer(
-            rate=rate, backbone=0.1, weight_decay=decay, betas=(0.9, 0.999), groups="official"
-        ),
-        schedule=Schedule(epochs=30, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, validate_every=5),
-        run=Run(precision="16-mixed", micro_batches=batch_size // at_once),
     )
 
 
-def _modern(published: Recipe, *, layer_decay: float) -> Recipe:
+def _modern(recipe: Recipe, *, layer_decay: float) -> Recipe:
     """The same model, data and length with what MViTv2 and VideoMAE are trained with.
 
     Every decoded video gives two clips, so an epoch is twice as long. The last block learns at 0.3 of the
     head's rate and the first at about 0.09: the published 0.1 lies between them.
     """
-    source = published.data.source
+    source = recipe.data.source
     assert isinstance(source, VideoFiles)
     return dataclasses.replace(
-        published,
-        name=f"{published.name}-modern",
-        data=dataclasses.replace(published.data, source=dataclasses.replace(source, repeats=2)),
+        recipe,
+        name=f"{recipe.name}-modern",
+        data=dataclasses.replace(recipe.data, source=dataclasses.replace(source, repeats=2)),
         augment=dataclasses.replace(
-            published.augment,
+            recipe.augment,
             colour_jitter=0.4,
             rand_augment=4,
             rand_magnitude=7.0,
@@ -155,7 +146,7 @@ def _modern(published: Recipe, *, layer_decay: float) -> Recipe:
             label_smoothing=0.1,
         ),
         optimizer=dataclasses.replace(
-            published.optimizer,
+            recipe.optimizer,
             backbone=0.3,
             layer_decay=layer_decay,
             weight_decay=0.05,
@@ -163,7 +154,7 @@ def _modern(published: Recipe, *, layer_decay: float) -> Recipe:
             clip_norm=1.0,
             average=0.9999,
         ),
-        schedule=dataclasses.replace(published.schedule, decay="step"),
-        # Clips can only be mixed with those that are on the device at the same time: 8 of 4 videos.
-        run=dataclasses.replace(published.run, precision="bf16-mixed", micro_batches=8),
+        schedule=dataclasses.replace(recipe.schedule, decay="step"),
+        # 8 clips at a time where one device has the whole batch.
+        run=dataclasses.replace(recipe.run, precision="bf16-mixed", micro_batches=8),
     )

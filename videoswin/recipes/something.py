@@ -7,8 +7,8 @@ is a folder or list with the splits `train` and `val`. Labels tell left from rig
 from __future__ import annotations
 
 from videoswin.model.config import BASE_W16
-from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
-from videoswin.video.spec import ClipSpec, apply_protocol
+from videoswin.recipes.published import published
+from videoswin.training.recipe import Augment, Recipe
 
 
 def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
@@ -17,18 +17,17 @@ def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
     Command: `videoswin train something:base --data ssv2/ --out run/`. Cost: not measured here.
     Expected: 69.6 % top-1, 92.7 % top-5 with ssv2-1x3 (arXiv 2106.13230).
     """
-    clip, views = apply_protocol("ssv2-1x3", ClipSpec(frames=32, stride=2, size=224))
-    batch_size = 64
-    return Recipe(
-        name="something-base",
-        data=Data(
-            source=VideoFiles(train=data, holdout=0.0),
-            clip=clip,
-            views=views,
-            batch_size=batch_size,
-            workers=8,
-        ),
-        model=Model(start=start, config=BASE_W16, drop_path=0.4, dropout=0.5),
+    return published(
+        "something-base",
+        BASE_W16,
+        data,
+        start,
+        protocol="ssv2-1x3",
+        epochs=60,
+        rate=3e-4,
+        decay=0.05,
+        drop_path=0.4,
+        at_once=1,
         augment=Augment(
             short_side=256,
             area=(0.08, 1.0),
@@ -40,9 +39,4 @@ def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
             erasing=0.25,
             label_smoothing=0.1,
         ),
-        optimizer=Optimizer(
-            rate=3e-4, backbone=0.1, weight_decay=0.05, betas=(0.9, 0.999), groups="official"
-        ),
-        schedule=Schedule(epochs=60, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, validate_every=5),
-        run=Run(precision="16-mixed", micro_batches=batch_size),
     )
