@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 from videoswin.data.batch import Failure
@@ -80,7 +81,7 @@ class DataReport:
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
         """Split -> how many samples of each class can be read, in the order of `manifest.classes`."""
-        facts = self._facts()
+        facts = self._facts
         counts = {split: [0] * len(self.manifest.classes) for split in split_names(self.manifest.samples)}
         for sample in self.manifest.samples:
             if sample.path in facts and not shows_nothing(sample, facts[sample.path]):
@@ -106,7 +107,7 @@ class DataReport:
     @property
     def durations(self) -> tuple[float, float, float] | None:
         """Shortest, median and longest sample in seconds: of its labelled part, else of the video."""
-        facts = self._facts()
+        facts = self._facts
         samples = (sample for sample in self.manifest.samples if sample.path in facts)
         parts = [part_of(sample, facts[sample.path]) for sample in samples]
         seconds = [end - start for start, end in parts]
@@ -135,8 +136,9 @@ class DataReport:
         its video is cut there. Other warnings stay, and so do parts of one video in different splits: the
         cure for these is to split anew, whole videos at a time.
         """
-        facts = self._facts()
-        dropped = {row for repeat in self.repeats for row in repeat.rows if row != self._kept(repeat)}
+        facts = self._facts
+        kept_of = ((repeat, self._kept(repeat)) for repeat in self.repeats)
+        dropped = {row for repeat, kept_row in kept_of for row in repeat.rows if row != kept_row}
         kept = []
         for row, sample in enumerate(self.manifest.samples):
             video = facts.get(sample.path)
@@ -148,7 +150,7 @@ class DataReport:
     @property
     def lasting_leaks(self) -> tuple[Group, ...]:
         """Leaks that `clean` leaves, as groups of its samples: parts of one video in different splits."""
-        return tuple(find_leaks(self.clean(), self._facts()))
+        return tuple(find_leaks(self.clean(), self._facts))
 
     def to_json(self) -> str:
         """One line with every list in full, the counts, and the facts about every video."""
@@ -179,7 +181,9 @@ class DataReport:
         }
         return json.dumps(fields, ensure_ascii=False)
 
+    @cached_property
     def _facts(self) -> dict[str, VideoFacts]:
+        """By path."""
         return {video.path: video for video in self.videos}
 
     def _kept(self, repeat: Group) -> int | None:
