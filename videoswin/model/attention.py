@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from videoswin.model.cached import CACHED_NUMBERS, fits_pieces, linear
 from videoswin.model.windows import (
+    Boxes,
     Grid,
     WindowGeometry,
     bias_table_rows,
@@ -39,15 +41,24 @@ def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> 
     tokens = qkv.flatten(1, 3)  # (B, D*H*W, 3, heads, d)
     outputs = []
     for boxes in geometry.boxes:
-        n = len(boxes.bias_index)
         # One row copy per token takes the place of roll, partition and permute.
         gathered = tokens.index_select(1, boxes.tokens)  # (B, boxes*N, 3, heads, d)
-        q, k, v = gathered.view(-1, n, 3, heads, width).permute(2, 0, 3, 1, 4)  # each (B*boxes, heads, N, d)
-        bias = bias_table[boxes.bias_index].permute(2, 0, 1)[None].to(q.dtype)  # (1, heads, N, N)
-        out = _fused_attention(q, k, v, bias)
-        outputs.append(out.transpose(1, 2).reshape(b, -1, heads * width))  # (B, boxes*N, C)
+        outputs.append(_attend(gathered, box_bias(bias_table, boxes, qkv.dtype)))  # (B, boxes*N, C)
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, D*H*W, C)
     return out.index_select(1, geometry.restore).view(b, d, h, w, heads * width)
+
+
+def box_bias(bias_table: Tensor, boxes: Boxes, dtype: torch.dtype) -> Tensor:
+    """(1, heads, N, N): the position bias of every pair of tokens in one of these boxes."""
+    return bias_table[boxes.bias_index].permute(2, 0, 1)[None].to(dtype)
+
+
+def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
+    """Attention inside boxes of N tokens, box by box: (B, boxes*N, 3, heads, d) -> (B, boxes*N, C)."""
+    b, _, _, heads, width = qkv.shape
+    q, k, v = qkv.view(-1, bias.shape[-1], 3, heads, width).permute(2, 0, 3, 1, 4)  # (B*boxes, heads, N, d)
+    out = _fused_attention(q, k, v, bias)
+    return out.transpose(1, 2).reshape(b, -1, heads * width)
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -131,10 +142,30 @@ class WindowAttention(nn.Module):
         # Padding tokens are zeros after the norm and take part unmasked, as in every published model.
         clipped, _ = clip_window((d, h, w), self.window, self.shift)
         x = pad_grid(x, padded_grid((d, h, w), clipped))
-        qkv = self.qkv(x).view(*x.shape[:4], 3, self.heads, c // self.heads)
         geometry: WindowGeometry = window_geometry(
             (d, h, w), self.window, self.shift, self.sliced_bias, x.device
         )
+        if self.attention is box_attention and fits_pieces(x):
+            return self._in_pieces(x, geometry)[:, :d, :h, :w]
+        qkv = self.qkv(x).view(*x.shape[:4], 3, self.heads, c // self.heads)
         out = self.attention(qkv, self.relative_position_bias_table, geometry)
         projected: Tensor = self.proj(out[:, :d, :h, :w])
         return projected
+
+    def _in_pieces(self, x: Tensor, geometry: WindowGeometry) -> Tensor:
+        """As `box_attention` between the two linear layers, but all three for a few boxes at a time.
+
+        Tokens are gathered before they become three times as many numbers, and those never leave the cache.
+        """
+        b, c = x.shape[0], x.shape[-1]
+        tokens = x.flatten(1, 3)  # (B, D*H*W, C)
+        out = torch.empty_like(tokens)
+        for boxes in geometry.boxes:
+            bias = box_bias(self.relative_position_bias_table, boxes, x.dtype)
+            n = bias.shape[-1]
+            few = max(1, CACHED_NUMBERS // (b * n * 3 * c))
+            for places in torch.split(boxes.tokens, few * n):
+                gathered = tokens.index_select(1, places)  # (B, few*N, C)
+                qkv = linear(gathered, self.qkv).view(b, -1, 3, self.heads, c // self.heads)
+                out.index_copy_(1, places, linear(_attend(qkv, bias), self.proj))
+        return out.view(x.shape)

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
+from videoswin.model.cached import CACHED_NUMBERS, fits_pieces, linear
 from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
 from videoswin.model.windows import Grid
-
-CACHED_NUMBERS = 2**20
-"""Numbers of an MLP's hidden layer that a CPU holds at a time when nothing is learned (4 MiB in float32)."""
 
 
 class PatchEmbed(nn.Module):
@@ -51,15 +49,12 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu":
-            return self._transform(x)
+        if not fits_pieces(x):
+            out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+            return out
         # The hidden layer is the largest tensor of the model: in pieces it stays in the processor's cache.
         pieces = torch.split(x.flatten(0, -2), max(1, CACHED_NUMBERS // self.fc1.out_features))
-        return torch.cat([self._transform(piece) for piece in pieces]).view(x.shape)
-
-    def _transform(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
+        return torch.cat([linear(linear(p, self.fc1, gelu=True), self.fc2) for p in pieces]).view(x.shape)
 
 
 class Block(nn.Module):

@@ -1,0 +1,79 @@
+"""What runs on a CPU without gradients gives what the ordinary layers give."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from videoswin.model.attention import WindowAttention, box_attention
+from videoswin.model.cached import fits_pieces, linear
+from videoswin.model.config import NANO
+from videoswin.model.swin import MLP, VideoSwin
+from videoswin.model.windows import Grid
+
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_equals_the_layer(dtype: torch.dtype, gelu: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 40, bias=bias).to(dtype)
+    x = torch.randn(3, 5, 24, dtype=dtype)
+    with torch.no_grad():
+        expected = copy.deepcopy(layer).double()(x.double())
+        expected = nn.functional.gelu(expected) if gelu else expected
+        difference = (linear(x, layer, gelu=gelu).double() - expected).abs().max()
+    assert difference < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(
+    ("grid", "shift"),
+    [((9, 9, 10), (4, 3, 3)), ((16, 14, 14), (4, 3, 3)), ((8, 21, 7), (0, 0, 0)), ((2, 3, 3), (4, 3, 3))],
+)
+def test_attention_in_pieces_equals_attention_with_gradients(
+    grid: Grid, shift: Grid, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    attention = WindowAttention(64, 2, (8, 7, 7), shift, sliced_bias=False, attention=box_attention)
+    nn.init.normal_(attention.relative_position_bias_table)
+    x = torch.randn(2, *grid, 64)
+    expected = attention(x)  # gradients are recorded: whole tensors
+    with torch.no_grad():
+        assert fits_pieces(x)
+        ours = attention.to(dtype)(x.to(dtype))
+    assert (ours - expected).abs().max() < TOLERANCE[dtype]
+
+
+def test_autocast_is_heeded_without_gradients() -> None:
+    torch.manual_seed(0)
+    mlp, x = MLP(32), torch.randn(4, 32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert mlp(x).dtype == torch.bfloat16
+
+
+def test_a_layer_of_another_class_is_called() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    mlp = MLP(16)
+    other = copy.deepcopy(mlp)
+    other.fc2.__class__ = Doubled
+    x = torch.randn(4, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(other(x), 2 * mlp(x))
+
+
+def test_counted_operations_are_the_same_with_and_without_gradients() -> None:
+    model, clips = VideoSwin(NANO), torch.randn(1, 3, 8, 64, 64)
+    counts = []
+    for recorded in (True, False):
+        with torch.set_grad_enabled(recorded), FlopCounterMode(display=False) as counter:
+            model(clips)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]

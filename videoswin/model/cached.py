@@ -1,0 +1,43 @@
+"""What a CPU does faster when nothing is learned: pieces that stay in its cache, linear layers by oneDNN.
+
+Legend: C channels in, K channels out.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.backends import mkldnn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+CACHED_NUMBERS = 2**20
+"""Numbers of an intermediate result that a CPU holds at a time (4 MiB in float32)."""
+
+
+def fits_pieces(x: Tensor) -> bool:
+    """Whether work on `x` may be cut up: on a CPU, with nothing recorded for a backward pass or traced."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
+    """(..., C) -> (..., K): the layer, with exact GELU in the same pass if asked for; if `fits_pieces(x)`."""
+    if type(layer) is nn.Linear and _onednn_takes(x, layer.weight):
+        # torch's own float32 product goes to MKL, which holds back on processors that are not Intel's.
+        act = ("gelu", [None], "none") if gelu else ("none", [None], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act)
+        return out
+    out = layer(x)
+    return F.gelu(out) if gelu else out
+
+
+def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
+    return (
+        mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and x.dtype == weight.dtype
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and not torch.is_autocast_enabled("cpu")
+        # Whoever counts operations must see the ordinary ones.
+        and not is_in_torch_dispatch_mode()
+    )
