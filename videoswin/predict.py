@@ -10,16 +10,20 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
+from videoswin.pixels import PixelModel
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
-from videoswin.video.transforms import normalize
 from videoswin.video.views import read_views
 from videoswin.weights.checkpoint import Checkpoint
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 VIEWS_PER_BATCH = 4
 """Views that go through the model together: each more costs memory, and few already fill a processor."""
@@ -95,10 +99,18 @@ class Predictor:
     device, name, protocol.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str = "auto", protocol: str | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "auto",
+        protocol: str | None = None,
+        precision: Precision = "float32",
+    ) -> None:
         """device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
 
         protocol: one of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
+        precision: of weights and activations; scores are always float32.
         """
         if checkpoint.config.in_channels != 3:
             raise ValueError(
@@ -113,7 +125,8 @@ class Predictor:
         if protocol is not None:
             self.clip, self.views = apply_protocol(protocol, checkpoint.clip)
         self.protocol = protocol or _protocol_name(self.clip, self.views)
-        self.model = checkpoint.model().to(self.device)
+        self.model = checkpoint.model().to(self.device, PRECISIONS[precision])
+        self._logits = PixelModel(self.model, self.clip.normalisation)
 
     @classmethod
     def from_pretrained(
@@ -122,11 +135,12 @@ class Predictor:
         *,
         device: str = "auto",
         protocol: str | None = None,
+        precision: Precision = "float32",
         accept_licence: str | None = None,
     ) -> Predictor:
         """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load."""
         checkpoint = Checkpoint.load(name_or_path, accept_licence=accept_licence)
-        return cls(checkpoint, device=device, protocol=protocol)
+        return cls(checkpoint, device=device, protocol=protocol, precision=precision)
 
     def __call__(self, path: str | Path) -> Prediction:
         """Name what happens in the video at `path`; VideoError if it cannot be read."""
@@ -175,8 +189,7 @@ class Predictor:
 
         By softmax; of a multi-label model by sigmoid, each class for itself.
         """
-        clips = normalize(views.to(self.device), self.clip.normalisation)  # (V, 3, T, S, S) float
-        logits: Tensor = self.model(clips).float()  # (V, K)
+        logits: Tensor = self._logits(views.to(self.device)).float()  # (V, K)
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
     def _predict(self, path: str | Path, video: LoadedVideo) -> Prediction:

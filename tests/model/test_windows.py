@@ -16,7 +16,7 @@ from videoswin.model.windows import (
     axis_pieces,
     clip_window,
     merge,
-    pad_grid,
+    pad_axes,
     padded_grid,
     partition,
     region_mask,
@@ -114,8 +114,8 @@ def test_grids_are_padded_to_whole_windows() -> None:
 
 def test_padding_that_would_do_nothing_is_not_done() -> None:
     x = torch.ones(1, 2, 3, 4, 5)
-    assert pad_grid(x, (2, 3, 4)) is x
-    assert pad_grid(x, (2, 4, 6)).sum() == x.sum()
+    assert pad_axes(x, (2, 3, 4)) is x
+    assert pad_axes(x, (2, 4, 6)).sum() == x.sum()
 
 
 def test_a_shifted_axis_is_a_head_whole_windows_and_a_tail() -> None:

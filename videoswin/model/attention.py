@@ -21,7 +21,7 @@ from videoswin.model.windows import (
     bias_table_rows,
     clip_window,
     merge,
-    pad_grid,
+    pad_axes,
     padded_grid,
     partition,
     region_mask,
@@ -141,7 +141,7 @@ class WindowAttention(nn.Module):
         d, h, w = map(operator.index, x.shape[1:4])
         # Padding tokens are zeros after the norm and take part unmasked, as in every published model.
         clipped, _ = clip_window((d, h, w), self.window, self.shift)
-        x = pad_grid(x, padded_grid((d, h, w), clipped))
+        x = pad_axes(x, padded_grid((d, h, w), clipped))
         geometry: WindowGeometry = window_geometry(
             (d, h, w), self.window, self.shift, self.sliced_bias, x.device
         )

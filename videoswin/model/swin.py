@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
 from videoswin.model.cached import CACHED_NUMBERS, fits_pieces, linear
 from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
-from videoswin.model.windows import Grid
+from videoswin.model.windows import Grid, pad_axes
 
 
 class PatchEmbed(nn.Module):
@@ -27,16 +27,22 @@ class PatchEmbed(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), C); sizes that do not divide get zeros."""
-        b, channels, *size = clips.shape
-        missing = [-length % patch for length, patch in zip(size, PATCH, strict=True)]
-        if any(missing):
-            clips = F.pad(clips, (0, missing[2], 0, missing[1], 0, missing[0]))
-        t, h, w = (length // patch for length, patch in zip(clips.shape[2:], PATCH, strict=True))
-        # Kernel equals stride, so the convolution is a matrix product whose output is channels-last at once.
-        patches = clips.reshape(b, channels, t, PATCH[0], h, PATCH[1], w, PATCH[2])
-        patches = patches.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t, h, w, -1)  # (B, T', H', W', in * 32)
-        tokens: Tensor = self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
+        return self.embed(patches(clips), self.proj.weight, self.proj.bias)
+
+    def embed(self, patches: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, T', H', W', in * 32) -> (B, T', H', W', C), with these weights of the linear map."""
+        tokens: Tensor = self.norm(F.linear(patches, weight.flatten(1), bias))
         return tokens
+
+
+def patches(clips: Tensor) -> Tensor:
+    """The pixels of every token: (B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), in * 32)."""
+    # Kernel equals stride, so the convolution is a matrix product whose output is channels-last at once.
+    b, channels, *size = clips.shape
+    t, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
+    clips = pad_axes(clips, (t * PATCH[0], h * PATCH[1], w * PATCH[2]), first=2)
+    clips = clips.reshape(b, channels, t, PATCH[0], h, PATCH[1], w, PATCH[2])
+    return clips.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t, h, w, -1)
 
 
 class MLP(nn.Module):
@@ -101,9 +107,8 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B, T, ceil(H/2), ceil(W/2), 2C)."""
-        _, _, h, w, _ = x.shape
-        if h % 2 or w % 2:
-            x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
+        _, t, h, w, _ = x.shape
+        x = pad_axes(x, (t, h + h % 2, w + w % 2))
         # Column by column, as the published weights expect: top left, bottom left, top right, bottom right.
         corners = (x[:, :, 0::2, 0::2], x[:, :, 1::2, 0::2], x[:, :, 0::2, 1::2], x[:, :, 1::2, 1::2])
         merged: Tensor = self.reduction(self.norm(torch.cat(corners, dim=-1)))
@@ -194,17 +199,21 @@ class VideoSwin(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, in, T, H, W) floating point, normalised, any T, H, W >= 1 -> logits (B, K)."""
-        tokens = self._stage_outputs(clips)[-1]  # (B, T', H', W', C)
-        logits: Tensor = self.head(self.dropout(tokens.flatten(1, 3).mean(1)))
+        self._check(clips)
+        return self.classify(self.patch_embed(clips))
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """What the patch embedding gives, (B, T', H', W', C) -> logits (B, K)."""
+        features = self._stage_outputs(tokens)[-1]  # (B, T', H", W", C")
+        logits: Tensor = self.head(self.dropout(features.flatten(1, 3).mean(1)))
         return logits
 
     def feature_maps(self, clips: Tensor) -> list[Tensor]:
         """Clips as for `forward` -> one map a stage, (B, C_i, T', H_i, W_i), finest first; last normed."""
-        return [tokens.movedim(-1, 1) for tokens in self._stage_outputs(clips)]
-
-    def _stage_outputs(self, clips: Tensor) -> list[Tensor]:
         self._check(clips)
-        x = self.patch_embed(clips)
+        return [tokens.movedim(-1, 1) for tokens in self._stage_outputs(self.patch_embed(clips))]
+
+    def _stage_outputs(self, x: Tensor) -> list[Tensor]:
         outputs = []
         for stage in self.stages:
             x, smaller = stage(x)

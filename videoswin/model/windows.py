@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -69,10 +68,14 @@ def padded_grid(grid: Grid, window: Grid) -> Grid:
     return d, h, w
 
 
-def pad_grid(x: Tensor, grid: Grid) -> Tensor:
-    """(B, D, H, W, C) -> (B, *grid, C) with zeros at the far ends; `x` itself if it has that size already."""
-    (d, h, w), (gd, gh, gw) = x.shape[1:4], grid
-    return x if (d, h, w) == grid else F.pad(x, (0, 0, 0, gw - w, 0, gh - h, 0, gd - d))
+def pad_axes(x: Tensor, sizes: Grid, first: int = 1) -> Tensor:
+    """`x` with three axes from `first` on grown to `sizes` by zeros at their far ends; else `x` itself."""
+    # Not F.pad: other runtimes pad no more than four axes.
+    for axis, size in enumerate(sizes, first):
+        if missing := size - x.shape[axis]:
+            zeros = x.new_zeros([*x.shape[:axis], missing, *x.shape[axis + 1 :]])
+            x = torch.cat([x, zeros], dim=axis)
+    return x
 
 
 def axis_pieces(length: int, window: int, shift: int) -> list[tuple[int, int, int]]:

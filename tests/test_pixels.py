@@ -1,0 +1,60 @@
+"""Pixels in, logits out: the same as normalising first, at every size and precision."""
+
+import copy
+
+import pytest
+import torch
+
+from videoswin.model.config import NANO
+from videoswin.model.swin import VideoSwin
+from videoswin.pixels import PixelModel
+from videoswin.video.spec import IMAGENET, PER_CLIP, Normalisation
+from videoswin.video.transforms import normalize
+
+UNEVEN = Normalisation(mean=(0.1, 0.5, 0.9), std=(0.05, 0.25, 1.0))
+
+
+@pytest.fixture(scope="module")
+def model() -> VideoSwin:
+    torch.manual_seed(0)
+    return VideoSwin(NANO).eval()
+
+
+@pytest.mark.parametrize("normalisation", [IMAGENET, UNEVEN, PER_CLIP])
+@pytest.mark.parametrize("size", [(8, 32, 32), (7, 33, 30)], ids=["whole tokens", "padded"])
+@torch.no_grad()
+def test_logits_are_those_of_normalised_clips(
+    model: VideoSwin, normalisation: Normalisation, size: tuple[int, int, int]
+) -> None:
+    pixels = torch.randint(256, (2, 3, *size), dtype=torch.uint8)
+    expected = model(normalize(pixels, normalisation))
+    ours = PixelModel(model, normalisation)(pixels)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_bfloat16_loses_no_more_than_on_normalised_clips(model: VideoSwin) -> None:
+    pixels = torch.randint(256, (8, 3, 8, 32, 32), dtype=torch.uint8)
+    exact = model(normalize(pixels, IMAGENET))
+    half = copy.deepcopy(model).bfloat16()
+    theirs = (half(normalize(pixels, IMAGENET).bfloat16()) - exact).abs().mean()
+    ours = (PixelModel(half, IMAGENET)(pixels) - exact).abs().mean()
+    assert ours < 1.5 * theirs
+
+
+@torch.no_grad()
+def test_the_model_itself_is_left_as_it_was(model: VideoSwin) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    PixelModel(model, IMAGENET)(torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_weights_changed_later_are_heeded(model: VideoSwin) -> None:
+    changing = copy.deepcopy(model)
+    ours = PixelModel(changing, IMAGENET)
+    pixels = torch.randint(256, (1, 3, 8, 32, 32), dtype=torch.uint8)
+    before = ours(pixels)
+    torch.nn.init.normal_(changing.patch_embed.proj.weight)
+    torch.testing.assert_close(ours(pixels), changing(normalize(pixels, IMAGENET)), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(before, ours(pixels))

@@ -1,0 +1,55 @@
+"""From uint8 pixels to logits: a model and the normalisation of its clips as one module.
+
+Pixels stay uint8 until the model's device. A fixed mean and standard deviation become part of the patch
+embedding, so that no normalised copy of a clip is ever made.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from torch import Tensor, nn
+
+from videoswin.model.config import PATCH
+from videoswin.model.swin import VideoSwin, patches
+from videoswin.video.spec import Normalisation
+from videoswin.video.transforms import normalize
+
+CENTRE: Final = 128.0
+"""Taken from every pixel first: -128 to 127 are exact in bfloat16, and what the weights lose by rounding is
+then multiplied by small numbers."""
+
+
+class PixelModel(nn.Module):
+    """A VideoSwin that eats pixels: uint8 (V, 3, T, S, S) -> logits (V, K), in the model's own precision."""
+
+    def __init__(self, model: VideoSwin, normalisation: Normalisation | Literal["per-clip"]) -> None:
+        super().__init__()
+        self.model = model
+        self.normalisation = normalisation
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        embedding = self.model.patch_embed
+        dtype = embedding.proj.weight.dtype
+        whole = all(size % patch == 0 for size, patch in zip(pixels.shape[2:], PATCH, strict=True))
+        if whole and isinstance(self.normalisation, Normalisation):
+            weight, bias = _folded(embedding.proj, self.normalisation)
+            tokens = embedding.embed(patches(pixels).to(dtype) - CENTRE, weight, bias)
+        else:
+            # What fills up incomplete tokens is zero after the normalisation, and of no colour before.
+            tokens = embedding(normalize(pixels, self.normalisation).to(dtype))
+        return self.model.classify(tokens)
+
+
+def _folded(proj: nn.Conv3d, normalisation: Normalisation) -> tuple[Tensor, Tensor]:
+    """Weight and bias that do to pixels minus CENTRE what `proj` does to normalised ones.
+
+    Made anew for each batch: they are small, and weights may have changed.
+    """
+    assert proj.bias is not None
+    weight, bias = proj.weight.float(), proj.bias.float()
+    mean = 255 * weight.new_tensor(normalisation.mean).view(3, 1, 1, 1)
+    std = 255 * weight.new_tensor(normalisation.std).view(3, 1, 1, 1)
+    weight = weight / std  # (C, 3, 2, 4, 4)
+    bias = bias - (weight * (mean - CENTRE)).sum((1, 2, 3, 4))
+    return weight.to(proj.weight.dtype), bias.to(proj.bias.dtype)
