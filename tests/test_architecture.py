@@ -16,6 +16,7 @@ LAYERS = [
     {"_files", "_optional", "_ranks"},
     {"model", "video", "draw", "scores"},
     {"weights", "data", "kernels", "pixels"},
+    {"runtimes"},
     {"predict", "report"},
     {"demo", "evaluate", "timeline"},
     {"training"},
@@ -123,8 +124,9 @@ FROZEN_COMMANDS = {
     "check": {"data", "root", "shortest", "write", "workers", "json"},
     "convert": {"source", "target", "layout", "inflate", "window", "accept_licence"},
     "demo": {"video", "model", "out"},
+    "export": {"model", "target", "format", "precision", "clips", "json", "accept_licence"},
     "models": {"json"},
-    "predict": {"paths", "model", "views", "top", "device", "json", "accept_licence"},
+    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence"},
     "evaluate": {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json", "accept_licence"),
     },

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
@@ -19,6 +20,16 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_all(path: Path) -> Iterator[Path]:
+    """As `replacing`, for writers that want the real name, or write other files beside it."""
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        yield Path(folder, path.name)
+        # The one that names the others comes last.
+        for made in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
+            os.replace(made, path.parent / made.name)
 
 
 def _umask() -> int:

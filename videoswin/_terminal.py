@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from videoswin.data.checks.findings import Finding, Group
     from videoswin.data.checks.report import DataReport
+    from videoswin.export import Comparison
     from videoswin.predict import Prediction
     from videoswin.report import Report
 
@@ -51,6 +52,23 @@ def print_failure(path: str, reason: str, *, as_json: bool) -> None:
         print_json({"path": path, "error": reason})
     else:
         print_to_stderr(f"{path}: {reason}")
+
+
+def print_comparison(found: Comparison) -> None:
+    """What an exported file gives beside PyTorch."""
+    speed = found.seconds_per_clip_pytorch / found.seconds_per_clip
+    print(f"{found.path}  {found.format}, {found.precision}")
+    print(f"  compared with PyTorch in float32 on {found.clips} clips, {found.source_of_clips}")
+    print(f"  largest difference of logits  {found.largest_difference:.1e} of the largest logit")
+    print(f"  same likeliest class          {found.top1_agreement:.1%} of the clips")
+    print(
+        f"  size                          {found.megabytes:.1f} MB, weights {found.megabytes_pytorch:.1f} MB"
+    )
+    print(
+        f"  a clip on {found.threads} threads{'' if found.threads > 9 else ' '}          "
+        f"{1e3 * found.seconds_per_clip:.1f} ms, PyTorch {1e3 * found.seconds_per_clip_pytorch:.1f} ms "
+        f"({speed:.2f} times as fast)"
+    )
 
 
 def print_models(rows: list[dict[str, Any]], folder: str) -> None:

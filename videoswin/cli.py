@@ -39,6 +39,7 @@ def predict(
     views: str | None = None,
     top: int = 5,
     device: str = "auto",
+    precision: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
     accept_licence: str | None = None,
 ) -> int:
@@ -49,10 +50,11 @@ def predict(
 
     Args:
         paths: Files, folders, patterns, or - for a list on standard input.
-        model: Catalog name (see `videoswin models`), bundled name or file.
+        model: Catalog name (see `videoswin models`), bundled name or file, exported ones too.
         views: Protocol, e.g. official-4x3 or fast-1x1; by default the model's own.
         top: How many labels to print.
         device: auto, cpu, cuda, cuda:1, mps.
+        precision: bfloat16 is about 1.5 times as fast on CPUs that have it; float32 by default.
         json: Print one JSON object a line.
         accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
     """
@@ -61,7 +63,9 @@ def predict(
     from videoswin.predict import Predictor
     from videoswin.video.listing import find_videos
 
-    predictor = Predictor.from_pretrained(model, device=device, protocol=views, accept_licence=accept_licence)
+    predictor = Predictor.from_pretrained(
+        model, device=device, protocol=views, precision=precision, accept_licence=accept_licence
+    )
     results = predictor.predict_all(find_videos(_with_standard_input(paths)))
     return 1 if _print_results(results, top=top, as_json=json) else 0
 
@@ -260,7 +264,52 @@ def evaluate(
     return 0
 
 
-COMMANDS: tuple[Callable[..., int], ...] = (demo, predict, models, check, train, evaluate, convert)
+def export(
+    model: str,
+    target: str,
+    *,
+    format: Literal["onnx", "openvino", "torch", "aotinductor"] | None = None,
+    precision: Literal["float32", "bfloat16", "int8"] = "float32",
+    clips: str | None = None,
+    json: bool = False,
+    accept_licence: str | None = None,
+) -> int:
+    """Write a model for another runtime, and compare the file with PyTorch.
+
+    Example: videoswin export tiny-k400 tiny.xml --precision int8 --clips videos/
+    `videoswin predict --model tiny.xml` and `evaluate` then run it as they run a checkpoint.
+
+    Args:
+        model: Catalog name, bundled name or file.
+        target: File to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
+        format: aotinductor for a compiled .pt2; else as the target's name says.
+        precision: bfloat16 for OpenVINO and torch, int8 for OpenVINO.
+        clips: Videos to compare on, and to choose int8 scales on: file, folder, pattern.
+        json: Print the comparison as one JSON object.
+        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
+    """
+    from videoswin._terminal import print_comparison
+    from videoswin.export import ExportError, export_model
+    from videoswin.video.listing import find_videos
+    from videoswin.video.reader import VideoError
+    from videoswin.weights.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
+    videos = list(find_videos([clips])) if clips else []
+    try:
+        comparison = export_model(
+            checkpoint, target, format=format, precision=precision, videos=videos, say=print_to_stderr
+        )
+    except (ExportError, VideoError) as error:
+        return _fail(error, 1)
+    if json:
+        print(comparison.to_json())
+    else:
+        print_comparison(comparison)
+    return 0
+
+
+COMMANDS: tuple[Callable[..., int], ...] = (demo, predict, models, check, train, evaluate, convert, export)
 
 
 def main(arguments: list[str] | None = None) -> None:

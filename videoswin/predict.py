@@ -15,10 +15,14 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
+from videoswin.runtimes.exported import ExportedModel, is_exported
+from videoswin.runtimes.facts import Facts
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
+from videoswin.video.transforms import normalize
 from videoswin.video.views import read_views
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -101,32 +105,33 @@ class Predictor:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | ExportedModel,
         *,
         device: str = "auto",
         protocol: str | None = None,
-        precision: Precision = "float32",
+        precision: Precision | None = None,
     ) -> None:
         """device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
 
         protocol: one of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
-        precision: of weights and activations; scores are always float32.
+        precision: of weights and activations, float32 unless told; an exported model has its own. Scores
+            are always float32.
         """
-        if checkpoint.config.in_channels != 3:
-            raise ValueError(
-                f"{checkpoint.name} takes {checkpoint.config.in_channels} channels; videos are read as RGB"
-            )
-        self.name = checkpoint.name
-        self.labels = checkpoint.labels
-        self.multi_label = checkpoint.multi_label
-        self.device = resolve_device(device)
-        self.clip: ClipSpec = checkpoint.clip
-        self.views: ViewPlan = checkpoint.views
+        if isinstance(checkpoint, ExportedModel):
+            self.device = checkpoint.device
+            facts: Facts | Checkpoint = checkpoint.facts
+        else:
+            self.device = resolve_device(device)
+            facts = checkpoint
+        self.name = facts.name
+        self.labels = facts.labels
+        self.multi_label = facts.multi_label
+        self.clip: ClipSpec = facts.clip
+        self.views: ViewPlan = facts.views
         if protocol is not None:
-            self.clip, self.views = apply_protocol(protocol, checkpoint.clip)
+            self.clip, self.views = apply_protocol(protocol, facts.clip)
         self.protocol = protocol or _protocol_name(self.clip, self.views)
-        self.model = checkpoint.model().to(self.device, PRECISIONS[precision])
-        self._logits = PixelModel(self.model, self.clip.normalisation)
+        self.model = _model_of(checkpoint, self.device, precision)
 
     @classmethod
     def from_pretrained(
@@ -135,12 +140,20 @@ class Predictor:
         *,
         device: str = "auto",
         protocol: str | None = None,
-        precision: Precision = "float32",
+        precision: Precision | None = None,
         accept_licence: str | None = None,
     ) -> Predictor:
-        """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load."""
-        checkpoint = Checkpoint.load(name_or_path, accept_licence=accept_licence)
-        return cls(checkpoint, device=device, protocol=protocol, precision=precision)
+        """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load.
+
+        Also of a file that `videoswin export` wrote: .onnx, .xml (OpenVINO), .pt2 (torch.export).
+        """
+        source: Checkpoint | ExportedModel
+        if is_exported(name_or_path):
+            # Most are for processors; a GPU must be asked for.
+            source = ExportedModel(name_or_path, device=resolve_device("cpu" if device == "auto" else device))
+        else:
+            source = Checkpoint.load(name_or_path, accept_licence=accept_licence)
+        return cls(source, device=device, protocol=protocol, precision=precision)
 
     def __call__(self, path: str | Path) -> Prediction:
         """Name what happens in the video at `path`; VideoError if it cannot be read."""
@@ -189,8 +202,17 @@ class Predictor:
 
         By softmax; of a multi-label model by sigmoid, each class for itself.
         """
-        logits: Tensor = self._logits(views.to(self.device)).float()  # (V, K)
+        logits = self._logits(views.to(self.device)).float()  # (V, K)
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        if isinstance(self.model, VideoSwin):
+            logits: Tensor = PixelModel(self.model, self.clip.normalisation)(pixels)
+            return logits
+        if isinstance(self.model, ExportedModel):
+            return self.model(pixels)
+        # Somebody has put another in its place, such as torch.compile's: it takes what a VideoSwin takes.
+        return self.model(normalize(pixels, self.clip.normalisation))
 
     def _predict(self, path: str | Path, video: LoadedVideo) -> Prediction:
         return Prediction(
@@ -202,6 +224,20 @@ class Predictor:
             duration_seconds=video.duration_seconds,
             damage=video.damage,
         )
+
+
+def _model_of(
+    source: Checkpoint | ExportedModel, device: torch.device, precision: Precision | None
+) -> VideoSwin | ExportedModel:
+    if isinstance(source, ExportedModel):
+        if precision not in (None, source.facts.precision):
+            raise ValueError(
+                f"{source.path} computes in {source.facts.precision}; for {precision} export the model again"
+            )
+        return source
+    if source.config.in_channels != 3:
+        raise ValueError(f"{source.name} takes {source.config.in_channels} channels; videos are read as RGB")
+    return source.model().to(device, PRECISIONS[precision or "float32"])
 
 
 def require_numbers(probabilities: Tensor, model: str) -> Tensor:

@@ -1,0 +1,276 @@
+"""Exported files answer as the model does in PyTorch, say what they are, and are not kept if they do not."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from videoswin import export
+from videoswin.data.compression import write_h264
+from videoswin.data.manifest import Manifest, Sample
+from videoswin.evaluate import evaluate
+from videoswin.export import ExportError, Format, export_model
+from videoswin.model.config import VideoSwinConfig
+from videoswin.model.swin import VideoSwin
+from videoswin.predict import Predictor
+from videoswin.runtimes.exported import ExportedModel
+from videoswin.runtimes.facts import Precision
+from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
+from videoswin.weights.checkpoint import Checkpoint
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+openvino = pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
+pytestmark = [
+    pytest.mark.timeout(600),  # compilers are slow on a busy machine
+    # What the exporters' own tracing says of torch's internals.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+SHALLOW = VideoSwinConfig(embed_dim=32, depths=(1, 2), num_heads=(1, 2), window=(2, 4, 4), num_classes=3)
+WHOLE = ClipSpec(frames=8, stride=1, size=48, short_side=48)
+"""Grids of 4 x 12 x 12 and 4 x 6 x 6 tokens: whole tokens, the second padded to windows and shifted."""
+PADDED = ClipSpec(frames=5, stride=1, size=34, short_side=34, normalisation=PER_CLIP)
+"""Incomplete tokens, incomplete windows, an odd grid to merge."""
+
+
+def checkpoint_for(clip: ClipSpec) -> Checkpoint:
+    torch.manual_seed(0)
+    model = VideoSwin(SHALLOW)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.5 if name.endswith(("bias_table", "bias")) else 0.1)
+    return Checkpoint(
+        weights=model.state_dict(),
+        config=SHALLOW,
+        clip=clip,
+        views=ViewPlan(clips=2, crops=3),
+        labels=("walk", "run", "sit"),
+        name="random",
+        licence="MIT",
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return checkpoint_for(WHOLE)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(3):
+        coarse = torch.rand(1, 3, 4, 5, 7, generator=torch.Generator().manual_seed(number))
+        film = torch.nn.functional.interpolate(coarse, size=(20, 48, 64), mode="trilinear")[0]
+        write_h264(folder / f"{number}.mp4", (film * 255).byte().permute(1, 2, 3, 0), fps=10, crf=23)
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def onnx_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    assert export_model(checkpoint, target).largest_difference < 1e-5
+    return target
+
+
+@pytest.mark.parametrize("clip", [WHOLE, PADDED], ids=["whole", "padded"])
+@pytest.mark.parametrize(
+    ("name", "format", "precision", "difference"),
+    [
+        ("model.xml", None, "float32", 1e-5),
+        ("model.xml", None, "bfloat16", 3e-2),
+        ("model.pt2", None, "float32", 1e-5),
+        ("model.pt2", "torch", "bfloat16", 3e-2),
+    ],
+)
+def test_a_file_answers_as_the_checkpoint_does(
+    clip: ClipSpec,
+    name: str,
+    format: Format | None,
+    precision: Precision,
+    difference: float,
+    tmp_path: Path,
+    videos: list[str],
+) -> None:
+    checkpoint = checkpoint_for(clip)
+    comparison = export_model(checkpoint, tmp_path / name, format=format, precision=precision, videos=videos)
+    assert comparison.largest_difference < difference
+    assert comparison.clips == 18
+    assert comparison.path == str(tmp_path / name)
+    ours = Predictor.from_pretrained(tmp_path / name)
+    theirs = Predictor(checkpoint, device="cpu")
+    assert (ours.labels, ours.clip, ours.views, ours.protocol) == (
+        (theirs.labels, theirs.clip, theirs.views, theirs.protocol)
+    )
+    for path in videos:
+        torch.testing.assert_close(
+            ours(path).probabilities, theirs(path).probabilities, rtol=0, atol=10 * difference
+        )
+
+
+@pytest.mark.slow
+def test_compiled_code_answers_as_the_checkpoint_does(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    target = tmp_path / "model.pt2"
+    comparison = export_model(checkpoint, target, format="aotinductor")
+    assert comparison.largest_difference < 1e-5
+    model = ExportedModel(target, device=torch.device("cpu"))
+    assert model.facts.labels == checkpoint.labels
+    assert model(torch.zeros(3, 3, 8, 48, 48, dtype=torch.uint8)).shape == (3, 3)
+
+
+@pytest.fixture(scope="module")
+def int8(checkpoint: Checkpoint, videos: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("int8") / "model.xml"
+    comparison = export_model(checkpoint, target, precision="int8", videos=videos)
+    assert 1e-5 < comparison.largest_difference < 0.2
+    assert comparison.top1_agreement > 0.8
+    return target
+
+
+def test_an_int8_model_multiplies_linear_layers_and_nothing_else_in_int8(int8: Path) -> None:
+    model = openvino.Core().read_model(int8)
+    rounded = {
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() == "MatMul"
+        and all(
+            "FakeQuantize" in _type_behind(source) or "Convert" in _type_behind(source)
+            for source in operation.input_values()
+        )
+    }
+    products = [op for op in model.get_ordered_ops() if op.get_type_name() == "MatMul"]
+    # Of every block q, k, v, proj, fc1 and fc2, and the merging between the stages.
+    assert len(products) == 3 * 6 + 1 + 2
+    assert len(rounded) >= 3 * 6
+    assert products[0].get_friendly_name() not in rounded
+    assert products[-1].get_friendly_name() not in rounded
+
+
+def _type_behind(source: object) -> str:
+    """The kind of the operation that a value comes from, through changes of scale and shape."""
+    node = source.get_node()  # type: ignore[attr-defined]
+    while node.get_type_name() in {"Multiply", "Subtract", "Reshape", "Transpose"}:
+        node = node.input_value(0).get_node()
+    return str(node.get_type_name())
+
+
+def test_an_int8_file_is_smaller_and_predicts(int8: Path, videos: list[str], checkpoint: Checkpoint) -> None:
+    weights = sum(tensor.numel() for name, tensor in checkpoint.weights.items() if "fc" in name)
+    assert int8.with_suffix(".bin").stat().st_size < 4 * sum(t.numel() for t in checkpoint.weights.values())
+    assert weights > 0
+    prediction = Predictor.from_pretrained(int8)(videos[0])
+    assert prediction.probabilities.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_onnx_has_neither_roll_nor_pad_nor_open_sizes_but_the_batch(onnx_file: Path, tmp_path: Path) -> None:
+    padded = tmp_path / "padded.onnx"
+    assert export_model(checkpoint_for(PADDED), padded).largest_difference < 1e-5
+    for path, size in ((padded, (5, 34, 34)), (onnx_file, (8, 48, 48))):
+        model = onnx.load(path)
+        assert [opset.version for opset in model.opset_import if opset.domain == ""] == [20]
+        operators = {node.op_type for node in model.graph.node}
+        # What TensorRT reads, and nothing that depends on numbers: no Roll, Pad, If, Loop, NonZero, Where.
+        assert not operators & {"Roll", "Pad", "If", "Loop", "NonZero", "Where", "ScatterND", "RandomNormal"}
+        assert {node.domain for node in model.graph.node} == {""}
+        (pixels,) = model.graph.input
+        batch, *fixed = pixels.type.tensor_type.shape.dim
+        assert batch.dim_param
+        assert [dim.dim_value for dim in fixed] == [3, *size]
+        assert pixels.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_evaluation_runs_an_exported_file(checkpoint: Checkpoint, videos: list[str], onnx_file: Path) -> None:
+    samples = tuple(Sample(path=path, labels=(0,)) for path in videos)
+    manifest = Manifest(source="made", classes=checkpoint.labels, samples=samples)
+    ours = evaluate(Predictor.from_pretrained(onnx_file), manifest, workers=0)
+    theirs = evaluate(Predictor(checkpoint, device="cpu"), manifest, workers=0)
+    torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-4)
+
+
+def test_a_multi_label_file_answers_by_sigmoid(
+    checkpoint: Checkpoint, videos: list[str], tmp_path: Path
+) -> None:
+    several = dataclasses.replace(checkpoint, multi_label=True)
+    export_model(several, tmp_path / "model.pt2")
+    ours = Predictor.from_pretrained(tmp_path / "model.pt2")(videos[0]).probabilities
+    torch.testing.assert_close(ours, Predictor(several, device="cpu")(videos[0]).probabilities)
+
+
+def test_a_file_that_answers_otherwise_is_not_kept_and_nothing_is_lost(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model.pt2"
+    target.write_bytes(b"what was there")
+    monkeypatch.setattr(export, "LARGEST_DIFFERENCE", {"float32": 1e-12})
+    with pytest.raises(ExportError, match="differ"):
+        export_model(checkpoint, target)
+    assert target.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_cannot_be_exported_is_said_before_any_work(
+    checkpoint: Checkpoint, tmp_path: Path, videos: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.onnx, \.xml, \.pt2"):
+        export_model(checkpoint, tmp_path / "model.tflite")
+    with pytest.raises(ValueError, match="onnx is not written in int8; openvino can be"):
+        export_model(checkpoint, tmp_path / "model.onnx", precision="int8", videos=videos)
+    with pytest.raises(ValueError, match="int8 needs videos"):
+        export_model(checkpoint, tmp_path / "model.xml", precision="int8")
+    with pytest.raises(ValueError, match="there is no folder"):
+        export_model(checkpoint, tmp_path / "nowhere" / "model.xml")
+    with pytest.raises(ValueError, match=r"a file for openvino must end in \.xml"):
+        export_model(checkpoint, tmp_path / "model.onnx", format="openvino")
+    weights = {name: t for name, t in checkpoint.weights.items() if not name.startswith("head.")}
+    backbone = dataclasses.replace(checkpoint, weights=weights, labels=())
+    with pytest.raises(ValueError, match="backbone without a head"):
+        export_model(backbone, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.pt2"])
+def test_a_file_that_is_none_is_one_clear_error(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("not a model")
+    with pytest.raises(ValueError, match=name):
+        Predictor.from_pretrained(tmp_path / name)
+
+
+def test_a_file_from_elsewhere_is_one_clear_error(onnx_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    model = onnx.load(onnx_file)
+    later = json.loads(model.metadata_props[0].value) | {"version": 99}
+    for value, message in ((json.dumps(later), "reads up to 1"), ("{}", "does not load"), ("", "export")):
+        del model.metadata_props[:]
+        model.metadata_props.add(key="videoswin", value=value)
+        onnx.save(model, target)
+        with pytest.raises(ValueError, match=message):
+            Predictor.from_pretrained(target)
+
+
+def test_clips_of_another_size_and_another_precision_are_refused(onnx_file: Path) -> None:
+    predictor = Predictor.from_pretrained(onnx_file)
+    with pytest.raises(
+        ValueError, match=r"is for uint8 clips of \(3, 8, 48, 48\), got .* export the model again"
+    ):
+        predictor.score(torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="computes in float32"):
+        Predictor.from_pretrained(onnx_file, precision="bfloat16")
+
+
+def test_an_onnx_file_needs_nothing_of_this_package(onnx_file: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    pixels = torch.zeros(5, 3, 8, 48, 48, dtype=torch.uint8).numpy()
+    assert session.run(["logits"], {"pixels": pixels})[0].shape == (5, 3)
+
+
+def test_onnx_answers_as_the_checkpoint_does(
+    checkpoint: Checkpoint, onnx_file: Path, videos: list[str]
+) -> None:
+    ours, theirs = Predictor.from_pretrained(onnx_file), Predictor(checkpoint, device="cpu")
+    for path in videos:
+        torch.testing.assert_close(ours(path).probabilities, theirs(path).probabilities, rtol=0, atol=1e-4)

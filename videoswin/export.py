@@ -1,0 +1,222 @@
+"""A checkpoint as a file for another runtime, run and compared with PyTorch before it is called done."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from videoswin._files import replacing_all
+from videoswin.pixels import PixelModel
+from videoswin.predict import Predictor
+from videoswin.runtimes import onnx, openvino, torch_programs
+from videoswin.runtimes.exported import LOADERS, ExportedModel
+from videoswin.runtimes.facts import Facts, Precision
+from videoswin.weights.checkpoint import Checkpoint
+
+Format = Literal["onnx", "openvino", "torch", "aotinductor"]
+
+SUFFIX: Final[dict[Format, str]] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "torch": ".pt2",
+    "aotinductor": ".pt2",
+}
+PRECISIONS: Final[dict[Format, tuple[Precision, ...]]] = {
+    "onnx": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
+    "torch": ("float32", "bfloat16"),
+    "aotinductor": ("float32", "bfloat16"),
+}
+
+LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"float32": 1e-3, "bfloat16": 0.1, "int8": 0.5}
+"""Of logits, relative to the largest of PyTorch's. More than this is a broken file, not rounding."""
+
+MOST_CLIPS = 64
+"""Clips that an int8 model's scales are chosen on, and that files are compared on."""
+GENERATED_CLIPS = 4
+TIMED_ROUNDS = 5
+
+
+class ExportError(Exception):
+    """The written file does not do what the model does; it was not kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """An exported file beside the checkpoint's model in PyTorch, float32, on the same clips and threads."""
+
+    path: str
+    format: Format
+    precision: Precision
+    clips: int
+    source_of_clips: str
+    largest_difference: float
+    """Between logits, relative to the largest absolute logit of PyTorch."""
+    top1_agreement: float
+    """Share of the clips whose likeliest class is the same."""
+    megabytes: float
+    megabytes_pytorch: float
+    seconds_per_clip: float
+    """The fastest of a few passes, in turn with PyTorch's; benchmarks/cpu.py measures with more care."""
+    seconds_per_clip_pytorch: float
+    threads: int
+
+    def to_json(self) -> str:
+        """One line with every field."""
+        return json.dumps(asdict(self))
+
+
+def export_model(
+    checkpoint: Checkpoint,
+    target: str | Path,
+    *,
+    format: Format | None = None,
+    precision: Precision = "float32",
+    videos: Iterable[str] = (),
+    say: Callable[[str], None] = lambda step: None,
+) -> Comparison:
+    """Write `target` in another runtime's format, and say how its answers differ from PyTorch's.
+
+    format: None goes by the end of the target's name: .onnx, .xml (openvino), .pt2 (torch; or aotinductor).
+    precision: bfloat16 not for onnx; int8 for openvino alone, which chooses its scales on `videos`.
+    videos: clips to compare on, in the views of the checkpoint; without them pictures are made up.
+    say: told each step, as it may take a minute.
+    ValueError for what cannot be, VideoError for a video that cannot be read, ExportError if the file answers
+    otherwise than the model; whatever stood at `target` is then left as it was.
+    """
+    target = Path(target)
+    kind = _format_of(target, format, precision)
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent} to write to")
+    if not checkpoint.has_head:
+        raise ValueError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
+    predictor = Predictor(checkpoint, device="cpu")
+    clips, source = _clips(predictor, list(videos), say)
+    if precision == "int8" and source == "made up":
+        raise ValueError("int8 needs videos like those it will see, to choose its scales on: name some")
+    facts = Facts.of(checkpoint, precision)
+    with replacing_all(target) as staged:
+        say("tracing the model")
+        # Only when something is exported: torch.export is slow to import.
+        from videoswin.runtimes.graph import traced
+
+        # OpenVINO chooses its precision when it loads a file.
+        low = precision == "bfloat16" and kind != "openvino"
+        program = traced(checkpoint, torch.bfloat16 if low else torch.float32)
+        say(f"writing {kind}, {precision}")
+        writers: dict[Format, Callable[..., None]] = {
+            "onnx": onnx.write,
+            "openvino": partial(openvino.write, calibration=clips),
+            "torch": torch_programs.write,
+            "aotinductor": torch_programs.write_compiled,
+        }
+        writers[kind](program, staged, facts)
+        del program
+        say(f"comparing with PyTorch on {len(clips)} clips ({source})")
+        comparison = _compare(predictor, staged, clips, kind, facts, source)
+        _require_equal(comparison)
+    return comparison
+
+
+def _format_of(target: Path, format: Format | None, precision: Precision) -> Format:
+    """The format asked for by argument or name; ValueError if the three do not fit."""
+    if target.suffix not in LOADERS:
+        raise ValueError(f"{target} must end in {', '.join(LOADERS)}: the end says for which runtime it is")
+    by_name: Format = next(name for name, suffix in SUFFIX.items() if suffix == target.suffix)
+    kind = format or by_name
+    if SUFFIX[kind] != target.suffix:
+        raise ValueError(f"a file for {kind} must end in {SUFFIX[kind]}, got {target}")
+    if precision not in PRECISIONS[kind]:
+        able = ", ".join(name for name, precisions in PRECISIONS.items() if precision in precisions)
+        raise ValueError(f"{kind} is not written in {precision}; {able} can be")
+    return kind
+
+
+def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) -> tuple[Tensor, str]:
+    """uint8 (n, 3, T, S, S) to compare on, and where they are from."""
+    if not videos:
+        return _made_up(predictor.clip.frames, predictor.clip.size), "made up"
+    clips: list[Tensor] = []
+    share = max(1, MOST_CLIPS // len(videos))
+    for number, path in enumerate(videos[:MOST_CLIPS], start=1):
+        say(f"reading video {number} of {min(len(videos), MOST_CLIPS)}")
+        views = predictor.load(path).views
+        # Evenly spread: the views of one clip resemble each other.
+        clips += list(views[torch.linspace(0, len(views) - 1, min(share, len(views))).round().long()])
+    return torch.stack(clips[:MOST_CLIPS]), f"from {min(len(videos), MOST_CLIPS)} videos"
+
+
+def _made_up(frames: int, size: int) -> Tensor:
+    """Drifting clouds of colour, uint8 (n, 3, T, S, S): smooth in space and time, as films are."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(GENERATED_CLIPS, 3, 4, 6, 6, generator=generator)
+    films = torch.nn.functional.interpolate(coarse, size=(frames, size, size), mode="trilinear")
+    return (films * 255).round().to(torch.uint8)
+
+
+@torch.inference_mode()
+def _compare(
+    predictor: Predictor, path: Path, clips: Tensor, format: Format, facts: Facts, source: str
+) -> Comparison:
+    assert not isinstance(predictor.model, ExportedModel)
+    theirs = PixelModel(predictor.model, predictor.clip.normalisation)
+    ours = ExportedModel(path, device=torch.device("cpu"))
+    expected = torch.cat([theirs(clip) for clip in torch.split(clips, 1)])
+    logits = torch.cat([ours(clip).float() for clip in torch.split(clips, 1)])
+    _require_any_batch(ours, clips, logits)
+    seconds = _fastest_of_each(lambda: theirs(clips[:1]), lambda: ours(clips[:1]))
+    weights = sum(p.numel() * p.element_size() for p in predictor.model.parameters())
+    return Comparison(
+        path=str(path.parent.parent / path.name),
+        format=format,
+        precision=facts.precision,
+        clips=len(clips),
+        source_of_clips=source,
+        largest_difference=float((logits - expected).abs().max() / expected.abs().max()),
+        top1_agreement=float((logits.argmax(1) == expected.argmax(1)).float().mean()),
+        megabytes=sum(made.stat().st_size for made in path.parent.iterdir()) / 1e6,
+        megabytes_pytorch=weights / 1e6,
+        seconds_per_clip=seconds[1],
+        seconds_per_clip_pytorch=seconds[0],
+        threads=torch.get_num_threads(),
+    )
+
+
+def _fastest_of_each(*passes: Callable[[], object]) -> list[float]:
+    """The least seconds that each pass takes, in turn: what else a machine does only ever adds to them."""
+    fastest = [math.inf for _ in passes]
+    for _ in range(TIMED_ROUNDS):
+        for index, one_pass in enumerate(passes):
+            since = time.perf_counter()
+            one_pass()
+            fastest[index] = min(fastest[index], time.perf_counter() - since)
+    return fastest
+
+
+def _require_any_batch(model: ExportedModel, clips: Tensor, one_by_one: Tensor) -> None:
+    """ExportError if clips that go through together get other answers than alone."""
+    together = model(clips[:3]).float()
+    difference = (together - one_by_one[:3]).abs().max() / one_by_one[:3].abs().max()
+    if not difference < LARGEST_DIFFERENCE[model.facts.precision]:
+        raise ExportError(
+            f"{len(together)} clips in one batch differ by {difference:.2g} from the same clips one by one"
+        )
+
+
+def _require_equal(found: Comparison) -> None:
+    most = LARGEST_DIFFERENCE[found.precision]
+    # Written so that a difference that is no number fails, too.
+    if not found.largest_difference < most:
+        raise ExportError(
+            f"{found.path} was not kept: its logits differ from PyTorch's by {found.largest_difference:.2g} "
+            f"of the largest, more than the {most} that {found.precision} may"
+        )

@@ -1,0 +1,68 @@
+"""What an exported file says of itself: everything about a checkpoint but its weights, as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.weights.checkpoint import Checkpoint
+
+Precision = Literal["float32", "bfloat16", "int8"]
+
+KEY: Final = "videoswin"
+"""Under which the JSON lies in the file."""
+VERSION: Final = 1
+"""Files of a later version are refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """As the fields of Checkpoint, and the precision that the file computes in."""
+
+    name: str
+    precision: Precision
+    clip: ClipSpec
+    views: ViewPlan
+    labels: tuple[str, ...] = field(repr=False)
+    multi_label: bool
+    licence: str
+    lineage: dict[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, precision: Precision) -> Facts:
+        """Those of a checkpoint that is about to be exported."""
+        return cls(
+            name=checkpoint.name,
+            precision=precision,
+            clip=checkpoint.clip,
+            views=checkpoint.views,
+            labels=checkpoint.labels,
+            multi_label=checkpoint.multi_label,
+            licence=checkpoint.licence,
+            lineage=checkpoint.lineage,
+        )
+
+    def to_json(self) -> str:
+        """One object; `from_json` gives equal facts back."""
+        specs = {"clip": self.clip.to_dict(), "views": self.views.to_dict()}
+        return json.dumps({"version": VERSION} | vars(self) | specs)
+
+    @classmethod
+    def from_json(cls, text: str | None, path: object) -> Facts:
+        """The facts in the file at `path`; ValueError if it has none, or none that this package reads."""
+        if not text:
+            raise ValueError(
+                f"{path} does not say what it was trained on: was it made by `videoswin export`? "
+                "Other files run in their own runtime only"
+            )
+        try:
+            fields = json.loads(text)
+            version = fields.pop("version")
+            if version > VERSION:
+                raise ValueError(f"it has version {version}, this package reads up to {VERSION}; upgrade it")
+            clip, views = ClipSpec.from_dict(fields.pop("clip")), ViewPlan.from_dict(fields.pop("views"))
+            return cls(clip=clip, views=views, labels=tuple(fields.pop("labels")), **fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is an exported model that does not load: {error}") from error

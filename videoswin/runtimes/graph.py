@@ -1,0 +1,100 @@
+"""The model as one graph of plain operations, which every runtime takes: pixels in, logits out, any batch.
+
+Without roll, without padding of five axes, without lookups that depend on the input: frames and size are
+fixed, so which token goes where is known beforehand.
+
+Legend: B batch, L tokens of the padded grid, C = heads * d channels, N tokens per box.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from videoswin.model.attention import WindowAttention, box_bias
+from videoswin.model.windows import WindowGeometry, clip_window, pad_axes, padded_grid, window_geometry
+from videoswin.pixels import PixelModel
+from videoswin.weights.checkpoint import Checkpoint
+
+
+def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> ExportedProgram:
+    """uint8 (B, 3, T, S, S) -> float32 logits (B, K), for the T and S of the checkpoint's clips and any B."""
+    model = checkpoint.model()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, WindowAttention):
+            model.set_submodule(name, _AttentionInBoxes(module))
+    pixels_model = _WithFloatLogits(PixelModel(model.to(dtype), checkpoint.clip.normalisation)).eval()
+    size = checkpoint.clip.size
+    example = torch.zeros(2, 3, checkpoint.clip.frames, size, size, dtype=torch.uint8)
+    with torch.no_grad():
+        return torch.export.export(
+            pixels_model, (example,), dynamic_shapes={"pixels": {0: Dim("batch", min=1)}}
+        )
+
+
+class _WithFloatLogits(nn.Module):
+    """Logits in float32, whatever the model computes in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixels).float()
+        return logits
+
+
+class _AttentionInBoxes(nn.Module):
+    """WindowAttention with its tokens gathered first, and queries, keys and values from a layer each.
+
+    Runtimes then find attention as they know it, and fuse it: nothing stands between a linear layer and the
+    product but a change of shape.
+    """
+
+    def __init__(self, attention: WindowAttention) -> None:
+        super().__init__()
+        self.attention = attention
+        weights = attention.qkv.weight.detach().chunk(3)
+        biases = attention.qkv.bias.detach().chunk(3)
+        self.qkv = nn.ModuleList(_linear(w, b) for w, b in zip(weights, biases, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) -> (B, D, H, W, C)."""
+        attention = self.attention
+        b, d, h, w, c = x.shape
+        clipped, _ = clip_window((d, h, w), attention.window, attention.shift)
+        padded = pad_axes(x, padded_grid((d, h, w), clipped))
+        geometry: WindowGeometry = window_geometry(
+            (d, h, w), attention.window, attention.shift, attention.sliced_bias, x.device
+        )
+        order = torch.cat([boxes.tokens for boxes in geometry.boxes])
+        tokens = padded.flatten(1, 3).index_select(1, order)  # (B, L, C), box by box
+        q, k, v = (layer(tokens) for layer in self.qkv)
+        outputs, first = [], 0
+        for boxes in geometry.boxes:
+            last = first + len(boxes.tokens)
+            bias = box_bias(attention.relative_position_bias_table, boxes, x.dtype)  # (1, heads, N, N)
+            shape = (-1, bias.shape[-1], attention.heads, c // attention.heads)
+            q_box, k_box, v_box = (
+                part[:, first:last].reshape(shape).transpose(1, 2) for part in (q, k, v)
+            )  # each (B*boxes, heads, N, d)
+            out = F.scaled_dot_product_attention(q_box, k_box, v_box, attn_mask=bias)
+            outputs.append(out.transpose(1, 2).reshape(b, last - first, c))
+            first = last
+        projected: Tensor = attention.proj(torch.cat(outputs, dim=1))
+        # Only real tokens are put back: this takes the padding away, too.
+        return projected.index_select(1, _real_tokens(geometry, (d, h, w))).view(b, d, h, w, c)
+
+
+def _real_tokens(geometry: WindowGeometry, grid: tuple[int, int, int]) -> Tensor:
+    """(D * H * W): where each token of the unpadded grid stands in the order of the boxes."""
+    d, h, w = grid
+    return geometry.restore.view(geometry.grid)[:d, :h, :w].flatten()
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return layer

@@ -1,0 +1,88 @@
+"""ONNX: for ONNX Runtime anywhere, and for what else reads it. Static frames and size, any batch."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from videoswin._optional import require
+from videoswin.runtimes.facts import KEY, Facts
+from videoswin.runtimes.loaded import Loaded
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+OPSET: Final = 20
+"""What TensorRT 10 reads too; attention is written as matrix products and a softmax."""
+
+
+def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
+    """Write the program, whose input is `pixels` and whose output is `logits`."""
+    require("onnxscript", extra="export")
+    onnx = require("onnx", extra="export")
+    # torch's fused attention has no translation where the batch is open; its plain form has.
+    with sdpa_kernel(SDPBackend.MATH), _quiet():
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    assert written is not None
+    model = written.model_proto
+    model.metadata_props.add(key=KEY, value=facts.to_json())
+    onnx.checker.check_model(model)
+    onnx.save_model(model, path)
+
+
+def load(path: Path, device: torch.device) -> Loaded:
+    """The model in ONNX Runtime; ValueError if that cannot use `device`, or the file is none."""
+    runtime = require("onnxruntime", extra="export")
+    available = runtime.get_available_providers()
+    provider = f"{device.type.upper()}ExecutionProvider"
+    if provider not in available:
+        raise ValueError(
+            f"this ONNX Runtime has no provider for {device}, only {', '.join(available)}; use --device cpu"
+        )
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = _session(runtime, path, options, provider)
+    facts = Facts.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+
+    def run(pixels: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"pixels": pixels.cpu().numpy()})
+        return torch.from_numpy(logits)
+
+    return Loaded(facts, run)
+
+
+def _session(runtime: Any, path: Path, options: Any, provider: str) -> Any:
+    errors = runtime.capi.onnxruntime_pybind11_state
+    try:
+        return runtime.InferenceSession(path, options, providers=[provider])
+    except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument) as error:
+        raise ValueError(f"{path} is no model that ONNX Runtime reads: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its developers many things."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,91 @@
+"""OpenVINO: the fastest way over a CPU. Float32, bfloat16, or int8 by quantisation after training."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from videoswin._optional import require
+from videoswin.runtimes.facts import KEY, Facts, Precision
+from videoswin.runtimes.loaded import Loaded
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def write(program: ExportedProgram, path: Path, facts: Facts, calibration: Iterable[Tensor] = ()) -> None:
+    """Write `path` (.xml) and its weights beside it (.bin).
+
+    calibration: clips, uint8 (3, T, S, S), that an int8 model's scales are chosen on.
+    """
+    openvino = require("openvino", extra="openvino")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the internals of its tracer
+        model = openvino.convert_model(program)
+    if facts.precision == "int8":
+        model = _quantised(model, calibration)
+    model.set_rt_info(facts.to_json(), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def load(path: Path, device: torch.device) -> Loaded:
+    """The model in OpenVINO on the CPU, with as many threads as torch has; ValueError for what it cannot."""
+    if device.type != "cpu":
+        raise ValueError(f"OpenVINO models run on a CPU here, not on {device}; use --device cpu")
+    openvino = require("openvino", extra="openvino")
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is no model that OpenVINO reads: {error}") from error
+    info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+    facts = Facts.from_json(info, path)
+    # One clip fills the cores that a CPU has for it, and fixed sizes are planned once: one view at a time.
+    model.reshape([1, *model.input().partial_shape[1:]])
+    compiled = core.compile_model(model, "CPU", settings(facts.precision))
+
+    def run(pixels: Tensor) -> Tensor:
+        return torch.stack([torch.from_numpy(compiled(view[None].numpy())[0][0].copy()) for view in pixels])
+
+    return Loaded(facts, run)
+
+
+def settings(precision: Precision) -> dict[str, object]:
+    """How OpenVINO shall compute: as the file says, with torch's threads, one clip at a time.
+
+    Unless told, it takes bfloat16 wherever the processor has it, whatever the file holds.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+    }
+
+
+def _quantised(model: Any, calibration: Iterable[Tensor]) -> Any:
+    """The model with linear layers in int8; attention, norms, the embedding and the head stay as they are."""
+    nncf = require("nncf", extra="openvino")
+    nncf.set_log_level(logging.ERROR)  # it names every operation that it leaves alone
+    clips = [clip[None].numpy() for clip in calibration]
+    products = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "MatMul"]
+    with redirect_stdout(sys.stderr):  # where its progress belongs
+        return nncf.quantize(
+            model,
+            nncf.Dataset(clips),
+            subset_size=len(clips),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            ignored_scope=nncf.IgnoredScope(
+                names=[products[0], products[-1]],
+                types=["ScaledDotProductAttention", "Add", "Subtract", "Multiply", "MVN"],
+                validate=False,
+            ),
+        )

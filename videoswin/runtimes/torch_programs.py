@@ -1,0 +1,72 @@
+"""torch.export programs, and the same compiled ahead of time to machine code by AOTInductor."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from videoswin.runtimes.facts import KEY, Facts
+from videoswin.runtimes.loaded import Loaded
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
+    """Write a program that torch alone runs, without this package."""
+    from torch.export import save
+
+    save(program, path, extra_files={KEY: facts.to_json()})
+
+
+def write_compiled(program: ExportedProgram, path: Path, facts: Facts) -> None:
+    """Write machine code for this processor; needs a C++ compiler."""
+    from torch._inductor import aoti_compile_and_package
+
+    configs = {"aot_inductor.metadata": {KEY: facts.to_json()}}
+    aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=configs)
+
+
+def load(path: Path, device: torch.device) -> Loaded:
+    """The program, compiled or not; ValueError for a file that is neither."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compiled = any("aotinductor" in name for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no torch.export archive, or a broken one") from error
+    return _load_compiled(path, device) if compiled else _load_program(path, device)
+
+
+def _load_program(path: Path, device: torch.device) -> Loaded:
+    from torch.export import load as load_program  # slow to import
+
+    extra = {KEY: ""}
+    program = load_program(path, extra_files=extra)
+    module = program.module().to(device)
+
+    def run(pixels: Tensor) -> Tensor:
+        logits: Tensor = module(pixels.to(device))
+        return logits
+
+    return Loaded(Facts.from_json(extra[KEY], path), run)
+
+
+def _load_compiled(path: Path, device: torch.device) -> Loaded:
+    from torch._inductor import aoti_load_package
+
+    package = aoti_load_package(os.fspath(path))
+    metadata = package.get_metadata()
+    built_for = metadata.get("AOTI_DEVICE_KEY", "cpu")
+    if built_for != device.type:
+        raise ValueError(f"{path} was compiled for {built_for}, not for {device}; use --device {built_for}")
+
+    def run(pixels: Tensor) -> Tensor:
+        logits: Tensor = package(pixels.to(device))
+        return logits
+
+    return Loaded(Facts.from_json(metadata.get(KEY), path), run)
