@@ -107,11 +107,12 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B, T, ceil(H/2), ceil(W/2), 2C)."""
-        _, t, h, w, _ = x.shape
+        b, t, h, w, c = x.shape
         x = pad_axes(x, (t, h + h % 2, w + w % 2))
+        x = x.reshape(b, t, -(-h // 2), 2, -(-w // 2), 2, c)
         # Column by column, as the published weights expect: top left, bottom left, top right, bottom right.
-        corners = (x[:, :, 0::2, 0::2], x[:, :, 1::2, 0::2], x[:, :, 0::2, 1::2], x[:, :, 1::2, 1::2])
-        merged: Tensor = self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        corners = x.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)  # (B, T, H/2, W/2, 4C)
+        merged: Tensor = self.reduction(self.norm(corners))
         return merged
 
 

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,10 +32,12 @@ def write(program: ExportedProgram, path: Path, facts: Facts, calibration: Itera
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the internals of its tracer
         model = openvino.convert_model(program)
+    # What is not rounded to int8 is used in bfloat16, which has fewer digits than float16.
+    half = facts.precision != "float32"
     if facts.precision == "int8":
-        model = _quantised(model, calibration)
+        model = _quantised(_in_half(model, openvino), calibration)
     model.set_rt_info(facts.to_json(), [KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    openvino.save_model(model, path, compress_to_fp16=half)
 
 
 def load(path: Path, device: torch.device) -> Loaded:
@@ -68,6 +72,14 @@ def settings(precision: Precision) -> dict[str, object]:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
     }
+
+
+def _in_half(model: Any, openvino: ModuleType) -> Any:
+    """The model with constants in float16; OpenVINO does that only on the way to a file, and before int8."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "half.xml")
+        openvino.save_model(model, path, compress_to_fp16=True)
+        return openvino.Core().read_model(path, config={"ENABLE_MMAP": False})
 
 
 def _quantised(model: Any, calibration: Iterable[Tensor]) -> Any:
