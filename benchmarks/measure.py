@@ -34,14 +34,16 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
     return wall, cpu
 
 
-def timing_row(system: str, wall: Seconds, cpu: Seconds) -> dict[str, Any]:
-    """The median and quartiles of one system, and how many times as fast as torchvision it is."""
+def timing_row(
+    system: str, wall: Seconds, cpu: Seconds, *, against: str = "torchvision"
+) -> dict[str, Any]:
+    """The median and quartiles of one system, and how many times as fast as another it is."""
     low, median, high = statistics.quantiles(wall[system], n=4, method="inclusive")
     return {
         "seconds_median": round(median, 4),
         "seconds_quartiles": [round(low, 4), round(high, 4)],
         "cpu_seconds_median": round(statistics.median(cpu[system]), 4),
-        "times_torchvision": round(statistics.median(wall["torchvision"]) / median, 2),
+        f"times_{against}": round(statistics.median(wall[against]) / median, 3),
     }
 
 

@@ -1,0 +1,139 @@
+"""Time and memory of Swin-T on one 32 x 224 x 224 clip on a CPU: ours, and its peers, in every precision.
+
+    python benchmarks/model_cpu.py --clips ../shared/clips --output benchmarks/results/model_cpu.json
+
+All carry the same weights and see the same clip; logits are compared with torchvision's in float32 before any
+time is believed. After a warm-up the systems take turns in one process, so that a busy machine slows all.
+Memory is the resident set's high-water mark (VmHWM, Linux) in one fresh process for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
+from benchmarks.peers import import_torchvision, relative_difference
+from benchmarks.systems import BUILDERS, DTYPES, Pass, write_files
+from videoswin.video.listing import find_videos
+
+MULTIPLY_ADDS = 87.76e9
+"""Of linear layers and attention; tests/model/test_golden_counts.py holds them."""
+BASE = ("torchvision", "float32")
+MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 3e-2, "int8": 1e-1}
+"""Largest believable difference from torchvision's float32 logits, relative to the largest of them."""
+
+
+def compare(rounds: int, files: Path) -> list[dict[str, Any]]:
+    """One row of figures for each system and precision; SystemExit if their logits differ."""
+    passes: dict[str, Pass] = {}
+    seconds_to_ready: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    expected = BUILDERS[BASE](files)()
+    for system, precision in BUILDERS:
+        since = time.perf_counter()
+        one_pass = BUILDERS[system, precision](files)
+        logits = one_pass().float()  # also warms up
+        seconds_to_ready[f"{system} {precision}"] = time.perf_counter() - since
+        difference = relative_difference(logits, expected)
+        if not difference < MAX_DIFFERENCE[precision]:
+            raise SystemExit(f"{system}, {precision}: logits differ by {difference}; no time is worth that")
+        passes[f"{system} {precision}"] = one_pass
+        rows.append({"system": system, "precision": precision, "relative_logit_difference": difference})
+        print(f"{system}, {precision}: ready, logits differ by {difference:.1e}", flush=True)
+    wall, cpu = time_in_turn(passes, rounds)
+    for row in rows:
+        name = f"{row['system']} {row['precision']}"
+        row |= timing_row(name, wall, cpu, against=" ".join(BASE))
+        row["seconds_to_first_answer"] = round(seconds_to_ready[name], 1)
+        row |= in_fresh_process(__file__, "--memory-of", row["system"], row["precision"], str(files))
+    return rows
+
+
+def memory(system: str, precision: str, files: str) -> dict[str, int]:
+    """Resident memory of this process at its highest (MiB), and how much of it two passes added."""
+    one_pass = BUILDERS[system, precision](Path(files))
+    peak, added = peak_and_added_mib(lambda: (one_pass(), one_pass()))
+    return {"peak_mib": peak, "peak_mib_added_by_forward": added}
+
+
+def matmul_rate(dtype: torch.dtype, rounds: int = 10) -> float:
+    """Floating point operations a second of a 2048 x 2048 product, the fastest of some."""
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
+    a @ b
+    seconds = []
+    for _ in range(rounds):
+        since = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - since)
+    return 2 * 2048**3 / min(seconds)
+
+
+def floors() -> dict[str, dict[str, float]]:
+    """What the clip's multiply-adds would take at the rate of a plain matrix product."""
+    found = {}
+    for name, dtype in DTYPES.items():
+        rate = matmul_rate(dtype)
+        found[name] = {"gflops": round(rate / 1e9, 1), "seconds": round(2 * MULTIPLY_ADDS / rate, 4)}
+    return found
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print(f"{'system':<28} {'precision':<9} median s        quartiles  speed  MiB added")
+    for row in rows:
+        low, high = row["seconds_quartiles"]
+        print(
+            f"{row['system']:<28} {row['precision']:<9} {row['seconds_median']:>8.3f} {low:>8.3f}-{high:<7.3f}"
+            f" {row['times_torchvision float32']:>5.2f}x {row['peak_mib_added_by_forward']:>9}"
+        )
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="timed passes of each system")
+    parser.add_argument("--clips", help="videos to choose int8 scales on: file, folder or pattern")
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
+    parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "PRECISION", "FILES"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        print(json.dumps(memory(*arguments.memory_of)))
+        return
+    import_torchvision()
+    import nncf
+    import onnxruntime
+    import openvino
+
+    report: dict[str, Any] = {
+        "circumstances": circumstances(
+            torchvision=import_torchvision().__version__,
+            openvino=openvino.__version__,
+            onnxruntime=onnxruntime.__version__,
+            nncf=nncf.__version__,
+        ),
+        "clip": "1 x 3 x 32 x 224 x 224",
+        "rounds": arguments.rounds,
+    }
+    with tempfile.TemporaryDirectory() as files, torch.inference_mode(False), torch.no_grad():
+        report["exports"] = write_files(Path(files), list(find_videos([arguments.clips])))
+        with torch.inference_mode():
+            report["floors"] = floors()
+            report["rows"] = compare(arguments.rounds, Path(files))
+            report["floors_after"] = floors()
+    print_table(report["rows"])
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

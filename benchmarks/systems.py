@@ -1,0 +1,124 @@
+"""Every way to put one clip through Swin-T that is measured side by side: ours, and its peers.
+
+All carry the same random weights and see the same clip. `build` gives a function that does one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers import torchvision_swin3d
+from benchmarks.reference import OfficialSwin
+from videoswin.export import export_model
+from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
+from videoswin.model.swin import VideoSwin
+from videoswin.runtimes.exported import ExportedModel
+from videoswin.runtimes.openvino import settings
+from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
+from videoswin.video.transforms import normalize
+from videoswin.weights.checkpoint import Checkpoint
+
+CONFIGS: dict[str, VideoSwinConfig] = {"t": TINY, "s": SMALL, "b": BASE}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+Pass = Callable[[], Tensor]
+"""Logits (1, 400) of the clip."""
+
+
+def swin(variant: str = "t") -> VideoSwin:
+    """Our model with the random weights that all systems carry."""
+    torch.manual_seed(0)
+    model = VideoSwin(CONFIGS[variant]).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias_table"):
+            nn.init.normal_(parameter, std=0.5)  # as large as trained ones, so that a wrong lookup shows
+    return model
+
+
+def pixels(frames: int = 32, size: int = 224) -> Tensor:
+    """The clip: uint8 (1, 3, T, S, S), smooth enough in space and time to be a film, and no pixel like another."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(1, 3, 5, 9, 9, generator=generator)
+    film = nn.functional.interpolate(coarse, size=(frames, size, size), mode="trilinear")
+    grain = 0.1 * torch.rand(film.shape, generator=generator)
+    return ((film + grain) / 1.1 * 255).round().to(torch.uint8)
+
+
+def clip(dtype: str = "float32", frames: int = 32, size: int = 224) -> Tensor:
+    """The same, normalised: (1, 3, T, S, S)."""
+    return normalize(pixels(frames, size), IMAGENET).to(DTYPES[dtype])
+
+
+def torch_pass(model: nn.Module, dtype: str, compiled: bool = False) -> Pass:
+    """A pass of a PyTorch model on the normalised clip."""
+    model, clips = model.to(DTYPES[dtype]).eval(), clip(dtype)
+    run: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
+    return lambda: run(clips)
+
+
+def exported_pass(path: Path) -> Pass:
+    """A pass of an exported file on the pixels, which it normalises itself."""
+    model, views = ExportedModel(path, device=torch.device("cpu")), pixels()
+    return lambda: model(views)
+
+
+def openvino_pass(path: Path, dtype: str) -> Pass:
+    """A pass of somebody else's model in OpenVINO, with our settings, on the normalised clip."""
+    compiled = openvino.Core().compile_model(
+        path, "CPU", settings("float32" if dtype == "float32" else "bfloat16")
+    )
+    clips = clip().numpy()
+    return lambda: torch.from_numpy(compiled(clips)[0])
+
+
+BUILDERS: dict[tuple[str, str], Callable[[Path], Pass]] = {
+    ("torchvision", "float32"): lambda _: torch_pass(torchvision_swin3d(swin(), "t"), "float32"),
+    ("torchvision", "bfloat16"): lambda _: torch_pass(torchvision_swin3d(swin(), "t"), "bfloat16"),
+    ("torchvision, compiled", "float32"): lambda _: torch_pass(
+        torchvision_swin3d(swin(), "t"), "float32", compiled=True
+    ),
+    ("official mathematics", "float32"): lambda _: torch_pass(OfficialSwin.of(swin()), "float32"),
+    ("full mask, SDPA", "float32"): lambda _: torch_pass(OfficialSwin.of(swin(), fused=True), "float32"),
+    ("full mask, SDPA", "bfloat16"): lambda _: torch_pass(OfficialSwin.of(swin(), fused=True), "bfloat16"),
+    ("torchvision in OpenVINO", "float32"): lambda files: openvino_pass(files / "peer.xml", "float32"),
+    ("torchvision in OpenVINO", "bfloat16"): lambda files: openvino_pass(files / "peer.xml", "bfloat16"),
+    ("videoswin", "float32"): lambda _: torch_pass(swin(), "float32"),
+    ("videoswin", "bfloat16"): lambda _: torch_pass(swin(), "bfloat16"),
+    ("videoswin, compiled", "float32"): lambda _: torch_pass(swin(), "float32", compiled=True),
+    ("videoswin in ONNX Runtime", "float32"): lambda files: exported_pass(files / "model.onnx"),
+    ("videoswin in OpenVINO", "float32"): lambda files: exported_pass(files / "float32.xml"),
+    ("videoswin in OpenVINO", "bfloat16"): lambda files: exported_pass(files / "bfloat16.xml"),
+    ("videoswin in OpenVINO", "int8"): lambda files: exported_pass(files / "int8.xml"),
+}
+"""By name and precision: makes the pass, from the files of `write_files`."""
+
+
+def write_files(folder: Path, videos: list[str]) -> dict[str, dict[str, Any]]:
+    """Export our model and torchvision's for the runtimes; what each of our exports found."""
+    ours = Checkpoint(
+        weights=swin().state_dict(),
+        config=TINY,
+        clip=ClipSpec(),
+        views=ViewPlan(clips=1, crops=3),
+        labels=tuple(str(number) for number in range(TINY.num_classes)),
+        name="swin-t",
+    )
+    found = {
+        name: vars(export_model(ours, folder / name, precision=precision, videos=videos, say=print))
+        for name, precision in (
+            ("model.onnx", "float32"),
+            ("float32.xml", "float32"),
+            ("bfloat16.xml", "bfloat16"),
+            ("int8.xml", "int8"),
+        )
+    }
+    with torch.no_grad():
+        program = torch.export.export(torchvision_swin3d(swin(), "t"), (clip(),))
+    openvino.save_model(openvino.convert_model(program), folder / "peer.xml", compress_to_fp16=False)
+    return found
