@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
     {"_files", "_optional", "_ranks"},
-    {"model", "kernels", "video", "draw", "scores"},
-    {"weights", "data"},
+    {"model", "video", "draw", "scores"},
+    {"kernels", "weights", "data"},
     {"predict", "report"},
     {"demo", "evaluate", "timeline"},
     {"training"},
