@@ -21,10 +21,10 @@ WINDOWS: dict[str, tuple[Grid, Grid, Grid]] = {
     "shifted in height and width": ((2, 6, 4), (2, 3, 2), (1, 1, 1)),
     "shifted everywhere": ((4, 6, 6), (2, 3, 3), (1, 1, 1)),
     "clipped": ((1, 5, 2), (2, 2, 3), (1, 1, 1)),
-    "padded": ((3, 5, 7), (2, 3, 3), (1, 1, 1)),
+    "padded": ((3, 4, 5), (2, 3, 3), (1, 1, 1)),
     "one token": ((2, 2, 2), (1, 1, 1), (0, 0, 0)),
     "two tiles of keys": ((6, 4, 4), (3, 4, 4), (1, 2, 2)),
-    "several tiles and a tail": ((8, 5, 10), (4, 5, 5), (2, 2, 2)),
+    "several tiles and a tail": ((4, 4, 10), (4, 4, 5), (2, 2, 2)),
 }
 """Grid (before padding), window and shift of every kind that the model meets."""
 
@@ -60,7 +60,7 @@ def problem(
     shift: Grid,
     *,
     sliced_bias: bool = False,
-    batch: int = 2,
+    batch: int = 1,
     heads: int = 2,
     width: int = 16,
     device: str = "cpu",
@@ -81,5 +81,5 @@ def problem(
 
 
 def error(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference relative to the largest number of `theirs`."""
-    return float((ours.double() - theirs).abs().max() / theirs.abs().max())
+    """Largest difference, relative to the largest number of `theirs` where that is above 1."""
+    return float((ours.double() - theirs).abs().max() / theirs.abs().max().clamp(min=1.0))

@@ -191,6 +191,8 @@ def _attend(
                 64 >> step,
                 WRAPS,
             )
+    # Rows behind the last place of the window may have seen nothing; they are not stored.
+    total = tl.where(place < N, total, 1.0)
     mixed = mixed / total[:, None]
     at = rows_of(out, token, channels, HEAD_DIM)
     tl.store(at, mixed.to(out.dtype.element_ty), mask=(place < N)[:, None])
