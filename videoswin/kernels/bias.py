@@ -63,14 +63,22 @@ def table_gradient(pair_gradients: Tensor, bias_index: Tensor, offsets: int) -> 
     CUDA graph is captured would outlive the graph's memory.
     """
     heads, n, _ = pair_gradients.shape
-    place = torch.arange(n, dtype=torch.int32, device=bias_index.device)
-    # A query has at most one key at each offset, so this writes no element twice.
     key_at = torch.full((offsets, n), -1, dtype=torch.int32, device=bias_index.device)
-    key_at.scatter_(0, bias_index.T, place[:, None].expand(n, n))  # [index[i, j], i] = j
     gradient = torch.empty(offsets, heads, dtype=torch.float32, device=bias_index.device)
+    block = 1024
     with torch.cuda.device_of(gradient):
+        _invert_kernel[(triton.cdiv(n * n, block),)](bias_index.contiguous(), key_at, n, BLOCK=block)
         _collect_kernel[(offsets, heads)](pair_gradients, key_at, gradient, heads, n, BLOCK=512)
     return gradient
+
+
+@triton.jit
+def _invert_kernel(INDEX, KEY_AT, n, BLOCK: tl.constexpr):
+    """KEY_AT[offset, query] = key. A query has at most one key at an offset, so nothing is written twice."""
+    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real = pair < n * n
+    offset = tl.load(INDEX + pair, mask=real, other=0)
+    tl.store(KEY_AT + offset * n + pair // n, pair % n, mask=real)
 
 
 @triton.jit
