@@ -34,9 +34,7 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
     return wall, cpu
 
 
-def timing_row(
-    system: str, wall: Seconds, cpu: Seconds, *, against: str = "torchvision"
-) -> dict[str, Any]:
+def timing_row(system: str, wall: Seconds, cpu: Seconds, *, against: str = "torchvision") -> dict[str, Any]:
     """The median and quartiles of one system, and how many times as fast as another it is."""
     low, median, high = statistics.quantiles(wall[system], n=4, method="inclusive")
     return {

@@ -104,7 +104,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="timed passes of each system")
     parser.add_argument("--clips", help="videos to choose int8 scales on: file, folder or pattern")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
-    parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "PRECISION", "FILES"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--memory-of", nargs=3, metavar=("SYSTEM", "PRECISION", "FILES"), help=argparse.SUPPRESS
+    )
     arguments = parser.parse_args()
     if arguments.memory_of:
         print(json.dumps(memory(*arguments.memory_of)))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import torchvision_swin3d
-from benchmarks.reference import OfficialSwin
+from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
 from videoswin.export import export_model
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
@@ -38,6 +38,13 @@ def swin(variant: str = "t") -> VideoSwin:
     for name, parameter in model.named_parameters():
         if name.endswith("bias_table"):
             nn.init.normal_(parameter, std=0.5)  # as large as trained ones, so that a wrong lookup shows
+    return model
+
+
+def reference(attend: Attend) -> ReferenceVideoSwin:
+    """The official mathematics with the same weights."""
+    model = ReferenceVideoSwin(TINY, attend).eval()
+    model.load_state_dict(swin().state_dict())
     return model
 
 
@@ -83,9 +90,9 @@ BUILDERS: dict[tuple[str, str], Callable[[Path], Pass]] = {
     ("torchvision, compiled", "float32"): lambda _: torch_pass(
         torchvision_swin3d(swin(), "t"), "float32", compiled=True
     ),
-    ("official mathematics", "float32"): lambda _: torch_pass(OfficialSwin.of(swin()), "float32"),
-    ("full mask, SDPA", "float32"): lambda _: torch_pass(OfficialSwin.of(swin(), fused=True), "float32"),
-    ("full mask, SDPA", "bfloat16"): lambda _: torch_pass(OfficialSwin.of(swin(), fused=True), "bfloat16"),
+    ("official mathematics", "float32"): lambda _: torch_pass(reference(materialised), "float32"),
+    ("full mask, SDPA", "float32"): lambda _: torch_pass(reference(fused_with_full_mask), "float32"),
+    ("full mask, SDPA", "bfloat16"): lambda _: torch_pass(reference(fused_with_full_mask), "bfloat16"),
     ("torchvision in OpenVINO", "float32"): lambda files: openvino_pass(files / "peer.xml", "float32"),
     ("torchvision in OpenVINO", "bfloat16"): lambda files: openvino_pass(files / "peer.xml", "bfloat16"),
     ("videoswin", "float32"): lambda _: torch_pass(swin(), "float32"),

@@ -1,0 +1,105 @@
+"""Which attention to hand to a model on a device: the Triton kernels where they run and are right."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from videoswin.model.attention import AttentionFn, box_attention, plain_attention
+from videoswin.model.windows import bias_table_rows, window_geometry
+
+logger = logging.getLogger(__name__)
+
+OLDEST = (8, 0)
+"""Compute capability from which bfloat16 has tensor cores."""
+TOLERANCE = 1e-2
+"""Largest believable error of bfloat16 attention and its gradients, relative to their largest number."""
+
+
+def fastest_attention(device: torch.device | str, width: int = 32) -> AttentionFn:
+    """`triton_attention` if the device is a GPU on which it runs and is right, else `box_attention`.
+
+    width: channels of a head, 32 in all published models. The first call for a GPU compiles the kernels and
+    compares them with the paper, which takes seconds; the log says why the kernels are not used.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        logger.info("box_attention: the kernels are for CUDA, and this is %s", device)
+        return box_attention
+    if device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    fault = _fault(device, width)
+    if fault is not None:
+        logger.warning("box_attention instead of the kernels on %s: %s", device, fault)
+        return box_attention
+    from videoswin.kernels.window_attention import triton_attention
+
+    return triton_attention
+
+
+@lru_cache(maxsize=16)
+def _fault(device: torch.device, width: int) -> str | None:
+    """Why the kernels cannot be used there, or None; found out once a device."""
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST:
+        return f"compute capability {capability} is below {OLDEST}"
+    if width < 16 or width & (width - 1):
+        return f"heads of {width} channels, not 16, 32, 64 or more"
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        return f"triton cannot be imported ({error})"
+    from videoswin.kernels.window_attention import triton_attention
+
+    return why_not(triton_attention, device, width)
+
+
+def why_not(attention: AttentionFn, device: torch.device, width: int = 32) -> str | None:
+    """What is wrong with a Triton attention on a device, by trying it, or None. Errors of CUDA are raised.
+
+    Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
+    TritonError; a missing compiler, driver or ptxas is a RuntimeError, OSError or AssertionError, one that
+    fails a CalledProcessError.
+    """
+    from triton.errors import TritonError
+
+    try:
+        error = largest_error(attention, device, width)
+    except torch.AcceleratorError:
+        raise  # a RuntimeError, too, but after it the device answers nothing any more
+    except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
+        return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+    # Written so that an error that is not a number is one.
+    return None if error < TOLERANCE else f"its results are off by {error:.2g}, relative to the largest"
+
+
+def largest_error(attention: AttentionFn, device: torch.device, width: int) -> float:
+    """Of output and gradients in bfloat16 against the paper in float32, relative to the largest number."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    # The caller may be predicting or casting; this is neither.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        # The published window, shifted along all axes: most windows wrap, in every way there is.
+        window = (8, 7, 7)
+        geometry = window_geometry((16, 14, 14), window, (4, 3, 3), False, device)
+        qkv = normal(1, *geometry.grid, 3, 2, width).bfloat16().requires_grad_()
+        table = normal(bias_table_rows(window), 2).requires_grad_()
+        upstream = normal(1, *geometry.grid, 2 * width).bfloat16()
+        ours = attention(qkv, table, geometry)
+        gradients = torch.autograd.grad(ours, (qkv, table), upstream)
+        exact = qkv.detach().float().requires_grad_()
+        paper = plain_attention(exact, table, geometry)
+        expected = torch.autograd.grad(paper, (exact, table), upstream.float())
+        pairs = zip((ours.detach(), *gradients), (paper.detach(), *expected), strict=True)
+        return float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())

@@ -1,0 +1,59 @@
+"""How the work of a kernel is cut into programs and tiles: plain numbers, no Triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+CHUNK = 128
+"""Windows whose queries, keys and values should fit into the second-level cache (Swin-T, stage 1: 29 MB)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Sizes of one kernel's tiles, in tokens of a window; all are powers of two."""
+
+    rows: int
+    """Tokens that a program works for, at least 16."""
+    columns: int
+    """Tokens on the other side of the logits that it looks at together, 16 to 128."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Tiles on their way from memory at a time."""
+    windows: int = 1
+    """Windows that a program does one after the other."""
+
+
+def forward_tiles(dtype: torch.dtype) -> Tiles:
+    """What the forward kernel uses unless told otherwise; from calculation, not measured yet."""
+    if dtype == torch.float32:  # without tensor cores large tiles run out of registers
+        return Tiles(rows=32, columns=32, warps=4, stages=1)
+    return Tiles(rows=64, columns=128, warps=4, stages=2)
+
+
+def backward_tiles(dtype: torch.dtype) -> Tiles:
+    """The same for the three kernels of the backward pass."""
+    if dtype == torch.float32:
+        return Tiles(rows=32, columns=32, warps=4, stages=1)
+    return Tiles(rows=64, columns=64, warps=4, stages=2)
+
+
+def padded_length(n: int) -> int:
+    """Columns of the logits of n tokens: the next multiple of 16, the shortest tile of a tensor core."""
+    return -(-n // 16) * 16
+
+
+def rows_within(n: int, rows: int) -> int:
+    """`rows`, or fewer if all n tokens fit into a smaller tile."""
+    return min(rows, _power_of_two(n))
+
+
+def tail_rows(n: int, rows: int) -> int:
+    """Rows of the last tile: just large enough for what is left of n tokens; 392 = 6 * 64 + 8 gives 16."""
+    return _power_of_two(n % rows or rows)
+
+
+def _power_of_two(n: int) -> int:
+    return max(16, 1 << (n - 1).bit_length())
