@@ -91,8 +91,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         low, high = row["seconds_quartiles"]
         print(
-            f"{row['system']:<28} {row['precision']:<9} {row['seconds_median']:>8.3f} {low:>8.3f}-{high:<7.3f}"
-            f" {row['times_torchvision float32']:>5.2f}x {row['peak_mib_added_by_forward']:>9}"
+            f"{row['system']:<28} {row['precision']:<9} {row['seconds_median']:>8.3f} {low:>8.3f}-{high:<7.3f} "
+            f"{row['times_torchvision float32']:>5.2f}x {row['peak_mib_added_by_forward']:>9}"
         )
 
 

@@ -46,6 +46,14 @@ def fused_with_full_mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Te
     return F.scaled_dot_product_attention(q, k, v, attn_mask=full)
 
 
+def stage_mask(grid: Sizes, window: Sizes, dtype: torch.dtype) -> Tensor | None:
+    """The mask that a stage on this grid hands to its shifted blocks; None where nothing is shifted."""
+    clipped, shift = _clipped(grid, window)
+    if not any(shift):
+        return None
+    return _mask(_rounded_up(grid, clipped), clipped, shift, torch.device("cpu")).to(dtype)
+
+
 class ReferenceVideoSwin(nn.Module):
     """Loads the state dict of a `VideoSwin` of the same config; logits as with `sliced_bias=True`."""
 
@@ -122,10 +130,11 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        x = x + self._attended(self.norm1(x), mask)
+        x = x + self.attended(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
-    def _attended(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def attended(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The attention alone, from padding to cutting the padding off again."""
         b, d, h, w = x.shape[:4]
         window, shift = _clipped((d, h, w), self.window)
         padded = _rounded_up((d, h, w), window)

@@ -49,7 +49,7 @@ def reference(attend: Attend) -> ReferenceVideoSwin:
 
 
 def pixels(frames: int = 32, size: int = 224) -> Tensor:
-    """The clip: uint8 (1, 3, T, S, S), smooth enough in space and time to be a film, and no pixel like another."""
+    """The clip: uint8 (1, 3, T, S, S), smooth in space and time as a film is, with grain."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(1, 3, 5, 9, 9, generator=generator)
     film = nn.functional.interpolate(coarse, size=(frames, size, size), mode="trilinear")

@@ -50,7 +50,7 @@ def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> 
 
 def box_bias(bias_table: Tensor, boxes: Boxes, dtype: torch.dtype) -> Tensor:
     """(1, heads, N, N): the position bias of every pair of tokens in one of these boxes."""
-    return bias_table[boxes.bias_index].permute(2, 0, 1)[None].to(dtype)
+    return bias_table.to(dtype).t().contiguous()[:, boxes.bias_index][None]
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
@@ -66,7 +66,22 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     if bias.requires_grad and bias.device.type == "cpu" and not torch.compiler.is_compiling():
         out: Tensor = _LeanAttention.apply(q, k, v, bias)  # type: ignore[no-untyped-call]
         return out
+    if q.dtype == torch.bfloat16 and fits_pieces(q):
+        return _attention_in_steps(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def _attention_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """The same for bfloat16 on a CPU, where torch's fused kernel is slower than products and a softmax.
+
+    The weights of a few boxes at a time stay in the cache; rounded to bfloat16, as in every peer.
+    """
+    few = max(1, CACHED_NUMBERS // bias.numel())
+    outputs = []
+    for q_few, k_few, v_few in zip(*(x.split(few) for x in (q * q.shape[-1] ** -0.5, k, v)), strict=True):
+        weights = (q_few @ k_few.mT).add_(bias).softmax(-1)  # (few, heads, N, N)
+        outputs.append(weights @ v_few)
+    return torch.cat(outputs)
 
 
 class _LeanAttention(torch.autograd.Function):

@@ -37,6 +37,7 @@ def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
             input_names=["pixels"],
             output_names=["logits"],
             verbose=False,
+            optimize=False,  # minutes for nothing: whatever reads the file optimises it
         )
     assert written is not None
     model = written.model_proto

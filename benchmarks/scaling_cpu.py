@@ -1,0 +1,138 @@
+"""How time and memory grow with frames and resolution on a CPU, in float32: T, S and B, and torchvision's T.
+
+    python benchmarks/scaling_cpu.py --output benchmarks/results/scaling_cpu.json
+
+One clip of every size, passes of all systems of one size in turn, the fastest of a few. The exponent is the
+slope of log(seconds) over log(tokens): 1 is a cost that grows as the clip does. Memory is what one pass adds
+to the resident set's high-water mark (VmHWM, Linux) in a fresh process. Goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn
+from benchmarks.peers import import_torchvision, torchvision_swin3d
+from benchmarks.systems import clip, swin
+
+FRAMES = (16, 32, 64, 128)
+SIZES = (112, 160, 224, 320, 448)
+LONGEST = 512
+"""Frames of the one clip that only has to fit."""
+SYSTEMS = ("videoswin t", "videoswin s", "videoswin b", "torchvision t")
+MANY_PIXELS = 64 * 224 * 224
+"""Clips above this are timed by fewer passes."""
+
+
+def model_of(system: str) -> nn.Module:
+    maker, variant = system.split()
+    return torchvision_swin3d(swin(variant), variant) if maker == "torchvision" else swin(variant)
+
+
+def cases() -> Iterator[tuple[str, int, int]]:
+    """(axis, frames, size) of every clip; axis says which series it belongs to."""
+    for frames in FRAMES:
+        yield "frames", frames, 224
+    for size in SIZES:
+        yield "size", 32, size
+
+
+def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Seconds and MiB added of one pass of every system."""
+    clips = clip("float32", frames, size)
+    models = {system: model_of(system) for system in systems}
+    passes = {system: partial(model, clips) for system, model in models.items()}
+    for one_pass in passes.values():
+        one_pass()
+    wall, _ = time_in_turn(passes, 2 if frames * size * size > MANY_PIXELS else 4)
+    del models, passes
+    return {
+        system: {
+            "seconds": round(min(wall[system]), 4),
+            **in_fresh_process(__file__, "--memory-of", system, str(frames), str(size)),
+        }
+        for system in systems
+    }
+
+
+def memory(system: str, frames: int, size: int) -> dict[str, int]:
+    """Resident memory of this process at its highest (MiB), and how much of it one pass added."""
+    model, clips = model_of(system), clip("float32", frames, size)
+    peak, added = peak_and_added_mib(lambda: model(clips))
+    return {"peak_mib": peak, "peak_mib_added_by_forward": added}
+
+
+def tokens(frames: int, size: int) -> int:
+    """Of the first stage."""
+    return -(-frames // 2) * (-(-size // 4)) ** 2
+
+
+def exponents(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Slope of log(seconds) over log(tokens), by the series and system."""
+    found = {}
+    for axis in ("frames", "size"):
+        for system in SYSTEMS:
+            points = [
+                (math.log(tokens(row["frames"], row["size"])), math.log(row[system]["seconds"]))
+                for row in rows
+                if row["axis"] == axis and system in row
+            ]
+            if len(points) > 1:
+                slope, _ = statistics.linear_regression(*zip(*points, strict=True))
+                found[f"{system} by {axis}"] = round(slope, 3)
+    return found
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="JSON file of the figures, and of progress"
+    )
+    parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "FRAMES", "SIZE"), help=argparse.SUPPRESS)
+    if "--memory-of" in sys.argv:
+        system, frames, size = sys.argv[sys.argv.index("--memory-of") + 1 :]
+        print(json.dumps(memory(system, int(frames), int(size))))
+        return
+    arguments = parser.parse_args()
+    report: dict[str, Any] = (
+        json.loads(arguments.output.read_text())
+        if arguments.output.exists()
+        else {"circumstances": circumstances(torchvision=import_torchvision().__version__), "rows": []}
+    )
+    done = {(row["axis"], row["frames"], row["size"]) for row in report["rows"]}
+    for axis, frames, size in cases():
+        if (axis, frames, size) in done:
+            continue
+        systems = SYSTEMS if axis == "frames" else ("videoswin t", "torchvision t")
+        row = {"axis": axis, "frames": frames, "size": size, **measure(frames, size, systems)}
+        report["rows"].append(row)
+        print(row, flush=True)
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+    report["exponents"] = exponents(report["rows"])
+    if "longest" not in report:
+        report["longest"] = {
+            "frames": LONGEST,
+            "size": 224,
+            **in_fresh_process(__file__, "--memory-of", "videoswin t", str(LONGEST), "224"),
+        }
+    print(report["exponents"], report["longest"])
+    arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
