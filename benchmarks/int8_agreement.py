@@ -1,0 +1,108 @@
+"""How often the bundled model names the same class in int8 as in float32.
+
+    python benchmarks/int8_agreement.py --clips ../shared/clips --output benchmarks/results/int8_agreement.json
+
+Scales are chosen on every other real video. Compared are clips of the other ones, every starting frame in
+turn, whole and cropped as the model's own views are; and films of unseen photographs by a virtual camera
+(benchmarks/camera_motion.py), which have a truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.camera_motion import REAL, SIZES, film_of, test_photos
+from benchmarks.measure import circumstances
+from videoswin import Checkpoint, Predictor, open_video
+from videoswin.data.camera_path import LABELS
+from videoswin.data.compression import write_h264
+from videoswin.export import export_model
+from videoswin.video.views import read_views
+
+MODEL = "camera-motion"
+FILMS = 270
+CLIPS_PER_VIDEO = 40
+
+
+def real_views(predictor: Predictor, folder: str, names: tuple[str, ...]) -> Iterator[Tensor]:
+    """uint8 (V, 3, T, S, S) of clips spread over each real video."""
+    for name in names:
+        with open_video(Path(folder, name)) as video:
+            yield read_views(video, predictor.clip, predictor.views.replace(clips=CLIPS_PER_VIDEO))
+
+
+def film_views(predictor: Predictor) -> Iterator[Tensor]:
+    """uint8 (V, 3, T, S, S) of each film."""
+    for index in range(FILMS):
+        rng = np.random.default_rng((2026, index, 0))
+        size = SIZES[index // len(LABELS) % len(SIZES)]
+        film = film_of(rng, test_photos(), index % len(LABELS), size)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "film.mp4")
+            write_h264(path, film, fps=30, crf=int(rng.integers(18, 33)), preset="veryfast")
+            yield predictor.load(path).views
+
+
+def agreement(ours: Predictor, theirs: Predictor, source: str, each: Iterator[Tensor]) -> dict[str, Any]:
+    """Every view a clip of its own."""
+    scores = [(ours.score_each(views), theirs.score_each(views)) for views in each]
+    int8, exact = (torch.cat(part) for part in zip(*scores, strict=True))
+    return {
+        "clips_from": source,
+        "clips": len(int8),
+        "top1_agreement": round(float((int8.argmax(1) == exact.argmax(1)).float().mean()), 5),
+        "largest_probability_difference": round(float((int8 - exact).abs().max()), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    arguments = parser.parse_args()
+    checkpoint = Checkpoint.load(MODEL)
+    theirs = Predictor(checkpoint, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        videos = [str(Path(arguments.clips, name)) for name in REAL[::2]]
+        export_model(checkpoint, Path(folder, "int8.xml"), precision="int8", videos=videos, say=print)
+        ours = Predictor.from_pretrained(Path(folder, "int8.xml"))
+        report: dict[str, Any] = {
+            "circumstances": circumstances(),
+            "model": MODEL,
+            "scales_chosen_on": list(REAL[::2]),
+            "rows": [
+                agreement(
+                    ours,
+                    theirs,
+                    f"real: {', '.join(REAL[1::2])}",
+                    real_views(theirs, arguments.clips, REAL[1::2]),
+                ),
+                agreement(
+                    ours,
+                    theirs,
+                    f"real: {', '.join(REAL[::2])}",
+                    real_views(theirs, arguments.clips, REAL[::2]),
+                ),
+                agreement(ours, theirs, "films of unseen photographs", film_views(theirs)),
+            ],
+        }
+    print(json.dumps(report["rows"], indent=1))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
