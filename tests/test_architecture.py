@@ -15,7 +15,7 @@ PACKAGE = ROOT / "videoswin"
 LAYERS = [
     {"_files", "_optional", "_ranks"},
     {"model", "video", "draw", "scores"},
-    {"weights", "data", "kernels", "pixels"},
+    {"weights", "data", "kernels", "pixels", "stream"},
     {"runtimes"},
     {"predict", "report"},
     {"demo", "evaluate", "timeline"},
