@@ -15,7 +15,7 @@ PACKAGE = ROOT / "videoswin"
 LAYERS = [
     {"_files", "_optional", "_ranks"},
     {"model", "video", "draw", "scores"},
-    {"weights", "data", "kernels", "pixels", "stream"},
+    {"weights", "data", "kernels", "pixels", "stream", "adaptive"},
     {"runtimes"},
     {"predict", "report"},
     {"demo", "evaluate", "timeline"},

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from videoswin.adaptive import look_until_sure
 from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.exported import ExportedModel, is_exported
@@ -48,6 +49,8 @@ class Prediction:
     duration_seconds: float
     damage: str | None = None
     """What of the file could not be read, if the answer rests on the rest of it."""
+    views_used: int | None = None
+    """How many views were looked at, if the protocol leaves that open."""
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The min(k, K) likeliest labels and their probabilities, likeliest first; ValueError if k < 1."""
@@ -57,7 +60,10 @@ class Prediction:
         return [(self.labels[i], value) for i, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def to_json(self, k: int = 5) -> str:
-        """One line: path, model, protocol, top (label and probability), duration_seconds, damage if any."""
+        """One line: path, model, protocol, top (label and probability), duration_seconds.
+
+        Also damage, if there is any, and views_used of an adaptive protocol.
+        """
         fields = {
             "path": self.path,
             "model": self.model,
@@ -65,7 +71,9 @@ class Prediction:
             "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
             "duration_seconds": self.duration_seconds,
         }
-        return json.dumps(fields | ({"damage": self.damage} if self.damage else {}), ensure_ascii=False)
+        sometimes = {"damage": self.damage or None, "views_used": self.views_used}
+        fields |= {name: value for name, value in sometimes.items() if value is not None}
+        return json.dumps(fields, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class LoadedVideo:
     """A video as the model wants it, and what is worth knowing about the file."""
 
     views: Tensor
-    """(V, 3, T, S, S) uint8."""
+    """(V, 3, T, S, S) uint8, or of whole frames (V, 3, T, H, W)."""
     duration_seconds: float
     damage: str | None
 
@@ -178,6 +186,7 @@ class Predictor:
     def score(self, views: Tensor) -> Tensor:
         """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: the mean over the views of `score_each`.
 
+        With an adaptive plan the mean over the first of them, which tell most in what `load` gives.
         ValueError if the model gives no numbers, as one with broken weights does.
         """
         means, _ = self.score_videos([(0, views)], 1)
@@ -192,9 +201,14 @@ class Predictor:
         """
         sums = torch.zeros(count, len(self.labels), device=self.device)
         looked = torch.zeros(count, dtype=torch.long)
-        for pixels, owners in batches(videos, views_per_batch):
-            sums.index_add_(0, owners.to(self.device), self.score_each(pixels))
-            looked += torch.bincount(owners, minlength=count)
+        if self.views.is_adaptive:
+            self._require_one_label()
+            for video, views in videos:
+                sums[video], looked[video] = look_until_sure(self.score_each, views, self.views.margin)
+        else:
+            for pixels, owners in batches(videos, views_per_batch):
+                sums.index_add_(0, owners.to(self.device), self.score_each(pixels))
+                looked += torch.bincount(owners, minlength=count)
         return sums.cpu() / looked.clamp(min=1)[:, None], looked.tolist()
 
     @torch.inference_mode()
@@ -219,6 +233,13 @@ class Predictor:
         video = self.load(path)
         return replace(video, views=sent(video.views, self.device))
 
+    def _require_one_label(self) -> None:
+        if self.multi_label:
+            raise ValueError(
+                f"{self.name} gives a video several labels, and none of them leads; {self.protocol} is for "
+                "one, use a protocol such as official-4x3"
+            )
+
     def _predictions(
         self, loaded: Sequence[tuple[str | Path, LoadedVideo | VideoError]]
     ) -> Iterator[Prediction | VideoError]:
@@ -228,9 +249,9 @@ class Predictor:
             for place, (_, video) in enumerate(loaded)
             if not isinstance(video, VideoError)
         ]
-        means, _ = self.score_videos(readable, len(loaded))
+        means, looked = self.score_videos(readable, len(loaded))
         require_numbers(means, self.name)
-        for (path, video), probabilities in zip(loaded, means, strict=True):
+        for (path, video), probabilities, views in zip(loaded, means, looked, strict=True):
             if isinstance(video, VideoError):
                 yield video
                 continue
@@ -242,6 +263,7 @@ class Predictor:
                 probabilities=probabilities,
                 duration_seconds=video.duration_seconds,
                 damage=video.damage,
+                views_used=views if self.views.is_adaptive else None,
             )
 
 
@@ -267,9 +289,9 @@ def require_numbers(probabilities: Tensor, model: str) -> Tensor:
 
 
 def _protocol_name(clip: ClipSpec, views: ViewPlan) -> str:
-    """The published protocol that looks at videos this way, or clips x crops."""
-    published = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
-    return next(published, f"{views.clips}x{views.crops}")
+    """The named protocol that looks at videos this way, or clips x crops."""
+    named = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
+    return next(named, views.name)
 
 
 def resolve_device(device: str) -> torch.device:
