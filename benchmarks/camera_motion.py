@@ -51,10 +51,18 @@ SHOWN = ("demo.mp4", "test.mp4", "test.avi", "flipping_a_pancake.mkv", "part_0.m
 """Real videos with a camera that a person can judge."""
 
 
-def film_of(rng: Generator, photos: list[Tensor], label: int, size: tuple[int, int]) -> Tensor:
+def film_of(
+    rng: Generator,
+    photos: list[Tensor],
+    label: int,
+    size: tuple[int, int],
+    *,
+    seconds: float = SECONDS,
+    motion: MotionRange = MOTION,
+) -> Tensor:
     """A film of one of the photographs (3, H, W) with movement `label`: uint8 (T, *size, 3)."""
-    times = np.arange(round(SECONDS * FPS)) / FPS
-    poses = camera_path(rng, label, times, SECONDS, MOTION)
+    times = np.arange(round(seconds * FPS)) / FPS
+    poses = camera_path(rng, label, times, seconds, motion)
     aspect = size[1] / size[0]
     in_world = view_from_base(poses, aspect, width=aspect)
     on_screen = view_from_base(np.zeros_like(poses), aspect, width=aspect)

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "videoswin"
 LAYERS = [
     {"_files", "_optional", "_ranks"},
     {"model", "video", "draw", "scores"},
-    {"kernels", "weights", "data", "pixels"},
+    {"kernels", "weights", "data", "pixels", "stream", "adaptive"},
     {"runtimes"},
     {"predict", "report"},
     {"demo", "evaluate", "timeline"},

@@ -57,6 +57,26 @@ def test_predict_prints_bars_for_people(folder: Path, capsys: pytest.CaptureFixt
     assert second.endswith("%")
 
 
+def test_predict_says_how_many_views_an_adaptive_protocol_looked_at(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (
+        "predict",
+        str(folder / "zoom-in.mp4"),
+        "--model",
+        "camera-motion",
+        "--views",
+        "adaptive-4x3",
+    )
+    assert run(*arguments) == 0
+    first, best, *_ = capsys.readouterr().out.splitlines()
+    assert "zoom in" in best
+    assert run(*arguments, "--json") == 0
+    used = json.loads(capsys.readouterr().out)["views_used"]
+    assert 1 <= used < 12
+    assert first.endswith(f"adaptive-4x3 ({used} views)")
+
+
 def test_predict_reports_bad_files_and_exits_with_1(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,6 +119,15 @@ def test_batches_are_full_across_videos(predictor: Predictor, manifest: Manifest
     assert sizes == [8, 8, 8, 6]  # 5 videos of 6 views
 
 
+def test_full_frames_of_different_shapes_share_no_batch(checkpoint: Checkpoint, manifest: Manifest) -> None:
+    predictor = Predictor(checkpoint, device="cpu", protocol="full-frame-4x1")
+    sizes: list[int] = []
+    hook = predictor.model.head.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    evaluate(predictor, manifest, workers=0, views_per_batch=8)
+    hook.remove()
+    assert sizes == [4, 4, 4, 4, 4]  # 64x48, 48x64, 32x32, 80x32, 48x48
+
+
 def test_what_other_processes_decode_is_the_same(
     predictor: Predictor, manifest: Manifest, broken: Path
 ) -> None:

@@ -260,6 +260,12 @@ def test_clips_of_another_size_and_another_precision_are_refused(onnx_file: Path
         Predictor.from_pretrained(onnx_file, precision="bfloat16")
 
 
+def test_a_full_frame_is_not_for_a_file_of_fixed_size(onnx_file: Path, videos: list[str]) -> None:
+    predictor = Predictor.from_pretrained(onnx_file, protocol="full-frame-1x1")
+    with pytest.raises(ValueError, match=r"got torch.uint8 \(3, 8, 48, 64\); use a protocol of square crops"):
+        predictor(videos[0])
+
+
 def test_an_onnx_file_needs_nothing_of_this_package(onnx_file: Path) -> None:
     import onnxruntime
 

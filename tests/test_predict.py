@@ -12,7 +12,7 @@ from videoswin.data.compression import write_h264
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.predict import Prediction, Predictor, resolve_device
-from videoswin.video.reader import VideoError
+from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
@@ -125,7 +125,10 @@ def test_one_bad_file_does_not_stop_the_others(predictor: Predictor, video: Path
     assert str(results[1].path) == str(broken)
 
 
-def test_only_one_video_is_loaded_ahead(predictor: Predictor, video: Path) -> None:
+def test_few_videos_are_loaded_ahead_however_many_there_are(
+    predictor: Predictor, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videoswin.predict.decoding_threads", lambda device: 1)
     asked = 0
 
     def paths() -> Iterator[Path]:
@@ -136,8 +139,91 @@ def test_only_one_video_is_loaded_ahead(predictor: Predictor, video: Path) -> No
 
     results = predictor.predict_all(paths())
     next(results)
-    assert asked <= 2
+    assert asked <= 3  # the one scored, the one being decoded, and one in between
     results.close()
+
+
+def test_a_list_is_answered_as_each_video_alone_bit_for_bit(
+    checkpoint: Checkpoint, video: Path, broken: Path
+) -> None:
+    for protocol in (None, "fast-1x1", "full-frame-4x1", "adaptive-4x3"):
+        predictor = Predictor(checkpoint, device="cpu", protocol=protocol)
+        alone = predictor(video).probabilities
+        for result in predictor.predict_all([video, broken, video, video]):
+            if isinstance(result, Prediction):
+                assert torch.equal(result.probabilities, alone)
+
+
+def test_videos_scored_together_have_the_scores_of_each_alone(predictor: Predictor, video: Path) -> None:
+    views = load_views(video, predictor.clip, predictor.views)
+    means, looked = predictor.score_videos([(0, views[:1]), (2, views[1:4]), (3, views)], 4)
+    assert looked == [1, 0, 3, 6]
+    assert means[1].tolist() == [0, 0, 0]
+    for row, of_one in ((0, views[:1]), (2, views[1:4]), (3, views)):
+        torch.testing.assert_close(means[row], predictor.score(of_one))
+
+
+def test_one_decode_serves_all_views(
+    predictor: Predictor, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(
+        "videoswin.predict.open_video",
+        lambda *args, **options: opened.append(1) or open_video(*args, **options),
+    )
+    assert predictor.views.num_views == 6
+    predictor(video)
+    assert len(opened) == 1
+
+
+def test_a_full_frame_view_is_wider_than_high_and_is_scored(checkpoint: Checkpoint, video: Path) -> None:
+    predictor = Predictor(checkpoint, device="cpu", protocol="full-frame-4x1")
+    views = predictor.load(video).views
+    assert views.shape == (4, 3, 8, 32, 43)
+    assert predictor(video).probabilities.sum().item() == pytest.approx(1)
+    assert predictor(video).protocol == "full-frame-4x1"
+
+
+def test_adaptive_views_that_never_suffice_are_the_exact_answer(checkpoint: Checkpoint, video: Path) -> None:
+    exact = Predictor(checkpoint, device="cpu", protocol="official-4x3")
+    adaptive = Predictor(checkpoint, device="cpu", protocol="adaptive-4x3")
+    adaptive.views = adaptive.views.replace(margin=0.999)
+    prediction = adaptive(video)
+    assert prediction.views_used == 12
+    torch.testing.assert_close(prediction.probabilities, exact(video).probabilities)
+
+
+def test_adaptive_views_stop_at_the_centre_of_the_middle_clip_if_it_is_clear(
+    checkpoint: Checkpoint, video: Path
+) -> None:
+    predictor = Predictor(checkpoint, device="cpu", protocol="adaptive-4x3")
+    predictor.views = predictor.views.replace(margin=0.0)
+    prediction = predictor(video)
+    exact = load_views(video, predictor.clip, predictor.views.replace(margin=1.0))
+    assert prediction.views_used == 1
+    torch.testing.assert_close(prediction.probabilities, predictor.score(exact[5:6]))
+
+
+def test_json_says_how_many_views_an_adaptive_protocol_used(checkpoint: Checkpoint, video: Path) -> None:
+    predictor = Predictor(checkpoint, device="cpu", protocol="adaptive-4x3")
+    fields = json.loads(predictor(video).to_json())
+    assert fields["protocol"] == "adaptive-4x3"
+    assert 1 <= fields["views_used"] <= 12
+
+
+def test_a_multi_label_model_is_not_asked_adaptively(checkpoint: Checkpoint, video: Path) -> None:
+    several = dataclasses.replace(checkpoint, multi_label=True)
+    with pytest.raises(ValueError, match=r"several labels, .* official-4x3"):
+        Predictor(several, device="cpu", protocol="adaptive-4x3")(video)
+
+
+def test_views_that_have_no_published_name_are_named_by_their_numbers(checkpoint: Checkpoint) -> None:
+    def name_of(**views: object) -> str:
+        return Predictor(dataclasses.replace(checkpoint, views=ViewPlan(**views)), device="cpu").protocol
+
+    assert name_of(clips=2, crops=3) == "2x3"
+    assert name_of(clips=3, crops="full") == "full-frame-3x1"
+    assert name_of(clips=2, crops=3, margin=0.9) == "adaptive-2x3"
 
 
 def test_a_protocol_replaces_the_checkpoints_views() -> None:

@@ -35,7 +35,8 @@ def print_prediction(prediction: Prediction, top: int) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
-    facts = f"{prediction.duration_seconds:.1f} s, {prediction.model}, {prediction.protocol}"
+    views = f" ({prediction.views_used} views)" if prediction.views_used else ""
+    facts = f"{prediction.duration_seconds:.1f} s, {prediction.model}, {prediction.protocol}{views}"
     console.print(Text.assemble((prediction.path, "bold"), f"  {facts}"))
     ranking = prediction.top(top)
     width = max(len(label) for label, _ in ranking)

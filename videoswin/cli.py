@@ -51,7 +51,7 @@ def predict(
     Args:
         paths: Files, folders, patterns, or - for a list on standard input.
         model: Catalog name (see `videoswin models`), bundled name or file, exported ones too.
-        views: Protocol, e.g. official-4x3 or fast-1x1; by default the model's own.
+        views: Protocol, e.g. official-4x3, adaptive-4x3, fast-1x1; by default the model's own.
         top: How many labels to print.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: bfloat16 is about 1.5 times as fast on CPUs that have it; float32 by default.

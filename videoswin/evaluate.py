@@ -59,8 +59,10 @@ def evaluate(
     since = time.monotonic()
     loaded = iter(loader)  # starts the processes, before the progress bar starts a thread
     with _bar(len(share.indices), shown=progress and rank == 0) as advance:
-        batches = _batches(_readable(loaded, share, advance), views_per_batch)
-        share.scores = _mean_scores(predictor, batches, len(share.indices))
+        readable = _readable(loaded, share, advance)
+        share.scores, _ = predictor.score_videos(
+            readable, len(share.indices), views_per_batch=views_per_batch
+        )
     share.seconds = time.monotonic() - since
     return _report(predictor, manifest, targets, from_all_ranks(share))
 
@@ -137,31 +139,6 @@ def _readable(
                 share.damage[index] = video.damage
             yield position, video.views
         advance()
-
-
-def _batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Views of one video after the other, `size` at a time: (V', 3, T, S, S), and the video of each (V',)."""
-    waiting: list[tuple[int, Tensor]] = []
-    for video, views in videos:
-        for view in views:
-            waiting.append((video, view))
-            if len(waiting) == size:
-                yield _batch(waiting)
-                waiting = []
-    if waiting:
-        yield _batch(waiting)
-
-
-def _batch(waiting: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.stack([view for _, view in waiting]), torch.tensor([video for video, _ in waiting])
-
-
-def _mean_scores(predictor: Predictor, batches: Iterable[tuple[Tensor, Tensor]], count: int) -> Tensor:
-    """(count, K) on the CPU: the mean over each video's views of their probabilities, 0 without views."""
-    sums = torch.zeros(count, len(predictor.labels), device=predictor.device)
-    for views, videos in batches:
-        sums.index_add_(0, videos.to(predictor.device), predictor.score_each(views))
-    return (sums / predictor.views.num_views).cpu()
 
 
 def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: list[_Share]) -> Report:

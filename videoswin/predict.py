@@ -6,19 +6,20 @@ Legend: V views of a video (clips x crops), T frames, S pixels, K classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
+from videoswin.adaptive import look_until_sure
 from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.exported import ExportedModel, is_exported
 from videoswin.runtimes.facts import Facts
+from videoswin.stream import batches, decoding_threads, load_ahead, sent
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
@@ -48,6 +49,8 @@ class Prediction:
     duration_seconds: float
     damage: str | None = None
     """What of the file could not be read, if the answer rests on the rest of it."""
+    views_used: int | None = None
+    """How many views were looked at, if the protocol leaves that open."""
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The min(k, K) likeliest labels and their probabilities, likeliest first; ValueError if k < 1."""
@@ -57,7 +60,10 @@ class Prediction:
         return [(self.labels[i], value) for i, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def to_json(self, k: int = 5) -> str:
-        """One line: path, model, protocol, top (label and probability), duration_seconds, damage if any."""
+        """One line: path, model, protocol, top (label and probability), duration_seconds.
+
+        Also damage, if there is any, and views_used of an adaptive protocol.
+        """
         fields = {
             "path": self.path,
             "model": self.model,
@@ -65,7 +71,9 @@ class Prediction:
             "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
             "duration_seconds": self.duration_seconds,
         }
-        return json.dumps(fields | ({"damage": self.damage} if self.damage else {}), ensure_ascii=False)
+        sometimes = {"damage": self.damage or None, "views_used": self.views_used}
+        fields |= {name: value for name, value in sometimes.items() if value is not None}
+        return json.dumps(fields, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class LoadedVideo:
     """A video as the model wants it, and what is worth knowing about the file."""
 
     views: Tensor
-    """(V, 3, T, S, S) uint8."""
+    """(V, 3, T, S, S) uint8, or of whole frames (V, 3, T, H, W)."""
     duration_seconds: float
     damage: str | None
 
@@ -157,28 +165,17 @@ class Predictor:
 
     def __call__(self, path: str | Path) -> Prediction:
         """Name what happens in the video at `path`; VideoError if it cannot be read."""
-        return self._predict(path, self.load(path))
+        (prediction,) = self._predictions([(path, self.load(path))])
+        assert isinstance(prediction, Prediction)
+        return prediction
 
     def predict_all(self, paths: Iterable[str | Path]) -> Iterator[Prediction | VideoError]:
-        """One Prediction or VideoError per path, in order; the next video is decoded while one is scored."""
-        remaining = iter(paths)
-
-        def load_next() -> tuple[str | Path, LoadedVideo | VideoError] | None:
-            path = next(remaining, None)
-            if path is None:
-                return None
-            try:
-                return path, self.load(path)
-            except VideoError as error:
-                return path, error
-
-        # One video being scored and one being decoded: memory does not grow with the list.
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
-            loading = decoder.submit(load_next)
-            while (loaded := loading.result()) is not None:
-                loading = decoder.submit(load_next)
-                path, video = loaded
-                yield video if isinstance(video, VideoError) else self._predict(path, video)
+        """One Prediction or VideoError per path, in order; the next ones are decoded while one is scored."""
+        # A CPU gains too little from a batch of several videos to let their last digits depend on it.
+        together = 1 if self.device.type == "cpu" else max(1, VIEWS_PER_BATCH // self.views.num_views)
+        threads = decoding_threads(self.device)
+        for loaded in load_ahead(self._load_and_send, paths, threads=threads, together=together):
+            yield from self._predictions(loaded)
 
     def load(
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
@@ -189,12 +186,30 @@ class Predictor:
     def score(self, views: Tensor) -> Tensor:
         """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: the mean over the views of `score_each`.
 
+        With an adaptive plan the mean over the first of them, which tell most in what `load` gives.
         ValueError if the model gives no numbers, as one with broken weights does.
         """
-        sums = torch.zeros(len(self.labels))
-        for batch in torch.split(views, VIEWS_PER_BATCH):
-            sums += self.score_each(batch).sum(0).cpu()
-        return require_numbers(sums / len(views), self.name)
+        means, _ = self.score_videos([(0, views)], 1)
+        return require_numbers(means[0], self.name)
+
+    def score_videos(
+        self, videos: Iterable[tuple[int, Tensor]], count: int, *, views_per_batch: int = VIEWS_PER_BATCH
+    ) -> tuple[Tensor, list[int]]:
+        """(number below `count`, views) of videos -> (count, K) as `score` on the CPU, and views looked at.
+
+        Views share batches across videos; those of a video that does not come up are 0, and its scores.
+        """
+        sums = torch.zeros(count, len(self.labels), device=self.device)
+        looked = torch.zeros(count, dtype=torch.long)
+        if self.views.is_adaptive:
+            self._require_one_label()
+            for video, views in videos:
+                sums[video], looked[video] = look_until_sure(self.score_each, views, self.views.margin)
+        else:
+            for pixels, owners in batches(videos, views_per_batch):
+                sums.index_add_(0, owners.to(self.device), self.score_each(pixels))
+                looked += torch.bincount(owners, minlength=count)
+        return sums.cpu() / looked.clamp(min=1)[:, None], looked.tolist()
 
     @torch.inference_mode()
     def score_each(self, views: Tensor) -> Tensor:
@@ -214,16 +229,42 @@ class Predictor:
         # Somebody has put another in its place, such as torch.compile's: it takes what a VideoSwin takes.
         return self.model(normalize(pixels, self.clip.normalisation))
 
-    def _predict(self, path: str | Path, video: LoadedVideo) -> Prediction:
-        return Prediction(
-            path=str(path),
-            model=self.name,
-            protocol=self.protocol,
-            labels=self.labels,
-            probabilities=self.score(video.views),
-            duration_seconds=video.duration_seconds,
-            damage=video.damage,
-        )
+    def _load_and_send(self, path: str | Path) -> LoadedVideo:
+        video = self.load(path)
+        return replace(video, views=sent(video.views, self.device))
+
+    def _require_one_label(self) -> None:
+        if self.multi_label:
+            raise ValueError(
+                f"{self.name} gives a video several labels, and none of them leads; {self.protocol} is for "
+                "one, use a protocol such as official-4x3"
+            )
+
+    def _predictions(
+        self, loaded: Sequence[tuple[str | Path, LoadedVideo | VideoError]]
+    ) -> Iterator[Prediction | VideoError]:
+        """The answers for a few videos that are scored together, or why there is none."""
+        readable = [
+            (place, video.views)
+            for place, (_, video) in enumerate(loaded)
+            if not isinstance(video, VideoError)
+        ]
+        means, looked = self.score_videos(readable, len(loaded))
+        require_numbers(means, self.name)
+        for (path, video), probabilities, views in zip(loaded, means, looked, strict=True):
+            if isinstance(video, VideoError):
+                yield video
+                continue
+            yield Prediction(
+                path=str(path),
+                model=self.name,
+                protocol=self.protocol,
+                labels=self.labels,
+                probabilities=probabilities,
+                duration_seconds=video.duration_seconds,
+                damage=video.damage,
+                views_used=views if self.views.is_adaptive else None,
+            )
 
 
 def _model_of(
@@ -248,9 +289,9 @@ def require_numbers(probabilities: Tensor, model: str) -> Tensor:
 
 
 def _protocol_name(clip: ClipSpec, views: ViewPlan) -> str:
-    """The published protocol that looks at videos this way, or clips x crops."""
-    published = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
-    return next(published, f"{views.clips}x{views.crops}")
+    """The named protocol that looks at videos this way, or clips x crops."""
+    named = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
+    return next(named, views.name)
 
 
 def resolve_device(device: str) -> torch.device:

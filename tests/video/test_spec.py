@@ -6,6 +6,7 @@ from videoswin.video.spec import (
     IMAGENET,
     PER_CLIP,
     PROTOCOLS,
+    SAFE_MARGIN,
     ClipSpec,
     Normalisation,
     ViewPlan,
@@ -34,6 +35,23 @@ def test_protocols_are_the_published_ones():
     )
     assert apply_protocol("ssv2-1x3", clip) == (ClipSpec(rule="segments"), ViewPlan(clips=1, crops=3))
     assert apply_protocol("fast-1x1", clip) == (clip, ViewPlan(clips=1, crops=1))
+
+
+def test_the_approximate_protocols_look_at_the_same_clips_as_the_exact_ones():
+    for clip in (ClipSpec(), CAMERA_MOTION, ClipSpec(short_side=256)):
+        exact, views = apply_protocol("official-4x3", clip)
+        assert apply_protocol("full-frame-4x1", clip) == (exact, views.replace(crops="full"))
+        assert apply_protocol("adaptive-4x3", clip) == (exact, views.replace(margin=SAFE_MARGIN))
+        one = ViewPlan(clips=1, crops="full")
+        assert apply_protocol("full-frame-1x1", clip) == (clip.replace(short_side=clip.size), one)
+
+
+def test_a_full_frame_is_one_view_of_each_clip():
+    assert [ViewPlan(clips=4, crops=crops).num_views for crops in (1, 3, "full")] == [4, 12, 4]
+
+
+def test_specs_written_before_margins_were_known_look_at_everything():
+    assert not ViewPlan.from_dict({"clips": 4, "crops": 3, "placement": "official"}).is_adaptive
 
 
 def test_a_protocol_leaves_alone_what_belongs_to_the_weights():
@@ -70,7 +88,9 @@ def test_an_impossible_clip_spec_is_refused(changes, message):
     ("changes", "message"),
     [
         ({"clips": 0}, "clips is 0"),
-        ({"crops": 2}, "crops is 2"),
+        ({"crops": 2}, "crops is 2, wanted one of 1, 3, 'full'"),
+        ({"margin": -0.1}, "margin is -0.1, wanted 0 to 1"),
+        ({"margin": float("nan")}, "margin is nan"),
         ({"placement": "slowfast"}, "placement is 'slow"),
     ],
 )

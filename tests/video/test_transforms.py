@@ -85,6 +85,14 @@ def test_any_frame_can_be_resized_and_cropped(height, width, short_side, antiali
     assert spatial_crops(resized, short_side, 3).shape == (3, 3, 1, short_side, short_side)
 
 
+@given(height=st.integers(1, 40), width=st.integers(1, 40), frames=st.integers(1, 3), size=st.integers(1, 50))
+def test_a_full_frame_is_every_pixel_in_its_place_whatever_the_size_of_the_crops(height, width, frames, size):
+    frames_thwc = torch.arange(frames * height * width * 3).view(frames, height, width, 3)
+    whole = spatial_crops(frames_thwc, size, "full")
+    assert whole.shape == (1, 3, frames, height, width)
+    assert torch.equal(whole[0].permute(1, 2, 3, 0), frames_thwc)
+
+
 def test_imagenet_normalisation_is_the_published_one():
     clips = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
     mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1, 1)

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.video.numbered import numbered_picture, write_image
 from videoswin.video import reader as reader_module
@@ -12,7 +14,7 @@ from videoswin.video.reader import VideoError, open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import PER_CLIP, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import resize_short_side, spatial_crops
-from videoswin.video.views import DamagedVideoWarning, load_views, read_views
+from videoswin.video.views import DamagedVideoWarning, load_views, looking_order, read_views
 
 SMALL = ClipSpec(frames=8, stride=2, size=32, short_side=32)
 CAMERA_MOTION = ClipSpec(
@@ -25,7 +27,48 @@ def test_every_protocol_gives_its_views(make_video, name):
     clip, views = apply_protocol(name, SMALL)
     views_cthw = load_views(make_video("video.mp4", 100), clip, views)
     assert views_cthw.dtype == torch.uint8
-    assert views_cthw.shape == (views.num_views, 3, clip.frames, clip.size, clip.size)
+    width = 48 if views.crops == "full" else clip.size  # of a frame of 96 x 64
+    assert views_cthw.shape == (views.num_views, 3, clip.frames, clip.size, width)
+
+
+def test_a_full_frame_view_is_all_of_each_frame_resized_once(make_video):
+    path, views = make_video("video.mp4", 100), ViewPlan(clips=3, crops="full")
+    with open_video(path) as video:
+        expected = [
+            resize_short_side(video.read(indices), 32, antialias=False).permute(3, 0, 1, 2)
+            for indices in sample_clips(video.num_frames, video.fps, SMALL, views)
+        ]
+    found = load_views(path, SMALL, views)
+    assert torch.equal(found, torch.stack(expected))
+    assert found.is_contiguous()
+
+
+def test_frames_too_long_for_one_view_are_an_error_of_that_video(make_video):
+    views = ViewPlan(clips=1, crops="full")
+    assert load_views(make_video("4.mp4", 8, width=128, height=32), SMALL, views).shape[-1] == 128
+    with pytest.raises(VideoError, match=r"130x32, too long to be seen whole.*three crops"):
+        load_views(make_video("5.mp4", 8, width=130, height=32), SMALL, views)
+    with pytest.raises(VideoError, match="32x130"):
+        load_views(make_video("tall.mp4", 8, width=32, height=130), SMALL, views)
+
+
+def test_adaptive_views_are_the_exact_ones_in_another_order(make_video):
+    path, views = make_video("video.mp4", 100), ViewPlan(clips=4, crops=3)
+    exact = load_views(path, SMALL, views)
+    adaptive = load_views(path, SMALL, views.replace(margin=0.5))
+    assert torch.equal(adaptive, exact[looking_order(views)])
+
+
+def test_the_middle_clips_come_first_and_their_centres_before_everything_else():
+    assert looking_order(ViewPlan(clips=4, crops=3)) == [5, 8, 2, 11, 4, 7, 1, 10, 3, 6, 0, 9]
+    assert looking_order(ViewPlan(clips=3, crops=1)) == [1, 0, 2]
+    assert looking_order(ViewPlan(clips=2, crops="full")) == [0, 1]
+
+
+@given(clips=st.integers(1, 12), crops=st.sampled_from([1, 3, "full"]))
+def test_every_view_is_looked_at_once(clips, crops):
+    views = ViewPlan(clips=clips, crops=crops)
+    assert sorted(looking_order(views)) == list(range(views.num_views))
 
 
 def test_views_are_the_sampled_frames_resized_and_cropped_clip_by_clip(make_video):
@@ -112,10 +155,10 @@ def test_real_clips_give_views_by_every_protocol(clips):
     for name in ("demo.mp4", "test.avi", "unordered.mov", "video_90.mov"):
         for protocol in PROTOCOLS:
             clip, views = apply_protocol(protocol, ClipSpec(frames=4, size=56, short_side=56))
-            assert load_views(clips / name, clip, views).shape == (views.num_views, 3, 4, 56, 56), (
-                name,
-                protocol,
-            )
+            shape = load_views(clips / name, clip, views).shape
+            assert shape[:3] == (views.num_views, 3, 4), (name, protocol)
+            assert min(shape[3:]) == 56
+            assert max(shape[3:]) == 56 or views.crops == "full"
 
 
 def test_views_are_the_same_every_time(clips):

@@ -1,8 +1,8 @@
 """What a model eats (ClipSpec), how often a video is looked at (ViewPlan), and the published protocols.
 
-A clip is a run of frames in time, a crop a square of it, a view one clip in one crop. Both specs are plain
-values: they travel inside checkpoints as JSON, so that weights never part from the sampling they were
-trained with.
+A clip is a run of frames in time, a crop a square of it, a view one clip in one crop or in its full frame.
+Both specs are plain values: they travel inside checkpoints as JSON, so that weights never part from the
+sampling they were trained with.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 Rule = Literal["dense", "segments"]
 Placement = Literal["official", "mmaction2", "torchvision"]
+Crops = Literal[1, 3, "full"]
+
+SAFE_MARGIN: Final = 0.5
+"""Lead of the likeliest class at which the adaptive protocols stop; chosen in docs/fast-prediction.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,20 +107,40 @@ class ViewPlan:
 
     clips: int = 4
     """Clips in time."""
-    crops: Literal[1, 3] = 3
-    """Squares of each clip: 1 in the centre, or 3 along the frame's longer side."""
+    crops: Crops = 3
+    """Squares of each clip: 1 in the centre, or 3 along the frame's longer side; `full`: all of the frame."""
     placement: Placement = "official"
     """Whose rule places the clips in time; see sampling.py."""
+    margin: float = 1.0
+    """Stop looking when the likeliest class leads the next one by more than this; at 1 nothing is skipped."""
 
     def __post_init__(self) -> None:
         _require_count("clips", self.clips)
-        _require_one_of("crops", self.crops, (1, 3))
+        _require_one_of("crops", self.crops, get_args(Crops))
         _require_one_of("placement", self.placement, get_args(Placement))
+        if not 0 <= self.margin <= 1:
+            raise ValueError(f"margin is {self.margin}, wanted 0 to 1, where 1 looks at every view")
 
     @property
     def num_views(self) -> int:
         """V: clips times crops."""
-        return self.clips * self.crops
+        return self.clips * self.views_per_clip
+
+    @property
+    def views_per_clip(self) -> int:
+        """Looks at each clip."""
+        return 1 if self.crops == "full" else self.crops
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether a video may be answered from fewer views than V."""
+        return self.margin < 1
+
+    @property
+    def name(self) -> str:
+        """As protocols are named: `4x3`, `full-frame-4x1`, `adaptive-4x3`."""
+        prefix = "adaptive-" * self.is_adaptive + "full-frame-" * (self.crops == "full")
+        return f"{prefix}{self.clips}x{self.views_per_clip}"
 
     def replace(self, **changes: Any) -> ViewPlan:
         """A copy with these fields changed."""
@@ -164,6 +188,23 @@ def fast_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     return clip, ViewPlan(clips=1, crops=1, placement="official")
 
 
+def full_frame_4x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """As official_4x3, but each clip is one view of the whole frame. Not published; for speed."""
+    clip, views = official_4x3(clip)
+    return clip, views.replace(crops="full")
+
+
+def full_frame_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """One look: the whole frame of a clip in the middle of the video. Not published; for speed."""
+    return clip.replace(short_side=clip.size), ViewPlan(clips=1, crops="full", placement="official")
+
+
+def adaptive_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """As official_4x3, until one class leads by SAFE_MARGIN. Not published; for speed."""
+    clip, views = official_4x3(clip)
+    return clip, views.replace(margin=SAFE_MARGIN)
+
+
 PROTOCOLS: Final[Mapping[str, Callable[[ClipSpec], tuple[ClipSpec, ViewPlan]]]] = MappingProxyType(
     {
         "official-4x3": official_4x3,
@@ -171,6 +212,9 @@ PROTOCOLS: Final[Mapping[str, Callable[[ClipSpec], tuple[ClipSpec, ViewPlan]]]] 
         "torchvision-15fps-12x1": torchvision_15fps_12x1,
         "ssv2-1x3": ssv2_1x3,
         "fast-1x1": fast_1x1,
+        "full-frame-4x1": full_frame_4x1,
+        "full-frame-1x1": full_frame_1x1,
+        "adaptive-4x3": adaptive_4x3,
     }
 )
 

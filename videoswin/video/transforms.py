@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from videoswin.video.spec import PER_CLIP, Normalisation
+from videoswin.video.spec import PER_CLIP, Crops, Normalisation
 
 
 def resize_short_side(frames_thwc: Tensor, short_side: int, antialias: bool) -> Tensor:
@@ -32,8 +32,13 @@ def resize_short_side(frames_thwc: Tensor, short_side: int, antialias: bool) -> 
     return resized.permute(0, 2, 3, 1)  # (T, H', W', 3)
 
 
-def spatial_crops(frames_thwc: Tensor, size: int, crops: Literal[1, 3]) -> Tensor:
-    """Squares of every frame: (T, H, W, 3) -> (crops, 3, T, size, size). ValueError if they do not fit."""
+def spatial_crops(frames_thwc: Tensor, size: int, crops: Crops) -> Tensor:
+    """Squares of every frame: (T, H, W, 3) -> (crops, 3, T, size, size). ValueError if they do not fit.
+
+    "full" takes all of it, whatever its shape: (1, 3, T, H, W).
+    """
+    if crops == "full":
+        return frames_thwc.permute(3, 0, 1, 2).contiguous()[None]  # (1, 3, T, H, W)
     height, width = frames_thwc.shape[1:3]
     corners = crop_corners(height, width, size, crops)
     squares = [frames_thwc[:, top : top + size, left : left + size] for top, left in corners]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from videoswin.video.reader import VideoReader, open_video
+from videoswin.video.reader import VideoError, VideoReader, open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.transforms import resize_short_side, spatial_crops
+
+LONGEST_FULL_FRAME: Final = 4.0
+"""Longer side over shorter from which on a frame is too long to be one view: cost grows with its length."""
 
 
 class DamagedVideoWarning(UserWarning):
@@ -21,7 +25,9 @@ class DamagedVideoWarning(UserWarning):
 def load_views(path: str | os.PathLike[str], clip: ClipSpec, views: ViewPlan) -> Tensor:
     """Every view of the video at `path`, a file or a folder of frames: uint8 (V, 3, T, S, S), clip by clip.
 
-    VideoError if it cannot be read; DamagedVideoWarning if only a part of it can.
+    Of whole frames (V, 3, T, H, W), the shorter of H and W being `clip.short_side`. An adaptive plan has its
+    views in another order, see looking_order. VideoError if the video cannot be read;
+    DamagedVideoWarning if only a part of it can.
     """
     with open_video(path) as reader:
         views_cthw = read_views(reader, clip, views)
@@ -39,13 +45,38 @@ def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
     while True:
         num_frames = reader.num_readable
         clips = sample_clips(num_frames, reader.fps, clip, views)
-        squares = {
-            index: spatial_crops(
-                resize_short_side(frame_hwc[None], clip.short_side, clip.antialias), clip.size, views.crops
-            )
+        seen = {
+            index: _seen(reader, frame_hwc, clip, views)
             for index, frame_hwc in reader.frames({index for indices in clips for index in indices})
         }  # each (crops, 3, 1, S, S)
         if reader.num_readable == num_frames:
             break
-    by_clip = [torch.cat([squares[index] for index in indices], dim=2) for indices in clips]
+    by_clip = [torch.cat([seen[index] for index in indices], dim=2) for indices in clips]
+    if views.is_adaptive:
+        each = [view for by_crop in by_clip for view in by_crop]
+        return torch.stack([each[place] for place in looking_order(views)])
     return torch.cat(by_clip)  # (V, 3, T, S, S)
+
+
+def looking_order(views: ViewPlan) -> list[int]:
+    """The places 0..V - 1 of the views, clip by clip, with those first that tell most.
+
+    The centre of every clip, from the middle of the video outwards, then what lies beside the centres.
+    """
+    per_clip = views.views_per_clip
+    clips = sorted(range(views.clips), key=lambda clip: abs(2 * clip - (views.clips - 1)))
+    centre_first = reversed(range(per_clip))  # of three crops the last is the centre
+    return [clip * per_clip + crop for crop in centre_first for clip in clips]
+
+
+def _seen(reader: VideoReader, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:
+    """What the views see of one frame, (H, W, 3) -> (crops, 3, 1, S, S)."""
+    height, width, _ = frame_hwc.shape
+    if views.crops == "full" and max(height, width) > LONGEST_FULL_FRAME * min(height, width):
+        raise VideoError(
+            reader.path,
+            f"its frames are {width}x{height}, too long to be seen whole (at most 1 to "
+            f"{LONGEST_FULL_FRAME:g}); use three crops, as in official-4x3",
+        )
+    resized = resize_short_side(frame_hwc[None], clip.short_side, clip.antialias)
+    return spatial_crops(resized, clip.size, views.crops)

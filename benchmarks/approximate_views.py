@@ -1,0 +1,194 @@
+"""What fewer views of a video cost in accuracy and save in time: the bundled model on films it has not seen.
+
+    python benchmarks/approximate_views.py --clips ../shared/clips
+    python benchmarks/approximate_views.py --tables
+
+Films of camera_motion.py, three times as long and slower: six seconds of one movement, H.264 at 30 fps, half
+of them of unseen photographs and half of single frames of real videos. Every way of looking is asked about
+the same file; `exact` is official-4x3. Seconds are of processor time on one thread. Goes on where it was cut
+off; `--tables` prints what docs/fast-prediction.md shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.camera_motion import FPS, PRESET, SIZES, film_of, predictor_of, real_frames, test_photos
+from benchmarks.measure import circumstances
+from videoswin import ViewPlan
+from videoswin.data.camera_path import LABELS, MotionRange
+from videoswin.data.compression import write_h264
+from videoswin.predict import load_video
+from videoswin.scores import wilson_interval
+from videoswin.video.spec import apply_protocol
+
+RESULTS = Path("benchmarks/results/approximate_views.json")
+MODEL = "camera-motion"
+SECONDS = 6.0
+MOTION = MotionRange(slowest=0.02, fastest=0.15, shake=0.03, easing=0.5)
+"""Slower and shakier than anything the model was trained for: on easy films every way of looking is right."""
+CRF = (24, 40)
+MARGINS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)
+EXACT = "official-4x3"
+OWN = "own 3x3"
+WAYS = (EXACT, OWN, "4x1", "full-frame-4x1", "fast-1x1", "full-frame-1x1")
+
+Row = dict[str, Any]
+
+
+def looked_at(clips: str, number: int) -> Row:
+    """Film `number`: its label, and of every way of looking the answer, views and processor seconds."""
+    torch.set_num_threads(1)
+    source = "real" if number % 2 else "photos"
+    rng = np.random.default_rng((2027, number))
+    label, size = number // 2 % len(LABELS), SIZES[number // 2 // len(LABELS) % len(SIZES)]
+    photos = test_photos() if source == "photos" else real_frames(clips)
+    film_thwc = film_of(rng, photos, label, size, seconds=SECONDS, motion=MOTION)
+    ways: dict[str, Row] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "film.mp4")
+        write_h264(path, film_thwc, fps=FPS, crf=int(rng.integers(*CRF)), preset=PRESET)
+        for way in WAYS:
+            views, seconds = loaded(path, plan_of(way))
+            ways[way] = answered(views, plan_of(way), seconds)
+        first_margin, *_ = plans = [plan_of(EXACT).replace(margin=margin) for margin in MARGINS]
+        views, seconds = loaded(path, first_margin)  # the same views, in the same order, for all of them
+        for plan in plans:
+            ways[adaptive(plan.margin)] = answered(views, plan, seconds)
+    return {"number": number, "source": source, "label": label, "ways": ways}
+
+
+def adaptive(margin: float) -> str:
+    """Name of official-4x3 with a margin."""
+    return f"adaptive, margin {margin:g}"
+
+
+def plan_of(way: str) -> ViewPlan:
+    """The views of a way of looking; all of them share the model's clips, 8 frames at 4 Hz."""
+    predictor = predictor_of(MODEL)
+    plans = {OWN: ViewPlan(clips=3, crops=3), "4x1": ViewPlan(clips=4, crops=1)}
+    return plans[way] if way in plans else apply_protocol(way, predictor.clip)[1]
+
+
+def loaded(path: Path, plan: ViewPlan) -> tuple[Tensor, float]:
+    """The views of a film, and what decoding took."""
+    since = time.process_time()
+    views = load_video(path, predictor_of(MODEL).clip, plan).views
+    return views, time.process_time() - since
+
+
+def answered(views: Tensor, plan: ViewPlan, decode_seconds: float) -> Row:
+    """The likeliest movement, how many views were looked at, and what that took."""
+    predictor = predictor_of(MODEL)
+    predictor.views = plan
+    since = time.process_time()
+    means, (looked,) = predictor.score_videos([(0, views)], 1)
+    return {
+        "answer": int(means[0].argmax()),
+        "views": looked,
+        "decode_seconds": round(decode_seconds, 5),
+        "model_seconds": round(time.process_time() - since, 5),
+    }
+
+
+def summary(rows: list[Row]) -> dict[str, Row]:
+    """Accuracy, agreement with EXACT, views and median seconds of every way of looking."""
+    figures = {}
+    for way in rows[0]["ways"]:
+        found = [row["ways"][way] for row in rows]
+        right = sum(row["ways"][way]["answer"] == row["label"] for row in rows)
+        low, high = wilson_interval(right / len(rows), len(rows))
+        same = sum(row["ways"][way]["answer"] == row["ways"][EXACT]["answer"] for row in rows)
+        figures[way] = {
+            "top1": round(right / len(rows), 4),
+            "top1_interval_95": [round(low, 4), round(high, 4)],
+            "agrees_with_exact": round(same / len(rows), 4),
+            "views_mean": round(statistics.mean(row["views"] for row in found), 2),
+            "decode_seconds": round(statistics.median(row["decode_seconds"] for row in found), 4),
+            "model_seconds": round(statistics.mean(row["model_seconds"] for row in found), 4),
+        }
+    return figures
+
+
+def tables(report: Row) -> str:
+    """The tables of docs/fast-prediction.md, of all films: one full frame, and adaptive views."""
+    figures = report["all"]
+    adaptive_ways = [way for way in figures if way.startswith("adaptive")]
+    groups = ((EXACT, "4x1", "full-frame-4x1", "fast-1x1", "full-frame-1x1"), (EXACT, *adaptive_ways))
+    return "\n".join(_table(report["films"], {way: figures[way] for way in ways}) for ways in groups)
+
+
+def _table(films: int, figures: dict[str, Row]) -> str:
+    lines = [
+        f"| {films} films | right | 95 % interval | agrees with exact | views | decoding, ms | model, ms |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for way, row in figures.items():
+        low, high = row["top1_interval_95"]
+        name = f"{way} (exact)" if way == EXACT else way
+        decoding, model = (f"{1e3 * row[half]:.0f}" for half in ("decode_seconds", "model_seconds"))
+        lines.append(
+            f"| {name} | {row['top1']:.1%} | {low:.1%} to {high:.1%} | {row['agrees_with_exact']:.1%} "
+            f"| {row['views_mean']:.1f} | {decoding} | {model} |"
+        )
+    return "\n".join(lines).replace("%", " %").replace("95  %", "95 %") + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
+    parser.add_argument("--count", type=int, default=540, help="films, half of each source")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--progress", type=Path, default=Path("runs/approximate_views.jsonl"))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--tables", action="store_true", help="print the tables of the results and stop")
+    arguments = parser.parse_args()
+    if arguments.tables:
+        print(tables(json.loads(arguments.output.read_text())))
+        return
+    conditions = circumstances()
+    arguments.progress.parent.mkdir(parents=True, exist_ok=True)
+    arguments.progress.touch()
+    rows = [json.loads(line) for line in arguments.progress.read_text().splitlines()]
+    remaining = sorted(set(range(arguments.count)) - {row["number"] for row in rows})
+    with (
+        ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool,
+        arguments.progress.open("a") as progress,
+    ):
+        for row in pool.map(partial(looked_at, arguments.clips), remaining):
+            rows.append(row)
+            print(json.dumps(row), file=progress, flush=True)
+    report = {
+        "circumstances": {**conditions, "threads": 1},
+        "model": MODEL,
+        "exact": EXACT,
+        "films": len(rows),
+        "seconds_of_film": SECONDS,
+        "all": summary(rows),
+        **{
+            source: summary([row for row in rows if row["source"] == source]) for source in ("photos", "real")
+        },
+    }
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(tables(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Videos a second from files to predictions, against decoding alone and the model alone.
+
+    python benchmarks/file_to_prediction.py --threads 1 2 --output benchmarks/results/file_to_prediction.json
+    python benchmarks/file_to_prediction.py --tables
+
+Ten seconds of H.264, 340x256 at 30 fps, in three cases: the bundled model, for which decoding is most of the
+work, and Swin-T with random weights at one view and at twelve, for which the model is. Decoding alone has as
+many threads as `predict_all` has and no model beside it; the model alone is given views that are loaded. The
+three take turns in one process. `of_the_slower` is what `predict_all` reaches of the slower of the two.
+
+On a CPU both want the same cores: whatever overlaps, it takes no less than the processor seconds of both,
+divided by the cores. `of_the_bound` is what is reached of that, or of the slower where that takes longer.
+`--tables` prints what docs/fast-prediction.md shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.measure import circumstances, time_in_turn
+from videoswin import TINY, Checkpoint, ClipSpec, Predictor, VideoSwin, ViewPlan
+from videoswin.data.camera_path import LABELS, MotionRange, camera_path
+from videoswin.data.compression import write_h264
+from videoswin.data.landscape import landscape
+from videoswin.data.virtual_camera import looked_up, to_pixels, view_from_base
+from videoswin.stream import decoding_threads, load_ahead
+
+SECONDS, FPS = 10.0, 30
+HEIGHT, WIDTH = 256, 340
+MOST_VIDEOS = 24
+RESULTS = Path("benchmarks/results/file_to_prediction.json")
+CACHE = Path(tempfile.gettempdir(), "videoswin-file-to-prediction")
+
+PASSES = ("decode", "model", "predict_all")
+
+Row = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """A model, how it looks, and at how many videos."""
+
+    name: str
+    predictor: Callable[[str], Predictor]
+    videos: int
+
+
+def camera_motion(device: str) -> Predictor:
+    return Predictor.from_pretrained("camera-motion", device=device)
+
+
+def tiny(protocol: str) -> Callable[[str], Predictor]:
+    """Swin-T with random weights."""
+
+    def build(device: str) -> Predictor:
+        torch.manual_seed(0)
+        checkpoint = Checkpoint(
+            weights=VideoSwin(TINY).state_dict(),
+            config=TINY,
+            clip=ClipSpec(),
+            views=ViewPlan(),
+            labels=tuple(map(str, range(TINY.num_classes))),
+            name="random",
+        )
+        return Predictor(checkpoint, device=device, protocol=protocol)
+
+    return build
+
+
+CASES = (
+    Case("camera-motion 3x3", camera_motion, MOST_VIDEOS),
+    Case("Swin-T fast-1x1", tiny("fast-1x1"), 6),
+    Case("Swin-T official-4x3", tiny("official-4x3"), 2),
+)
+
+
+def films() -> list[Path]:
+    """MOST_VIDEOS files, made once and kept in CACHE: a hand-held camera over a generated place."""
+    CACHE.mkdir(exist_ok=True)
+    paths = [CACHE / f"{number}.mp4" for number in range(MOST_VIDEOS)]
+    for number, path in enumerate(paths):
+        if path.exists():
+            continue
+        rng = np.random.default_rng(number)
+        times = np.arange(round(SECONDS * FPS)) / FPS
+        motion = MotionRange(slowest=0.03, fastest=0.05, shake=0.004, easing=0.0)
+        poses = camera_path(rng, number % len(LABELS), times, SECONDS, motion)
+        scene_from_base = view_from_base(poses, WIDTH / HEIGHT, width=WIDTH / HEIGHT)
+        film = looked_up(landscape(rng, 640), scene_from_base, (HEIGHT, WIDTH), outside="reflection")
+        unfinished = path.with_suffix(".part.mp4")
+        write_h264(unfinished, to_pixels(film), fps=FPS, crf=23)
+        unfinished.rename(path)
+    return paths
+
+
+def measured(case: Case, device: str, threads: int, rounds: int) -> Row:
+    """What decoding, the model and both together take for the videos of a case."""
+    predictor, paths = case.predictor(device), films()[: case.videos]
+    views = [predictor.load(path).views for path in paths]
+    passes: dict[str, Callable[[], object]] = {
+        "decode": lambda: deque(load_ahead(predictor.load, paths, threads=threads), maxlen=0),
+        "model": lambda: [predictor.score(of_one) for of_one in views],
+        "predict_all": lambda: list(predictor.predict_all(paths)),
+    }
+    with patch("videoswin.predict.decoding_threads", lambda device: threads):
+        passes["model"]()  # the first forward pass is slower
+        wall, cpu = time_in_turn(passes, rounds)
+    cores = torch.get_num_threads()
+    slower = [max(pair) for pair in zip(wall["decode"], wall["model"], strict=True)]
+    shared = [sum(pair) / cores for pair in zip(cpu["decode"], cpu["model"], strict=True)]
+    bounds = [max(pair) for pair in zip(slower, shared, strict=True)]
+    return {
+        "case": case.name,
+        "device": device,
+        "decoding_threads": threads,
+        "videos": len(paths),
+        "videos_per_second": {name: quartiles([len(paths) / s for s in wall[name]]) for name in wall},
+        "processor_seconds_per_video": {
+            name: round(statistics.median(cpu[name]) / len(paths), 4) for name in cpu
+        },
+        "slower": "decode" if sum(wall["decode"]) > sum(wall["model"]) else "model",
+        "of_the_slower": quartiles(ratio(slower, wall["predict_all"])),
+        "bound": "the slower" if sum(slower) >= sum(shared) else "shared cores",
+        "bound_of_the_slower": quartiles(ratio(slower, bounds)),
+        "of_the_bound": quartiles(ratio(bounds, wall["predict_all"])),
+    }
+
+
+def ratio(above: list[float], below: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def quartiles(values: list[float]) -> Row:
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
+
+
+def tables(report: Row) -> str:
+    """The tables of docs/fast-prediction.md: the exact ways of looking, then the approximate one."""
+    exact = [row for row in report["rows"] if "fast" not in row["case"]]
+    approximate = [row for row in report["rows"] if "fast" in row["case"]]
+    return "\n".join(_table(rows) for rows in (exact, approximate) if rows)
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [
+        "| model and views | decoding threads | decoding alone | model alone | `predict_all` "
+        "| of the slower (quartiles) | cores allow | of what they allow |",
+        "|---|---:|---:|---:|---:|---|---:|---:|",
+    ]
+    for row in rows:
+        decode, model, both = (f"{row['videos_per_second'][name]['median']:.2f}/s" for name in PASSES)
+        low, high = row["of_the_slower"]["quartiles"]
+        lines.append(
+            f"| {row['case']} | {row['decoding_threads']} | {decode} | {model} | {both} "
+            f"| {percent(row['of_the_slower']['median'])} ({percent(low)} to {percent(high)}) "
+            f"| {percent(row['bound_of_the_slower']['median'])} | {percent(row['of_the_bound']['median'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each of the three")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", help="decoders; by default as many as predict takes"
+    )
+    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="which of them")
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
+    parser.add_argument("--tables", action="store_true", help=f"print the tables of {RESULTS} and stop")
+    arguments = parser.parse_args()
+    if arguments.tables:
+        print(tables(json.loads(RESULTS.read_text())))
+        return
+    films()
+    report: Row = {"circumstances": circumstances(), "rounds": arguments.rounds, "rows": []}
+    for case in (CASES[number] for number in arguments.cases):
+        for threads in arguments.threads or [decoding_threads(torch.device(arguments.device))]:
+            row = measured(case, arguments.device, threads, arguments.rounds)
+            report["rows"].append(row)
+            print(_table([row]), flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
