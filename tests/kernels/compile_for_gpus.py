@@ -44,12 +44,12 @@ class NoDevice:
         return lambda *arguments, **options: None
 
 
-def compile_all(window: Grid, shift: Grid, dtype: torch.dtype, width: int) -> None:
+def compile_all(window: Grid, shift: Grid, dtype: torch.dtype, heads: int, width: int) -> None:
     """Launch forward and backward on a grid of two windows an axis."""
     grid = (2 * window[0], 2 * window[1], 2 * window[2])
     geometry = window_geometry(grid, window, shift, False, torch.device("cpu"))
-    qkv = torch.zeros(1, *grid, 3, 2, width, dtype=dtype)
-    table = torch.zeros(bias_table_rows(window), 2)
+    qkv = torch.zeros(1, *grid, 3, heads, width, dtype=dtype)
+    table = torch.zeros(bias_table_rows(window), heads)
     cut = (geometry.window, geometry.shift)
     out, log_sums = attention_forward(qkv, table, geometry.bias_index, *cut)
     attention_backward(out, qkv, table, geometry.bias_index, out, log_sums, *cut)
@@ -57,5 +57,6 @@ def compile_all(window: Grid, shift: Grid, dtype: torch.dtype, width: int) -> No
 
 if __name__ == "__main__":
     triton.runtime.driver.set_active(NoDevice(int(sys.argv[1])))
-    compile_all((8, 7, 7), (4, 3, 3), torch.bfloat16, 32)
-    compile_all((4, 4, 4), (0, 0, 0), torch.float32, 16)
+    compile_all((8, 7, 7), (4, 3, 3), torch.bfloat16, 3, 32)
+    # Triton compiles a 1 among the arguments as a constant.
+    compile_all((4, 4, 4), (0, 0, 0), torch.float32, 1, 16)
