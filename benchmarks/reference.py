@@ -11,6 +11,7 @@ Legend: B batch, D H W grid of tokens, C channels, N tokens per window.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -109,7 +110,7 @@ class _Stage(nn.Module):
         d, h, w = x.shape[2:]
         window, shift = _clipped((d, h, w), self.window)
         padded = _rounded_up((d, h, w), window)
-        mask = _mask(padded, window, shift, x.device) if any(shift) else None
+        mask = _mask(padded, window, shift, x.device).added if any(shift) else None
         x = x.permute(0, 2, 3, 4, 1)
         for block in self.blocks:
             x = block(x, mask)
@@ -228,20 +229,35 @@ def _put_together(windows: Tensor, window: Sizes, batch: int, grid: Sizes) -> Te
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, d, h, w, -1)
 
 
+@dataclass(frozen=True)
+class _Mask:
+    """A mask that torch.compile takes as it is; a bare tensor it takes from one call in a graph only."""
+
+    added: Tensor
+    """(windows, N, N)"""
+
+
+@torch.compiler.assume_constant_result
+def _mask(grid: Sizes, window: Sizes, shift: Sizes, device: torch.device) -> _Mask:
+    return _kept_mask(grid, window, shift, device)
+
+
 # The official code keeps its masks, too: making them anew would be slower than what people run.
 @lru_cache(maxsize=32)
-def _mask(grid: Sizes, window: Sizes, shift: Sizes, device: torch.device) -> Tensor:
-    """(windows, N, N): -100 for the pairs that the roll has brought together, else 0."""
-    region = torch.zeros(1, *grid, 1, device=device)
-    number = 0
-    for depth in _thirds(window[0], shift[0]):
-        for row in _thirds(window[1], shift[1]):
-            for column in _thirds(window[2], shift[2]):
-                region[:, depth, row, column] = number
-                number += 1
-    regions = _cut(region, window).squeeze(2)  # (windows, N)
-    apart = regions[:, None, :] - regions[:, :, None]
-    return torch.zeros_like(apart).masked_fill(apart != 0, -100.0)
+def _kept_mask(grid: Sizes, window: Sizes, shift: Sizes, device: torch.device) -> _Mask:
+    """-100 for the pairs that the roll has brought together, else 0."""
+    # What is made while predicting could not take part in a later training step.
+    with torch.inference_mode(False):
+        region = torch.zeros(1, *grid, 1, device=device)
+        number = 0
+        for depth in _thirds(window[0], shift[0]):
+            for row in _thirds(window[1], shift[1]):
+                for column in _thirds(window[2], shift[2]):
+                    region[:, depth, row, column] = number
+                    number += 1
+        regions = _cut(region, window).squeeze(2)  # (windows, N)
+        apart = regions[:, None, :] - regions[:, :, None]
+        return _Mask(torch.zeros_like(apart).masked_fill(apart != 0, -100.0))
 
 
 def _thirds(window: int, shift: int) -> tuple[slice, slice, slice]:

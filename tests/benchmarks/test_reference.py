@@ -43,3 +43,12 @@ def test_gradients_of_the_reference_equal_ours(attend: Attend) -> None:
         model(clips(7, 41, 57)).square().sum().backward()
     ours, reference = ({name: p.grad for name, p in model.named_parameters()} for model in models)
     torch.testing.assert_close(reference, ours, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.timeout(600)  # compilers are slow on a busy machine
+def test_the_compiled_reference_equals_ours() -> None:
+    ours, reference = pair(materialised)
+    torch._dynamo.reset()
+    compiled = torch.compile(reference, backend="aot_eager", fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(clips(7, 41, 57)), ours(clips(7, 41, 57)), rtol=1e-9, atol=1e-9)

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.skipif(
 
 from videoswin.kernels.backward import attention_backward  # noqa: E402
 from videoswin.kernels.forward import attention_forward  # noqa: E402
-from videoswin.kernels.tiles import Tiles  # noqa: E402
+from videoswin.kernels.tiles import BackwardTiles, Tiles  # noqa: E402
 
 
-def ours(given: Problem, dtype: torch.dtype, tiles: Tiles | None = None) -> tuple[Tensor, Tensor]:
+def ours(given: Problem, dtype: torch.dtype, tiles: BackwardTiles | None = None) -> tuple[Tensor, Tensor]:
     geometry, qkv, table = given.geometry, given.qkv.to(dtype), given.table.float()
     cut = (geometry.window, geometry.shift)
     out, log_sums = attention_forward(qkv, table, geometry.bias_index, *cut)
@@ -58,7 +58,8 @@ def test_gradients_with_a_sliced_bias_equal_the_paper(kind: str) -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(16, 64), (64, 16)])
 def test_gradients_do_not_depend_on_the_tiles(rows: int, columns: int) -> None:
     given = problem(*WINDOWS["two tiles of keys"], heads=1)
-    tiles = Tiles(rows=rows, columns=columns, warps=4, stages=1)
+    tile = Tiles(rows=rows, columns=columns, warps=4, stages=1)
+    tiles = BackwardTiles(query=tile, key=tile, bias=tile)
     assert errors(ours(given, torch.float32, tiles), given.gradients()) < 1e-5
 
 

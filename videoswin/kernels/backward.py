@@ -13,7 +13,7 @@ from torch import Tensor
 
 from videoswin.kernels.bias import LOG2_E, expand_bias, table_gradient
 from videoswin.kernels.places import corner_of, load_rows, locate, rows_of, turn
-from videoswin.kernels.tiles import CHUNK, Tiles, backward_tiles, rows_within
+from videoswin.kernels.tiles import CHUNK, BackwardTiles, Tiles, backward_tiles, rows_within
 from videoswin.model.windows import Grid
 
 BIAS_PROGRAMS = 1024
@@ -29,21 +29,17 @@ def attention_backward(
     log_sums: Tensor,
     window: Grid,
     shift: Grid,
-    tiles: Tiles | None = None,
+    tiles: BackwardTiles | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of qkv, in its type, and of the bias table, in float32; all arguments are contiguous."""
     windows, heads, n = log_sums.shape
     width = qkv.shape[-1]
     tiles = tiles or backward_tiles(qkv.dtype)
-    rows, columns = rows_within(n, tiles.rows), rows_within(n, tiles.columns)
-    row_tiles, column_tiles = triton.cdiv(n, rows), triton.cdiv(n, columns)
     bias = expand_bias(bias_table, bias_index, qkv.dtype)
     gradient = torch.empty_like(qkv)
     delta = torch.empty_like(log_sums)
-    groups = max(1, min(windows, BIAS_PROGRAMS // (heads * row_tiles * column_tiles)))
-    pairs = qkv.new_empty(groups, heads, n, n, dtype=torch.float32)
 
-    def launch(kernel: Any, programs: int, *pointers: Tensor) -> None:
+    def launch(kernel: Any, tile: Tiles, programs: int, *pointers: Tensor) -> None:
         with torch.cuda.device_of(qkv):
             kernel[(programs,)](
                 *pointers,
@@ -55,20 +51,26 @@ def attention_backward(
                 WINDOW=window,
                 SHIFT=shift,
                 HEAD_DIM=width,
-                ROWS=rows,
-                COLUMNS=columns,
+                ROWS=rows_within(n, tile.rows),
+                COLUMNS=rows_within(n, tile.columns),
                 CHUNK=CHUNK,
-                num_warps=tiles.warps,
-                num_stages=tiles.stages,
+                num_warps=tile.warps,
+                num_stages=tile.stages,
             )
 
+    def parts(length: int) -> int:
+        return -(-n // rows_within(n, length))
+
     # The first one has both factors of delta in hand and leaves it for the others.
-    launch(_query_kernel, windows * heads * row_tiles, qkv, bias, upstream, out, log_sums, delta, gradient)
-    bias_by_key = expand_bias(bias_table, bias_index.T, qkv.dtype)
-    launch(_key_kernel, windows * heads * row_tiles, qkv, bias_by_key, upstream, log_sums, delta, gradient)
-    launch(
-        _bias_kernel, groups * heads * row_tiles * column_tiles, qkv, bias, upstream, log_sums, delta, pairs
-    )
+    programs = windows * heads * parts(tiles.query.rows)
+    launch(_query_kernel, tiles.query, programs, qkv, bias, upstream, out, log_sums, delta, gradient)
+    by_key = expand_bias(bias_table, bias_index.T, qkv.dtype)
+    programs = windows * heads * parts(tiles.key.rows)
+    launch(_key_kernel, tiles.key, programs, qkv, by_key, upstream, log_sums, delta, gradient)
+    programs = heads * parts(tiles.bias.rows) * parts(tiles.bias.columns)
+    groups = max(1, min(windows, BIAS_PROGRAMS // programs))
+    pairs = qkv.new_empty(groups, heads, n, n, dtype=torch.float32)
+    launch(_bias_kernel, tiles.bias, groups * programs, qkv, bias, upstream, log_sums, delta, pairs)
     return gradient, table_gradient(pairs.sum(0), bias_index, len(bias_table))
 
 

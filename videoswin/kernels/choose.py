@@ -47,13 +47,14 @@ def _fault(device: torch.device, width: int) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         return f"compute capability {capability} is below {OLDEST}"
-    if width < 16 or width & (width - 1):
-        return f"heads of {width} channels, not 16, 32, 64 or more"
+    from videoswin.kernels.window_attention import WIDTHS, triton_attention
+
+    if width not in WIDTHS:
+        return f"heads of {width} channels, not {WIDTHS}"
     try:
         import triton  # noqa: F401
     except ImportError as error:
         return f"triton cannot be imported ({error})"
-    from videoswin.kernels.window_attention import triton_attention
 
     return why_not(triton_attention, device, width)
 

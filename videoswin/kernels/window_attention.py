@@ -18,12 +18,14 @@ from videoswin.model.windows import Grid, WindowGeometry
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 """Types of numbers that the kernels compute with."""
+WIDTHS = (16, 32, 64)
+"""Channels of a head for which they have tiles; published models have 32."""
 
 
 def triton_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
     """qkv (B, D, H, W, 3, heads, d), bias table (offsets, heads) -> (B, D, H, W, heads * d).
 
-    On CUDA ValueError unless d is a power of two from 16 on and qkv in half or single precision.
+    On CUDA ValueError unless d is one of WIDTHS and qkv is of one of DTYPES.
     """
     out: Tensor = window_attention(qkv, bias_table, geometry.bias_index, geometry.window, geometry.shift)[0]
     return out
@@ -59,10 +61,10 @@ def _forward_on_cuda(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Sequence[int], shift: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     width = qkv.shape[-1]
-    if width < 16 or width & (width - 1) or qkv.dtype not in DTYPES:
+    if width not in WIDTHS or qkv.dtype not in DTYPES:
         raise ValueError(
-            f"triton_attention takes heads of 16, 32, 64 or more channels in float16, bfloat16 or float32,"
-            f" got {width} channels in {qkv.dtype}; box_attention takes any"
+            f"triton_attention takes heads of {WIDTHS} channels in float16, bfloat16 or float32, got {width}"
+            f" channels in {qkv.dtype}; box_attention takes any"
         )
     from videoswin.kernels.forward import attention_forward
 

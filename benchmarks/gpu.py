@@ -1,0 +1,317 @@
+"""Video Swin on one GPU: the kernels against torch's own ways to compute the same, right first, then fast.
+
+    python benchmarks/gpu.py result.json                      # eight minutes, needs only torch and triton
+    python benchmarks/gpu.py result.json --sections tiles     # one section; the others in the file are kept
+    TRITON_INTERPRET=1 python benchmarks/gpu.py try.json --dry-run   # tiny, on a CPU: does it run?
+
+All systems carry the same weights and take turns on the same random clips, three sets in rotation. A system
+whose logits or gradients are too far from the float32 reference is named and not timed. The file is written
+after every group of rows, so that a run that is cut off keeps what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.gpu_systems import (
+    ATTENTIONS,
+    COMPILED,
+    EAGER,
+    Run,
+    System,
+    initial_model,
+    prepared,
+    torchvision_model,
+)
+from benchmarks.gpu_tiles import sweep
+from benchmarks.gpu_timing import Deadline, Row, peak_mib, time_in_turn
+from videoswin.kernels.compiled import CapturedModel
+from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
+from videoswin.model.windows import bias_table_rows, window_geometry
+
+FLOOR_MS = {"T": 0.316, "S": 0.53, "B": 0.83}
+"""Milliseconds a clip below which an H200 cannot go with five kernels a block, by calculation."""
+MAX_LOGIT_ERROR = 3e-2
+"""Largest believable error of bfloat16 logits, relative to the largest float32 one; as in predict.py."""
+MAX_GRADIENT_ERROR = 5e-2
+"""The same for gradients, in the Euclidean norm over all parameters of a kind."""
+MINUTES = {"correctness": 0.5, "attention": 0.8, "inference": 3.0, "training": 1.2, "tiles": 1.5}
+
+
+class Bench:
+    """Sizes, device and file of one run."""
+
+    def __init__(self, path: Path, dry: bool) -> None:
+        self.path, self.dry = path, dry
+        self.device = torch.device("cpu" if dry else "cuda")
+        self.backend = "aot_eager" if dry else "inductor"
+        self.configs = {"T": TINY, "S": SMALL, "B": BASE}
+        self.size, self.batches, self.seconds = (32, 224, 224), (1, 8, 16, 32, 64), 1.0
+        if dry:
+            tiny = VideoSwinConfig(embed_dim=16, depths=(2, 1), num_heads=(1, 1), window=(2, 3, 3))
+            self.configs = {"T": tiny, "B": tiny}
+            self.size, self.batches, self.seconds = (4, 24, 28), (1,), 0.0
+        self.configs = {name: config.replace(sliced_bias=True) for name, config in self.configs.items()}
+        self.results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def save(self, section: str, rows: Any) -> None:
+        self.results[section] = rows
+        self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+
+    def clips(self, batch: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
+        """Three sets, so that none is still in a cache when its turn comes again."""
+        return [torch.randn(batch, 3, *self.size, device=self.device).to(dtype) for _ in range(3)]
+
+
+def machine(bench: Bench) -> Row:
+    """Which GPU with which software, and what it reaches at copies and products."""
+    row: Row = {"torch": torch.__version__, "device": str(bench.device), "date": time.strftime("%Y-%m-%d")}
+    if bench.device.type == "cuda":
+        import triton
+
+        row |= {
+            "name": torch.cuda.get_device_name(),
+            "triton": triton.__version__,
+            "cuda": torch.version.cuda,
+        }
+    if bench.device.type == "cuda" and shutil.which("nvidia-smi"):
+        asked = "clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu,driver_version"
+        query = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"]
+        row["nvidia-smi"] = dict(
+            zip(asked.split(","), subprocess.check_output(query, text=True).strip().split(", "), strict=True)
+        )
+    numbers, n = (2**29, 8192) if bench.device.type == "cuda" else (2**16, 64)
+    source, target = (torch.zeros(numbers, dtype=torch.bfloat16, device=bench.device) for _ in "ab")
+    a, b = (torch.randn(n, n, device=bench.device).bfloat16() for _ in "ab")
+    times = time_in_turn(
+        {"copy": lambda _: target.copy_(source), "product": lambda _: a @ b}, bench.device, bench.seconds
+    )
+    row["copy_GB_per_s"] = round(2 * 2 * numbers / times["copy"]["ms"] / 1e6, 1)
+    row["bfloat16_TFLOP_per_s"] = round(2 * n**3 / times["product"]["ms"] / 1e9, 2)
+    return row
+
+
+def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
+    """Errors of eager systems against the float32 reference: logits, and gradients by kind of parameter."""
+    ours = initial_model(bench.configs["T"], bench.device)
+    clips = bench.clips(1, torch.float32)[0]
+    exact = EAGER["reference, autocast"].build(ours).to(bench.device)
+    logits, gradients = _logits_and_gradients(exact, exact, clips)
+    for name, system in EAGER.items():
+        run = prepared(system, ours, bench.backend)
+        given = clips.to(system.weights)
+        mine, mine_gradients = _logits_and_gradients(run.logits, run.model, given)
+        row: Row = {"system": name, "logits": float((mine - logits).abs().max() / logits.abs().max())}
+        for kind in ("", "bias_table", "qkv.bias"):
+            expected = {key: value for key, value in gradients.items() if key.endswith(kind)}
+            apart = sum((mine_gradients[key] - value).square().sum() for key, value in expected.items())
+            norm = sum(value.square().sum() for value in expected.values())
+            row[f"gradients of {kind or 'everything'}"] = float((apart / norm) ** 0.5)
+        worst = max(value for key, value in row.items() if key.startswith("gradients"))
+        row["right"] = row["logits"] <= MAX_LOGIT_ERROR and worst <= MAX_GRADIENT_ERROR
+        yield row
+
+
+def _logits_and_gradients(
+    run: Callable[[Tensor], Tensor], model: torch.nn.Module, clips: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    logits = run(clips)
+    target = torch.arange(len(clips), device=clips.device)
+    F.cross_entropy(logits.float(), target).backward()
+    found = {key: p.grad.float() for key, p in model.named_parameters() if p.grad is not None}
+    return logits.detach().float(), found
+
+
+def attention(bench: Bench, deadline: Deadline) -> Iterator[Row]:
+    """Attention alone, by stage, plain and shifted, without and with the way back."""
+    batch = 8 if bench.device.type == "cuda" else 1
+    for variant in [name for name in ("T", "B") if name in bench.configs]:
+        config = bench.configs[variant]
+        for stage, heads in enumerate(config.num_heads):
+            grid = (-(-bench.size[0] // 2), *(-(-length // (4 << stage)) for length in bench.size[1:]))
+            for shift in ((0, 0, 0), tuple(size // 2 for size in config.window)):
+                if deadline.passed():
+                    return
+                geometry = window_geometry(grid, config.window, shift, True, bench.device)
+                shape = (batch, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
+                inputs = [torch.randn(shape, device=bench.device).bfloat16() for _ in range(3)]
+                table = torch.randn(bias_table_rows(config.window), heads, device=bench.device)
+                common = {"variant": variant, "stage": stage + 1, "shift": geometry.shift, "clips": batch}
+                for both_ways in (False, True):
+                    passes = {
+                        name: _attention_pass(attend, inputs, table, geometry, both_ways)
+                        for name, attend in ATTENTIONS.items()
+                    }
+                    timed = time_in_turn(passes, bench.device, bench.seconds / 4)
+                    kind = "forward and backward" if both_ways else "forward"
+                    for name, times in timed.items():
+                        yield {**common, "pass": kind, "system": name, **times}
+
+
+def _attention_pass(
+    attend: Any, inputs: list[Tensor], table: Tensor, geometry: Any, both_ways: bool
+) -> Callable[[int], object]:
+    if not both_ways:
+
+        def forward(number: int) -> Tensor:
+            with torch.inference_mode():
+                return attend(inputs[number % 3], table, geometry)
+
+        return forward
+    learned = [(qkv.detach().requires_grad_(), table.detach().requires_grad_()) for qkv in inputs]
+    upstream = torch.randn_like(inputs[0][..., 0, :, :]).flatten(4)
+
+    def backward(number: int) -> tuple[Tensor, ...]:
+        leaves = learned[number % 3]
+        return torch.autograd.grad(attend(*leaves, geometry), leaves, upstream)
+
+    return backward
+
+
+def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
+    """Whole models that predict; compiled ones at few batches, because each batch is compiled for itself."""
+    models = {name: initial_model(config, bench.device) for name, config in bench.configs.items()}
+    for variant, ours in models.items():
+        systems = _right(bench, dict(EAGER))
+        if find_spec("torchvision") and not bench.dry:
+            systems["torchvision, autocast"] = System(build=torchvision_model(variant.lower()))
+        else:
+            yield {"variant": variant, "system": "torchvision, autocast", "failed": "not here"}
+        runs = {name: prepared(system, ours, bench.backend) for name, system in systems.items()}
+        for batch in bench.batches:
+            if not deadline.passed():
+                yield from _predict(bench, variant, runs, batch)
+    quickest = "triton, compiled blocks, bfloat16"
+    plan = [("T", 32, tuple(COMPILED)), ("T", 1, (quickest,)), ("T", 8, (quickest,)), ("B", 32, (quickest,))]
+    for variant, batch, names in [("T", 2, tuple(COMPILED))] if bench.dry else plan:
+        systems = {name: system for name, system in _right(bench, COMPILED).items() if name in names}
+        runs = {name: prepared(system, models[variant], bench.backend) for name, system in systems.items()}
+        if not deadline.passed():
+            yield from _predict(bench, variant, runs, batch)
+
+
+def _right(bench: Bench, systems: dict[str, System]) -> dict[str, System]:
+    """Those that the correctness section did not find wrong."""
+    wrong = {row["system"] for row in bench.results.get("correctness", []) if not row["right"]}
+    # A compiled system computes what the eager one of its name does.
+    return {
+        name: system
+        for name, system in systems.items()
+        if name.replace(", compiled blocks", "").replace(", compiled", "") not in wrong
+    }
+
+
+def _predict(bench: Bench, variant: str, runs: dict[str, Run], batch: int) -> Iterator[Row]:
+    clips = bench.clips(batch)
+    passes, seconds = {}, {}
+    for name, run in runs.items():
+        passes[name] = _prediction(run.logits, clips)
+        if "compiled" in name:
+            start = time.perf_counter()
+            passes[name](0)
+            seconds[name] = round(time.perf_counter() - start, 1)
+        if batch <= 8 and bench.device.type == "cuda" and name.startswith("triton") and "bfloat16" in name:
+            passes[f"{name}, CUDA graph"] = _prediction(CapturedModel(run.model, clips[0]), clips)
+    for name, times in time_in_turn(passes, bench.device, 2 * bench.seconds).items():
+        row = {"variant": variant, "clips": batch, "system": name, **times}
+        if "ms" in times:
+            each = times["ms"] / batch
+            row |= {"ms_per_clip": round(each, 4), "of_H200_floor": round(FLOOR_MS[variant] / each, 3)}
+            row["peak_MiB"] = peak_mib(passes[name], bench.device)
+        if name in seconds:
+            row["first_call_seconds"] = seconds[name]
+        yield row
+
+
+def _prediction(run: Callable[[Tensor], Tensor], clips: list[Tensor]) -> Callable[[int], object]:
+    def one_pass(number: int) -> Tensor:
+        with torch.no_grad():  # as graphs are captured; compiled code is made anew for another mode
+            return run(clips[number % 3])
+
+    return one_pass
+
+
+def training(bench: Bench, deadline: Deadline) -> Iterator[Row]:
+    """A whole step under autocast: forward, cross entropy, backward, AdamW."""
+    systems = _right(bench, EAGER | COMPILED)
+    eager = ("reference, autocast", "boxes, autocast", "triton, autocast")
+    plan = [("T", 16, eager), ("B", 8, eager), ("T", 16, ("triton, compiled blocks, autocast",))]
+    for variant, batch, names in plan:
+        if deadline.passed():
+            return
+        batch = 2 if bench.dry else batch
+        passes = {name: _step(bench, variant, systems[name], batch) for name in names if name in systems}
+        for name, times in time_in_turn(passes, bench.device, 2 * bench.seconds).items():
+            row = {"variant": variant, "clips": batch, "system": name, **times}
+            if "ms" in times:
+                row["clips_per_s"] = round(1000 * batch / times["ms"], 1)
+                peak = peak_mib(passes[name], bench.device)
+                row["peak_MiB_per_clip"] = None if peak is None else round(peak / batch)
+            yield row
+
+
+def _step(bench: Bench, variant: str, system: System, batch: int) -> Callable[[int], object]:
+    run = prepared(system, initial_model(bench.configs[variant], bench.device), bench.backend)
+    optimizer = torch.optim.AdamW(run.model.parameters(), lr=1e-4, fused=bench.device.type == "cuda")
+    clips = bench.clips(batch, torch.float32)
+    targets = torch.randint(bench.configs[variant].num_classes, (batch,), device=bench.device)
+
+    def step(number: int) -> None:
+        F.cross_entropy(run.logits(clips[number % 3]).float(), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def tiles(bench: Bench, deadline: Deadline) -> Iterator[Row]:
+    """Times of the kernels cut up in other ways, to choose their defaults by."""
+    yield from sweep(bench.device, bench.configs["T"], bench.size, deadline, bench.seconds / 4)
+
+
+SECTIONS = {
+    "correctness": correctness,
+    "attention": attention,
+    "inference": inference,
+    "training": training,
+    "tiles": tiles,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("output", type=Path, help="the JSON file; sections already in it are kept")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on a CPU, to see that it runs")
+    arguments = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False  # or the reference would not be a float32 one
+    bench = Bench(arguments.output, arguments.dry_run)
+    bench.save("machine", machine(bench))
+    print(bench.results["machine"], flush=True)
+    for name in arguments.sections:
+        start, rows = time.monotonic(), []
+        for row in SECTIONS[name](bench, Deadline(60 * MINUTES[name])):
+            rows.append(row)
+            print(row, flush=True)
+            bench.save(name, rows)
+        print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Checks and times of the kernels on one GPU: bash benchmarks/gpu.sh result.json [arguments of gpu.py]
+set -euo pipefail
+result=$(realpath -m "${1:?where to write the JSON}")
+shift
+cd "$(dirname "$0")/.."
+python="${PYTHON:-python3}"
+
+# Without the settings of this repository, because they ask for plugins that a bare machine lacks.
+if "$python" -c 'import pytest' 2>/dev/null; then
+    "$python" -m pytest -q -c /dev/null --rootdir . --noconftest -p no:cacheprovider \
+        -W ignore::pytest.PytestUnknownMarkWarning tests/kernels/test_gpu.py
+else
+    echo "pytest is not here: the tests on the GPU are left out" >&2
+fi
+"$python" benchmarks/gpu.py "$result" "$@"

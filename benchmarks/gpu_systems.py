@@ -1,0 +1,141 @@
+"""The systems that benchmarks/gpu.py compares: whole models, and attentions behind the model's seam."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers import torchvision_swin3d
+from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
+from videoswin.kernels.compiled import compile_blocks
+from videoswin.kernels.window_attention import triton_attention
+from videoswin.model.attention import AttentionFn, box_attention
+from videoswin.model.config import VideoSwinConfig
+from videoswin.model.swin import VideoSwin
+from videoswin.model.windows import WindowGeometry, merge, partition, region_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One way to compute Video Swin."""
+
+    build: Callable[[VideoSwin], nn.Module]
+    """A model with the weights of the given one."""
+    weights: torch.dtype = torch.float32
+    """Type of the weights; float32 ones run under autocast."""
+    compiled: str = ""
+    """"whole" or "blocks" where torch.compile is used."""
+
+
+def with_attention(attention: AttentionFn) -> Callable[[VideoSwin], nn.Module]:
+    def build(ours: VideoSwin) -> nn.Module:
+        model = VideoSwin(ours.config, attention=attention)
+        model.load_state_dict(ours.state_dict())
+        return model
+
+    return build
+
+
+def reference(attend: Attend) -> Callable[[VideoSwin], nn.Module]:
+    def build(ours: VideoSwin) -> nn.Module:
+        model = ReferenceVideoSwin(ours.config, attend)
+        model.load_state_dict(ours.state_dict())
+        return model
+
+    return build
+
+
+def torchvision_model(variant: str) -> Callable[[VideoSwin], nn.Module]:
+    return lambda ours: torchvision_swin3d(copy.deepcopy(ours).cpu(), variant)
+
+
+EAGER = {
+    "reference, autocast": System(build=reference(materialised)),
+    "sdpa with full mask, autocast": System(build=reference(fused_with_full_mask)),
+    "boxes, autocast": System(build=with_attention(box_attention)),
+    "triton, autocast": System(build=with_attention(triton_attention)),
+    "reference, bfloat16": System(build=reference(materialised), weights=torch.bfloat16),
+    "boxes, bfloat16": System(build=with_attention(box_attention), weights=torch.bfloat16),
+    "triton, bfloat16": System(build=with_attention(triton_attention), weights=torch.bfloat16),
+}
+COMPILED = {
+    "reference, compiled, autocast": System(build=reference(materialised), compiled="whole"),
+    "boxes, compiled blocks, bfloat16": System(
+        build=with_attention(box_attention), weights=torch.bfloat16, compiled="blocks"
+    ),
+    "triton, compiled blocks, autocast": System(build=with_attention(triton_attention), compiled="blocks"),
+    "triton, compiled blocks, bfloat16": System(
+        build=with_attention(triton_attention), weights=torch.bfloat16, compiled="blocks"
+    ),
+}
+
+
+def initial_model(config: VideoSwinConfig, device: torch.device) -> VideoSwin:
+    """Random weights; position biases as large as trained ones, so that a wrong lookup shows."""
+    torch.manual_seed(0)
+    model = VideoSwin(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("bias_table", "qkv.bias")):
+            nn.init.normal_(parameter, std=0.5 if name.endswith("bias_table") else 0.02)
+    return model.to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A system with weights, ready to go."""
+
+    logits: Callable[[Tensor], Tensor]
+    """Of clips, in the mode (with or without gradients) of the caller."""
+    model: nn.Module
+    """The same without autocast."""
+
+
+def prepared(system: System, ours: VideoSwin, backend: str) -> Run:
+    """The system with the weights of `ours`, on its device; torch.compile does its work at the first call."""
+    device = next(ours.parameters()).device
+    with device:  # first weights are drawn there, too, which is quicker
+        model = system.build(ours).to(device, system.weights).eval()
+    forward: Callable[[Tensor], Tensor] = model
+    if system.compiled == "whole":
+        forward = torch.compile(model, dynamic=False, backend=backend)
+    elif system.compiled:
+        compile_blocks(model, backend)
+
+    def logits(clips: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=system.weights == torch.float32):
+            return forward(clips)
+
+    return Run(logits=logits, model=model)
+
+
+def through_windows(attend: Attend) -> AttentionFn:
+    """Behind the seam what others do: roll, cut into windows, attend, put together, roll back."""
+    masks: dict[int, Tensor] = {}
+
+    def attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
+        shift, heads, width = geometry.shift, *qkv.shape[-2:]
+        rolled = qkv.roll([-s for s in shift], dims=(1, 2, 3)) if any(shift) else qkv
+        windows = partition(rolled, geometry.window).flatten(0, 1)  # (B * windows, N, 3, heads, d)
+        q, k, v = windows.permute(2, 0, 3, 1, 4)  # each (B * windows, heads, N, d)
+        bias = bias_table[geometry.bias_index].permute(2, 0, 1).to(q.dtype)  # (heads, N, N)
+        if any(shift) and id(geometry) not in masks:
+            visible = region_mask(geometry.grid, geometry.window, shift)
+            masks[id(geometry)] = torch.where(visible, 0.0, -100.0).to(q.device, q.dtype)  # (windows, N, N)
+        out = attend(q, k, v, bias, masks.get(id(geometry)))
+        out = out.transpose(1, 2).reshape(len(qkv), -1, q.shape[2], heads * width)  # (B, windows, N, C)
+        out = merge(out, geometry.window, geometry.grid)
+        return out.roll(shift, dims=(1, 2, 3)) if any(shift) else out
+
+    return attention
+
+
+ATTENTIONS: dict[str, AttentionFn] = {
+    "materialised": through_windows(materialised),
+    "sdpa with full mask": through_windows(fused_with_full_mask),
+    "boxes": box_attention,
+    "triton": triton_attention,
+}

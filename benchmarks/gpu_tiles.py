@@ -1,0 +1,123 @@
+"""Times of the attention kernels for many ways to cut them into tiles; part of benchmarks/gpu.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks.gpu_timing import Deadline, Row, time_in_turn
+from videoswin.kernels.tiles import Tiles, backward_tiles
+from videoswin.model.config import VideoSwinConfig
+from videoswin.model.windows import bias_table_rows, window_geometry
+
+FORWARD = [
+    (64, 64, 4, 2, 1), (64, 64, 4, 3, 1), (64, 64, 4, 3, 2), (64, 64, 4, 3, 4), (64, 64, 4, 4, 1),
+    (64, 32, 4, 2, 1), (64, 32, 4, 3, 1), (64, 128, 4, 1, 1), (64, 128, 4, 2, 1), (64, 128, 4, 2, 2),
+    (128, 32, 4, 3, 1), (128, 64, 4, 2, 1), (128, 32, 8, 3, 1), (128, 64, 8, 2, 1), (128, 64, 8, 3, 1),
+    (128, 128, 8, 2, 1), (32, 64, 4, 3, 1), (16, 128, 4, 2, 1),
+]  # fmt: skip
+"""Rows, columns, warps, stages and windows of a program."""
+BACKWARD = [
+    (64, 64, 4, 2), (64, 64, 4, 1), (64, 32, 4, 2), (64, 32, 4, 3), (128, 32, 8, 2), (128, 64, 8, 2),
+    (64, 64, 8, 2), (32, 64, 4, 2),
+]  # fmt: skip
+"""The same for each kernel of the backward pass in turn, the others at their defaults."""
+
+
+def sweep(
+    device: torch.device,
+    config: VideoSwinConfig,
+    size: tuple[int, int, int],
+    deadline: Deadline,
+    seconds: float,
+) -> Iterator[Row]:
+    """A row for each way, on the shifted windows of stages 1 and 3 of eight clips."""
+    stages, clips = ((0, 2), 8) if device.type == "cuda" else ((0,), 1)
+    for shape in FORWARD if device.type == "cuda" else FORWARD[:2]:
+        names = ("rows", "columns", "warps", "stages", "windows")
+        tiles = Tiles(**dict(zip(names, shape, strict=True)))
+        for stage in stages:
+            if deadline.passed():
+                return
+            yield _row(
+                device, "forward", stage, tiles, seconds, _forward(device, config, size, stage, clips, tiles)
+            )
+    for kernel in ("query", "key", "bias"):
+        for shape in BACKWARD if device.type == "cuda" else BACKWARD[:1]:
+            tiles = Tiles(**dict(zip(("rows", "columns", "warps", "stages"), shape, strict=True)))
+            for stage in stages:
+                if deadline.passed():
+                    return
+                one_pass = _backward(device, config, size, stage, clips, kernel, tiles)
+                yield _row(device, f"backward, {kernel} kernel", stage, tiles, seconds, one_pass)
+
+
+def _row(
+    device: torch.device,
+    name: str,
+    stage: int,
+    tiles: Tiles,
+    seconds: float,
+    one_pass: Callable[[int], object],
+) -> Row:
+    from triton.errors import TritonError
+
+    row: Row = {"pass": name, "stage": stage + 1, **dataclasses.asdict(tiles)}
+    try:
+        return row | time_in_turn({"": one_pass}, device, seconds)[""]
+    except TritonError as error:  # a cut that needs more shared memory than there is
+        return row | {"failed": str(error)[:120]}
+
+
+def _forward(
+    device: torch.device,
+    config: VideoSwinConfig,
+    size: tuple[int, int, int],
+    stage: int,
+    clips: int,
+    tiles: Tiles,
+) -> Callable[[int], object]:
+    from videoswin.kernels.forward import attention_forward
+
+    inputs, table, index, *cut = _problem(device, config, size, stage, clips)
+    return lambda number: attention_forward(inputs[number % 3], table, index, *cut, tiles)
+
+
+def _backward(
+    device: torch.device,
+    config: VideoSwinConfig,
+    size: tuple[int, int, int],
+    stage: int,
+    clips: int,
+    kernel: str,
+    tiles: Tiles,
+) -> Callable[[int], object]:
+    from videoswin.kernels.backward import attention_backward
+    from videoswin.kernels.forward import attention_forward
+
+    inputs, table, index, *cut = _problem(device, config, size, stage, clips)
+    chosen = dataclasses.replace(backward_tiles(inputs[0].dtype), **{kernel: tiles})
+    done = [(qkv, *attention_forward(qkv, table, index, *cut)) for qkv in inputs]
+
+    def one_pass(number: int) -> object:
+        qkv, out, log_sums = done[number % 3]
+        return attention_backward(out, qkv, table, index, out, log_sums, *cut, chosen)
+
+    return one_pass
+
+
+def _problem(
+    device: torch.device, config: VideoSwinConfig, size: tuple[int, int, int], stage: int, clips: int
+):
+    p, m, n = config.window
+    grid = (-(-size[0] // 2), -(-size[1] // (4 << stage)), -(-size[2] // (4 << stage)))
+    geometry = window_geometry(grid, config.window, (p // 2, m // 2, n // 2), False, device)
+    heads = config.num_heads[stage]
+    shape = (clips, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
+    # The interpreter, which tries this out on a CPU, does not multiply bfloat16.
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float16
+    inputs = [torch.randn(shape, device=device).to(dtype) for _ in range(3)]
+    table = torch.randn(bias_table_rows(config.window), heads, device=device)
+    return inputs, table, geometry.bias_index, geometry.window, geometry.shift

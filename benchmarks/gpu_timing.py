@@ -1,0 +1,86 @@
+"""Times of systems that take turns on one GPU, or on a CPU to try a script out, and memory at its highest."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Pass = Callable[[int], object]
+"""One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""
+Row = dict[str, Any]
+
+
+class Deadline:
+    """When a section must come to an end."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def passed(self) -> bool:
+        return time.monotonic() > self.end
+
+
+def time_in_turn(passes: dict[str, Pass], device: torch.device, seconds: float) -> dict[str, Row]:
+    """Milliseconds of each system: median and quartiles over rounds in which all take turns.
+
+    Two rounds warm up; then as many as fit into `seconds`, 5 to 30. A system that runs out of memory says so.
+    """
+    rows: dict[str, Row] = {}
+    running: dict[str, Pass] = {}
+    once = 0.0
+    for system, one_pass in passes.items():
+        try:
+            one_pass(0)
+            once += _milliseconds(one_pass, 1, device)
+            running[system] = one_pass
+        except torch.OutOfMemoryError as error:
+            rows[system] = {"failed": f"out of memory: {str(error).splitlines()[0][:120]}"}
+            _release(device)
+    rounds = min(30, max(5, int(seconds * 1000 / max(once, 1e-3)))) if device.type == "cuda" else 2
+    times: dict[str, list[float]] = {system: [] for system in running}
+    for number in range(rounds):
+        for system, one_pass in running.items():
+            times[system].append(_milliseconds(one_pass, number, device))
+    for system, measured in times.items():
+        low, median, high = statistics.quantiles(measured, n=4, method="inclusive")
+        rows[system] = {
+            "ms": round(median, 4),
+            "ms_quartiles": [round(low, 4), round(high, 4)],
+            "rounds": rounds,
+        }
+    return {system: rows[system] for system in passes}
+
+
+def peak_mib(one_pass: Pass, device: torch.device) -> int | None:
+    """What a pass adds to the memory in use at its highest; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    one_pass(0)
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) >> 20
+
+
+def _milliseconds(one_pass: Pass, number: int, device: torch.device) -> float:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        one_pass(number)
+        return (time.perf_counter() - start) * 1000
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    begin.record()
+    one_pass(number)
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end)
+
+
+def _release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,23 @@
+"""The kernels compile to machine code; that they run and are right on a GPU is for test_gpu.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+KERNELS = {"_expand", "_forward", "_query", "_key", "_bias", "_invert", "_collect"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # compilers are slow on a busy machine
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_kernel_compiles_for(capability: int, tmp_path: Path) -> None:
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    program = [sys.executable, "-m", "tests.kernels.compile_for_gpus", str(capability)]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0].removesuffix("_kernel") for line in done.stdout.splitlines()} == KERNELS

@@ -1,0 +1,58 @@
+"""A whole model made faster without another line of mathematics: compiled blocks, or one captured graph."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from videoswin.model.swin import Block, VideoSwin
+
+
+def compile_blocks(model: VideoSwin, backend: str = "inductor") -> VideoSwin:
+    """The model itself, with each block to be compiled when it first runs: half a minute, then fewer kernels.
+
+    Block by block, because blocks of one stage share a graph: a model of 24 blocks has eight, where compiling
+    it whole would make one graph as long as all of them.
+    """
+    # Each stage, parity of blocks, mode and input size needs a graph of its own; torch allows eight.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for module in model.modules():
+        if isinstance(module, Block):
+            # Windows depend on the size of the grid, so a graph for all sizes would not be a graph.
+            module.compile(fullgraph=True, dynamic=False, backend=backend)
+    return model
+
+
+class CapturedModel:
+    """Logits of clips of one shape by replaying a CUDA graph, as launches take longer than small batches."""
+
+    def __init__(self, model: VideoSwin, example: Tensor) -> None:
+        """example: clips as they will come, (B, in, T, H, W), on the model's GPU; ValueError elsewhere.
+
+        The graph reads the model's weights where they are: changed values count, moved weights do not. If the
+        clips are to be computed under autocast, capture there, with cache_enabled=False.
+        """
+        if example.device.type != "cuda":
+            raise ValueError(f"a graph is captured on a CUDA device, got clips on {example.device}")
+        if model.training:
+            raise ValueError("a graph is captured of a model that predicts; call model.eval() first")
+        self._clips = example.clone()
+        side = torch.cuda.Stream(example.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(example.device))
+        with torch.no_grad():
+            # What is made once (kernels, workspaces, geometries) must not be made inside the graph.
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    model(self._clips)
+            torch.cuda.current_stream(example.device).wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits: Tensor = model(self._clips)
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """(B, in, T, H, W) of the example's shape -> logits (B, K), the caller's to keep."""
+        if clips.shape != self._clips.shape:
+            raise ValueError(f"captured for clips {tuple(self._clips.shape)}, got {tuple(clips.shape)}")
+        self._clips.copy_(clips)
+        self._graph.replay()
+        return self._logits.clone()
