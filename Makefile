@@ -1,10 +1,12 @@
-# Only python3, pip and make are assumed. `make demo` predicts, `make test` tests, `make check` lints and types.
+# Only python3, pip and make are assumed. `make demo` predicts, `make test` tests, `make check` lints and types,
+# `make bench` measures.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VIDEO ?=
+CLIPS ?= ../shared/clips
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/videoswin demo $(if $(VIDEO),--video "$(VIDEO)")
@@ -20,6 +22,16 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Half an hour on two quiet cores; docs/performance.md and its plots are made from what it finds.
+bench: $(VENV)/.dev
+	rm -f benchmarks/results/scaling_cpu.json
+	$(BIN)/python benchmarks/model_cpu.py --clips $(CLIPS) --output benchmarks/results/model_cpu.json
+	$(BIN)/python benchmarks/attention_cpu.py --output benchmarks/results/attention_cpu.json
+	$(BIN)/python benchmarks/scaling_cpu.py --output benchmarks/results/scaling_cpu.json
+	$(BIN)/python benchmarks/int8_agreement.py --clips $(CLIPS) --output benchmarks/results/int8_agreement.json
+	$(BIN)/python benchmarks/training.py --output benchmarks/results/training_cpu.json
+	$(BIN)/python benchmarks/page.py
 
 clean:
 	rm -rf $(VENV) demo

@@ -40,11 +40,12 @@ def page() -> str:
 INTRODUCTION = """
 # Performance
 
-Made by `python benchmarks/page.py` from `benchmarks/results/*.json`; `make bench` measures all of it anew. Each table
-comes from one run: the same weights, inputs and threads for all, answers compared before any time is believed,
-systems in turn in one process, median and quartiles. [benchmarks/README.md](../benchmarks/README.md) says how.
-Three questions have tables of their own: attention alone, the model, and [files to predictions](fast-prediction.md).
-What is rounded to int8, and views that are left out, never share a table with exact answers.
+Made by `python benchmarks/page.py` from `benchmarks/results/*.json`; `make bench` measures all of it anew.
+Each table comes from one run: the same weights, inputs and threads for all, answers compared before any time
+is believed, systems in turn in one process, median and quartiles.
+[benchmarks/README.md](../benchmarks/README.md) says how. Three questions have tables of their own: attention
+alone, the model, and [files to predictions](fast-prediction.md). What is rounded to int8, and views that are
+left out, never share a table with exact answers.
 """
 
 
@@ -81,15 +82,16 @@ def model_section(found: Figures) -> str:
         [
             "## The model on a CPU",
             "",
-            f"Swin-T, one 32 x 224 x 224 clip, {_where(found)}. Speed is against torchvision in float32, eager.",
+            f"Swin-T, one 32 x 224 x 224 clip, {_where(found)}.",
+            "Speed is against torchvision in float32, eager.",
             "",
             *table,
             "",
             "![clips a second of every system](performance-model.png)",
             "",
-            f"In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's. In PyTorch we add "
-            f"{memory['float32'] / tv_memory:.0%} of the memory that torchvision adds in float32, and in bfloat16 "
-            f"{memory['bfloat16'] / tv_memory:.0%} of that.",
+            f"In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's.",
+            f"In PyTorch we add {memory['float32'] / tv_memory:.0%} of the memory that torchvision adds in",
+            f"float32, and in bfloat16 {memory['bfloat16'] / tv_memory:.0%} of that.",
             "",
             "Linear layers in int8, the rest in bfloat16: not exact, see the agreement below.",
             "",
@@ -97,8 +99,8 @@ def model_section(found: Figures) -> str:
             "|---|---|---:|---:|---:|---:|",
             *int8,
             "",
-            "The floor is the clip's 87.8 billion multiply-adds at the rate of a 2048 x 2048 product in PyTorch, measured in",
-            "the same run.",
+            "The floor is the clip's 87.8 billion multiply-adds at the rate of a 2048 x 2048 product in",
+            "PyTorch, measured in the same run.",
             "",
             "| system | precision | GFLOP/s | floor s | median s | reached |",
             "|---|---|---:|---:|---:|---:|",
@@ -139,7 +141,8 @@ def attention_section(found: Figures) -> str:
             "## Attention alone on a CPU",
             "",
             f"One block's window attention with its two linear layers, milliseconds, {_where(found)}.",
-            "Full mask, SDPA is how timm does it. The last column is ours against torchvision in the same precision.",
+            "Full mask, SDPA is how timm does it. The last column is ours against torchvision in the same",
+            "precision.",
             "",
             f"| stage | windows | precision | {' | '.join(systems)} | speed |",
             f"|---:|---|---|{'---:|' * len(systems)}---:|",
@@ -182,8 +185,8 @@ def scaling_section(found: Figures) -> str:
             "|---|---:|",
             *slopes,
             "",
-            f"A clip of {longest['frames']} frames takes {longest['peak_mib'] / 1024:.1f} GiB with everything that the process "
-            "holds.",
+            f"A clip of {longest['frames']} frames takes {longest['peak_mib'] / 1024:.1f} GiB with",
+            "everything that the process holds.",
         ]
     )
 
@@ -232,15 +235,16 @@ def gpu_section(found: Figures) -> str:
     """Nothing until a GPU has been measured."""
     if not found:
         return (
-            "## GPU\n\nNot measured yet. The Triton kernels are tested for correctness in Triton's interpreter; "
-            "`benchmarks/gpu.sh` checks and times them on a GPU and writes `benchmarks/results/gpu.json`."
+            "## GPU\n\nNot measured yet. The Triton kernels are tested for correctness in Triton's\n"
+            "interpreter; `benchmarks/gpu.sh` checks and times them on a GPU."
         )
     return f"## GPU\n\nMeasured: `benchmarks/results/gpu.json` ({found['machine']['gpu']})."
 
 
 def _where(found: Figures) -> str:
     at = found["circumstances"]
-    return f"{at['threads']} threads of {at['cores']} cores of {at['processor']}, torch {at['torch']}, {at['date']}"
+    machine = f"{at['threads']} threads of {at['cores']} cores of {at['processor']}"
+    return f"{machine}, torch {at['torch']}, {at['date']}"
 
 
 def draw_model(found: Figures, path: Path) -> None:

@@ -11,8 +11,8 @@ from videoswin.demo import make_clip
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOWNLOADS = "tiny-k400"
-FINETUNING = ("my_videos/", "test_videos/", "run/best.safetensors")
-"""What the commands of docs/finetune.md work on; test_finetune_page.py runs that page."""
+FINETUNING = ("my_videos/", "test_videos/", "run/best.safetensors", "tiny.xml")
+"""What the commands of docs/finetune.md and docs/export.md work on; tests of their own run those pages."""
 ELSEWHERE = ("pip", "make")
 """Lines that set up; .ci/run goes through those of a checkout."""
 
@@ -36,7 +36,7 @@ def test_every_shell_example_is_a_command_that_works_or_asks_for_a_download(
 ) -> None:
     lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
     examples = [shlex.split(line, comments=True) for line in lines if not line.startswith(ELSEWHERE)]
-    assert len(examples) == 7
+    assert len(examples) == 10
     for program, *arguments in examples:
         assert program == "videoswin"
         if any(name in arguments for name in (DOWNLOADS, *FINETUNING)):

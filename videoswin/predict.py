@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from videoswin.adaptive import look_until_sure
+from videoswin.kernels.choose import use_fastest_attention
 from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.exported import ExportedModel, is_exported
@@ -278,7 +279,10 @@ def _model_of(
         return source
     if source.config.in_channels != 3:
         raise ValueError(f"{source.name} takes {source.config.in_channels} channels; videos are read as RGB")
-    return source.model().to(device, PRECISIONS[precision or "float32"])
+    model = source.model().to(device, PRECISIONS[precision or "float32"])
+    if precision in ("bfloat16", "float16"):
+        use_fastest_attention(model, device)
+    return model
 
 
 def require_numbers(probabilities: Tensor, model: str) -> Tensor:

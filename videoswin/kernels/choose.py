@@ -9,7 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from videoswin.model.attention import AttentionFn, box_attention, plain_attention
+from videoswin.model.attention import AttentionFn, WindowAttention, box_attention, plain_attention
+from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import bias_table_rows, window_geometry
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,17 @@ def fastest_attention(device: torch.device | str, width: int = 32) -> AttentionF
     from videoswin.kernels.window_attention import triton_attention
 
     return triton_attention
+
+
+def use_fastest_attention(model: VideoSwin, device: torch.device | str) -> None:
+    """Hand every block of the model the attention that `fastest_attention` names for its heads there.
+
+    For models that compute in half precision, by their weights or under autocast: the kernels are made for
+    tensor cores, which have no float32.
+    """
+    for module in model.modules():
+        if isinstance(module, WindowAttention):
+            module.attention = fastest_attention(device, module.proj.in_features // module.heads)
 
 
 @lru_cache(maxsize=16)

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from videoswin._optional import require
 from videoswin.data.batch import Batch
+from videoswin.kernels.choose import use_fastest_attention
 from videoswin.model.swin import VideoSwin
 from videoswin.predict import resolve_device
 from videoswin.training.average import MovingAverage
@@ -127,6 +128,8 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     """The learner before its first step; its random weights, if any, depend on the seed alone."""
     torch.manual_seed(recipe.run.seed)
     bare, keeps_head, lineage = build_model(recipe, source.labels)
+    if recipe.run.precision != "32-true":
+        use_fastest_attention(bare, fabric.device)
     choose_what_learns(bare, recipe.model.tune, recipe.model.lora_rank)
     plan = recipe.optimizer
     # Lightning does not clip the gradients of a fused optimizer that works under a loss scaler.
