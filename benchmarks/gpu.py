@@ -46,7 +46,7 @@ from videoswin.model.windows import bias_table_rows, window_geometry
 FLOOR_MS = {"T": 0.316, "S": 0.53, "B": 0.83}
 """Milliseconds a clip below which an H200 cannot go with five kernels a block, by calculation."""
 MAX_LOGIT_ERROR = 3e-2
-"""Largest believable error of bfloat16 logits, relative to the largest float32 one; as in predict.py."""
+"""Largest believable error of bfloat16 logits, relative to the largest float32 one; as in model_cpu.py."""
 MAX_GRADIENT_ERROR = 5e-2
 """The same for gradients, in the Euclidean norm over all parameters of a kind."""
 MINUTES = {"correctness": 0.5, "attention": 0.8, "inference": 3.0, "training": 1.2, "tiles": 1.5}
