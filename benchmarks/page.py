@@ -238,7 +238,34 @@ def gpu_section(found: Figures) -> str:
             "## GPU\n\nNot measured yet. The Triton kernels are tested for correctness in Triton's\n"
             "interpreter; `benchmarks/gpu.sh` checks and times them on a GPU."
         )
-    return f"## GPU\n\nMeasured: `benchmarks/results/gpu.json` ({found['machine']['gpu']})."
+    prediction = [
+        f"| {row['variant']} | {row['clips']} | {row['system']} | {row['ms_per_clip']:.3f} "
+        f"| {row['of_H200_floor']:.0%} | {row['peak_MiB']} |"
+        for row in found["inference"]
+        if "ms_per_clip" in row
+    ]
+    steps = [
+        f"| {row['variant']} | {row['clips']} | {row['system']} | {row['clips_per_s']:.0f} "
+        f"| {row['peak_MiB_per_clip']} |"
+        for row in found["training"]
+        if "clips_per_s" in row
+    ]
+    return "\n".join(
+        [
+            "## GPU",
+            "",
+            f"`bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {found['machine']['name']}, clips of",
+            "32 x 224 x 224.",
+            "",
+            "| model | clips | system | ms a clip | of an H200's floor | peak MiB |",
+            "|---|---:|---|---:|---:|---:|",
+            *prediction,
+            "",
+            "| model | clips | training step | clips a second | MiB a clip |",
+            "|---|---:|---|---:|---:|",
+            *steps,
+        ]
+    )
 
 
 def _where(found: Figures) -> str:
