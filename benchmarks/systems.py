@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import openvino
 import torch
@@ -19,6 +18,7 @@ from videoswin.export import export_model
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.runtimes.exported import ExportedModel
+from videoswin.runtimes.facts import Precision
 from videoswin.runtimes.openvino import settings
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.video.transforms import normalize
@@ -106,8 +106,8 @@ BUILDERS: dict[tuple[str, str], Callable[[Path], Pass]] = {
 """By name and precision: makes the pass, from the files of `write_files`."""
 
 
-def write_files(folder: Path, videos: list[str]) -> dict[str, dict[str, Any]]:
-    """Export our model and torchvision's for the runtimes; what each of our exports found.
+def write_files(folder: Path, videos: list[str]) -> None:
+    """Export our model and torchvision's for the runtimes.
 
     The first two of the videos give the clips that int8 scales are chosen on.
     """
@@ -119,16 +119,14 @@ def write_files(folder: Path, videos: list[str]) -> dict[str, dict[str, Any]]:
         labels=tuple(str(number) for number in range(TINY.num_classes)),
         name="swin-t",
     )
-    found = {
-        name: vars(export_model(ours, folder / name, precision=precision, videos=videos[:2], say=print))
-        for name, precision in (
-            ("model.onnx", "float32"),
-            ("float32.xml", "float32"),
-            ("bfloat16.xml", "bfloat16"),
-            ("int8.xml", "int8"),
-        )
+    precisions: dict[str, Precision] = {
+        "model.onnx": "float32",
+        "float32.xml": "float32",
+        "bfloat16.xml": "bfloat16",
+        "int8.xml": "int8",
     }
+    for name, precision in precisions.items():
+        export_model(ours, folder / name, precision=precision, videos=videos[:2], say=print)
     with torch.no_grad():
         program = torch.export.export(torchvision_swin3d(swin(), "t"), (clip(),))
     openvino.save_model(openvino.convert_model(program), folder / "peer.xml", compress_to_fp16=False)
-    return found
