@@ -241,13 +241,13 @@ def gpu_section(found: Figures) -> str:
     prediction = [
         f"| {row['variant']} | {row['clips']} | {row['system']} | {row['ms_per_clip']:.3f} "
         f"| {row['of_H200_floor']:.0%} | {row['peak_MiB']} |"
-        for row in found["inference"]
+        for row in found.get("inference", [])
         if "ms_per_clip" in row
     ]
     steps = [
         f"| {row['variant']} | {row['clips']} | {row['system']} | {row['clips_per_s']:.0f} "
         f"| {row['peak_MiB_per_clip']} |"
-        for row in found["training"]
+        for row in found.get("training", [])
         if "clips_per_s" in row
     ]
     return "\n".join(

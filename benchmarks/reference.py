@@ -52,7 +52,7 @@ def stage_mask(grid: Sizes, window: Sizes, dtype: torch.dtype) -> Tensor | None:
     clipped, shift = _clipped(grid, window)
     if not any(shift):
         return None
-    return _mask(_rounded_up(grid, clipped), clipped, shift, torch.device("cpu")).to(dtype)
+    return _mask(_rounded_up(grid, clipped), clipped, shift, torch.device("cpu")).added.to(dtype)
 
 
 class ReferenceVideoSwin(nn.Module):

@@ -113,7 +113,7 @@ def test_scores_are_those_of_the_predictor_on_real_clips(checkpoint: Checkpoint)
 
 def test_batches_are_full_across_videos(predictor: Predictor, manifest: Manifest) -> None:
     sizes: list[int] = []
-    hook = predictor.model.head.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    hook = predictor.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     evaluate(predictor, manifest, workers=0, views_per_batch=8)
     hook.remove()
     assert sizes == [8, 8, 8, 6]  # 5 videos of 6 views

@@ -43,6 +43,19 @@ def test_bfloat16_loses_no_more_than_on_normalised_clips(model: VideoSwin) -> No
 
 
 @torch.no_grad()
+def test_hooks_of_the_model_and_of_its_embedding_are_called(model: VideoSwin) -> None:
+    pixels = torch.randint(256, (1, 3, 8, 32, 32), dtype=torch.uint8)
+    expected = PixelModel(model, IMAGENET)(pixels)
+    for module in (model, model.patch_embed):
+        seen: list[torch.Size] = []
+        hook = module.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].shape))
+        ours = PixelModel(model, IMAGENET)(pixels)
+        hook.remove()
+        assert seen == [pixels.shape]
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_the_model_itself_is_left_as_it_was(model: VideoSwin) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     PixelModel(model, IMAGENET)(torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8))

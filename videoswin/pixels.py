@@ -31,14 +31,20 @@ class PixelModel(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         embedding = self.model.patch_embed
         dtype = embedding.proj.weight.dtype
+        # What fills up incomplete tokens is zero after the normalisation, and of no colour before.
         whole = all(size % patch == 0 for size, patch in zip(pixels.shape[2:], PATCH, strict=True))
-        if whole and isinstance(self.normalisation, Normalisation):
+        if whole and isinstance(self.normalisation, Normalisation) and not _is_watched(self.model):
             weight, bias = _folded(embedding.proj, self.normalisation)
-            tokens = embedding.embed(patches(pixels).to(dtype) - CENTRE, weight, bias)
-        else:
-            # What fills up incomplete tokens is zero after the normalisation, and of no colour before.
-            tokens = embedding(normalize(pixels, self.normalisation).to(dtype))
-        return self.model.classify(tokens)
+            return self.model.classify(embedding.embed(patches(pixels).to(dtype) - CENTRE, weight, bias))
+        logits: Tensor = self.model(normalize(pixels, self.normalisation).to(dtype))
+        return logits
+
+
+def _is_watched(model: VideoSwin) -> bool:
+    """Whether somebody relies on the model being called as a whole: by hooks, or compiled in place."""
+    modules = (model, model.patch_embed)
+    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    return hooked or model._compiled_call_impl is not None
 
 
 def _folded(proj: nn.Conv3d, normalisation: Normalisation) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.exported import ExportedModel, is_exported
 from videoswin.runtimes.facts import Facts
-from videoswin.stream import batches, decoding_threads, load_ahead, sent
+from videoswin.stream import batches, decoding_threads, load_ahead, received, sent
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
@@ -108,8 +108,8 @@ def load_video(
 class Predictor:
     """A model together with everything needed to put a video through it.
 
-    Attributes: model (VideoSwin in eval mode), clip (ClipSpec), views (ViewPlan), labels, multi_label,
-    device, name, protocol.
+    Attributes: model (VideoSwin in eval mode, or ExportedModel), clip (ClipSpec), views (ViewPlan), labels,
+    multi_label, device, name, protocol.
     """
 
     def __init__(
@@ -228,7 +228,8 @@ class Predictor:
         if isinstance(self.model, ExportedModel):
             return self.model(pixels)
         # Somebody has put another in its place, such as torch.compile's: it takes what a VideoSwin takes.
-        return self.model(normalize(pixels, self.clip.normalisation))
+        clips = normalize(pixels, self.clip.normalisation)
+        return self.model(clips.to(next(self.model.parameters()).dtype))
 
     def _load_and_send(self, path: str | Path) -> LoadedVideo:
         video = self.load(path)
@@ -246,7 +247,7 @@ class Predictor:
     ) -> Iterator[Prediction | VideoError]:
         """The answers for a few videos that are scored together, or why there is none."""
         readable = [
-            (place, video.views)
+            (place, received(video.views))
             for place, (_, video) in enumerate(loaded)
             if not isinstance(video, VideoError)
         ]

@@ -6,21 +6,26 @@ V views, T frames, H W height and width of a view.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 
 from videoswin.video.reader import VideoError
 
-MOST_THREADS: Final = 8
-"""More decoders than this feed no model that is known here, and each has videos in memory."""
+MOST_THREADS: Final = 32
+"""Each decoder has videos in memory, some 60 MB of views each."""
+
+_of_thread = threading.local()
 
 Path = TypeVar("Path")
 Loaded = TypeVar("Loaded")
+Result = TypeVar("Result")
 
 
 def load_ahead(
@@ -35,7 +40,7 @@ def load_ahead(
     """
     remaining = iter(paths)
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    asker = ThreadPoolExecutor(1, thread_name_prefix="paths")
+    asker = _Daemon("paths")
 
     def load_one(path: Path) -> Loaded | VideoError:
         try:
@@ -59,9 +64,40 @@ def load_ahead(
             waiting.extend(asker.submit(ask) for _ in loaded)
             yield loaded
     finally:
-        # Not the asker: it may be waiting for a path that never comes.
-        asker.shutdown(wait=False, cancel_futures=True)
+        asker.leave()
         decoders.shutdown(cancel_futures=True)
+
+
+class _Daemon:
+    """A thread that works off jobs, and that nobody waits for: it may be waiting for a path that never comes.
+
+    An executor's thread would be waited for when Python ends.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._left = False
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def submit(self, job: Callable[[], Result]) -> Future[Result]:
+        future: Future[Result] = Future()
+        self._jobs.put((future, job))
+        return future
+
+    def leave(self) -> None:
+        """Begin no other job."""
+        self._left = True
+        self._jobs.put((Future(), lambda: None))
+
+    def _work(self) -> None:
+        while True:
+            future, job = self._jobs.get()
+            if self._left:
+                return
+            try:
+                future.set_result(job())
+            except BaseException as error:  # whatever it is belongs to whoever asks for the result
+                future.set_exception(error)
 
 
 _Asked = tuple[Path, "Future[Loaded | VideoError]"]
@@ -77,7 +113,7 @@ def _if_ready(waiting: Future[_Asked[Path, Loaded] | None]) -> tuple[Path, Loade
 
 def decoding_threads(device: torch.device) -> int:
     """How many videos to decode at a time beside a model on `device`: on a CPU, it needs the cores, too."""
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores // 2 if device.type == "cpu" else cores - 1, MOST_THREADS))
 
 
@@ -88,13 +124,21 @@ def sent(views: Tensor, device: torch.device) -> Tensor:
     """
     if device.type != "cuda":
         return views
-    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(beside):
+    if not hasattr(_of_thread, "stream"):
+        # One for each decoder: torch keeps memory apart for every stream that ever held some.
+        _of_thread.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(_of_thread.stream):
         arrived = views.pin_memory().to(device, non_blocking=True)
-    beside.synchronize()
-    # Its memory must not be given to another copy before the kernels that read it are done.
-    arrived.record_stream(torch.cuda.current_stream(device))
+    _of_thread.stream.synchronize()
     return arrived
+
+
+def received(views: Tensor) -> Tensor:
+    """Views that `sent` gave, in the thread that scores them."""
+    if views.device.type == "cuda":
+        # Their memory must not be given to another copy before the kernels that read them are done.
+        views.record_stream(torch.cuda.current_stream(views.device))
+    return views
 
 
 def batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:

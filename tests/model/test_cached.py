@@ -51,9 +51,11 @@ def test_attention_in_pieces_equals_attention_with_gradients(
 
 def test_autocast_is_heeded_without_gradients() -> None:
     torch.manual_seed(0)
-    mlp, x = MLP(32), torch.randn(4, 32)
+    mlp = MLP(32)
+    attention = WindowAttention(32, 1, (2, 2, 2), (1, 1, 1), sliced_bias=False, attention=box_attention)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert mlp(x).dtype == torch.bfloat16
+        assert mlp(torch.randn(4, 32)).dtype == torch.bfloat16
+        assert attention(torch.randn(1, 4, 4, 4, 32)).dtype == torch.bfloat16
 
 
 def test_a_layer_of_another_class_is_called() -> None:
@@ -67,6 +69,24 @@ def test_a_layer_of_another_class_is_called() -> None:
     x = torch.randn(4, 16)
     with torch.no_grad():
         torch.testing.assert_close(other(x), 2 * mlp(x))
+
+
+def test_hooks_of_layers_are_called() -> None:
+    model, calls = VideoSwin(NANO).eval(), []
+    for name, module in model.named_modules():
+        if name.endswith(("qkv", "fc1")):
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 8, 64, 64))
+    assert {name.rpartition(".")[2] for name in calls} == {"qkv", "fc1"}
+
+
+def test_switching_onednn_off_is_heeded() -> None:
+    layer, x = nn.Linear(8, 8), torch.randn(2, 8)
+    with torch.no_grad():
+        expected = linear(x, layer)
+        with torch.backends.mkldnn.flags(enabled=False):
+            torch.testing.assert_close(linear(x, layer), expected)
 
 
 def test_counted_operations_are_the_same_with_and_without_gradients() -> None:

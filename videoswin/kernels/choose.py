@@ -82,8 +82,8 @@ def why_not(attention: AttentionFn, device: torch.device, width: int = 32) -> st
 
     try:
         error = largest_error(attention, device, width)
-    except torch.AcceleratorError:
-        raise  # a RuntimeError, too, but after it the device answers nothing any more
+    except (torch.AcceleratorError, torch.OutOfMemoryError):
+        raise  # RuntimeErrors, too, but after the first the device is gone, and the second may pass
     except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
         return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
     # Written so that an error that is not a number is one.

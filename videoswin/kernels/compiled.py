@@ -9,7 +9,7 @@ from videoswin.model.swin import Block, VideoSwin
 
 
 def compile_blocks(model: VideoSwin, backend: str = "inductor") -> VideoSwin:
-    """The model itself, with each block to be compiled when it first runs: half a minute, then fewer kernels.
+    """The model itself, with each block to be compiled when it first runs: slow at first, then fewer kernels.
 
     Block by block, because blocks of one stage share a graph: a model of 24 blocks has eight, where compiling
     it whole would make one graph as long as all of them.

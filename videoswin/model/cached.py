@@ -5,10 +5,11 @@ Legend: C channels in, K channels out.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.backends import mkldnn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 CACHED_NUMBERS = 2**20
@@ -16,13 +17,18 @@ CACHED_NUMBERS = 2**20
 
 
 def fits_pieces(x: Tensor) -> bool:
-    """Whether work on `x` may be cut up: on a CPU, with nothing recorded for a backward pass or traced."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether work on `x` may be cut up: on a CPU, nothing recorded for a backward pass, traced or cast."""
+    return (
+        x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
     """(..., C) -> (..., K): the layer, with exact GELU in the same pass if asked for; if `fits_pieces(x)`."""
-    if type(layer) is nn.Linear and _onednn_takes(x, layer.weight):
+    if _is_plain(layer) and _onednn_takes(x, layer.weight):
         # torch's own float32 product goes to MKL, which holds back on processors that are not Intel's.
         act = ("gelu", [None], "none") if gelu else ("none", [None], "")
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act)
@@ -31,13 +37,25 @@ def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
     return F.gelu(out) if gelu else out
 
 
+def _is_plain(layer: nn.Linear) -> bool:
+    """Whether calling the layer does nothing but a product: no subclass, no hooks, no special weight."""
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not hooks
+
+
 def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
     return (
-        mkldnn.is_available()  # type: ignore[no-untyped-call]
+        torch.backends.mkldnn.enabled
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and x.dtype == weight.dtype
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_autocast_enabled("cpu")
+        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _has_bfloat16()))
         # Whoever counts operations must see the ordinary ones.
         and not is_in_torch_dispatch_mode()
     )
+
+
+@cache
+def _has_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 on this processor."""
+    has: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return has

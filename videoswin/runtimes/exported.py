@@ -49,6 +49,6 @@ class ExportedModel:
         if pixels.dtype != torch.uint8 or pixels.shape[1:] != wanted:
             raise ValueError(
                 f"{self.path} is for uint8 clips of {wanted}, got {pixels.dtype} {tuple(pixels.shape[1:])}; "
-                "use a protocol of square crops, or export the model again for another size"
+                "use a protocol of square crops, or a checkpoint, which takes any size"
             )
         return self._run(pixels)

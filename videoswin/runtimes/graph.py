@@ -55,19 +55,21 @@ class _AttentionInBoxes(nn.Module):
 
     def __init__(self, attention: WindowAttention) -> None:
         super().__init__()
-        self.attention = attention
+        self.heads, self.window, self.shift = attention.heads, attention.window, attention.shift
+        self.sliced_bias = attention.sliced_bias
+        self.relative_position_bias_table = attention.relative_position_bias_table
+        self.proj = attention.proj
         weights = attention.qkv.weight.detach().chunk(3)
         biases = attention.qkv.bias.detach().chunk(3)
         self.qkv = nn.ModuleList(_linear(w, b) for w, b in zip(weights, biases, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        attention = self.attention
         b, d, h, w, c = x.shape
-        clipped, _ = clip_window((d, h, w), attention.window, attention.shift)
+        clipped, _ = clip_window((d, h, w), self.window, self.shift)
         padded = pad_axes(x, padded_grid((d, h, w), clipped))
         geometry: WindowGeometry = window_geometry(
-            (d, h, w), attention.window, attention.shift, attention.sliced_bias, x.device
+            (d, h, w), self.window, self.shift, self.sliced_bias, x.device
         )
         order = torch.cat([boxes.tokens for boxes in geometry.boxes])
         tokens = padded.flatten(1, 3).index_select(1, order)  # (B, L, C), box by box
@@ -75,15 +77,15 @@ class _AttentionInBoxes(nn.Module):
         outputs, first = [], 0
         for boxes in geometry.boxes:
             last = first + len(boxes.tokens)
-            bias = box_bias(attention.relative_position_bias_table, boxes, x.dtype)  # (1, heads, N, N)
-            shape = (-1, bias.shape[-1], attention.heads, c // attention.heads)
+            bias = box_bias(self.relative_position_bias_table, boxes, x.dtype)  # (1, heads, N, N)
+            shape = (-1, bias.shape[-1], self.heads, c // self.heads)
             q_box, k_box, v_box = (
                 part[:, first:last].reshape(shape).transpose(1, 2) for part in (q, k, v)
             )  # each (B*boxes, heads, N, d)
             out = F.scaled_dot_product_attention(q_box, k_box, v_box, attn_mask=bias)
             outputs.append(out.transpose(1, 2).reshape(b, last - first, c))
             first = last
-        projected: Tensor = attention.proj(torch.cat(outputs, dim=1))
+        projected: Tensor = self.proj(torch.cat(outputs, dim=1))
         # Only real tokens are put back: this takes the padding away, too.
         return projected.index_select(1, _real_tokens(geometry, (d, h, w))).view(b, d, h, w, c)
 

@@ -49,25 +49,28 @@ def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
 def load(path: Path, device: torch.device) -> Loaded:
     """The model in ONNX Runtime; ValueError if that cannot use `device`, or the file is none."""
     runtime = require("onnxruntime", extra="export")
-    available = runtime.get_available_providers()
     provider = f"{device.type.upper()}ExecutionProvider"
-    if provider not in available:
-        raise ValueError(
-            f"this ONNX Runtime has no provider for {device}, only {', '.join(available)}; use --device cpu"
-        )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = _session(runtime, path, options, provider)
+    on_card = {"device_id": device.index or 0} if device.type == "cuda" else {}
+    session = None
+    if provider in (available := runtime.get_available_providers()):
+        session = _session(runtime, path, options, (provider, on_card))
+    # It goes on without a provider whose libraries are missing.
+    if session is None or provider not in session.get_providers():
+        raise ValueError(
+            f"this ONNX Runtime cannot use {device}, it has {', '.join(available)}; use --device cpu"
+        )
     facts = Facts.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(pixels: Tensor) -> Tensor:
         (logits,) = session.run(["logits"], {"pixels": pixels.cpu().numpy()})
-        return torch.from_numpy(logits)
+        return torch.from_numpy(logits).to(device)
 
     return Loaded(facts, run)
 
 
-def _session(runtime: Any, path: Path, options: Any, provider: str) -> Any:
+def _session(runtime: Any, path: Path, options: Any, provider: tuple[str, dict[str, int]]) -> Any:
     errors = runtime.capi.onnxruntime_pybind11_state
     try:
         return runtime.InferenceSession(path, options, providers=[provider])

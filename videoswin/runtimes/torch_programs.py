@@ -36,18 +36,23 @@ def load(path: Path, device: torch.device) -> Loaded:
     """The program, compiled or not; ValueError for a file that is neither."""
     try:
         with zipfile.ZipFile(path) as archive:
-            compiled = any("aotinductor" in name for name in archive.namelist())
+            names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no torch.export archive, or a broken one") from error
+    if not any(name.endswith("archive_format") for name in names):
+        raise ValueError(f"{path} is a zip file, but no torch.export archive")
+    compiled = any("aotinductor" in name for name in names)
     return _load_compiled(path, device) if compiled else _load_program(path, device)
 
 
 def _load_program(path: Path, device: torch.device) -> Loaded:
     from torch.export import load as load_program  # slow to import
+    from torch.export.passes import move_to_device_pass
 
     extra = {KEY: ""}
     program = load_program(path, extra_files=extra)
-    module = program.module().to(device)
+    # Not module.to(device): the graph itself names devices.
+    module = move_to_device_pass(program, device).module()
 
     def run(pixels: Tensor) -> Tensor:
         logits: Tensor = module(pixels.to(device))
