@@ -115,6 +115,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="timed passes of each system")
     parser.add_argument("--clips", help="videos to choose int8 scales on: file, folder or pattern")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
+    parser.add_argument("--files", type=Path, help="folder for the exported models; used if they are there")
+    parser.add_argument(
+        "--without-compiled", action="store_true", help="leave torch.compile out: minutes for torchvision"
+    )
     parser.add_argument(
         "--memory-of", nargs=3, metavar=("SYSTEM", "PRECISION", "FILES"), help=argparse.SUPPRESS
     )
