@@ -61,6 +61,7 @@ def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> list[di
     return rows
 
 
+@torch.inference_mode()
 def memory(system: str, precision: str, files: str) -> dict[str, int]:
     """Resident memory of this process at its highest (MiB), and how much of it two passes added."""
     one_pass = BUILDERS[system, precision](Path(files))

@@ -128,7 +128,7 @@ FROZEN_COMMANDS = {
     "models": {"json"},
     "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence"},
     "evaluate": {
-        *("data", "model", "protocol", "split", "out", "root", "workers", "device", "precision", "json"),
+        *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
         "accept_licence",
     },
     "train": {"recipe", "out", "data", "from_", "set"},

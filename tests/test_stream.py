@@ -176,9 +176,9 @@ def test_a_video_alone_in_its_batch_is_not_copied() -> None:
 
 
 def test_beside_a_model_on_the_cpu_half_of_the_cores_decode(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {1: (1, 1), 2: (1, 1), 4: (2, 3), 16: (8, 8), 128: (8, 8)}
+    expected = {1: (1, 1), 2: (1, 1), 4: (2, 3), 16: (8, 15), 128: (32, 32)}
     for cores, (cpu, cuda) in expected.items():
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: range(cores))
         assert decoding_threads(torch.device("cpu")) == cpu
         assert decoding_threads(torch.device("cuda")) == cuda
 

@@ -217,7 +217,6 @@ def evaluate(
     root: str | None = None,
     workers: int = 2,
     device: str = "auto",
-    precision: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
     accept_licence: str | None = None,
 ) -> int:
@@ -235,7 +234,6 @@ def evaluate(
         root: Folder that the paths of a list start from; by default the list's own.
         workers: Processes that decode.
         device: auto, cpu, cuda, cuda:1, mps.
-        precision: What the model computes in; float32 by default.
         json: Print the report as one JSON object.
         accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
     """
@@ -252,7 +250,7 @@ def evaluate(
         manifest = manifest.part(split)
         print_to_stderr(f"scoring the split {split}")
     predictor = Predictor.from_pretrained(
-        model, device=device, protocol=protocol, precision=precision, accept_licence=accept_licence
+        model, device=device, protocol=protocol, accept_licence=accept_licence
     )
     report = score(predictor, manifest, workers=workers, progress=not json)
     if rank > 0:

@@ -81,6 +81,7 @@ def test_hooks_of_layers_are_called() -> None:
     assert {name.rpartition(".")[2] for name in calls} == {"qkv", "fc1"}
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_switching_onednn_off_is_heeded() -> None:
     layer, x = nn.Linear(8, 8), torch.randn(2, 8)
     with torch.no_grad():

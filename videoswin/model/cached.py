@@ -45,7 +45,7 @@ def _is_plain(layer: nn.Linear) -> bool:
 
 def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
     return (
-        torch.backends.mkldnn.enabled
+        torch._C._get_mkldnn_enabled()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and x.dtype == weight.dtype
         and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _has_bfloat16()))
