@@ -31,7 +31,7 @@ from videoswin.export import export_model
 from videoswin.video.views import read_views
 
 MODEL = "camera-motion"
-FILMS = 90
+FILMS = 45
 CLIPS_PER_VIDEO = 40
 
 

@@ -1,6 +1,6 @@
 """The forward kernel, run by Triton's interpreter, against the paper in float64.
 
-Not in bfloat16, which the interpreter multiplies as if it were whole numbers; tests/kernels/test_kernels_on_a_gpu.py does.
+Not in bfloat16, which the interpreter multiplies as if it were whole numbers; test_kernels_on_a_gpu.py does.
 """
 
 import math
