@@ -33,7 +33,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for name, section in sections:
         file = RESULTS / f"{name}.json"
-        parts.append(section(json.loads(file.read_text()) if file.exists() else {}))
+        parts.append(section(json.loads(file.read_text())) if file.exists() else NOT_YET[name])
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -47,6 +47,15 @@ is believed, systems in turn in one process, median and quartiles.
 alone, the model, and [files to predictions](fast-prediction.md). What is rounded to int8, and views that are
 left out, never share a table with exact answers.
 """
+
+
+NOT_YET = {
+    "scaling_cpu": "## Growth with frames and resolution\n\n"
+    "Not measured yet: `benchmarks/scaling_cpu.py` takes ten minutes on two quiet cores.",
+    "gpu": "## GPU\n\nNot measured yet. The Triton kernels are tested for correctness in Triton's\n"
+    "interpreter; `benchmarks/gpu.sh` checks and times them on a GPU.",
+}
+"""What the page says in the place of figures that nobody has made so far."""
 
 
 def model_section(found: Figures) -> str:
@@ -100,7 +109,7 @@ def model_section(found: Figures) -> str:
             *int8,
             "",
             "The floor is the clip's 87.8 billion multiply-adds at the rate of a 2048 x 2048 product in",
-            "PyTorch, measured in the same run.",
+            "PyTorch (by MKL in float32), measured in the same run.",
             "",
             "| system | precision | GFLOP/s | floor s | median s | reached |",
             "|---|---|---:|---:|---:|---:|",
@@ -232,12 +241,7 @@ def training_section(found: Figures) -> str:
 
 
 def gpu_section(found: Figures) -> str:
-    """Nothing until a GPU has been measured."""
-    if not found:
-        return (
-            "## GPU\n\nNot measured yet. The Triton kernels are tested for correctness in Triton's\n"
-            "interpreter; `benchmarks/gpu.sh` checks and times them on a GPU."
-        )
+    """Prediction and training on a GPU."""
     prediction = [
         f"| {row['variant']} | {row['clips']} | {row['system']} | {row['ms_per_clip']:.3f} "
         f"| {row['of_H200_floor']:.0%} | {row['peak_MiB']} |"
@@ -326,9 +330,8 @@ def draw_growth(found: Figures, path: Path) -> None:
 def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
     draw_model(json.loads((RESULTS / "model_cpu.json").read_text()), PAGE.parent / "performance-model.png")
-    draw_growth(
-        json.loads((RESULTS / "scaling_cpu.json").read_text()), PAGE.parent / "performance-growth.png"
-    )
+    if (growth := RESULTS / "scaling_cpu.json").exists():
+        draw_growth(json.loads(growth.read_text()), PAGE.parent / "performance-growth.png")
     print(PAGE)
 
 
