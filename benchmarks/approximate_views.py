@@ -1,12 +1,11 @@
 """What fewer views of a video cost in accuracy and save in time: the bundled model on films it has not seen.
 
     python benchmarks/approximate_views.py --clips ../shared/clips
-    python benchmarks/approximate_views.py --tables
 
 Films of camera_motion.py, three times as long and slower: six seconds of one movement, H.264 at 30 fps, half
 of them of unseen photographs and half of single frames of real videos. Every way of looking is asked about
 the same file; `exact` is official-4x3. Seconds are of processor time on one thread. Goes on where it was cut
-off; `--tables` prints what docs/fast-prediction.md shows.
+off.
 """
 
 from __future__ import annotations
@@ -125,30 +124,6 @@ def summary(rows: list[Row]) -> dict[str, Row]:
     return figures
 
 
-def tables(report: Row) -> str:
-    """The tables of docs/fast-prediction.md, of all films: one full frame, and adaptive views."""
-    figures = report["all"]
-    adaptive_ways = [way for way in figures if way.startswith("adaptive")]
-    groups = ((EXACT, "4x1", "full-frame-4x1", "fast-1x1", "full-frame-1x1"), (EXACT, *adaptive_ways))
-    return "\n".join(_table(report["films"], {way: figures[way] for way in ways}) for ways in groups)
-
-
-def _table(films: int, figures: dict[str, Row]) -> str:
-    lines = [
-        f"| {films} films | right | 95 % interval | agrees with exact | views | decoding, ms | model, ms |",
-        "|---|---:|---|---:|---:|---:|---:|",
-    ]
-    for way, row in figures.items():
-        low, high = row["top1_interval_95"]
-        name = f"{way} (exact)" if way == EXACT else way
-        decoding, model = (f"{1e3 * row[half]:.0f}" for half in ("decode_seconds", "model_seconds"))
-        lines.append(
-            f"| {name} | {row['top1']:.1%} | {low:.1%} to {high:.1%} | {row['agrees_with_exact']:.1%} "
-            f"| {row['views_mean']:.1f} | {decoding} | {model} |"
-        )
-    return "\n".join(lines).replace("%", " %").replace("95  %", "95 %") + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -158,11 +133,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--progress", type=Path, default=Path("runs/approximate_views.jsonl"))
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--tables", action="store_true", help="print the tables of the results and stop")
     arguments = parser.parse_args()
-    if arguments.tables:
-        print(tables(json.loads(arguments.output.read_text())))
-        return
     conditions = circumstances()
     arguments.progress.parent.mkdir(parents=True, exist_ok=True)
     arguments.progress.touch()
@@ -187,7 +158,8 @@ def main() -> None:
         },
     }
     arguments.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(tables(report))
+    for way, figures in report["all"].items():
+        print(way, figures)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Videos a second from files to predictions, against decoding alone and the model alone.
 
     python benchmarks/file_to_prediction.py --threads 1 2 --output benchmarks/results/file_to_prediction.json
-    python benchmarks/file_to_prediction.py --tables
 
 Ten seconds of H.264, 340x256 at 30 fps, in three cases: the bundled model, for which decoding is most of the
 work, and Swin-T with random weights at one view and at twelve, for which the model is. Decoding alone has as
@@ -10,7 +9,6 @@ three take turns in one process. `of_the_slower` is what `predict_all` reaches o
 
 On a CPU both want the same cores: whatever overlaps, it takes no less than the processor seconds of both,
 divided by the cores. `of_the_bound` is what is reached of that, or of the slower where that takes longer.
-`--tables` prints what docs/fast-prediction.md shows.
 """
 
 from __future__ import annotations
@@ -41,7 +39,6 @@ from videoswin.stream import decoding_threads, load_ahead
 SECONDS, FPS = 10.0, 30
 HEIGHT, WIDTH = 256, 340
 MOST_VIDEOS = 24
-RESULTS = Path("benchmarks/results/file_to_prediction.json")
 CACHE = Path(tempfile.gettempdir(), "videoswin-file-to-prediction")
 
 PASSES = ("decode", "model", "predict_all")
@@ -148,34 +145,6 @@ def quartiles(values: list[float]) -> Row:
     return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
 
 
-def tables(report: Row) -> str:
-    """The tables of docs/fast-prediction.md: the exact ways of looking, then the approximate one."""
-    exact = [row for row in report["rows"] if "fast" not in row["case"]]
-    approximate = [row for row in report["rows"] if "fast" in row["case"]]
-    return "\n".join(_table(rows) for rows in (exact, approximate) if rows)
-
-
-def _table(rows: list[Row]) -> str:
-    lines = [
-        "| model and views | decoding threads | decoding alone | model alone | `predict_all` "
-        "| of the slower (quartiles) | cores allow | of what they allow |",
-        "|---|---:|---:|---:|---:|---|---:|---:|",
-    ]
-    for row in rows:
-        decode, model, both = (f"{row['videos_per_second'][name]['median']:.2f}/s" for name in PASSES)
-        low, high = row["of_the_slower"]["quartiles"]
-        lines.append(
-            f"| {row['case']} | {row['decoding_threads']} | {decode} | {model} | {both} "
-            f"| {percent(row['of_the_slower']['median'])} ({percent(low)} to {percent(high)}) "
-            f"| {percent(row['bound_of_the_slower']['median'])} | {percent(row['of_the_bound']['median'])} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def percent(part: float) -> str:
-    return f"{100 * part:.0f} %"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,18 +156,14 @@ def main() -> None:
     )
     parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="which of them")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
-    parser.add_argument("--tables", action="store_true", help=f"print the tables of {RESULTS} and stop")
     arguments = parser.parse_args()
-    if arguments.tables:
-        print(tables(json.loads(RESULTS.read_text())))
-        return
     films()
     report: Row = {"circumstances": circumstances(), "rounds": arguments.rounds, "rows": []}
     for case in (CASES[number] for number in arguments.cases):
         for threads in arguments.threads or [decoding_threads(torch.device(arguments.device))]:
             row = measured(case, arguments.device, threads, arguments.rounds)
             report["rows"].append(row)
-            print(_table([row]), flush=True)
+            print(row, flush=True)
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -5,8 +5,9 @@
     TRITON_INTERPRET=1 python benchmarks/gpu.py try.json --dry-run   # tiny, on a CPU: does it run?
 
 All systems carry the same weights and take turns on the same random clips, three sets in rotation. A system
-whose logits or gradients are too far from the float32 reference is named and not timed. The file is written
-after every group of rows, so that a run that is cut off keeps what it has.
+is timed once its logits (to predict) or its gradients (to train) have been close enough to those of the
+float32 reference in this run; otherwise its row says why not. The file is written after every row, so that a
+run that is cut off keeps what it has.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,19 @@ from benchmarks.gpu_systems import (
     ATTENTIONS,
     COMPILED,
     EAGER,
+    TORCHVISION,
     Run,
     System,
     initial_model,
     prepared,
-    torchvision_model,
+    systems_here,
 )
 from benchmarks.gpu_tiles import sweep
-from benchmarks.gpu_timing import Deadline, Row, peak_mib, time_in_turn
+from benchmarks.gpu_timing import Deadline, Pass, Row, peak_mib, time_in_turn
+from benchmarks.peers import our_name
 from videoswin.kernels.compiled import CapturedModel
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
+from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import bias_table_rows, window_geometry
 
 FLOOR_MS = {"T": 0.316, "S": 0.53, "B": 0.83}
@@ -49,7 +52,16 @@ MAX_LOGIT_ERROR = 3e-2
 """Largest believable error of bfloat16 logits, relative to the largest float32 one; as in model_cpu.py."""
 MAX_GRADIENT_ERROR = 5e-2
 """The same for gradients, in the Euclidean norm over all parameters of a kind."""
-MINUTES = {"correctness": 0.5, "attention": 0.8, "inference": 3.0, "training": 1.2, "tiles": 1.5}
+MINUTES = {"correctness": 0.8, "attention": 0.6, "inference": 2.8, "training": 1.2, "tiles": 0.8}
+"""What each section has before it starts no further row; with the tests of gpu.sh less than eight."""
+TRAINED = (
+    TORCHVISION,
+    "reference, autocast",
+    "boxes, autocast",
+    "triton, autocast",
+    "triton, compiled blocks, autocast",
+)
+"""Systems whose training step is timed; the last is compiled, which takes its time."""
 
 
 class Bench:
@@ -106,24 +118,32 @@ def machine(bench: Bench) -> Row:
 
 
 def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """Errors of eager systems against the float32 reference: logits, and gradients by kind of parameter."""
-    ours = initial_model(bench.configs["T"], bench.device)
-    clips = bench.clips(1, torch.float32)[0]
-    exact = EAGER["reference, autocast"].build(ours).to(bench.device)
-    logits, gradients = _logits_and_gradients(exact, exact, clips)
-    for name, system in EAGER.items():
-        run = prepared(system, ours, bench.backend)
-        given = clips.to(system.weights)
-        mine, mine_gradients = _logits_and_gradients(run.logits, run.model, given)
-        row: Row = {"system": name, "logits": float((mine - logits).abs().max() / logits.abs().max())}
-        for kind in ("", "bias_table", "qkv.bias"):
-            expected = {key: value for key, value in gradients.items() if key.endswith(kind)}
-            apart = sum((mine_gradients[key] - value).square().sum() for key, value in expected.items())
-            norm = sum(value.square().sum() for value in expected.values())
-            row[f"gradients of {kind or 'everything'}"] = float((apart / norm) ** 0.5)
-        worst = max(value for key, value in row.items() if key.startswith("gradients"))
-        row["right"] = row["logits"] <= MAX_LOGIT_ERROR and worst <= MAX_GRADIENT_ERROR
-        yield row
+    """Errors against the float32 reference on one clip: logits, and gradients by kind of parameter."""
+    for variant in [name for name in ("T", "B") if name in bench.configs]:
+        ours = initial_model(bench.configs[variant], bench.device)
+        clips = bench.clips(1, torch.float32)[0]
+        exact = EAGER["reference, autocast"].build(ours).to(bench.device)
+        logits, gradients = _logits_and_gradients(exact, exact, clips)
+        for name, system in systems_here(bench.configs[variant], EAGER | COMPILED).items():
+            # Of compiled systems only those that learn: others are compared where they predict.
+            if deadline.passed() or (system.compiled and (name not in TRAINED or variant != "T")):
+                continue
+            run = prepared(system, ours, bench.backend)
+            given = clips.to(system.weights)
+            mine, mine_gradients = _logits_and_gradients(run.logits, run.model, given)
+            row: Row = {"variant": variant, "system": name, "logits": _relative_error(mine, logits)}
+            for kind in ("", "bias_table", "qkv.bias"):
+                expected = {key: value for key, value in gradients.items() if key.endswith(kind)}
+                apart = sum((mine_gradients[key] - value).square().sum() for key, value in expected.items())
+                norm = sum(value.square().sum() for value in expected.values())
+                row[f"gradients of {kind or 'everything'}"] = float((apart / norm) ** 0.5)
+            worst = max(value for key, value in row.items() if key.startswith("gradients"))
+            row["right"] = row["logits"] <= MAX_LOGIT_ERROR and worst <= MAX_GRADIENT_ERROR
+            yield row
+
+
+def _relative_error(logits: Tensor, exact: Tensor) -> float:
+    return float((logits.float() - exact).abs().max() / exact.abs().max())
 
 
 def _logits_and_gradients(
@@ -132,7 +152,8 @@ def _logits_and_gradients(
     logits = run(clips)
     target = torch.arange(len(clips), device=clips.device)
     F.cross_entropy(logits.float(), target).backward()
-    found = {key: p.grad.float() for key, p in model.named_parameters() if p.grad is not None}
+    # torchvision's parameters have other names; ours are those of the reference.
+    found = {our_name(key): p.grad.float() for key, p in model.named_parameters() if p.grad is not None}
     return logits.detach().float(), found
 
 
@@ -186,75 +207,80 @@ def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
     """Whole models that predict; compiled ones at few batches, because each batch is compiled for itself."""
     models = {name: initial_model(config, bench.device) for name, config in bench.configs.items()}
     for variant, ours in models.items():
-        systems = _right(bench, dict(EAGER))
-        if find_spec("torchvision") and not bench.dry:
-            systems["torchvision, autocast"] = System(build=torchvision_model(variant.lower()))
-        else:
-            yield {"variant": variant, "system": "torchvision, autocast", "failed": "not here"}
+        systems = systems_here(bench.configs[variant], EAGER)
         runs = {name: prepared(system, ours, bench.backend) for name, system in systems.items()}
+        if TORCHVISION not in runs:
+            yield {"variant": variant, "system": TORCHVISION, "failed": "not here"}
         for batch in bench.batches:
             if not deadline.passed():
-                yield from _predict(bench, variant, runs, batch)
+                yield from _predict(bench, variant, ours, runs, batch)
     quickest = "triton, compiled blocks, bfloat16"
     plan = [("T", 32, tuple(COMPILED)), ("T", 1, (quickest,)), ("T", 8, (quickest,)), ("B", 32, (quickest,))]
     for variant, batch, names in [("T", 2, tuple(COMPILED))] if bench.dry else plan:
-        systems = {name: system for name, system in _right(bench, COMPILED).items() if name in names}
+        systems = systems_here(bench.configs[variant], {name: COMPILED[name] for name in names})
         runs = {name: prepared(system, models[variant], bench.backend) for name, system in systems.items()}
         if not deadline.passed():
-            yield from _predict(bench, variant, runs, batch)
+            yield from _predict(bench, variant, models[variant], runs, batch)
 
 
-def _right(bench: Bench, systems: dict[str, System]) -> dict[str, System]:
-    """Those that the correctness section did not find wrong."""
-    wrong = {row["system"] for row in bench.results.get("correctness", []) if not row["right"]}
-    # A compiled system computes what the eager one of its name does.
-    return {
-        name: system
-        for name, system in systems.items()
-        if name.replace(", compiled blocks", "").replace(", compiled", "") not in wrong
-    }
-
-
-def _predict(bench: Bench, variant: str, runs: dict[str, Run], batch: int) -> Iterator[Row]:
+def _predict(bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], batch: int) -> Iterator[Row]:
     clips = bench.clips(batch)
-    passes, seconds = {}, {}
+    few = clips[0][:2]  # a clip's logits do not depend on what else is in its batch
+    exact = _prediction(EAGER["reference, autocast"].build(ours).to(bench.device).eval(), [few.float()])(0)
+    passes: dict[str, Pass] = {}
+    facts: dict[str, Row] = {}
     for name, run in runs.items():
-        passes[name] = _prediction(run.logits, clips)
-        if "compiled" in name:
-            start = time.perf_counter()
-            passes[name](0)
-            seconds[name] = round(time.perf_counter() - start, 1)
+        candidates = {name: run.logits}
         if batch <= 8 and bench.device.type == "cuda" and name.startswith("triton") and "bfloat16" in name:
-            passes[f"{name}, CUDA graph"] = _prediction(CapturedModel(run.model, clips[0]), clips)
-    for name, times in time_in_turn(passes, bench.device, 2 * bench.seconds).items():
-        row = {"variant": variant, "clips": batch, "system": name, **times}
+            candidates[f"{name}, CUDA graph"] = CapturedModel(run.model, clips[0])
+        for label, forward in candidates.items():
+            one_pass = _prediction(forward, clips)
+            start = time.perf_counter()
+            try:
+                error = _relative_error(one_pass(0)[:2], exact)
+            except torch.OutOfMemoryError:
+                error = 0.0  # time_in_turn says so of it
+            facts[label] = {"logits": error, "first_call_seconds": round(time.perf_counter() - start, 1)}
+            if error <= MAX_LOGIT_ERROR:
+                passes[label] = one_pass
+            else:
+                yield {"variant": variant, "clips": batch, "system": label, "failed": "wrong", **facts[label]}
+    for label, times in time_in_turn(passes, bench.device, 2 * bench.seconds).items():
+        row = {"variant": variant, "clips": batch, "system": label, **facts[label], **times}
         if "ms" in times:
             each = times["ms"] / batch
             row |= {"ms_per_clip": round(each, 4), "of_H200_floor": round(FLOOR_MS[variant] / each, 3)}
-            row["peak_MiB"] = peak_mib(passes[name], bench.device)
-        if name in seconds:
-            row["first_call_seconds"] = seconds[name]
+            # What a graph works in was allocated when it was captured: a replay adds nothing that counts.
+            row["peak_MiB"] = None if "graph" in label else peak_mib(passes[label], bench.device)
         yield row
 
 
-def _prediction(run: Callable[[Tensor], Tensor], clips: list[Tensor]) -> Callable[[int], object]:
+def _prediction(run: Callable[[Tensor], Tensor], clips: list[Tensor]) -> Callable[[int], Tensor]:
     def one_pass(number: int) -> Tensor:
         with torch.no_grad():  # as graphs are captured; compiled code is made anew for another mode
-            return run(clips[number % 3])
+            return run(clips[number % len(clips)])
 
     return one_pass
 
 
 def training(bench: Bench, deadline: Deadline) -> Iterator[Row]:
     """A whole step under autocast: forward, cross entropy, backward, AdamW."""
-    systems = _right(bench, EAGER | COMPILED)
-    eager = ("reference, autocast", "boxes, autocast", "triton, autocast")
-    plan = [("T", 16, eager), ("B", 8, eager), ("T", 16, ("triton, compiled blocks, autocast",))]
-    for variant, batch, names in plan:
+    *eager, compiled = TRAINED
+    for variant, batch, names in (("T", 16, eager), ("B", 8, eager), ("T", 16, [compiled])):
         if deadline.passed():
             return
         batch = 2 if bench.dry else batch
-        passes = {name: _step(bench, variant, systems[name], batch) for name in names if name in systems}
+        known = systems_here(bench.configs[variant], EAGER | COMPILED)
+        right = _found_right(bench, variant)
+        for name in names:
+            if name not in known or name not in right:
+                reason = "wrong, or not compared" if name in known else "not here"
+                yield {"variant": variant, "clips": batch, "system": name, "failed": reason}
+        passes = {
+            name: _step(bench, variant, known[name], batch)
+            for name in names
+            if name in known and name in right
+        }
         for name, times in time_in_turn(passes, bench.device, 2 * bench.seconds).items():
             row = {"variant": variant, "clips": batch, "system": name, **times}
             if "ms" in times:
@@ -262,6 +288,12 @@ def training(bench: Bench, deadline: Deadline) -> Iterator[Row]:
                 peak = peak_mib(passes[name], bench.device)
                 row["peak_MiB_per_clip"] = None if peak is None else round(peak / batch)
             yield row
+
+
+def _found_right(bench: Bench, variant: str) -> set[str]:
+    """Systems whose gradients the correctness section has found right."""
+    rows = bench.results.get("correctness", [])
+    return {row["system"] for row in rows if row["variant"] == variant and row["right"]}
 
 
 def _step(bench: Bench, variant: str, system: System, batch: int) -> Callable[[int], object]:
@@ -296,14 +328,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("output", type=Path, help="the JSON file; sections already in it are kept")
+    parser.add_argument("output", type=Path, help="the JSON file; its other sections stay")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes on a CPU, to see that it runs")
     arguments = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False  # or the reference would not be a float32 one
     bench = Bench(arguments.output, arguments.dry_run)
-    bench.save("machine", machine(bench))
-    print(bench.results["machine"], flush=True)
+    here = machine(bench)
+    before = bench.results.get("machine", {})
+    if any(before.get(what) != here.get(what) for what in ("name", "torch", "triton")):
+        bench.results = {}  # figures of another machine say nothing beside those of this one
+    bench.save("machine", here)
+    print(here, flush=True)
     for name in arguments.sections:
         start, rows = time.monotonic(), []
         for row in SECTIONS[name](bench, Deadline(60 * MINUTES[name])):

@@ -10,7 +10,7 @@ python="${PYTHON:-python3}"
 tests=0
 if "$python" -c 'import pytest' 2>/dev/null; then
     # What fails there is said at the end: gpu.py compares for itself before it times anything.
-    timeout 180 "$python" -m pytest -q -c /dev/null --rootdir . --noconftest -p no:cacheprovider \
+    timeout 90 "$python" -m pytest -q -c /dev/null --rootdir . --noconftest -p no:cacheprovider \
         -W ignore::pytest.PytestUnknownMarkWarning tests/kernels/test_kernels_on_a_gpu.py || tests=$?
 else
     echo "pytest is not here: the tests on the GPU are left out" >&2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mas
 from videoswin.kernels.compiled import compile_blocks
 from videoswin.kernels.window_attention import triton_attention
 from videoswin.model.attention import AttentionFn, box_attention
-from videoswin.model.config import VideoSwinConfig
+from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import WindowGeometry, merge, partition, region_mask
 
@@ -49,11 +50,19 @@ def reference(attend: Attend) -> Callable[[VideoSwin], nn.Module]:
     return build
 
 
-def torchvision_model(variant: str) -> Callable[[VideoSwin], nn.Module]:
-    return lambda ours: torchvision_swin3d(copy.deepcopy(ours).cpu(), variant)
+def torchvision_model(ours: VideoSwin) -> nn.Module:
+    (variant,) = (name for name, config in VARIANTS.items() if config == ours.config)
+    return torchvision_swin3d(copy.deepcopy(ours).cpu(), variant)
 
 
+VARIANTS = {
+    name: config.replace(sliced_bias=True) for name, config in (("t", TINY), ("s", SMALL), ("b", BASE))
+}
+"""Those that torchvision has, with biases read as it reads them."""
+TORCHVISION = "torchvision, autocast"
+TORCHVISION_COMPILED = "torchvision, compiled, autocast"
 EAGER = {
+    TORCHVISION: System(build=torchvision_model),
     "reference, autocast": System(build=reference(materialised)),
     "sdpa with full mask, autocast": System(build=reference(fused_with_full_mask)),
     "boxes, autocast": System(build=with_attention(box_attention)),
@@ -63,6 +72,7 @@ EAGER = {
     "triton, bfloat16": System(build=with_attention(triton_attention), weights=torch.bfloat16),
 }
 COMPILED = {
+    TORCHVISION_COMPILED: System(build=torchvision_model, compiled="whole"),
     "reference, compiled, autocast": System(build=reference(materialised), compiled="whole"),
     "boxes, compiled blocks, bfloat16": System(
         build=with_attention(box_attention), weights=torch.bfloat16, compiled="blocks"
@@ -72,6 +82,13 @@ COMPILED = {
         build=with_attention(triton_attention), weights=torch.bfloat16, compiled="blocks"
     ),
 }
+
+
+def systems_here(config: VideoSwinConfig, systems: dict[str, System]) -> dict[str, System]:
+    """Without torchvision where it is not installed, or has no such model."""
+    if find_spec("torchvision") and config in VARIANTS.values():
+        return systems
+    return {name: system for name, system in systems.items() if system.build is not torchvision_model}
 
 
 def initial_model(config: VideoSwinConfig, device: torch.device) -> VideoSwin:

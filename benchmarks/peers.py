@@ -46,6 +46,17 @@ def torchvision_name(name: str) -> str:
     return name.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
 
 
+def our_name(name: str) -> str:
+    """What we call the parameter `name` of torchvision's; names that are ours stay."""
+
+    def stage(match: re.Match[str]) -> str:
+        number, inside = divmod(int(match[1]), 2)
+        return f"stages.{number}.downsample" if inside else f"stages.{number}.blocks"
+
+    name = re.sub(r"^features\.(\d)", stage, name)
+    return name.replace("mlp.0.", "mlp.fc1.").replace("mlp.3.", "mlp.fc2.")
+
+
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     """Largest absolute difference over the largest absolute value of `theirs`."""
     return float((ours - theirs).abs().max() / theirs.abs().max())

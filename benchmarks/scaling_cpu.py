@@ -3,8 +3,9 @@
     python benchmarks/scaling_cpu.py --output benchmarks/results/scaling_cpu.json
 
 One clip of every size, passes of all systems of one size in turn, the fastest of a few. The exponent is the
-slope of log(seconds) over log(tokens): 1 is a cost that grows as the clip does. Memory is what one pass adds
-to the resident set's high-water mark (VmHWM, Linux) in a fresh process. Goes on where it was cut off.
+slope of log(seconds) over log(tokens): 1 is a cost that grows as the clip does. Before any time is believed,
+ours must answer as torchvision's model of the same weights. Memory is what one pass adds to the resident
+set's high-water mark (VmHWM, Linux) in a fresh process. Goes on where it was cut off.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn
-from benchmarks.peers import import_torchvision, torchvision_swin3d
+from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.systems import clip, swin
 
 FRAMES = (16, 32, 64, 128)
@@ -32,6 +33,7 @@ SIZES = (112, 160, 224, 320, 448)
 LONGEST = 512
 """Frames of the one clip that only has to fit."""
 SYSTEMS = ("videoswin t", "videoswin s", "videoswin b", "torchvision t")
+MAX_DIFFERENCE = 1e-5
 MANY_PIXELS = 64 * 224 * 224
 """Clips above this are timed by fewer passes."""
 
@@ -50,8 +52,13 @@ def cases() -> Iterator[tuple[str, int, int]]:
 
 
 def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Seconds and MiB added of one pass of every system."""
+    """Seconds and MiB added of one pass of every system; SystemExit if ours answers unlike torchvision's."""
     clips = clip("float32", frames, size)
+    differences = {
+        system: difference_from_torchvision(system[-1], clips)
+        for system in systems
+        if system.startswith("videoswin")
+    }
     models = {system: model_of(system) for system in systems}
     passes = {system: partial(model, clips) for system, model in models.items()}
     for one_pass in passes.values():
@@ -61,10 +68,24 @@ def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[
     return {
         system: {
             "seconds": round(min(wall[system]), 4),
+            "relative_logit_difference": differences.get(system, 0.0),
             **in_fresh_process(__file__, "--memory-of", system, str(frames), str(size)),
         }
         for system in systems
     }
+
+
+def difference_from_torchvision(variant: str, clips: Tensor) -> float:
+    """Of our logits, relative to the largest of torchvision's; SystemExit above MAX_DIFFERENCE.
+
+    Where the frame is smaller than a window, torchvision reads the bias of other offsets than the right ones;
+    there ours is told to do the same.
+    """
+    ours = swin(variant, sliced_bias=True)
+    difference = relative_difference(ours(clips), torchvision_swin3d(ours, variant)(clips))
+    if not difference < MAX_DIFFERENCE:
+        raise SystemExit(f"Swin-{variant}, {tuple(clips.shape)}: logits differ by {difference}")
+    return difference
 
 
 def memory(system: str, frames: int, size: int) -> dict[str, int]:

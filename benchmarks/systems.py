@@ -31,10 +31,10 @@ Pass = Callable[[], Tensor]
 """Logits (1, 400) of the clip."""
 
 
-def swin(variant: str = "t") -> VideoSwin:
+def swin(variant: str = "t", *, sliced_bias: bool = False) -> VideoSwin:
     """Our model with the random weights that all systems carry."""
     torch.manual_seed(0)
-    model = VideoSwin(CONFIGS[variant]).eval()
+    model = VideoSwin(CONFIGS[variant].replace(sliced_bias=sliced_bias)).eval()
     for name, parameter in model.named_parameters():
         if name.endswith("bias_table"):
             nn.init.normal_(parameter, std=0.5)  # as large as trained ones, so that a wrong lookup shows
