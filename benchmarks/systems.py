@@ -18,7 +18,7 @@ from videoswin.export import export_model
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.runtimes.exported import ExportedModel
-from videoswin.runtimes.facts import Precision
+from videoswin.runtimes.facts import ExportPrecision
 from videoswin.runtimes.openvino import settings
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.video.transforms import normalize
@@ -119,7 +119,7 @@ def write_files(folder: Path, videos: list[str]) -> None:
         labels=tuple(str(number) for number in range(TINY.num_classes)),
         name="swin-t",
     )
-    precisions: dict[str, Precision] = {
+    precisions: dict[str, ExportPrecision] = {
         "model.onnx": "float32",
         "float32.xml": "float32",
         "bfloat16.xml": "bfloat16",

@@ -129,7 +129,7 @@ FROZEN_COMMANDS = {
     "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence"},
     "evaluate": {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
-        "accept_licence",
+        *("precision", "accept_licence"),
     },
     "train": {"recipe", "out", "data", "from_", "set"},
 }

@@ -16,7 +16,7 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.predict import Predictor
 from videoswin.runtimes.exported import ExportedModel
-from videoswin.runtimes.facts import Precision
+from videoswin.runtimes.facts import ExportPrecision
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -90,7 +90,7 @@ def test_a_file_answers_as_the_checkpoint_does(
     clip: ClipSpec,
     name: str,
     format: Format | None,
-    precision: Precision,
+    precision: ExportPrecision,
     difference: float,
     tmp_path: Path,
     videos: list[str],

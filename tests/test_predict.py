@@ -211,10 +211,10 @@ def test_json_says_how_many_views_an_adaptive_protocol_used(checkpoint: Checkpoi
     assert 1 <= fields["views_used"] <= 12
 
 
-def test_a_multi_label_model_is_not_asked_adaptively(checkpoint: Checkpoint, video: Path) -> None:
+def test_a_multi_label_model_is_not_asked_adaptively(checkpoint: Checkpoint) -> None:
     several = dataclasses.replace(checkpoint, multi_label=True)
     with pytest.raises(ValueError, match=r"several labels, .* official-4x3"):
-        Predictor(several, device="cpu", protocol="adaptive-4x3")(video)
+        Predictor(several, device="cpu", protocol="adaptive-4x3")
 
 
 def test_views_that_have_no_published_name_are_named_by_their_numbers(checkpoint: Checkpoint) -> None:

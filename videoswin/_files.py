@@ -27,8 +27,11 @@ def replacing_all(path: Path) -> Iterator[Path]:
     """As `replacing`, for writers that want the real name, or write other files beside it."""
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         yield Path(folder, path.name)
-        # The one that names the others comes last.
-        for made in sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name):
+        # The one that names the others comes last, and an older one goes first: nobody reads half of each.
+        *others, main = sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name)
+        if others:
+            path.unlink(missing_ok=True)
+        for made in (*others, main):
             os.replace(made, path.parent / made.name)
 
 

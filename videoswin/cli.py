@@ -56,7 +56,7 @@ def predict(
         device: auto, cpu, cuda, cuda:1, mps.
         precision: bfloat16 is faster on CPUs that have it, and on GPUs; float32 by default.
         json: Print one JSON object a line.
-        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
+        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     if top < 1:
         raise ValueError(f"--top must be at least 1, got {top}")
@@ -109,7 +109,7 @@ def convert(
         layout: videoswin is one .safetensors with everything a predictor needs.
         inflate: How an image model becomes a video model.
         window: Resize the bias tables to this window, e.g. [16,7,7].
-        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
+        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
 
@@ -217,6 +217,7 @@ def evaluate(
     root: str | None = None,
     workers: int = 2,
     device: str = "auto",
+    precision: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
     accept_licence: str | None = None,
 ) -> int:
@@ -229,13 +230,14 @@ def evaluate(
         data: Folder with a folder for each class, or a list.
         model: Catalog name, bundled name or file.
         protocol: Views of each video, e.g. official-4x3 or fast-1x1; by default the model's own.
-        split: Split of the data to score; by default test, else val, if it has splits.
+        split: Split to score; by default test, else val, if any.
         out: Folder for the report, its tables and its pictures.
-        root: Folder that the paths of a list start from; by default the list's own.
+        root: Folder of a list's paths; by default the list's own.
         workers: Processes that decode.
         device: auto, cpu, cuda, cuda:1, mps.
+        precision: Of weights and activations, e.g. bfloat16.
         json: Print the report as one JSON object.
-        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
+        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin._ranks import join_ranks
     from videoswin._terminal import print_report
@@ -250,7 +252,7 @@ def evaluate(
         manifest = manifest.part(split)
         print_to_stderr(f"scoring the split {split}")
     predictor = Predictor.from_pretrained(
-        model, device=device, protocol=protocol, accept_licence=accept_licence
+        model, device=device, protocol=protocol, precision=precision, accept_licence=accept_licence
     )
     report = score(predictor, manifest, workers=workers, progress=not json)
     if rank > 0:
@@ -286,7 +288,7 @@ def export(
         precision: bfloat16 for OpenVINO and torch, int8 for OpenVINO.
         clips: Videos to compare on, and to choose int8 scales on: file, folder, pattern.
         json: Print the comparison as one JSON object.
-        accept_licence: Licence of weights that are not free for every use, e.g. CC-BY-NC-4.0.
+        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin._terminal import print_comparison
     from videoswin.export import ExportError, export_model

@@ -21,7 +21,7 @@ from videoswin.pixels import PixelModel
 from videoswin.predict import Predictor, load_video
 from videoswin.runtimes import onnx, openvino, torch_programs
 from videoswin.runtimes.exported import LOADERS, ExportedModel
-from videoswin.runtimes.facts import Facts, Precision
+from videoswin.runtimes.facts import ExportPrecision, Facts
 from videoswin.video.spec import ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -33,14 +33,14 @@ SUFFIX: Final[dict[Format, str]] = {
     "torch": ".pt2",
     "aotinductor": ".pt2",
 }
-PRECISIONS: Final[dict[Format, tuple[Precision, ...]]] = {
+EXPORT_PRECISIONS: Final[dict[Format, tuple[ExportPrecision, ...]]] = {
     "onnx": ("float32",),
     "openvino": ("float32", "bfloat16", "int8"),
     "torch": ("float32", "bfloat16"),
     "aotinductor": ("float32", "bfloat16"),
 }
 
-LARGEST_DIFFERENCE: Final[dict[Precision, float]] = {"float32": 1e-3, "bfloat16": 0.05, "int8": 0.2}
+LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"float32": 1e-3, "bfloat16": 0.05, "int8": 0.2}
 """Of logits, relative to the largest of PyTorch's. More than this is a broken file, not rounding."""
 SAFE_AGREEMENT = 0.99
 """Share of clips with the same likeliest class below which a file is kept, but not without a word."""
@@ -61,7 +61,7 @@ class Comparison:
 
     path: str
     format: Format
-    precision: Precision
+    precision: ExportPrecision
     clips: int
     source_of_clips: str
     largest_difference: float
@@ -85,7 +85,7 @@ def export_model(
     target: str | Path,
     *,
     format: Format | None = None,
-    precision: Precision = "float32",
+    precision: ExportPrecision = "float32",
     videos: Iterable[str] = (),
     say: Callable[[str], None] = lambda step: None,
 ) -> Comparison:
@@ -141,7 +141,7 @@ def export_model(
     return comparison
 
 
-def _format_of(target: Path, format: Format | None, precision: Precision) -> Format:
+def _format_of(target: Path, format: Format | None, precision: ExportPrecision) -> Format:
     """The format asked for by argument or name; ValueError if the three do not fit."""
     if target.suffix not in LOADERS:
         raise ValueError(f"{target} must end in {', '.join(LOADERS)}: the end says for which runtime it is")
@@ -149,8 +149,8 @@ def _format_of(target: Path, format: Format | None, precision: Precision) -> For
     kind = format or by_name
     if SUFFIX[kind] != target.suffix:
         raise ValueError(f"a file for {kind} must end in {SUFFIX[kind]}, got {target}")
-    if precision not in PRECISIONS[kind]:
-        able = ", ".join(name for name, precisions in PRECISIONS.items() if precision in precisions)
+    if precision not in EXPORT_PRECISIONS[kind]:
+        able = ", ".join(name for name, precisions in EXPORT_PRECISIONS.items() if precision in precisions)
         raise ValueError(f"{kind} is not written in {precision}; {able} can be")
     return kind
 

@@ -140,6 +140,11 @@ class Predictor:
         if protocol is not None:
             self.clip, self.views = apply_protocol(protocol, facts.clip)
         self.protocol = protocol or _protocol_name(self.clip, self.views)
+        if self.multi_label and self.views.is_adaptive:
+            raise ValueError(
+                f"{self.name} gives a video several labels, and none of them leads; {self.protocol} is for "
+                "one, use a protocol such as official-4x3"
+            )
         self.model = _model_of(checkpoint, self.device, precision)
 
     @classmethod
@@ -203,7 +208,6 @@ class Predictor:
         sums = torch.zeros(count, len(self.labels), device=self.device)
         looked = torch.zeros(count, dtype=torch.long)
         if self.views.is_adaptive:
-            self._require_one_label()
             for video, views in videos:
                 sums[video], looked[video] = look_until_sure(self.score_each, views, self.views.margin)
         else:
@@ -234,13 +238,6 @@ class Predictor:
     def _load_and_send(self, path: str | Path) -> LoadedVideo:
         video = self.load(path)
         return replace(video, views=sent(video.views, self.device))
-
-    def _require_one_label(self) -> None:
-        if self.multi_label:
-            raise ValueError(
-                f"{self.name} gives a video several labels, and none of them leads; {self.protocol} is for "
-                "one, use a protocol such as official-4x3"
-            )
 
     def _predictions(
         self, loaded: Sequence[tuple[str | Path, LoadedVideo | VideoError]]

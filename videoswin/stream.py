@@ -23,14 +23,14 @@ MOST_THREADS: Final = 32
 
 _of_thread = threading.local()
 
-Path = TypeVar("Path")
+Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Result = TypeVar("Result")
 
 
 def load_ahead(
-    load: Callable[[Path], Loaded], paths: Iterable[Path], *, threads: int, together: int = 1
-) -> Iterator[list[tuple[Path, Loaded | VideoError]]]:
+    load: Callable[[Item], Loaded], paths: Iterable[Item], *, threads: int, together: int = 1
+) -> Iterator[list[tuple[Item, Loaded | VideoError]]]:
     """The next video, loaded, in the order of the paths; those after it, too, if they are ready: `together`.
 
     Beside those handed out, `threads + together` videos are loaded or being loaded: memory does not grow with
@@ -42,13 +42,13 @@ def load_ahead(
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     asker = _Daemon("paths")
 
-    def load_one(path: Path) -> Loaded | VideoError:
+    def load_one(path: Item) -> Loaded | VideoError:
         try:
             return load(path)
         except VideoError as error:
             return error
 
-    def ask() -> _Asked[Path, Loaded] | None:
+    def ask() -> _Asked[Item, Loaded] | None:
         for path in remaining:
             return path, decoders.submit(load_one, path)
         return None
@@ -100,10 +100,10 @@ class _Daemon:
                 future.set_exception(error)
 
 
-_Asked = tuple[Path, "Future[Loaded | VideoError]"]
+_Asked = tuple[Item, "Future[Loaded | VideoError]"]
 
 
-def _if_ready(waiting: Future[_Asked[Path, Loaded] | None]) -> tuple[Path, Loaded | VideoError] | None:
+def _if_ready(waiting: Future[_Asked[Item, Loaded] | None]) -> tuple[Item, Loaded | VideoError] | None:
     """The next path and its video, if it is loaded and nothing has gone wrong."""
     if not waiting.done() or waiting.exception() or (asked := waiting.result()) is None:
         return None

@@ -9,6 +9,9 @@ from videoswin.kernels.compiled import CapturedModel, compile_blocks
 from videoswin.kernels.window_attention import triton_attention
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
+from videoswin.predict import Predictor
+from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.weights.checkpoint import Checkpoint
 
 TINIEST = VideoSwinConfig(embed_dim=16, depths=(4, 2), num_heads=(1, 2), window=(2, 3, 3), num_classes=3)
 
@@ -37,6 +40,24 @@ def test_compiled_blocks_give_the_same_logits_and_gradients(model: VideoSwin) ->
 def test_compiling_blocks_leaves_names_of_weights_alone(model: VideoSwin) -> None:
     names = list(model.state_dict())
     assert list(compile_blocks(model, backend="aot_eager").state_dict()) == names
+
+
+@pytest.mark.timeout(600)
+def test_a_predictor_answers_the_same_with_compiled_blocks(model: VideoSwin) -> None:
+    torch._dynamo.reset()
+    checkpoint = Checkpoint(
+        weights=model.state_dict(),
+        config=TINIEST,
+        clip=ClipSpec(frames=4, size=24),
+        views=ViewPlan(clips=1, crops=1),
+        labels=("a", "b", "c"),
+        name="tiniest",
+    )
+    predictor = Predictor(checkpoint, device="cpu")
+    views = torch.randint(256, (2, 3, 4, 24, 24), dtype=torch.uint8)
+    expected = predictor.score(views)
+    compile_blocks(predictor.model, backend="aot_eager")
+    torch.testing.assert_close(predictor.score(views), expected)
 
 
 def test_a_graph_of_a_cpu_is_refused(model: VideoSwin) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
-Precision = Literal["float32", "bfloat16", "int8"]
+ExportPrecision = Literal["float32", "bfloat16", "int8"]
 
 KEY: Final = "videoswin"
 """Under which the JSON lies in the file."""
@@ -22,7 +22,7 @@ class Facts:
     """As the fields of Checkpoint, and the precision that the file computes in."""
 
     name: str
-    precision: Precision
+    precision: ExportPrecision
     clip: ClipSpec
     views: ViewPlan
     labels: tuple[str, ...] = field(repr=False)
@@ -31,7 +31,7 @@ class Facts:
     lineage: dict[str, str] = field(repr=False)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, precision: Precision) -> Facts:
+    def of(cls, checkpoint: Checkpoint, precision: ExportPrecision) -> Facts:
         """Those of a checkpoint that is about to be exported."""
         return cls(
             name=checkpoint.name,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from videoswin._optional import require
-from videoswin.runtimes.facts import KEY, Facts, Precision
+from videoswin.runtimes.facts import KEY, ExportPrecision, Facts
 from videoswin.runtimes.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def load(path: Path, device: torch.device) -> Loaded:
     return Loaded(facts, run)
 
 
-def settings(precision: Precision) -> dict[str, object]:
+def settings(precision: ExportPrecision) -> dict[str, object]:
     """How OpenVINO shall compute: as the file says, with torch's threads, one clip at a time.
 
     Unless told, it takes bfloat16 wherever the processor has it, whatever the file holds.
