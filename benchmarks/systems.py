@@ -38,6 +38,9 @@ def swin(variant: str = "t", *, sliced_bias: bool = False) -> VideoSwin:
     for name, parameter in model.named_parameters():
         if name.endswith("bias_table"):
             nn.init.normal_(parameter, std=0.5)  # as large as trained ones, so that a wrong lookup shows
+        elif parameter.ndim == 1:
+            # Compilers leave out what multiplies by 1 or adds 0; trained models do neither.
+            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
     return model
 
 

@@ -12,8 +12,8 @@ def compile_blocks(model: VideoSwin, backend: str = "inductor") -> VideoSwin:
     """The model itself, with each block to be compiled when it first runs: slow at first, then fewer kernels.
 
     Block by block, because blocks that differ in their weights alone share a graph, where compiling the model
-    whole would make one graph as long as all of them. Every stage, parity of blocks, drop path, mode and input
-    size needs one of its own: torch's limit for that, of the whole process, is raised.
+    whole would make one graph as long as all of them. Every stage, parity of blocks, drop path, mode and
+    input size needs one of its own: torch's limit for that, of the whole process, is raised.
     """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in model.modules():
