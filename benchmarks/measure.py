@@ -25,8 +25,10 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
     """
     wall: Seconds = {system: [] for system in passes}
     cpu: Seconds = {system: [] for system in passes}
-    for _ in range(rounds):
-        for system, one_pass in passes.items():
+    for number in range(rounds):
+        # Another goes first in every round: what a system leaves in caches and threads is not always the same one's.
+        first = number % len(passes)
+        for system, one_pass in [*passes.items()][first:] + [*passes.items()][:first]:
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             one_pass()
             wall[system].append(time.perf_counter() - wall_start)
@@ -68,6 +70,17 @@ def _peak_mib() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
+def _commit() -> str:
+    """Of this working tree, with a + if files differ from it."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+    )
+    return described.stdout.strip() or "none"
+
+
 def circumstances(**versions: str) -> dict[str, Any]:
     """Where and with what figures are made; `versions` of other libraries go into it."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -85,4 +98,5 @@ def circumstances(**versions: str) -> dict[str, Any]:
         "torch": torch.__version__,
         **versions,
         "date": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
     }

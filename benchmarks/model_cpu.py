@@ -22,14 +22,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
 from benchmarks.peers import import_torchvision, relative_difference
-from benchmarks.systems import BUILDERS, DTYPES, Pass, write_files
+from benchmarks.systems import BUILDERS, DTYPES, Pass, backend_of, write_files
 from videoswin.demo import make_clip
 from videoswin.video.listing import find_videos
 
 MULTIPLY_ADDS = 87.76e9
 """Of linear layers and attention; tests/model/test_golden_counts.py holds them."""
 BASE = ("torchvision", "float32")
-MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 3e-2, "int8": 1e-1}
+MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 1e-1}
 """Largest believable difference from torchvision's float32 logits, relative to the largest of them."""
 
 
@@ -48,7 +48,14 @@ def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> list[di
         if not difference < MAX_DIFFERENCE[precision]:
             raise SystemExit(f"{system}, {precision}: logits differ by {difference}; no time is worth that")
         passes[f"{system} {precision}"] = one_pass
-        rows.append({"system": system, "precision": precision, "relative_logit_difference": difference})
+        rows.append(
+            {
+                "system": system,
+                "precision": precision,
+                "relative_logit_difference": difference,
+                "backend": backend_of(system, precision, files, one_pass),
+            }
+        )
         print(f"{system}, {precision}: ready, logits differ by {difference:.1e}", flush=True)
     wall, cpu = time_in_turn(passes, rounds)
     for row in rows:
@@ -90,6 +97,11 @@ def floors() -> dict[str, dict[str, float]]:
         rate = matmul_rate(dtype)
         found[name] = {"gflops": round(rate / 1e9, 1), "seconds": round(2 * MULTIPLY_ADDS / rate, 4)}
     return found
+
+
+def fastest(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> Any:
+    """Of the two, by precision: a busy moment lets a floor look higher than it is."""
+    return {name: min(before[name], after[name], key=lambda floor: floor["seconds"]) for name in before}
 
 
 def _films(folder: Path) -> list[str]:
@@ -139,11 +151,10 @@ def main() -> None:
             onnxruntime=onnxruntime.__version__,
             nncf=nncf.__version__,
             torch_cpu_capability=torch.backends.cpu.get_cpu_capability(),
-            torch_products="MKL" if torch.backends.mkl.is_available() else "other",
-            onednn=str(torch.backends.mkldnn.is_available()),
         ),
         "clip": "1 x 3 x 32 x 224 x 224",
         "rounds": arguments.rounds,
+        "warm_up_passes": 1,
         "multiply_adds": MULTIPLY_ADDS,
     }
     systems = [name for name in BUILDERS if not (arguments.without_compiled and "compiled" in name[0])]
@@ -153,7 +164,7 @@ def main() -> None:
         with torch.inference_mode():
             report["floors"] = floors()
             report["rows"] = compare(systems, arguments.rounds, files)
-            report["floors_after"] = floors()
+            report["floors"] = fastest(report["floors"], floors())
     print_table(report["rows"])
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=2) + "\n")
