@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -25,10 +26,11 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
     """
     wall: Seconds = {system: [] for system in passes}
     cpu: Seconds = {system: [] for system in passes}
-    for number in range(rounds):
-        # Another goes first in every round: what a system leaves in caches and threads is not always the same one's.
-        first = number % len(passes)
-        for system, one_pass in [*passes.items()][first:] + [*passes.items()][:first]:
+    order, shuffled = list(passes), random.Random(0)
+    for _ in range(rounds):
+        shuffled.shuffle(order)  # or each would always find the caches as the same other one leaves them
+        for system in order:
+            one_pass = passes[system]
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             one_pass()
             wall[system].append(time.perf_counter() - wall_start)
