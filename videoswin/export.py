@@ -93,7 +93,8 @@ def export_model(
 
     format: None goes by the end of the target's name: .onnx, .xml (openvino), .pt2 (torch; or aotinductor).
     precision: bfloat16 not for onnx; int8 for openvino alone, which chooses its scales on `videos`.
-    videos: clips to compare on, in the views of the checkpoint; without them pictures are made up.
+    videos: views of them are compared on, and half of the videos (or of the one in time) give an int8 model's
+        scales instead; without videos pictures are made up.
     say: told each step, as it may take a minute.
     ValueError for what cannot be, VideoError for a video that cannot be read, ExportError if the file answers
     otherwise than the model; whatever stood at `target` is then left as it was.
@@ -110,11 +111,14 @@ def export_model(
     videos = list(videos)
     if precision == "int8" and not videos:
         raise ValueError("int8 needs videos like those it will see, to choose its scales on: name some")
-    clips, source = _clips(predictor, videos, say)
-    calibration = clips[:0]
-    if precision == "int8" and len(clips) > 1:
-        # What scales were chosen on says little about what they do to other clips.
-        calibration, clips = clips[::2], clips[1::2]
+    parts, source = _clips(predictor, videos, say)
+    calibration: Tensor | tuple[()] = ()
+    if precision == "int8":
+        # What scales were chosen on says little about what they do to other videos.
+        calibration, parts = torch.cat(parts[::2]), parts[1::2]
+        if not parts:
+            raise ValueError(f"int8 needs two videos here, as {checkpoint.name} sees each in a single clip")
+    clips = torch.cat(parts)
     facts = Facts.of(checkpoint, precision)
     with replacing_all(target) as staged:
         say("tracing the model")
@@ -155,21 +159,25 @@ def _format_of(target: Path, format: Format | None, precision: ExportPrecision) 
     return kind
 
 
-def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) -> tuple[Tensor, str]:
-    """uint8 (n, 3, T, S, S) to compare on, and where they are from."""
+def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) -> tuple[list[Tensor], str]:
+    """uint8 (n, 3, T, S, S) of each video, or of the halves of the only one, and where they are from."""
     if not videos:
-        return _made_up(predictor.clip.frames, predictor.clip.size), "made up"
-    clips: list[Tensor] = []
+        return [_made_up(predictor.clip.frames, predictor.clip.size)], "made up"
     count = min(len(videos), MOST_CLIPS)
+    crops: Literal[1, 3] = 3 if count <= MOST_CLIPS // 3 else 1
+    plan = ViewPlan(clips=MOST_CLIPS // (count * crops), crops=crops)
+    if predictor.clip.rule == "segments":
+        plan = plan.replace(clips=1)
+    parts = []
     # Evenly spread over the list, which may be sorted by class, and over each video, whose neighbours in
     # time resemble each other.
     for number in range(count):
         say(f"reading video {number + 1} of {count}")
-        plan = ViewPlan(clips=max(1, MOST_CLIPS // count // 3), crops=3 if count <= MOST_CLIPS // 3 else 1)
-        if predictor.clip.rule == "segments":
-            plan = plan.replace(clips=1)
-        clips += list(load_video(videos[number * len(videos) // count], predictor.clip, plan).views)
-    return torch.stack(clips[:MOST_CLIPS]), f"from {count} videos"
+        parts.append(load_video(videos[number * len(videos) // count], predictor.clip, plan).views)
+    if count == 1 and plan.clips > 1:
+        first = plan.clips // 2 * crops
+        parts = [parts[0][:first], parts[0][first:]]
+    return parts, f"from {count} videos" if count > 1 else "from one video"
 
 
 def _made_up(frames: int, size: int) -> Tensor:
@@ -185,12 +193,14 @@ def _compare(
     predictor: Predictor, path: Path, clips: Tensor, format: Format, facts: Facts, source: str
 ) -> Comparison:
     assert not isinstance(predictor.model, ExportedModel)
-    theirs = PixelModel(predictor.model, predictor.clip.normalisation)
-    ours = ExportedModel(path, device=torch.device("cpu"))
-    expected = torch.cat([theirs(clip) for clip in torch.split(clips, 1)])
-    logits = torch.cat([ours(clip).float() for clip in torch.split(clips, 1)])
-    _require_any_batch(ours, clips, logits)
-    seconds = _fastest_of_each(lambda: theirs(clips[:1]), lambda: ours(clips[:1]))
+    pytorch = PixelModel(predictor.model, predictor.clip.normalisation)
+    exported = ExportedModel(path, device=torch.device("cpu"))
+    expected = torch.cat([pytorch(clip) for clip in torch.split(clips, 1)])
+    logits = torch.cat([exported(clip).float() for clip in torch.split(clips, 1)])
+    # Our own way to run OpenVINO's files takes one clip at a time; others may not.
+    as_batch = partial(openvino.run_batch, path) if format == "openvino" else exported
+    _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], facts.precision)
+    seconds = _fastest_of_each(lambda: pytorch(clips[:1]), lambda: exported(clips[:1]))
     weights = sum(p.numel() * p.element_size() for p in predictor.model.parameters())
     return Comparison(
         path=str(path),
@@ -219,11 +229,10 @@ def _fastest_of_each(*passes: Callable[[], object]) -> list[float]:
     return fastest
 
 
-def _require_any_batch(model: ExportedModel, clips: Tensor, one_by_one: Tensor) -> None:
+def _require_equal_batch(together: Tensor, one_by_one: Tensor, precision: ExportPrecision) -> None:
     """ExportError if clips that go through together get other answers than alone."""
-    together = model(clips[:3]).float()
-    difference = (together - one_by_one[:3]).abs().max() / one_by_one[:3].abs().max()
-    if not difference < LARGEST_DIFFERENCE[model.facts.precision]:
+    difference = (together - one_by_one).abs().max() / one_by_one.abs().max()
+    if not difference < LARGEST_DIFFERENCE[precision]:
         raise ExportError(
             f"{len(together)} clips in one batch differ by {difference:.2g} from the same clips one by one"
         )

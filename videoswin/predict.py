@@ -31,8 +31,9 @@ from videoswin.weights.checkpoint import Checkpoint
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-VIEWS_PER_BATCH = 4
-"""Views that go through the model together: each more costs memory, and few already fill a processor."""
+VIEWS_PER_BATCH: Final = {"cpu": 4, "cuda": 12}
+"""Views that go through the model together, by type of device; each more costs memory. Few fill a CPU; 12 are
+a video in the published protocol."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +110,7 @@ class Predictor:
     """A model together with everything needed to put a video through it.
 
     Attributes: model (VideoSwin in eval mode, or ExportedModel), clip (ClipSpec), views (ViewPlan), labels,
-    multi_label, device, name, protocol.
+    multi_label, device, name, protocol, views_per_batch (how many go through the model together).
     """
 
     def __init__(
@@ -128,10 +129,13 @@ class Predictor:
         """
         if isinstance(checkpoint, ExportedModel):
             self.device = checkpoint.device
+            if device not in ("auto", str(self.device)):
+                raise ValueError(f"{checkpoint.path} was loaded for {self.device}, not for {device}")
             facts: Facts | Checkpoint = checkpoint.facts
         else:
             self.device = resolve_device(device)
             facts = checkpoint
+        self.views_per_batch = VIEWS_PER_BATCH.get(self.device.type, 4)
         self.name = facts.name
         self.labels = facts.labels
         self.multi_label = facts.multi_label
@@ -178,7 +182,7 @@ class Predictor:
     def predict_all(self, paths: Iterable[str | Path]) -> Iterator[Prediction | VideoError]:
         """One Prediction or VideoError per path, in order; the next ones are decoded while one is scored."""
         # A CPU gains too little from a batch of several videos to let their last digits depend on it.
-        together = 1 if self.device.type == "cpu" else max(1, VIEWS_PER_BATCH // self.views.num_views)
+        together = 1 if self.device.type == "cpu" else max(1, self.views_per_batch // self.views.num_views)
         threads = decoding_threads(self.device)
         for loaded in load_ahead(self._load_and_send, paths, threads=threads, together=together):
             yield from self._predictions(loaded)
@@ -199,7 +203,7 @@ class Predictor:
         return require_numbers(means[0], self.name)
 
     def score_videos(
-        self, videos: Iterable[tuple[int, Tensor]], count: int, *, views_per_batch: int = VIEWS_PER_BATCH
+        self, videos: Iterable[tuple[int, Tensor]], count: int, *, views_per_batch: int | None = None
     ) -> tuple[Tensor, list[int]]:
         """(number below `count`, views) of videos -> (count, K) as `score` on the CPU, and views looked at.
 
@@ -211,7 +215,7 @@ class Predictor:
             for video, views in videos:
                 sums[video], looked[video] = look_until_sure(self.score_each, views, self.views.margin)
         else:
-            for pixels, owners in batches(videos, views_per_batch):
+            for pixels, owners in batches(videos, views_per_batch or self.views_per_batch):
                 sums.index_add_(0, owners.to(self.device), self.score_each(pixels))
                 looked += torch.bincount(owners, minlength=count)
         return sums.cpu() / looked.clamp(min=1)[:, None], looked.tolist()
@@ -277,9 +281,10 @@ def _model_of(
         return source
     if source.config.in_channels != 3:
         raise ValueError(f"{source.name} takes {source.config.in_channels} channels; videos are read as RGB")
-    model = source.model().to(device, PRECISIONS[precision or "float32"])
-    if precision in ("bfloat16", "float16"):
-        use_fastest_attention(model, device)
+    dtype = PRECISIONS[precision or "float32"]
+    model = source.model().to(device, dtype)
+    if dtype != torch.float32:
+        use_fastest_attention(model, device, dtype)
     return model
 
 

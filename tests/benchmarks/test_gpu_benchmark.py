@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu_page import gpu_section
 from benchmarks.gpu_timing import time_in_turn
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
@@ -29,6 +30,9 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     report = json.loads(result.read_text())
     assert report.keys() == {"machine", "correctness", "attention", "inference", "training", "tiles"}
     assert all(row["right"] for row in report["correctness"])
+    page = gpu_section(report)
+    assert page.count("triton, bfloat16") == 4  # two models, the best batch and a single clip
+    assert "no GPU" in page
     rows = [row for name in ("attention", "inference", "training", "tiles") for row in report[name]]
     assert {row.get("failed") for row in rows} == {None, "not here"}
     assert {row["pass"] for row in report["tiles"]} == {

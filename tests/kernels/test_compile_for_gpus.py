@@ -1,4 +1,4 @@
-"""The kernels compile to machine code; that they run and are right on a GPU is for test_gpu.py."""
+"""The kernels compile to machine code; test_kernels_on_a_gpu.py is for whether they run and are right."""
 
 import os
 import subprocess

@@ -16,7 +16,7 @@ from videoswin.model.windows import Grid, partition
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="for the interpreter; test_gpu.py runs here"
+    torch.cuda.is_available(), reason="for the interpreter; test_kernels_on_a_gpu.py runs here"
 )
 
 from videoswin.kernels.forward import attention_forward  # noqa: E402

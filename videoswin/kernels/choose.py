@@ -5,27 +5,36 @@ from __future__ import annotations
 import logging
 import subprocess
 from functools import lru_cache
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention, plain_attention
 from videoswin.model.swin import VideoSwin
-from videoswin.model.windows import bias_table_rows, window_geometry
+from videoswin.model.windows import Grid, bias_table_rows, window_geometry
 
 logger = logging.getLogger(__name__)
 
 OLDEST = (8, 0)
 """Compute capability from which bfloat16 has tensor cores."""
 TOLERANCE = 1e-2
-"""Largest believable error of bfloat16 attention and its gradients, relative to their largest number."""
+"""Largest believable error of attention and its gradients, relative to their largest number."""
+PUBLISHED: Final[Grid] = (8, 7, 7)
+"""The window of most published models."""
 
 
-def fastest_attention(device: torch.device | str, width: int = 32) -> AttentionFn:
+def fastest_attention(
+    device: torch.device | str,
+    width: int = 32,
+    window: Grid = PUBLISHED,
+    dtype: torch.dtype = torch.bfloat16,
+) -> AttentionFn:
     """`triton_attention` if the device is a GPU on which it runs and is right, else `box_attention`.
 
-    width: channels of a head, 32 in all published models. The first call for a GPU compiles the kernels and
-    compares them with the paper, which takes seconds; the log says why the kernels are not used.
+    width: channels of a head, 32 in all published models. dtype: bfloat16 or float16. The first call for each
+    of them on a GPU compiles the kernels and compares them with the paper, which takes seconds; the log says
+    why the kernels are not used.
     """
     device = torch.device(device)
     if device.type != "cuda":
@@ -33,7 +42,7 @@ def fastest_attention(device: torch.device | str, width: int = 32) -> AttentionF
         return box_attention
     if device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    fault = _fault(device, width)
+    fault = _fault(device, width, window, dtype)
     if fault is not None:
         logger.warning("box_attention instead of the kernels on %s: %s", device, fault)
         return box_attention
@@ -42,20 +51,21 @@ def fastest_attention(device: torch.device | str, width: int = 32) -> AttentionF
     return triton_attention
 
 
-def use_fastest_attention(model: VideoSwin, device: torch.device | str) -> None:
+def use_fastest_attention(model: VideoSwin, device: torch.device | str, dtype: torch.dtype) -> None:
     """Hand every block of the model the attention that `fastest_attention` names for its heads there.
 
-    For models that compute in half precision, by their weights or under autocast: the kernels are made for
-    tensor cores, which have no float32.
+    dtype: the half precision that the model computes in, by its weights or under autocast. The kernels are
+    made for tensor cores, which have no float32.
     """
     for module in model.modules():
         if isinstance(module, WindowAttention):
-            module.attention = fastest_attention(device, module.proj.in_features // module.heads)
+            width = module.proj.in_features // module.heads
+            module.attention = fastest_attention(device, width, module.window, dtype)
 
 
-@lru_cache(maxsize=16)
-def _fault(device: torch.device, width: int) -> str | None:
-    """Why the kernels cannot be used there, or None; found out once a device."""
+@lru_cache(maxsize=64)
+def _fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot be used there, or None; found out once."""
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         return f"compute capability {capability} is below {OLDEST}"
@@ -68,10 +78,16 @@ def _fault(device: torch.device, width: int) -> str | None:
     except ImportError as error:
         return f"triton cannot be imported ({error})"
 
-    return why_not(triton_attention, device, width)
+    return why_not(triton_attention, device, width, window, dtype)
 
 
-def why_not(attention: AttentionFn, device: torch.device, width: int = 32) -> str | None:
+def why_not(
+    attention: AttentionFn,
+    device: torch.device,
+    width: int = 32,
+    window: Grid = PUBLISHED,
+    dtype: torch.dtype = torch.bfloat16,
+) -> str | None:
     """What is wrong with a Triton attention on a device, by trying it, or None. Errors of CUDA are raised.
 
     Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
@@ -81,7 +97,7 @@ def why_not(attention: AttentionFn, device: torch.device, width: int = 32) -> st
     from triton.errors import TritonError
 
     try:
-        error = largest_error(attention, device, width)
+        error = largest_error(attention, device, width, window, dtype)
     except (torch.AcceleratorError, torch.OutOfMemoryError):
         raise  # RuntimeErrors, too, but after the first the device is gone, and the second may pass
     except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
@@ -90,8 +106,14 @@ def why_not(attention: AttentionFn, device: torch.device, width: int = 32) -> st
     return None if error < TOLERANCE else f"its results are off by {error:.2g}, relative to the largest"
 
 
-def largest_error(attention: AttentionFn, device: torch.device, width: int) -> float:
-    """Of output and gradients in bfloat16 against the paper in float32, relative to the largest number."""
+def largest_error(
+    attention: AttentionFn,
+    device: torch.device,
+    width: int,
+    window: Grid = PUBLISHED,
+    dtype: torch.dtype = torch.bfloat16,
+) -> float:
+    """Of output and gradients in `dtype` against the paper in float32, relative to the largest number."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -103,12 +125,12 @@ def largest_error(attention: AttentionFn, device: torch.device, width: int) -> f
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
     ):
-        # The published window, shifted along all axes: most windows wrap, in every way there is.
-        window = (8, 7, 7)
-        geometry = window_geometry((16, 14, 14), window, (4, 3, 3), False, device)
-        qkv = normal(1, *geometry.grid, 3, 2, width).bfloat16().requires_grad_()
+        # Two windows along each axis, shifted along all: most of them wrap, in every way there is.
+        (p, m, n), (d, h, w) = window, (2 * size for size in window)
+        geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
+        qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype).requires_grad_()
         table = normal(bias_table_rows(window), 2).requires_grad_()
-        upstream = normal(1, *geometry.grid, 2 * width).bfloat16()
+        upstream = normal(1, *geometry.grid, 2 * width).to(dtype)
         ours = attention(qkv, table, geometry)
         gradients = torch.autograd.grad(ours, (qkv, table), upstream)
         exact = qkv.detach().float().requires_grad_()

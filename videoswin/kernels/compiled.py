@@ -37,22 +37,23 @@ class CapturedModel:
         if model.training:
             raise ValueError("a graph is captured of a model that predicts; call model.eval() first")
         self._clips = example.clone()
-        side = torch.cuda.Stream(example.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(example.device))
-        with torch.no_grad():
+        with torch.cuda.device(example.device), torch.no_grad():
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
             # What is made once (kernels, workspaces, geometries) must not be made inside the graph.
             with torch.cuda.stream(side):
                 for _ in range(3):
                     model(self._clips)
-            torch.cuda.current_stream(example.device).wait_stream(side)
+            torch.cuda.current_stream().wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
                 self._logits: Tensor = model(self._clips)
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """(B, in, T, H, W) of the example's shape -> logits (B, K), the caller's to keep."""
-        if clips.shape != self._clips.shape:
-            raise ValueError(f"captured for clips {tuple(self._clips.shape)}, got {tuple(clips.shape)}")
+        """(B, in, T, H, W) of the example's shape and type -> logits (B, K), the caller's to keep."""
+        wanted, got = ((tuple(each.shape), each.dtype) for each in (self._clips, clips))
+        if wanted != got:
+            raise ValueError(f"captured for clips {wanted}, got {got}")
         self._clips.copy_(clips)
         self._graph.replay()
         return self._logits.clone()

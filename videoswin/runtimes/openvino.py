@@ -62,6 +62,15 @@ def load(path: Path, device: torch.device) -> Loaded:
     return Loaded(facts, run)
 
 
+def run_batch(path: Path, pixels: Tensor) -> Tensor:
+    """uint8 (B, 3, T, S, S) -> logits (B, K) of all clips in one call, as other programs may run the file."""
+    openvino = require("openvino", extra="openvino")
+    model = openvino.Core().read_model(path)
+    facts = Facts.from_json(model.get_rt_info([KEY]).astype(str), path)
+    compiled = openvino.Core().compile_model(model, "CPU", settings(facts.precision))
+    return torch.from_numpy(compiled(pixels.numpy())[0].copy())
+
+
 def settings(precision: ExportPrecision) -> dict[str, object]:
     """How OpenVINO shall compute: as the file says, with torch's threads, one clip at a time.
 

@@ -129,7 +129,8 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     torch.manual_seed(recipe.run.seed)
     bare, keeps_head, lineage = build_model(recipe, source.labels)
     if recipe.run.precision != "32-true":
-        use_fastest_attention(bare, fabric.device)
+        half = torch.float16 if recipe.run.precision == "16-mixed" else torch.bfloat16
+        use_fastest_attention(bare, fabric.device, half)
     choose_what_learns(bare, recipe.model.tune, recipe.model.lora_rank)
     plan = recipe.optimizer
     # Lightning does not clip the gradients of a fused optimizer that works under a loss scaler.

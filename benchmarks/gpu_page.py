@@ -1,0 +1,83 @@
+"""The part of docs/performance.md that gpu.json makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.tables import Figures, table
+
+
+def gpu_section(found: Figures) -> str:
+    """The best batch of every system, a single clip, and training steps."""
+    timed = [row for row in found["inference"] if "ms" in row]
+    best: dict[tuple[str, str], Figures] = {}
+    for row in sorted(timed, key=lambda row: row["ms_per_clip"]):
+        best.setdefault((row["variant"], row["system"]), row)
+    single = {(row["variant"], row["system"]): row for row in timed if row["clips"] == 1}
+    training_heads = "model | clips | training step | clips a second | times eager | MiB a clip"
+    steps = [
+        (
+            row["variant"],
+            row["clips"],
+            row["system"],
+            f"{row['clips_per_s']:.0f}",
+            _times(row["ms"], _peer(found["training"], row["variant"], "", row["clips"])),
+            row["peak_MiB_per_clip"],
+        )
+        for row in found["training"]
+        if "ms" in row
+    ]
+    return f"""
+## GPU
+
+`bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {found["machine"].get("name", "no GPU")}, clips of
+32 x 224 x 224. The peer is torchvision's model under autocast, or the official mathematics
+(`benchmarks/reference.py`) where torchvision is not installed. "First s" is the first pass, with what is
+compiled then.
+
+The best batch of each:
+
+{_inference_table(best)}
+
+A single clip:
+
+{_inference_table(single)}
+
+{table(training_heads, "lrlrrr", steps)}
+"""
+
+
+def _inference_table(rows: dict[tuple[str, str], Figures]) -> str:
+    lines = []
+    for row in rows.values():
+        eager, compiled = (_peer(rows.values(), row["variant"], kind) for kind in ("", ", compiled"))
+        lines.append(
+            (
+                row["variant"],
+                row["system"],
+                row["clips"],
+                f"{row['ms_per_clip']:.3f}",
+                f"{row['of_H200_floor']:.0%}",
+                _times(row["ms_per_clip"], eager),
+                _times(row["ms_per_clip"], compiled),
+                row["first_call_seconds"],
+                row["peak_MiB"] or "",
+            )
+        )
+    heads = "model | system | clips | ms a clip | of an H200's floor | times eager | times compiled"
+    return table(f"{heads} | first s | MiB", "llrrrrrrr", lines)
+
+
+def _peer(rows: Iterable[Figures], variant: str, kind: str, clips: int | None = None) -> float | None:
+    """Milliseconds of torchvision's model, else of the reference: of a clip, or of a step of `clips`."""
+    known = {
+        row["system"]: row["ms"] if clips else row["ms_per_clip"]
+        for row in rows
+        if "ms" in row and row["variant"] == variant and clips in (None, row["clips"])
+    }
+    names = (f"{who}{kind}, autocast" for who in ("torchvision", "reference"))
+    return next((known[name] for name in names if name in known), None)
+
+
+def _times(ours: float, theirs: float | None) -> str:
+    return f"{theirs / ours:.2f}" if theirs else ""
