@@ -60,6 +60,7 @@ def agreement(ours: Predictor, theirs: Predictor, source: str, each: Iterator[Te
     int8, exact = (torch.cat(part) for part in zip(*scores, strict=True))
     return {
         "clips_from": source,
+        "videos": len(scores),
         "clips": len(int8),
         "top1_agreement": round(float((int8.argmax(1) == exact.argmax(1)).float().mean()), 5),
         "largest_probability_difference": round(float((int8 - exact).abs().max()), 4),
