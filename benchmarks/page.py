@@ -221,8 +221,8 @@ Scales were chosen on some of {", ".join(found["scales_chosen_on"])}.
 
 {table(heads, "lrrrr", lines)}
 
-Views of one video resemble each other: these are few videos. The bundled model is a small one; a trained Swin-T
-was not at hand, so `videoswin export` should be asked what int8 costs yours.
+Views of one video resemble each other, and these are few videos. The bundled model is a small one; a trained
+Swin-T was not at hand. `videoswin export` says what int8 costs yours.
 """
 
 

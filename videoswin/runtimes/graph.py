@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from videoswin.model.attention import WindowAttention, box_bias
 from videoswin.model.config import PATCH
+from videoswin.model.swin import MLP, PatchMerging
 from videoswin.model.windows import WindowGeometry, clip_window, pad_axes, padded_grid, window_geometry
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.folding import fold_norms
@@ -31,6 +32,10 @@ def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Export
     for name, module in list(model.named_modules()):
         if isinstance(module, WindowAttention):
             model.set_submodule(name, _AttentionInBoxes(module))
+        elif isinstance(module, MLP):
+            model.set_submodule(name, _OfLists(module))
+        elif isinstance(module, PatchMerging):
+            module.reduction = _OfLists(module.reduction)
     pixels_model = _WithFloatLogits(PixelModel(model.to(dtype), checkpoint.clip.normalisation)).eval()
     example = torch.zeros(2, 3, *sizes, dtype=torch.uint8)
     with torch.no_grad():
@@ -49,6 +54,23 @@ class _WithFloatLogits(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.model(pixels).float()
         return logits
+
+
+class _OfLists(nn.Module):
+    """A layer that gets its tokens as a list, (B, L, C).
+
+    OpenVINO adds biases inside int8 products of lists, and after those of grids in passes of their own.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, W, C) -> (B, T, H, W, C')."""
+        b, t, h, w, _ = x.shape
+        out: Tensor = self.layer(x.flatten(1, 3))
+        return out.view(b, t, h, w, -1)
 
 
 class _AttentionInBoxes(nn.Module):
