@@ -4,8 +4,9 @@
 
 Ten seconds of H.264, 340x256 at 30 fps, in three cases: the bundled model, for which decoding is most of the
 work, and Swin-T with random weights at one view and at twelve, for which the model is. Decoding alone has as
-many threads as `predict_all` has and no model beside it; the model alone is given views that are loaded. The
-three take turns in one process. `of_the_slower` is what `predict_all` reaches of the slower of the two.
+many threads as `predict_all` has and no model beside it; the model alone is given views that are loaded, and
+`predict_all` must answer as it does. The three take turns in one process. `of_the_slower` is what
+`predict_all` reaches of the slower of the two.
 
 On a CPU both want the same cores: whatever overlaps, it takes no less than the processor seconds of both,
 divided by the cores. `of_the_bound` is what is reached of that, or of the slower where that takes longer.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -22,14 +24,13 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, time_in_turn
-from videoswin import TINY, Checkpoint, ClipSpec, Predictor, VideoSwin, ViewPlan
+from videoswin import TINY, Checkpoint, ClipSpec, Prediction, Predictor, VideoSwin, ViewPlan
 from videoswin.data.camera_path import LABELS, MotionRange, camera_path
 from videoswin.data.compression import write_h264
 from videoswin.data.landscape import landscape
@@ -39,7 +40,8 @@ from videoswin.stream import decoding_threads, load_ahead
 SECONDS, FPS = 10.0, 30
 HEIGHT, WIDTH = 256, 340
 MOST_VIDEOS = 24
-CACHE = Path(tempfile.gettempdir(), "videoswin-file-to-prediction")
+MAX_DIFFERENCE = 1e-3
+"""Largest believable one between probabilities; zero on a CPU, but batches may be others on a GPU."""
 
 PASSES = ("decode", "model", "predict_all")
 
@@ -83,38 +85,38 @@ CASES = (
 )
 
 
-def films() -> list[Path]:
-    """MOST_VIDEOS files, made once and kept in CACHE: a hand-held camera over a generated place."""
-    CACHE.mkdir(exist_ok=True)
-    paths = [CACHE / f"{number}.mp4" for number in range(MOST_VIDEOS)]
+def write_films(folder: Path) -> list[Path]:
+    """MOST_VIDEOS files: a hand-held camera over a generated place."""
+    paths = [folder / f"{number}.mp4" for number in range(MOST_VIDEOS)]
     for number, path in enumerate(paths):
-        if path.exists():
-            continue
         rng = np.random.default_rng(number)
         times = np.arange(round(SECONDS * FPS)) / FPS
         motion = MotionRange(slowest=0.03, fastest=0.05, shake=0.004, easing=0.0)
         poses = camera_path(rng, number % len(LABELS), times, SECONDS, motion)
         scene_from_base = view_from_base(poses, WIDTH / HEIGHT, width=WIDTH / HEIGHT)
         film = looked_up(landscape(rng, 640), scene_from_base, (HEIGHT, WIDTH), outside="reflection")
-        unfinished = path.with_suffix(".part.mp4")
-        write_h264(unfinished, to_pixels(film), fps=FPS, crf=23)
-        unfinished.rename(path)
+        write_h264(path, to_pixels(film), fps=FPS, crf=23)
     return paths
 
 
-def measured(case: Case, device: str, threads: int, rounds: int) -> Row:
-    """What decoding, the model and both together take for the videos of a case."""
-    predictor, paths = case.predictor(device), films()[: case.videos]
+def measured(case: Case, device: str, threads: int, rounds: int, films: list[Path]) -> Row:
+    """What decoding, the model and both take for the videos of a case; SystemExit if answers differ."""
+    predictor, paths = case.predictor(device), films[: case.videos]
     views = [predictor.load(path).views for path in paths]
-    passes: dict[str, Callable[[], object]] = {
-        "decode": lambda: deque(load_ahead(predictor.load, paths, threads=threads), maxlen=0),
+    passes: dict[str, Callable[[], list[Any]]] = {
+        "decode": lambda: list(deque(load_ahead(predictor.load, paths, threads=threads), maxlen=0)),
         "model": lambda: [predictor.score(of_one) for of_one in views],
-        "predict_all": lambda: list(predictor.predict_all(paths)),
+        "predict_all": lambda: [
+            found.probabilities if isinstance(found, Prediction) else found
+            for found in predictor.predict_all(paths, threads=threads)
+        ],
     }
-    with patch("videoswin.predict.decoding_threads", lambda device: threads):
-        passes["model"]()  # the first forward pass is slower
-        wall, cpu = time_in_turn(passes, rounds)
-    cores = torch.get_num_threads()
+    alone, together = passes["model"](), passes["predict_all"]()  # also warm up
+    difference = float((torch.stack(alone) - torch.stack(together)).abs().max())
+    if not difference <= MAX_DIFFERENCE:
+        raise SystemExit(f"{case.name}: probabilities differ by {difference}; no time is worth that")
+    wall, cpu = time_in_turn(passes, rounds)
+    cores = len(os.sched_getaffinity(0))
     slower = [max(pair) for pair in zip(wall["decode"], wall["model"], strict=True)]
     shared = [sum(pair) / cores for pair in zip(cpu["decode"], cpu["model"], strict=True)]
     bounds = [max(pair) for pair in zip(slower, shared, strict=True)]
@@ -123,6 +125,7 @@ def measured(case: Case, device: str, threads: int, rounds: int) -> Row:
         "device": device,
         "decoding_threads": threads,
         "videos": len(paths),
+        "largest_difference": difference,
         "videos_per_second": {name: quartiles([len(paths) / s for s in wall[name]]) for name in wall},
         "processor_seconds_per_video": {
             name: round(statistics.median(cpu[name]) / len(paths), 4) for name in cpu
@@ -157,13 +160,14 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="which of them")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
     arguments = parser.parse_args()
-    films()
     report: Row = {"circumstances": circumstances(), "rounds": arguments.rounds, "rows": []}
-    for case in (CASES[number] for number in arguments.cases):
-        for threads in arguments.threads or [decoding_threads(torch.device(arguments.device))]:
-            row = measured(case, arguments.device, threads, arguments.rounds)
-            report["rows"].append(row)
-            print(row, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        films = write_films(Path(folder))
+        for case in (CASES[number] for number in arguments.cases):
+            for threads in arguments.threads or [decoding_threads(torch.device(arguments.device))]:
+                row = measured(case, arguments.device, threads, arguments.rounds, films)
+                report["rows"].append(row)
+                print(row, flush=True)
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 

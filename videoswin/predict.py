@@ -179,11 +179,16 @@ class Predictor:
         assert isinstance(prediction, Prediction)
         return prediction
 
-    def predict_all(self, paths: Iterable[str | Path]) -> Iterator[Prediction | VideoError]:
-        """One Prediction or VideoError per path, in order; the next ones are decoded while one is scored."""
+    def predict_all(
+        self, paths: Iterable[str | Path], *, threads: int | None = None
+    ) -> Iterator[Prediction | VideoError]:
+        """One Prediction or VideoError per path, in order; the next ones are decoded while one is scored.
+
+        threads: how many are decoded at a time; by default as many as leave the model its cores.
+        """
         # A CPU gains too little from a batch of several videos to let their last digits depend on it.
         together = 1 if self.device.type == "cpu" else max(1, self.views_per_batch // self.views.num_views)
-        threads = decoding_threads(self.device)
+        threads = threads or decoding_threads(self.device)
         for loaded in load_ahead(self._load_and_send, paths, threads=threads, together=together):
             yield from self._predictions(loaded)
 

@@ -35,7 +35,7 @@ def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Export
         elif isinstance(module, MLP):
             model.set_submodule(name, _OfLists(module))
         elif isinstance(module, PatchMerging):
-            module.reduction = _OfLists(module.reduction)
+            model.set_submodule(f"{name}.reduction", _OfLists(module.reduction))
     pixels_model = _WithFloatLogits(PixelModel(model.to(dtype), checkpoint.clip.normalisation)).eval()
     example = torch.zeros(2, 3, *sizes, dtype=torch.uint8)
     with torch.no_grad():
