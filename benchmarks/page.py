@@ -245,8 +245,8 @@ One view of a video instead of twelve is no exact answer:
 {approximate}
 
 Where decoding and the model share the same cores, nothing can overlap that leaves a core idle: both together
-take their processor seconds divided by the cores, or longer. "Cores allow" is what that leaves of the slower; it
-is too low by what threads spend on waiting for each other, which counts as processor time, too.
+take their processor seconds divided by the cores, or longer. "Cores allow" is what that leaves of the slower;
+it is too low by what threads spend on waiting for each other, which counts as processor time, too.
 """
 
 

@@ -107,7 +107,10 @@ def test_whoever_stops_early_leaves_no_thread_behind() -> None:
     next(results)
     assert threads_of_ours() != set()
     results.close()
-    time.sleep(0.05)
+    for _ in range(500):
+        if not threads_of_ours():
+            break
+        time.sleep(0.01)
     assert threads_of_ours() == set()
 
 

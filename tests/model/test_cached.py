@@ -84,10 +84,17 @@ def test_hooks_of_layers_are_called() -> None:
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_switching_onednn_off_is_heeded() -> None:
     layer, x = nn.Linear(8, 8), torch.randn(2, 8)
-    with torch.no_grad():
-        expected = linear(x, layer)
-        with torch.backends.mkldnn.flags(enabled=False):
-            torch.testing.assert_close(linear(x, layer), expected)
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    for enabled in (True, False):
+        with (
+            torch.no_grad(),
+            torch.backends.mkldnn.flags(enabled=enabled),
+            torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile,
+        ):
+            linear(x, layer)
+        names = {event.key for event in profile.key_averages()}
+        assert ("mkldnn::_linear_pointwise" in names) is enabled
 
 
 def test_counted_operations_are_the_same_with_and_without_gradients() -> None:
