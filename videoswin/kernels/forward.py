@@ -174,7 +174,7 @@ def _attend(
         highest, total, mixed = _see(
             q, work, place, side, key, highest, total, mixed, WINDOW, HEAD_DIM, COLUMNS, WRAPS
         )
-    # The rest is a multiple of 16, taken as 64, 32 and 16: 400 keys are 3 * 128 + 16, not 512.
+    # The rest is a multiple of 16, taken as 64, 32 and 16: 400 keys are 6 * 64 + 16, not 448.
     for step in tl.static_range(3):
         if REST & (64 >> step):
             highest, total, mixed = _see(
