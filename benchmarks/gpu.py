@@ -50,8 +50,8 @@ from videoswin.model.windows import bias_table_rows, window_geometry
 FLOOR_MS = {"T": 0.316, "S": 0.53, "B": 0.83}
 """Milliseconds a clip below which an H200 cannot go with five kernels a block, by calculation."""
 MAX_LOGIT_ERROR = 3e-2
-"""Largest believable error of bfloat16 logits, relative to the largest float32 one; six times what CPUs show, until
-a GPU has shown what is usual there."""
+"""Largest believable error of bfloat16 logits, relative to the largest float32 one; six times what CPUs show,
+until a GPU has shown what is usual there."""
 MAX_GRADIENT_ERROR = 5e-2
 """The same for gradients, in the Euclidean norm over all parameters of a kind."""
 MINUTES = {"correctness": 0.8, "attention": 0.6, "inference": 2.8, "training": 1.2, "tiles": 0.8}
