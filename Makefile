@@ -30,7 +30,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/attention_cpu.py --output benchmarks/results/attention_cpu.json
 	$(BIN)/python benchmarks/scaling_cpu.py --output benchmarks/results/scaling_cpu.json
 	test ! -d $(CLIPS) || $(BIN)/python benchmarks/int8_agreement.py --clips $(CLIPS) --output benchmarks/results/int8_agreement.json
-	$(BIN)/python benchmarks/file_to_prediction.py --threads 1 2 --output benchmarks/results/file_to_prediction.json
+	$(BIN)/python benchmarks/file_to_prediction.py --output benchmarks/results/file_to_prediction.json
 	test ! -d $(CLIPS) || $(BIN)/python benchmarks/approximate_views.py --clips $(CLIPS) --output benchmarks/results/approximate_views.json
 	$(BIN)/python benchmarks/training.py --output benchmarks/results/training_cpu.json
 	$(BIN)/python benchmarks/page.py

@@ -1,6 +1,6 @@
 """Videos a second from files to predictions, against decoding alone and the model alone.
 
-    python benchmarks/file_to_prediction.py --threads 1 2 --output benchmarks/results/file_to_prediction.json
+    python benchmarks/file_to_prediction.py --output benchmarks/results/file_to_prediction.json
 
 Ten seconds of H.264, 340x256 at 30 fps, in three cases: the bundled model, for which decoding is most of the
 work, and Swin-T with random weights at one view and at twelve, for which the model is. Decoding alone has as

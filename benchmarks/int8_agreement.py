@@ -2,9 +2,9 @@
 
     python benchmarks/int8_agreement.py --output benchmarks/results/int8_agreement.json
 
-Scales are chosen on every other real video. Compared are clips spread over the other ones and
-over the same ones, cropped as the model's own views are; and films of unseen photographs by a virtual camera
-(benchmarks/camera_motion.py), which have a truth.
+Scales are chosen on the first half of every other real video. Compared are clips spread over the other ones
+and over all of the same ones, cropped as the model's own views are; and films of unseen photographs by a
+virtual camera (benchmarks/camera_motion.py), which have a truth.
 """
 
 from __future__ import annotations

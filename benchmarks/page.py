@@ -217,7 +217,7 @@ def int8_section(found: Figures) -> str:
 ## What int8 costs
 
 The bundled model against itself in float32, {_where(found)}.
-Scales were chosen on some of {", ".join(found["scales_chosen_on"])}.
+Scales were chosen on the first half of {", ".join(found["scales_chosen_on"])}.
 
 {table(heads, "lrrrr", lines)}
 

@@ -93,8 +93,8 @@ def export_model(
 
     format: None goes by the end of the target's name: .onnx, .xml (openvino), .pt2 (torch; or aotinductor).
     precision: bfloat16 not for onnx; int8 for openvino alone, which chooses its scales on `videos`.
-    videos: views of them are compared on, and half of the videos (or of the one in time) give an int8 model's
-        scales instead; without videos pictures are made up.
+    videos: views of them are compared on; an int8 model's scales come from the first half in time of each, or
+        from every other video where there are many. Without videos pictures are made up.
     say: told each step, as it may take a minute.
     ValueError for what cannot be, VideoError for a video that cannot be read, ExportError if the file answers
     otherwise than the model; whatever stood at `target` is then left as it was.
@@ -114,7 +114,7 @@ def export_model(
     parts, source = _clips(predictor, videos, say)
     calibration: Tensor | tuple[()] = ()
     if precision == "int8":
-        # What scales were chosen on says little about what they do to other videos.
+        # What scales were chosen on says little about what they do elsewhere.
         calibration, parts = torch.cat(parts[::2]), parts[1::2]
         if not parts:
             raise ValueError(f"int8 needs two videos here, as {checkpoint.name} sees each in a single clip")
@@ -160,7 +160,10 @@ def _format_of(target: Path, format: Format | None, precision: ExportPrecision) 
 
 
 def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) -> tuple[list[Tensor], str]:
-    """uint8 (n, 3, T, S, S) of each video, or of the halves of the only one, and where they are from."""
+    """uint8 (n, 3, T, S, S) of the first and second half in time of each video, and where they are from.
+
+    Of each whole video where there are too many for more than one clip of each.
+    """
     if not videos:
         return [_made_up(predictor.clip.frames, predictor.clip.size)], "made up"
     count = min(len(videos), MOST_CLIPS)
@@ -174,9 +177,9 @@ def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) 
     for number in range(count):
         say(f"reading video {number + 1} of {count}")
         parts.append(load_video(videos[number * len(videos) // count], predictor.clip, plan).views)
-    if count == 1 and plan.clips > 1:
+    if plan.clips > 1:
         first = plan.clips // 2 * crops
-        parts = [parts[0][:first], parts[0][first:]]
+        parts = [half for views in parts for half in (views[:first], views[first:])]
     return parts, f"from {count} videos" if count > 1 else "from one video"
 
 
