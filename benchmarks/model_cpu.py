@@ -14,18 +14,27 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
+from benchmarks.measure import (
+    Seconds,
+    circumstances,
+    in_fresh_process,
+    peak_and_added_mib,
+    time_in_turn,
+    timing_row,
+)
 from benchmarks.peers import import_torchvision, relative_difference
 from benchmarks.systems import BUILDERS, DTYPES, Pass, backend_of, write_files
 from videoswin.demo import make_clip
 from videoswin.video.listing import find_videos
 
+PRODUCT = 2048
 MULTIPLY_ADDS = 87.76e9
 """Of linear layers and attention; tests/model/test_golden_counts.py holds them."""
 BASE = ("torchvision", "float32")
@@ -33,8 +42,8 @@ MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 1e-1}
 """Largest believable difference from torchvision's float32 logits, relative to the largest of them."""
 
 
-def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> list[dict[str, Any]]:
-    """One row of figures for each system and precision; SystemExit if their logits differ."""
+def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> dict[str, Any]:
+    """One row of figures for each system and precision, and floors; SystemExit if their logits differ."""
     passes: dict[str, Pass] = {}
     seconds_to_ready: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
@@ -57,13 +66,13 @@ def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> list[di
             }
         )
         print(f"{system}, {precision}: ready, logits differ by {difference:.1e}", flush=True)
-    wall, cpu = time_in_turn(passes, rounds)
+    wall, cpu = time_in_turn(passes | products(), rounds)
     for row in rows:
         name = f"{row['system']} {row['precision']}"
         row |= timing_row(name, wall, cpu, against=" ".join(BASE))
         row["seconds_to_first_answer"] = round(seconds_to_ready[name], 1)
         row |= in_fresh_process(__file__, "--memory-of", row["system"], row["precision"], str(files))
-    return rows
+    return {"floors": floors(wall), "rows": rows}
 
 
 @torch.inference_mode()
@@ -74,34 +83,26 @@ def memory(system: str, precision: str, files: str) -> dict[str, int]:
     return {"peak_mib": peak, "peak_mib_added_by_forward": added}
 
 
-def matmul_rate(dtype: torch.dtype, rounds: int = 10) -> float:
-    """Floating point operations a second of a 2048 x 2048 product in PyTorch, the fastest of some.
-
-    Of MKL, which float32 products go to, and of oneDNN, which may be faster.
-    """
-    a, b = torch.randn(2, 2048, 2048).to(dtype)
-    seconds = []
-    for product in (lambda: a @ b, lambda: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")):
-        product()
-        for _ in range(rounds):
-            since = time.perf_counter()
-            product()
-            seconds.append(time.perf_counter() - since)
-    return 2 * 2048**3 / min(seconds)
-
-
-def floors() -> dict[str, dict[str, float]]:
-    """What the clip's multiply-adds would take at the rate of a plain matrix product."""
-    found = {}
+def products() -> dict[str, Pass]:
+    """A 2048 x 2048 product in PyTorch by precision, in MKL, which float32 goes to, and in oneDNN."""
+    found: dict[str, Pass] = {}
     for name, dtype in DTYPES.items():
-        rate = matmul_rate(dtype)
-        found[name] = {"gflops": round(rate / 1e9, 1), "seconds": round(2 * MULTIPLY_ADDS / rate, 4)}
+        a, b = torch.randn(2, PRODUCT, PRODUCT).to(dtype)
+        found[f"{name} product"] = partial(torch.matmul, a, b)
+        found[f"{name} product, oneDNN"] = partial(
+            torch.ops.mkldnn._linear_pointwise, a, b, None, "none", [], ""
+        )
     return found
 
 
-def fastest(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> Any:
-    """Of the two, by precision: a busy moment lets a floor look higher than it is."""
-    return {name: min(before[name], after[name], key=lambda floor: floor["seconds"]) for name in before}
+def floors(wall: Seconds) -> dict[str, dict[str, float]]:
+    """What the clip's multiply-adds would take at the rate of the fastest product."""
+    found = {}
+    for name in DTYPES:
+        seconds = min(min(times) for system, times in wall.items() if system.startswith(f"{name} product"))
+        rate = 2 * PRODUCT**3 / seconds
+        found[name] = {"gflops": round(rate / 1e9, 1), "seconds": round(2 * MULTIPLY_ADDS / rate, 4)}
+    return found
 
 
 def _films(folder: Path) -> list[str]:
@@ -162,9 +163,7 @@ def main() -> None:
         files = Path(temporary)
         write_files(files, list(find_videos([arguments.clips])) if arguments.clips else _films(files))
         with torch.inference_mode():
-            report["floors"] = floors()
-            report["rows"] = compare(systems, arguments.rounds, files)
-            report["floors"] = fastest(report["floors"], floors())
+            report |= compare(systems, arguments.rounds, files)
     print_table(report["rows"])
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=2) + "\n")

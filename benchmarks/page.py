@@ -68,7 +68,9 @@ def model_section(found: Figures) -> str:
         if row["system"] in ("videoswin", "torchvision")
     }
     theirs = added["torchvision", "float32"]
-    peak = {(row["system"], row["precision"]): row["peak_mib"] for row in rows}
+    peaks = {(row["system"], row["precision"]): row["peak_mib"] for row in rows}
+    peak = peaks["videoswin", "float32"] / peaks["torchvision", "float32"]
+    share = {precision: added["videoswin", precision] / theirs for precision in EXACT}
     return f"""
 ## The model on a CPU
 
@@ -79,16 +81,16 @@ Speed is against torchvision in float32, eager.
 
 ![clips a second of every system](performance-model.png)
 
-In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's. In PyTorch a pass adds
-{added["videoswin", "float32"] / theirs:.0%} of the memory that torchvision's adds in float32, and in bfloat16
-{added["videoswin", "bfloat16"] / theirs:.0%} of that; with the libraries and weights that a process holds
-anyway the peak is {peak["videoswin", "float32"] / peak["torchvision", "float32"]:.0%} of torchvision's.
+In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's.
+Of the memory that torchvision's pass adds in float32, ours in PyTorch adds {share["float32"]:.0%}, in bfloat16
+{share["bfloat16"]:.0%}.
+With the libraries and weights that a process holds anyway the peak is {peak:.0%} of torchvision's.
 
 Linear layers in int8, the rest in bfloat16: not exact, see the agreement below.
 
 {_model_table(row for row in rows if row["precision"] not in EXACT)}
 
-{_floor_part(found)}
+{_floor_part(found).strip()}
 """
 
 
