@@ -82,8 +82,8 @@ Speed is against torchvision in float32, eager.
 ![clips a second of every system](performance-model.png)
 
 In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's.
-Of the memory that torchvision's pass adds in float32, ours in PyTorch adds {share["float32"]:.0%}, in bfloat16
-{share["bfloat16"]:.0%}.
+Of the memory that a pass of torchvision's adds in float32, ours in PyTorch adds
+{share["float32"]:.0%}, and in bfloat16 {share["bfloat16"]:.0%}.
 With the libraries and weights that a process holds anyway the peak is {peak:.0%} of torchvision's.
 
 Linear layers in int8, the rest in bfloat16: not exact, see the agreement below.
