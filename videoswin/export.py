@@ -46,7 +46,7 @@ SAFE_AGREEMENT = 0.99
 """Share of clips with the same likeliest class below which a file is kept, but not without a word."""
 
 MOST_CLIPS = 64
-"""Clips that an int8 model's scales are chosen on, and that files are compared on."""
+"""About as many views of videos give an int8 model's scales or are compared, together."""
 GENERATED_CLIPS = 4
 TIMED_ROUNDS = 5
 
@@ -167,8 +167,9 @@ def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) 
     if not videos:
         return [_made_up(predictor.clip.frames, predictor.clip.size)], "made up"
     count = min(len(videos), MOST_CLIPS)
-    crops: Literal[1, 3] = 3 if count <= MOST_CLIPS // 3 else 1
-    plan = ViewPlan(clips=MOST_CLIPS // (count * crops), crops=crops)
+    crops: Literal[1, 3] = 3 if count <= MOST_CLIPS // 4 else 1
+    least = 2 if count <= MOST_CLIPS // 2 else 1
+    plan = ViewPlan(clips=max(least, MOST_CLIPS // (count * crops)), crops=crops)
     if predictor.clip.rule == "segments":
         plan = plan.replace(clips=1)
     parts = []
