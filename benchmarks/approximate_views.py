@@ -77,12 +77,12 @@ def looked_at(clips: str, number: int) -> Row:
         path = Path(folder, "film.mp4")
         write_h264(path, film_thwc, fps=FPS, crf=int(rng.integers(*crf)), preset=PRESET)
         for way in WAYS:
-            views, seconds = loaded(path, plan_of(way))
-            ways[way] = answered(views, plan_of(way), seconds)
+            views, decoding = loaded(path, plan_of(way))
+            ways[way] = answered(views, plan_of(way), decoding)
         first_margin, *_ = plans = [plan_of(EXACT).replace(margin=margin) for margin in MARGINS]
-        views, seconds = loaded(path, first_margin)  # the same views, in the same order, for all of them
+        views, decoding = loaded(path, first_margin)  # the same views, in the same order, for all of them
         for plan in plans:
-            ways[adaptive(plan.margin)] = answered(views, plan, seconds)
+            ways[adaptive(plan.margin)] = answered(views, plan, decoding)
     return {"number": number, "kind": kind, "label": label, "ways": ways}
 
 

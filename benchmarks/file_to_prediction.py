@@ -43,8 +43,6 @@ MOST_VIDEOS = 24
 MAX_DIFFERENCE = 1e-3
 """Largest believable one between probabilities; zero on a CPU, but batches may be others on a GPU."""
 
-PASSES = ("decode", "model", "predict_all")
-
 Row = dict[str, Any]
 
 
@@ -103,8 +101,8 @@ def measured(case: Case, device: str, threads: int, rounds: int, films: list[Pat
     """What decoding, the model and both take for the videos of a case; SystemExit if answers differ."""
     predictor, paths = case.predictor(device), films[: case.videos]
     views = [predictor.load(path).views for path in paths]
-    passes: dict[str, Callable[[], list[Any]]] = {
-        "decode": lambda: list(deque(load_ahead(predictor.load, paths, threads=threads), maxlen=0)),
+    passes: dict[str, Callable[[], Any]] = {
+        "decode": lambda: deque(load_ahead(predictor.load, paths, threads=threads), maxlen=0),
         "model": lambda: [predictor.score(of_one) for of_one in views],
         "predict_all": lambda: [
             found.probabilities if isinstance(found, Prediction) else found

@@ -28,8 +28,6 @@ def gpu_section(found: Figures) -> str:
         if "ms" in row
     ]
     return f"""
-## GPU
-
 `bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {found["machine"].get("name", "no GPU")}, clips of
 32 x 224 x 224. The peer is torchvision's model under autocast, or the official mathematics
 (`benchmarks/reference.py`) where torchvision is not installed. "First s" is the first pass, with what is

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers import torchvision_swin3d
+from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
 from videoswin.kernels.compiled import compile_blocks
 from videoswin.kernels.window_attention import triton_attention
@@ -52,15 +52,14 @@ def reference(attend: Attend) -> Callable[[VideoSwin], nn.Module]:
 
 def torchvision_model(ours: VideoSwin) -> nn.Module:
     (variant,) = (name for name, config in VARIANTS.items() if config == ours.config)
-    return torchvision_swin3d(copy.deepcopy(ours).cpu(), variant)
+    return torchvision_swin3d(copy.deepcopy(ours).cpu(), variant.lower())
 
 
 VARIANTS = {
-    name: config.replace(sliced_bias=True) for name, config in (("t", TINY), ("s", SMALL), ("b", BASE))
+    name: config.replace(sliced_bias=True) for name, config in (("T", TINY), ("S", SMALL), ("B", BASE))
 }
 """Those that torchvision has, with biases read as it reads them."""
 TORCHVISION = "torchvision, autocast"
-TORCHVISION_COMPILED = "torchvision, compiled, autocast"
 EAGER = {
     TORCHVISION: System(build=torchvision_model),
     "reference, autocast": System(build=reference(materialised)),
@@ -72,7 +71,7 @@ EAGER = {
     "triton, bfloat16": System(build=with_attention(triton_attention), weights=torch.bfloat16),
 }
 COMPILED = {
-    TORCHVISION_COMPILED: System(build=torchvision_model, compiled="whole"),
+    "torchvision, compiled, autocast": System(build=torchvision_model, compiled="whole"),
     "reference, compiled, autocast": System(build=reference(materialised), compiled="whole"),
     "boxes, compiled blocks, bfloat16": System(
         build=with_attention(box_attention), weights=torch.bfloat16, compiled="blocks"
@@ -92,16 +91,9 @@ def systems_here(config: VideoSwinConfig, systems: dict[str, System]) -> dict[st
 
 
 def initial_model(config: VideoSwinConfig, device: torch.device) -> VideoSwin:
-    """Random weights; position biases as large as trained ones, so that a wrong lookup shows."""
+    """Random weights, not as training begins with but as it ends with."""
     torch.manual_seed(0)
-    model = VideoSwin(config)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias_table"):
-            nn.init.normal_(parameter, std=0.5)
-        elif parameter.ndim == 1:
-            # Compilers leave out what multiplies by 1 or adds 0; trained models do neither.
-            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
-    return model.to(device)
+    return as_trained(VideoSwin(config)).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,25 +46,16 @@ def sweep(
         for stage in stages:
             if deadline.passed():
                 return
-            yield _row(
-                device,
-                "forward",
-                stage,
-                tiles,
-                seconds,
-                _forward(device, config, size, stage, clips, tiles),
-                _forward(device, config, size, stage, clips, None),
-            )
+            make = partial(_forward, device, config, size, stage, clips)
+            yield _row(device, "forward", stage, tiles, seconds, make)
     for kernel in ("query", "key", "bias"):
         for shape in BACKWARD if device.type == "cuda" else BACKWARD[:1]:
             tiles = Tiles(**dict(zip(("rows", "columns", "warps", "stages"), shape, strict=True)))
             for stage in stages:
                 if deadline.passed():
                     return
-                one_pass, usual = (
-                    _backward(device, config, size, stage, clips, kernel, cut) for cut in (tiles, None)
-                )
-                yield _row(device, f"backward, {kernel} kernel", stage, tiles, seconds, one_pass, usual)
+                make = partial(_backward, device, config, size, stage, clips, kernel)
+                yield _row(device, f"backward, {kernel} kernel", stage, tiles, seconds, make)
 
 
 def _row(
@@ -72,13 +64,13 @@ def _row(
     stage: int,
     tiles: Tiles,
     seconds: float,
-    one_pass: Callable[[int], tuple[Tensor, ...]],
-    usual: Callable[[int], tuple[Tensor, ...]],
+    make: Callable[[Tiles | None], Callable[[int], tuple[Tensor, ...]]],
 ) -> Row:
-    """Times of a pass, if its results are those of the usual tiles, which other sections compare."""
+    """Times of a pass, if its results are those of the usual tiles (None), which other sections compare."""
     from triton.errors import TritonError
 
     row: Row = {"pass": name, "stage": stage + 1, **dataclasses.asdict(tiles)}
+    one_pass, usual = make(tiles), make(None)
     try:
         apart = [
             relative_difference(a.float(), b.float()) for a, b in zip(one_pass(0), usual(0), strict=True)

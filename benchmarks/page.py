@@ -26,9 +26,9 @@ BASE = "times_torchvision float32"
 def page() -> str:
     """The whole document, from the results that are there."""
     parts = [INTRODUCTION]
-    for name, section in SECTIONS.items():
+    for name, (title, section) in SECTIONS.items():
         found = results(name)
-        parts.append(section(found) if found else NOT_YET.format(name=name))
+        parts += [f"## {title}", section(found) if found else NOT_YET]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -50,11 +50,7 @@ table with exact answers.
 """
 
 
-NOT_YET = """
-## {name}
-
-Not measured yet. `benchmarks/README.md` names the script.
-"""
+NOT_YET = "Not measured yet: [benchmarks/README.md](../benchmarks/README.md) names the script."
 
 
 def model_section(found: Figures) -> str:
@@ -62,18 +58,14 @@ def model_section(found: Figures) -> str:
     rows = sorted(found["rows"], key=lambda row: row[BASE])
     peer = _row(rows, "torchvision in OpenVINO", "bfloat16")["seconds_median"]
     ours = _row(rows, "videoswin in OpenVINO", "bfloat16")["seconds_median"]
-    added = {
-        (row["system"], row["precision"]): row["peak_mib_added_by_forward"]
-        for row in rows
-        if row["system"] in ("videoswin", "torchvision")
+    eager = _row(rows, "torchvision", "float32")
+    in_pytorch = {precision: _row(rows, "videoswin", precision) for precision in EXACT}
+    share = {
+        precision: row["peak_mib_added_by_forward"] / eager["peak_mib_added_by_forward"]
+        for precision, row in in_pytorch.items()
     }
-    theirs = added["torchvision", "float32"]
-    peaks = {(row["system"], row["precision"]): row["peak_mib"] for row in rows}
-    peak = peaks["videoswin", "float32"] / peaks["torchvision", "float32"]
-    share = {precision: added["videoswin", precision] / theirs for precision in EXACT}
+    peak = in_pytorch["float32"]["peak_mib"] / eager["peak_mib"]
     return f"""
-## The model on a CPU
-
 Swin-T, one 32 x 224 x 224 clip, {_where(found)}.
 Speed is against torchvision in float32, eager.
 
@@ -161,8 +153,6 @@ def attention_section(found: Figures) -> str:
     )
     heads = f"stage | windows | precision | {' | '.join(systems)} | speed"
     return f"""
-## Attention alone on a CPU
-
 One block's window attention with its two linear layers, milliseconds, {_where(found)}.
 Full mask, SDPA is how timm does it. The last column is ours against torchvision in the same precision.
 
@@ -185,8 +175,6 @@ def scaling_section(found: Figures) -> str:
     slopes = ((name, f"{slope:.2f}") for name, slope in found["exponents"].items())
     longest = found["longest"]
     return f"""
-## Growth with frames and resolution
-
 One clip in float32, {_where(found)}: the fastest pass, and the memory that a pass adds.
 
 {table("clip | " + " | ".join(systems), "lrrrr", lines)}
@@ -216,8 +204,6 @@ def int8_section(found: Figures) -> str:
     )
     heads = "views of | videos | views | same likeliest class | largest change of a probability"
     return f"""
-## What int8 costs
-
 The bundled model against itself in float32, {_where(found)}.
 Scales were chosen on the first half of {", ".join(found["scales_chosen_on"])}.
 
@@ -235,8 +221,6 @@ def files_section(found: Figures) -> str:
         for fast in (False, True)
     )
     return f"""
-## Files to predictions
-
 Videos a second of ten seconds of H.264, 340x256 at 30 fps, {_where(found)}.
 Decoding alone, the model alone on views that are loaded, and `Predictor.predict_all`, in turn.
 
@@ -292,8 +276,6 @@ The same, adaptive views:
 """
         )
     return f"""
-## Looking less often
-
 The bundled model on films that it has not seen, half of photographs and half of frames of real videos: those
 of its test set, and longer ones, slower and shakier than what it learned from. The first line of each table
 is exact; milliseconds are of processor time, {_where(found)}.
@@ -332,8 +314,6 @@ def training_section(found: Figures) -> str:
         for row in found["rows"]
     )
     return f"""
-## A training step on a CPU
-
 Forward, cross entropy, backward and AdamW of Swin-T, {_where(found)}.
 
 {table("clips | precision | system | median s | speed | MiB added", "lllrrr", lines)}
@@ -346,16 +326,17 @@ def _where(found: Figures) -> str:
     return f"{threads} of {at['cores']} cores of {at['processor']}, torch {at['torch']}, {at['date']}"
 
 
-SECTIONS: dict[str, Callable[[Figures], str]] = {
-    "model_cpu": model_section,
-    "int8_agreement": int8_section,
-    "attention_cpu": attention_section,
-    "scaling_cpu": scaling_section,
-    "file_to_prediction": files_section,
-    "approximate_views": views_section,
-    "training_cpu": training_section,
-    "gpu": gpu_section,
+SECTIONS: dict[str, tuple[str, Callable[[Figures], str]]] = {
+    "model_cpu": ("The model on a CPU", model_section),
+    "int8_agreement": ("What int8 costs", int8_section),
+    "attention_cpu": ("Attention alone on a CPU", attention_section),
+    "scaling_cpu": ("Growth with frames and resolution", scaling_section),
+    "file_to_prediction": ("Files to predictions", files_section),
+    "approximate_views": ("Looking less often", views_section),
+    "training_cpu": ("A training step on a CPU", training_section),
+    "gpu": ("GPU", gpu_section),
 }
+"""By result file: the title, and what is made of the figures."""
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from videoswin.model.swin import VideoSwin
+
 _schemas: list[torch.library.Library] = []
 
 
@@ -37,6 +39,20 @@ def torchvision_swin3d(ours: nn.Module, variant: str, **options: object) -> nn.M
     assert not unexpected, unexpected
     assert all(name.endswith("relative_position_index") for name in missing), missing
     return theirs.eval()
+
+
+def as_trained(model: VideoSwin) -> VideoSwin:
+    """The model itself, with random numbers where a new one has zeros and ones.
+
+    Position biases as large as trained ones let a wrong lookup show; and compilers leave out what multiplies
+    by 1 or adds 0, which trained models do not do.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias_table"):
+            nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 1:
+            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
+    return model
 
 
 def torchvision_name(name: str) -> str:

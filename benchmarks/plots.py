@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-Figures = dict[str, Any]
+from benchmarks.tables import Figures
+
 COLOURS = {"float32": "#4c78a8", "bfloat16": "#f58518", "int8": "#9d9d9d"}
 
 

@@ -67,14 +67,16 @@ def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[
         one_pass()
     wall, _ = time_in_turn(passes, 2 if frames * size * size > MANY_PIXELS else 4)
     del models, passes
-    return {
+    rows: dict[str, dict[str, Any]] = {
         system: {
             "seconds": round(min(wall[system]), 4),
-            **({"relative_logit_difference": differences[system]} if system in differences else {}),
             **in_fresh_process(__file__, "--memory-of", system, str(frames), str(size)),
         }
         for system in systems
     }
+    for system, difference in differences.items():
+        rows[system]["relative_logit_difference"] = difference
+    return rows
 
 
 def difference_from_torchvision(variant: str, clips: Tensor) -> float:

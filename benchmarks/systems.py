@@ -13,7 +13,7 @@ import openvino
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers import torchvision_swin3d
+from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
 from videoswin.export import export_model
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
@@ -35,14 +35,7 @@ Pass = Callable[[], Tensor]
 def swin(variant: str = "t", *, sliced_bias: bool = False) -> VideoSwin:
     """Our model with the random weights that all systems carry."""
     torch.manual_seed(0)
-    model = VideoSwin(CONFIGS[variant].replace(sliced_bias=sliced_bias)).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias_table"):
-            nn.init.normal_(parameter, std=0.5)  # as large as trained ones, so that a wrong lookup shows
-        elif parameter.ndim == 1:
-            # Compilers leave out what multiplies by 1 or adds 0; trained models do neither.
-            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
-    return model
+    return as_trained(VideoSwin(CONFIGS[variant].replace(sliced_bias=sliced_bias))).eval()
 
 
 def reference(attend: Attend) -> ReferenceVideoSwin:

@@ -13,8 +13,9 @@ from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluate import evaluate
 from videoswin.export import ExportError, Format, export_model
 from videoswin.model.config import VideoSwinConfig
-from videoswin.model.swin import VideoSwin
-from videoswin.predict import Predictor
+from videoswin.model.swin import VideoSwin, token_grid
+from videoswin.predict import Predictor, load_video
+from videoswin.runtimes import openvino as runtime
 from videoswin.runtimes.exported import ExportedModel
 from videoswin.runtimes.facts import ExportPrecision
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
@@ -257,12 +258,13 @@ def test_a_zip_file_that_is_no_program_is_one_clear_error(tmp_path: Path) -> Non
 
 
 def test_a_program_holds_every_weight_once(checkpoint: Checkpoint) -> None:
+    from videoswin.runtimes.folding import fold_norms
     from videoswin.runtimes.graph import traced
 
     numbers = sum(tensor.numel() for tensor in traced(checkpoint, torch.bfloat16).state_dict.values())
-    # Norms that are folded into linear layers only take numbers away, but for the bias of a merging.
-    biases = sum(t.shape[0] for name, t in checkpoint.weights.items() if name.endswith("reduction.weight"))
-    assert numbers <= sum(tensor.numel() for tensor in checkpoint.weights.values()) + biases
+    folded = checkpoint.model()
+    fold_norms(folded, token_grid((checkpoint.clip.frames, checkpoint.clip.size, checkpoint.clip.size)))
+    assert numbers == sum(parameter.numel() for parameter in folded.parameters())
 
 
 def test_a_file_from_elsewhere_is_one_clear_error(onnx_file: Path, tmp_path: Path) -> None:
@@ -307,3 +309,30 @@ def test_onnx_answers_as_the_checkpoint_does(
     ours, theirs = Predictor.from_pretrained(onnx_file), Predictor(checkpoint, device="cpu")
     for path in videos:
         torch.testing.assert_close(ours(path).probabilities, theirs(path).probabilities, rtol=0, atol=1e-4)
+
+
+def test_scales_are_not_chosen_on_what_is_compared(
+    checkpoint: Checkpoint, tmp_path: Path, videos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen_on: list[torch.Tensor] = []
+    write = runtime.write
+
+    def noted(*arguments: object, calibration: torch.Tensor) -> None:
+        chosen_on.append(calibration)
+        write(*arguments, calibration=calibration)
+
+    monkeypatch.setattr(runtime, "write", noted)
+    comparison = export_model(checkpoint, tmp_path / "model.xml", precision="int8", videos=videos[:1])
+    views = load_video(videos[0], checkpoint.clip, ViewPlan(clips=21, crops=3)).views
+    (calibration,) = chosen_on
+    assert torch.equal(calibration, views[:30])  # the first ten of 21 clips, three crops of each
+    assert comparison.clips == 33
+
+
+def test_one_clip_of_one_video_is_too_little_for_int8(
+    checkpoint: Checkpoint, tmp_path: Path, videos: list[str]
+) -> None:
+    segments = dataclasses.replace(checkpoint, clip=checkpoint.clip.replace(rule="segments"))
+    with pytest.raises(ValueError, match="int8 needs two videos here"):
+        export_model(segments, tmp_path / "model.xml", precision="int8", videos=videos[:1])
+    assert list(tmp_path.iterdir()) == []

@@ -135,7 +135,7 @@ class Predictor:
         else:
             self.device = resolve_device(device)
             facts = checkpoint
-        self.views_per_batch = VIEWS_PER_BATCH.get(self.device.type, 4)
+        self.views_per_batch = VIEWS_PER_BATCH.get(self.device.type, VIEWS_PER_BATCH["cpu"])
         self.name = facts.name
         self.labels = facts.labels
         self.multi_label = facts.multi_label
@@ -188,7 +188,7 @@ class Predictor:
         """
         # A CPU gains too little from a batch of several videos to let their last digits depend on it.
         together = 1 if self.device.type == "cpu" else max(1, self.views_per_batch // self.views.num_views)
-        threads = threads or decoding_threads(self.device)
+        threads = decoding_threads(self.device) if threads is None else threads
         for loaded in load_ahead(self._load_and_send, paths, threads=threads, together=together):
             yield from self._predictions(loaded)
 
@@ -313,6 +313,7 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
+    # What torch raises for an unknown name or number, without CUDA compiled in, and for an absent backend.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 from functools import lru_cache
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention, plain_attention
+from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
-from videoswin.model.windows import Grid, bias_table_rows, window_geometry
+from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +20,12 @@ OLDEST = (8, 0)
 """Compute capability from which bfloat16 has tensor cores."""
 TOLERANCE = 1e-2
 """Largest believable error of attention and its gradients, relative to their largest number."""
-PUBLISHED: Final[Grid] = (8, 7, 7)
-"""The window of most published models."""
 
 
 def fastest_attention(
     device: torch.device | str,
     width: int = 32,
-    window: Grid = PUBLISHED,
+    window: Grid = TINY.window,
     dtype: torch.dtype = torch.bfloat16,
 ) -> AttentionFn:
     """`triton_attention` if the device is a GPU on which it runs and is right, else `box_attention`.
@@ -85,7 +83,7 @@ def why_not(
     attention: AttentionFn,
     device: torch.device,
     width: int = 32,
-    window: Grid = PUBLISHED,
+    window: Grid = TINY.window,
     dtype: torch.dtype = torch.bfloat16,
 ) -> str | None:
     """What is wrong with a Triton attention on a device, by trying it, or None. Errors of CUDA are raised.
@@ -110,7 +108,7 @@ def largest_error(
     attention: AttentionFn,
     device: torch.device,
     width: int,
-    window: Grid = PUBLISHED,
+    window: Grid = TINY.window,
     dtype: torch.dtype = torch.bfloat16,
 ) -> float:
     """Of output and gradients in `dtype` against the paper in float32, relative to the largest number."""
@@ -119,18 +117,31 @@ def largest_error(
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
+    # The caller may be predicting; what is made there could not be differentiated.
+    with torch.inference_mode(False):
+        # Two windows along each axis, shifted along all: most of them wrap, in every way there is.
+        (p, m, n), (d, h, w) = window, (2 * size for size in window)
+        geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
+        qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype)
+        table = normal(bias_table_rows(window), 2)
+        upstream = normal(1, *geometry.grid, 2 * width).to(dtype)
+        return error_against_paper(attention, qkv, table, geometry, upstream)
+
+
+def error_against_paper(
+    attention: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeometry, upstream: Tensor
+) -> float:
+    """Of output and gradients against the paper in float32, relative to the largest number; NaN if any is.
+
+    upstream: (B, D, H, W, heads * d), the gradient of the output.
+    """
     # The caller may be predicting or casting; this is neither.
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
+        torch.autocast(qkv.device.type, enabled=False),
     ):
-        # Two windows along each axis, shifted along all: most of them wrap, in every way there is.
-        (p, m, n), (d, h, w) = window, (2 * size for size in window)
-        geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
-        qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype).requires_grad_()
-        table = normal(bias_table_rows(window), 2).requires_grad_()
-        upstream = normal(1, *geometry.grid, 2 * width).to(dtype)
+        qkv, table = qkv.detach().requires_grad_(), table.detach().requires_grad_()
         ours = attention(qkv, table, geometry)
         gradients = torch.autograd.grad(ours, (qkv, table), upstream)
         exact = qkv.detach().float().requires_grad_()

@@ -35,11 +35,17 @@ class PatchEmbed(nn.Module):
         return tokens
 
 
+def token_grid(size: Grid) -> Grid:
+    """Tokens along time, height and width of clips of `size` (frames, rows, columns)."""
+    t, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
+    return t, h, w
+
+
 def patches(clips: Tensor) -> Tensor:
     """The pixels of every token: (B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), in * 32)."""
     # Kernel equals stride, so the convolution is a matrix product whose output is channels-last at once.
     b, channels, *size = clips.shape
-    t, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
+    t, h, w = token_grid((size[0], size[1], size[2]))
     clips = pad_axes(clips, (t * PATCH[0], h * PATCH[1], w * PATCH[2]), first=2)
     clips = clips.reshape(b, channels, t, PATCH[0], h, PATCH[1], w, PATCH[2])
     return clips.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t, h, w, -1)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from videoswin.model.attention import WindowAttention, box_bias
-from videoswin.model.config import PATCH
-from videoswin.model.swin import MLP, PatchMerging
+from videoswin.model.swin import MLP, PatchMerging, token_grid
 from videoswin.model.windows import WindowGeometry, clip_window, pad_axes, padded_grid, window_geometry
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.folding import fold_norms
@@ -25,10 +24,8 @@ from videoswin.weights.checkpoint import Checkpoint
 def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> ExportedProgram:
     """uint8 (B, 3, T, S, S) -> float32 logits (B, K), for the T and S of the checkpoint's clips and any B."""
     model = checkpoint.model()
-    size = checkpoint.clip.size
-    sizes = (checkpoint.clip.frames, size, size)
-    t, h, w = (-(-length // patch) for length, patch in zip(sizes, PATCH, strict=True))
-    fold_norms(model, (t, h, w))
+    size = (checkpoint.clip.frames, checkpoint.clip.size, checkpoint.clip.size)
+    fold_norms(model, token_grid(size))
     for name, module in list(model.named_modules()):
         if isinstance(module, WindowAttention):
             model.set_submodule(name, _AttentionInBoxes(module))
@@ -37,7 +34,7 @@ def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Export
         elif isinstance(module, PatchMerging):
             model.set_submodule(f"{name}.reduction", _OfLists(module.reduction))
     pixels_model = _WithFloatLogits(PixelModel(model.to(dtype), checkpoint.clip.normalisation)).eval()
-    example = torch.zeros(2, 3, *sizes, dtype=torch.uint8)
+    example = torch.zeros(2, 3, *size, dtype=torch.uint8)
     with torch.no_grad():
         return torch.export.export(
             pixels_model, (example,), dynamic_shapes={"pixels": {0: Dim("batch", min=1)}}

@@ -44,14 +44,7 @@ def load(path: Path, device: torch.device) -> Loaded:
     """The model in OpenVINO on the CPU, with as many threads as torch has; ValueError for what it cannot."""
     if device.type != "cpu":
         raise ValueError(f"OpenVINO models run on a CPU here, not on {device}; use --device cpu")
-    openvino = require("openvino", extra="openvino")
-    core = openvino.Core()
-    try:
-        model = core.read_model(path)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is no model that OpenVINO reads: {error}") from error
-    info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    facts = Facts.from_json(info, path)
+    core, model, facts = _read(path)
     # One clip fills the cores that a CPU has for it, and fixed sizes are planned once: one view at a time.
     model.reshape([1, *model.input().partial_shape[1:]])
     compiled = core.compile_model(model, "CPU", settings(facts.precision))
@@ -64,11 +57,20 @@ def load(path: Path, device: torch.device) -> Loaded:
 
 def run_batch(path: Path, pixels: Tensor) -> Tensor:
     """uint8 (B, 3, T, S, S) -> logits (B, K) of all clips in one call, as other programs may run the file."""
-    openvino = require("openvino", extra="openvino")
-    model = openvino.Core().read_model(path)
-    facts = Facts.from_json(model.get_rt_info([KEY]).astype(str), path)
-    compiled = openvino.Core().compile_model(model, "CPU", settings(facts.precision))
+    core, model, facts = _read(path)
+    compiled = core.compile_model(model, "CPU", settings(facts.precision))
     return torch.from_numpy(compiled(pixels.numpy())[0].copy())
+
+
+def _read(path: Path) -> tuple[Any, Any, Facts]:
+    """OpenVINO's core, the model for any batch, and what the file says of itself."""
+    core = require("openvino", extra="openvino").Core()
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is no model that OpenVINO reads: {error}") from error
+    info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+    return core, model, Facts.from_json(info, path)
 
 
 def settings(precision: ExportPrecision) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 import torch
 
 from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
-from videoswin.model.swin import VideoSwin
+from videoswin.model.swin import VideoSwin, token_grid
 from videoswin.model.windows import Grid, clip_window, padded_grid
 from videoswin.training.lora import choose_what_learns
 from videoswin.video.spec import ClipSpec
@@ -92,8 +92,7 @@ def layer_bytes(
 ) -> Iterator[LayerBytes]:
     """Patch embedding, blocks and mergings in order; `computed`: bytes of a number in them."""
     normed = _norm_width(computed, device_type)
-    size = (clip.frames, clip.size, clip.size)
-    t, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
+    t, h, w = token_grid((clip.frames, clip.size, clip.size))
     pixels = clips * config.in_channels * t * h * w * math.prod(PATCH)
     yield _between(pixels * computed, clips * t * h * w * config.embed_dim * normed, tune)
     for stage, depth in enumerate(config.depths):
