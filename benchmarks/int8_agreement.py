@@ -32,7 +32,7 @@ from videoswin.video.views import read_views
 
 MODEL = "camera-motion"
 FILMS = 45
-CLIPS_PER_VIDEO = 40
+CLIPS_PER_VIDEO = 150
 
 
 def real_views(predictor: Predictor, folder: str, names: tuple[str, ...]) -> Iterator[Tensor]:

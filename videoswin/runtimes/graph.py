@@ -97,18 +97,17 @@ class _AttentionInBoxes(nn.Module):
         )
         order = torch.cat([boxes.tokens for boxes in geometry.boxes])
         tokens = padded.flatten(1, 3).index_select(1, order)  # (B, L, C), box by box
-        q, k, v = (layer(tokens) for layer in self.qkv)
-        outputs, first = [], 0
-        for boxes in geometry.boxes:
-            last = first + len(boxes.tokens)
+        lengths = [len(boxes.tokens) for boxes in geometry.boxes]
+        q, k, v = (layer(tokens).split(lengths, dim=1) for layer in self.qkv)
+        outputs = []
+        for boxes, *parts in zip(geometry.boxes, q, k, v, strict=True):
             bias = box_bias(self.relative_position_bias_table, boxes, x.dtype)  # (1, heads, N, N)
             shape = (-1, bias.shape[-1], self.heads, c // self.heads)
             q_box, k_box, v_box = (
-                part[:, first:last].reshape(shape).transpose(1, 2) for part in (q, k, v)
-            )  # each (B*boxes, heads, N, d)
+                part.reshape(shape).transpose(1, 2) for part in parts
+            )  # (B*boxes, heads, N, d)
             out = F.scaled_dot_product_attention(q_box, k_box, v_box, attn_mask=bias)
-            outputs.append(out.transpose(1, 2).reshape(b, last - first, c))
-            first = last
+            outputs.append(out.transpose(1, 2).reshape(b, len(boxes.tokens), c))
         projected: Tensor = self.proj(torch.cat(outputs, dim=1))
         # Only real tokens are put back: this takes the padding away, too.
         return projected.index_select(1, _real_tokens(geometry, (d, h, w))).view(b, d, h, w, c)
