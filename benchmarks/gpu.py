@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.gpu_fused import halves as compare_halves
 from benchmarks.gpu_systems import (
     ATTENTIONS,
     COMPILED,
@@ -42,8 +43,8 @@ from benchmarks.gpu_systems import (
 from benchmarks.gpu_tiles import sweep
 from benchmarks.gpu_timing import Deadline, Pass, Row, peak_mib, time_in_turn
 from benchmarks.peers import our_name, relative_difference
-from videoswin.kernels.choose import error_against_paper
 from videoswin.kernels.compiled import CapturedModel
+from videoswin.kernels.verify import error_against_paper
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import bias_table_rows, window_geometry
@@ -55,7 +56,14 @@ MAX_LOGIT_ERROR = 3e-2
 until a GPU has shown what is usual there."""
 MAX_GRADIENT_ERROR = 5e-2
 """The same for gradients, in the Euclidean norm over all parameters of a kind."""
-MINUTES = {"correctness": 0.8, "attention": 0.6, "inference": 2.8, "training": 1.2, "tiles": 0.8}
+MINUTES = {
+    "correctness": 0.8,
+    "attention": 0.5,
+    "halves": 0.3,
+    "inference": 2.7,
+    "training": 1.1,
+    "tiles": 0.9,
+}
 """What each section has before it starts no further group of rows."""
 MOST_MINUTES = 6.0
 """All of them together; with the tests of gpu.sh and a last compilation less than eight."""
@@ -221,6 +229,11 @@ def _attention_pass(
     return backward
 
 
+def halves(bench: Bench, deadline: Deadline) -> Iterator[Row]:
+    """Halves of blocks, plain and fused, of the first stages."""
+    yield from compare_halves(bench.configs, bench.device, bench.size, deadline, bench.seconds / 4)
+
+
 def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
     """Whole models that predict; compiled ones at few batches, because each batch is compiled for itself."""
     models = {name: initial_model(config, bench.device) for name, config in bench.configs.items()}
@@ -234,8 +247,8 @@ def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
                 yield {"variant": variant, "clips": batch, "failed": "no time left"}
             else:
                 yield from _predict(bench, variant, ours, runs, batch)
-    quickest = "triton, compiled blocks, bfloat16"
-    plan = [("T", 32, tuple(COMPILED)), ("T", 1, (quickest,)), ("T", 8, (quickest,)), ("B", 32, (quickest,))]
+    quickest = tuple(name for name in COMPILED if name.startswith(("triton, comp", "fused")) and "bf" in name)
+    plan = [("T", 32, tuple(COMPILED)), ("T", 1, quickest), ("B", 32, quickest)]
     for variant, batch, names in [("T", 2, tuple(COMPILED))] if bench.dry else plan:
         systems = systems_here(bench.configs[variant], {name: COMPILED[name] for name in names})
         runs = {name: prepared(system, models[variant], bench.backend) for name, system in systems.items()}
@@ -253,7 +266,12 @@ def _predict(bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], 
     facts: dict[str, Row] = {}
     for name, run in runs.items():
         candidates = {name: run.logits}
-        if batch <= 8 and bench.device.type == "cuda" and name.startswith("triton") and "bfloat16" in name:
+        if (
+            batch <= 8
+            and bench.device.type == "cuda"
+            and name.startswith(("triton", "fused"))
+            and "bfloat16" in name
+        ):
             candidates[f"{name}, CUDA graph"] = CapturedModel(run.model, clips[0])
         for label, forward in candidates.items():
             one_pass = _prediction(forward, clips)
@@ -341,6 +359,7 @@ def tiles(bench: Bench, deadline: Deadline) -> Iterator[Row]:
 SECTIONS = {
     "correctness": correctness,
     "attention": attention,
+    "halves": halves,
     "inference": inference,
     "training": training,
     "tiles": tiles,

@@ -27,6 +27,16 @@ def gpu_section(found: Figures) -> str:
         for row in found["training"]
         if "ms" in row
     ]
+    ways: dict[tuple[object, ...], dict[str, float]] = {}
+    for row in found["halves"]:
+        if "ms" in row:
+            place = (row["variant"], row["stage"], row["half"], row["clips"])
+            ways.setdefault(place, {})[row["way"]] = row["ms"]
+    halves = [
+        (*place, f"{times['plain']:.3f}", f"{times['fused']:.3f}", _times(times["fused"], times["plain"]))
+        for place, times in ways.items()
+        if len(times) == 2
+    ]
     return f"""
 `bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {found["machine"].get("name", "no GPU")}, clips of
 32 x 224 x 224. The peer is torchvision's model under autocast, or the official mathematics
@@ -42,6 +52,10 @@ A single clip:
 {_inference_table(single)}
 
 {table(training_heads, "lrlrrr", steps)}
+
+Halves of a block of the first stages, in several kernels and fused (`videoswin/kernels/fused.py`):
+
+{table("model | stage | half | clips | plain ms | fused ms | times plain", "lrlrrrr", halves)}
 """
 
 

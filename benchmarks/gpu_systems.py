@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
+from videoswin.kernels.choose import WIDEST
 from videoswin.kernels.compiled import compile_blocks
+from videoswin.kernels.fused import FusedBlock
 from videoswin.kernels.window_attention import triton_attention
 from videoswin.model.attention import AttentionFn, box_attention
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
@@ -39,6 +41,17 @@ def with_attention(attention: AttentionFn) -> Callable[[VideoSwin], nn.Module]:
         return model
 
     return build
+
+
+def fused(ours: VideoSwin) -> nn.Module:
+    """With our attention, and every block fused that has the channels for it."""
+    model = with_attention(triton_attention)(ours)
+    for stage in model.stages:
+        for number, block in enumerate(stage.blocks):
+            (channels,) = block.norm1.normalized_shape
+            if channels <= WIDEST:
+                stage.blocks[number] = FusedBlock(block)
+    return model
 
 
 def reference(attend: Attend) -> Callable[[VideoSwin], nn.Module]:
@@ -69,6 +82,7 @@ EAGER = {
     "reference, bfloat16": System(build=reference(materialised), weights=torch.bfloat16),
     "boxes, bfloat16": System(build=with_attention(box_attention), weights=torch.bfloat16),
     "triton, bfloat16": System(build=with_attention(triton_attention), weights=torch.bfloat16),
+    "fused, bfloat16": System(build=fused, weights=torch.bfloat16),
 }
 COMPILED = {
     "torchvision, compiled, autocast": System(build=torchvision_model, compiled="whole"),
@@ -80,6 +94,7 @@ COMPILED = {
     "triton, compiled blocks, bfloat16": System(
         build=with_attention(triton_attention), weights=torch.bfloat16, compiled="blocks"
     ),
+    "fused, compiled blocks, bfloat16": System(build=fused, weights=torch.bfloat16, compiled="blocks"),
 }
 
 

@@ -1,10 +1,11 @@
-"""Times of the attention kernels for many ways to cut them into tiles; part of benchmarks/gpu.py."""
+"""Times of the kernels for many ways to cut them into tiles; part of benchmarks/gpu.py."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from benchmarks.gpu_timing import Deadline, Row, time_in_turn
 from benchmarks.peers import relative_difference
 from videoswin.kernels.tiles import Tiles, backward_tiles
 from videoswin.model.config import VideoSwinConfig
+from videoswin.model.swin import token_grid
 from videoswin.model.windows import bias_table_rows, window_geometry
 
 MAX_DIFFERENCE = 2e-2
@@ -29,6 +31,11 @@ BACKWARD = [
     (64, 64, 8, 2), (32, 64, 4, 2),
 ]  # fmt: skip
 """The same for each kernel of the backward pass in turn, the others at their defaults."""
+LINEAR = [
+    (128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 8, 2), (64, 64, 8, 2),
+    (64, 64, 8, 3), (128, 128, 8, 2), (128, 64, 8, 3),
+]  # fmt: skip
+"""Rows, columns, warps and stages for linear layers."""
 
 
 def sweep(
@@ -38,7 +45,7 @@ def sweep(
     deadline: Deadline,
     seconds: float,
 ) -> Iterator[Row]:
-    """A row for each way, on the shifted windows of stages 1 and 3 of eight clips."""
+    """A row for each way, for eight clips: shifted windows of stages 1 and 3, linear layers of 1 and 2."""
     stages, clips = ((0, 2), 8) if device.type == "cuda" else ((0,), 1)
     for shape in FORWARD if device.type == "cuda" else FORWARD[:2]:
         names = ("rows", "columns", "warps", "stages", "windows")
@@ -48,6 +55,15 @@ def sweep(
                 return
             make = partial(_forward, device, config, size, stage, clips)
             yield _row(device, "forward", stage, tiles, seconds, make)
+    for layer in ("qkv", "mlp"):
+        for shape in LINEAR if device.type == "cuda" else LINEAR[:1]:
+            tiles = Tiles(**dict(zip(("rows", "columns", "warps", "stages"), shape, strict=True)))
+            for stage in (0, 1):
+                if deadline.passed():
+                    return
+                rows = clips * prod(token_grid(size)) // 4**stage
+                make = partial(_linear, device, config.stage_dim(stage), rows, layer)
+                yield _row(device, layer, stage, tiles, seconds, make)
     for kernel in ("query", "key", "bias"):
         for shape in BACKWARD if device.type == "cuda" else BACKWARD[:1]:
             tiles = Tiles(**dict(zip(("rows", "columns", "warps", "stages"), shape, strict=True)))
@@ -121,17 +137,39 @@ def _backward(
     return one_pass
 
 
+def _linear(
+    device: torch.device, channels: int, rows: int, layer: str, tiles: Tiles | None
+) -> Callable[[int], tuple[Tensor, ...]]:
+    from videoswin.kernels.linear import linear, mlp
+
+    inputs = [_drawn(number, device, rows, channels) for number in range(3)]
+    norm, bias, hidden = _drawn(3, device, channels), _drawn(4, device, channels), 4 * channels
+    wide = _drawn(5, device, hidden, channels), _drawn(6, device, hidden)
+    if layer == "mlp":
+        back = _drawn(7, device, channels, hidden) / hidden, bias
+        return lambda number: (mlp(inputs[number % 3], norm, bias, 1e-5, *wide, *back, tiles),)
+    qkv = [each[: 3 * channels] for each in wide]
+    return lambda number: (linear(inputs[number % 3], *qkv, norm, bias, 1e-5, None, tiles),)
+
+
+def _drawn(seed: int, device: torch.device, *shape: int) -> Tensor:
+    """The same for all tiles, whose results are compared."""
+    # The interpreter, which tries this out on a CPU, does not multiply bfloat16.
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float16
+    torch.manual_seed(seed)
+    return torch.randn(shape, device=device).to(dtype)
+
+
 def _problem(
     device: torch.device, config: VideoSwinConfig, size: tuple[int, int, int], stage: int, clips: int
 ):
     p, m, n = config.window
-    grid = (-(-size[0] // 2), -(-size[1] // (4 << stage)), -(-size[2] // (4 << stage)))
+    depth, *across = token_grid(size)
+    height, width = (-(-length // 2**stage) for length in across)
+    grid = (depth, height, width)
     geometry = window_geometry(grid, config.window, (p // 2, m // 2, n // 2), False, device)
     heads = config.num_heads[stage]
     shape = (clips, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
-    # The interpreter, which tries this out on a CPU, does not multiply bfloat16.
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float16
-    torch.manual_seed(0)  # the same for all tiles, whose results are compared
-    inputs = [torch.randn(shape, device=device).to(dtype) for _ in range(3)]
-    table = torch.randn(bias_table_rows(config.window), heads, device=device)
+    inputs = [_drawn(number, device, *shape) for number in range(3)]
+    table = _drawn(3, device, bias_table_rows(config.window), heads).float()
     return inputs, table, geometry.bias_index, geometry.window, geometry.shift

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from videoswin.adaptive import look_until_sure
-from videoswin.kernels.choose import use_fastest_attention
+from videoswin.kernels.choose import use_fastest_blocks
 from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.exported import ExportedModel, is_exported
@@ -289,7 +289,7 @@ def _model_of(
     dtype = PRECISIONS[precision or "float32"]
     model = source.model().to(device, dtype)
     if dtype != torch.float32:
-        use_fastest_attention(model, device, dtype)
+        use_fastest_blocks(model, device, dtype)
     return model
 
 

@@ -28,15 +28,21 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     report = json.loads(result.read_text())
-    assert report.keys() == {"machine", "correctness", "attention", "inference", "training", "tiles"}
+    assert report.keys() == {
+        "machine", "correctness", "attention", "halves", "inference", "training", "tiles",
+    }  # fmt: skip
     assert all(row["right"] for row in report["correctness"])
     page = gpu_section(report)
     assert page.count("triton, bfloat16") == 4  # two models, the best batch and a single clip
+    assert page.count("fused, bfloat16") == 4
+    assert page.count("| mlp |") == 4  # two stages of two models
     assert "no GPU" in page
-    rows = [row for name in ("attention", "inference", "training", "tiles") for row in report[name]]
+    rows = [row for name in ("attention", "halves", "inference", "training", "tiles") for row in report[name]]
     assert {row.get("failed") for row in rows} == {None, "not here"}
     assert {row["pass"] for row in report["tiles"]} == {
         "forward",
+        "qkv",
+        "mlp",
         *(f"backward, {kernel} kernel" for kernel in ("query", "key", "bias")),
     }
 

@@ -1,19 +1,20 @@
-"""The attention that a device gets, and what makes the kernels ineligible."""
+"""The kernels that a device gets, and what makes them ineligible."""
 
+import copy
 import logging
-import subprocess
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.test_architecture import loaded_by
-from videoswin.kernels.choose import TOLERANCE, fastest_attention, largest_error, why_not
-from videoswin.kernels.window_attention import triton_attention
+from videoswin.kernels import fused
+from videoswin.kernels.choose import WIDEST, fastest_attention, halves_that_pay, use_fastest_blocks
 from videoswin.model.attention import box_attention
-from videoswin.model.windows import WindowGeometry
+from videoswin.model.config import VideoSwinConfig
+from videoswin.model.swin import Block, VideoSwin
 
 CPU = torch.device("cpu")
+WINDOW = (2, 3, 3)
 
 
 def test_a_cpu_gets_boxes_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -30,63 +31,60 @@ def test_choosing_and_tracing_need_no_triton() -> None:
     assert "videoswin" in loaded_by(f"{hidden}; {choice}; import videoswin.kernels.window_attention")
 
 
-def test_the_check_accepts_a_right_attention_even_while_predicting() -> None:
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert largest_error(triton_attention, CPU, 16) < TOLERANCE
-
-
-def test_the_check_leaves_the_random_numbers_alone() -> None:
-    before = torch.get_rng_state()
-    largest_error(box_attention, CPU, 16)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def other_bias(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    return box_attention(qkv, bias_table.flip(0), geometry)
-
-
-def no_number(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    return box_attention(qkv, bias_table, geometry) * float("nan")
-
-
-def wrong_gradient(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    return box_attention(qkv, 0.9 * bias_table + 0.1 * bias_table.detach(), geometry)
-
-
-@pytest.mark.parametrize("attention", [other_bias, no_number, wrong_gradient])
-def test_the_check_finds_a_wrong_attention(attention) -> None:
+@pytest.fixture
+def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    assert "off by" in why_not(attention, CPU, 16)
+    monkeypatch.setattr("videoswin.kernels.choose.TOKENS", 600)
+
+
+def block(channels: int = 16) -> Block:
+    torch.manual_seed(0)
+    config = VideoSwinConfig(embed_dim=channels, depths=(1,), num_heads=(1,), window=WINDOW, num_classes=2)
+    only = VideoSwin(config).eval().stages[0].blocks[0]
+    assert isinstance(only, Block)
+    return only
+
+
+class Clock:
+    """Says of calls, in turn, that they took so long."""
+
+    def __init__(self, *milliseconds: float) -> None:
+        self.left = list(milliseconds)
+
+    def __call__(self, call) -> float:
+        assert call().isfinite().all()
+        return self.left.pop(0)
 
 
 @pytest.mark.parametrize(
-    "failure",
+    ("milliseconds", "halves"),
     [
-        RuntimeError("Failed to find C compiler"),
-        OSError("no ptxas"),
-        AssertionError("libcuda.so cannot found!"),
-        subprocess.CalledProcessError(1, "gcc"),
+        ((2.0, 1.0, 2.0, 1.0), ("attention", "mlp")),
+        ((1.0, 2.0, 2.0, 1.0), ("mlp",)),
+        ((2.0, 1.0, 1.0, 1.0), ("attention",)),
+        ((1.0, 2.0, 1.0, 2.0), ()),
     ],
-    ids=lambda failure: type(failure).__name__,
 )
-def test_a_machine_that_cannot_compile_is_a_reason(failure: Exception) -> None:
-    pytest.importorskip("triton")
-
-    def failing(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-        raise failure
-
-    assert type(failure).__name__ in why_not(failing, CPU, 16)
+def test_a_half_is_fused_where_that_takes_less_time(few_tokens, milliseconds, halves) -> None:
+    assert halves_that_pay(block(), CPU, torch.float32, Clock(*milliseconds)) == halves
 
 
-def test_an_error_of_triton_is_a_reason_and_a_mistake_of_ours_is_not() -> None:
-    compiler_errors = pytest.importorskip("triton.errors")
+def test_a_wrong_half_is_not_fused_and_the_log_says_so(
+    few_tokens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fused, "mlp", lambda x, *weights: x)
+    assert halves_that_pay(block(), CPU, torch.float32, Clock(2.0, 1.0)) == ("attention",)
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("mlp of 16 channels is not fused on cpu: its results are off by")
 
-    def failing(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-        raise compiler_errors.TritonError("out of resource")
 
-    def mistaken(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-        raise TypeError("ours")
+@pytest.mark.parametrize("channels", [24, 2 * WIDEST])
+def test_channels_without_tiles_are_not_tried(few_tokens, channels: int) -> None:
+    assert halves_that_pay(block(channels), CPU, torch.float32, Clock()) == ()
 
-    assert why_not(failing, CPU, 16) == "TritonError: out of resource"
-    with pytest.raises(TypeError):
-        why_not(mistaken, CPU, 16)
+
+def test_a_cpu_keeps_its_blocks() -> None:
+    model = VideoSwin(VideoSwinConfig(embed_dim=16, depths=(2, 2), num_heads=(1, 2), num_classes=2))
+    before = copy.deepcopy(model)
+    use_fastest_blocks(model, "cpu", torch.bfloat16)
+    assert [type(module) for module in model.modules()] == [type(module) for module in before.modules()]

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-KERNELS = {"_expand", "_forward", "_query", "_key", "_bias", "_invert", "_collect"}
+KERNELS = {"_expand", "_forward", "_query", "_key", "_bias", "_invert", "_collect", "_linear", "_mlp"}
 
 
 @pytest.mark.slow

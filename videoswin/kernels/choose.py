@@ -1,25 +1,33 @@
-"""Which attention to hand to a model on a device: the Triton kernels where they run and are right."""
+"""Which kernels to hand to a model on a device: those of Triton where they run, are right, and pay."""
 
 from __future__ import annotations
 
+import copy
 import logging
-import subprocess
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from math import prod
 
 import torch
 from torch import Tensor
 
-from videoswin.model.attention import AttentionFn, WindowAttention, box_attention, plain_attention
+from videoswin.kernels.fused import HALVES, FusedBlock, Half, run_half
+from videoswin.kernels.tiles import takes_channels
+from videoswin.kernels.verify import fault_found_by, why_not
+from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
 from videoswin.model.config import TINY
-from videoswin.model.swin import VideoSwin
-from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
+from videoswin.model.swin import Block, Stage, VideoSwin
+from videoswin.model.windows import Grid
 
 logger = logging.getLogger(__name__)
 
 OLDEST = (8, 0)
 """Compute capability from which bfloat16 has tensor cores."""
-TOLERANCE = 1e-2
-"""Largest believable error of attention and its gradients, relative to their largest number."""
+WIDEST = 256
+"""Channels up to which linear layers wait for memory. Beyond, they wait for the tensor cores, and the maker's
+own products are as good as any."""
+TOKENS = 2**17
+"""Enough to see what many clips take: two and a half clips in the first stage."""
 
 
 def fastest_attention(
@@ -61,91 +69,95 @@ def use_fastest_attention(model: VideoSwin, device: torch.device | str, dtype: t
             module.attention = fastest_attention(device, width, module.window, dtype)
 
 
-@lru_cache(maxsize=64)
-def _fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
-    """Why the kernels cannot be used there, or None; found out once."""
+def use_fastest_blocks(model: VideoSwin, device: torch.device | str, dtype: torch.dtype) -> None:
+    """`use_fastest_attention`, and blocks fused where that takes less time: for a model that only predicts.
+
+    Fused blocks need weights of `dtype` on the device. Each stage's first block is tried on it with many
+    tokens, both ways, half by half; the log has the times.
+    """
+    use_fastest_attention(model, device, dtype)
+    device = torch.device(device)
+    if device.type != "cuda" or _obstacle(device) is not None:
+        return
+    for stage in model.stages:
+        assert isinstance(stage, Stage)
+        first, *_ = stage.blocks
+        assert isinstance(first, Block)
+        halves = halves_that_pay(first, device, dtype)
+        if halves:
+            for number, block in enumerate(stage.blocks):
+                assert isinstance(block, Block)
+                stage.blocks[number] = FusedBlock(block, halves)
+
+
+def halves_that_pay(
+    block: Block,
+    device: torch.device,
+    dtype: torch.dtype,
+    milliseconds: Callable[[Callable[[], object]], float] | None = None,
+) -> tuple[Half, ...]:
+    """Halves of the block that are right and take less time when fused.
+
+    milliseconds: what a call takes; Triton's own measurement unless given.
+    """
+    (channels,) = block.norm1.normalized_shape
+    if channels > WIDEST or not takes_channels(channels):
+        return ()
+    if milliseconds is None:
+        from triton.testing import do_bench
+
+        milliseconds = do_bench
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        x = _tokens(block, channels).to(device, dtype)
+        chosen: list[Half] = []
+        for half in HALVES:
+            plain, fused = partial(run_half, block, half), partial(run_half, FusedBlock(block, [half]), half)
+            fault = fault_found_by(partial(half_error, block, half, fused, x[:2]))
+            if fault is not None:
+                logger.warning("%s of %d channels is not fused on %s: %s", half, channels, device, fault)
+                continue
+            before, after = milliseconds(partial(plain, x)), milliseconds(partial(fused, x))
+            logger.info("%s of %d channels: %.3f ms, fused %.3f", half, channels, before, after)
+            if after < before:
+                chosen.append(half)
+    return tuple(chosen)
+
+
+def _tokens(block: Block, channels: int) -> Tensor:
+    """Whole windows, and small numbers, so that what a block adds to them counts beside them."""
+    grid = [2 * size for size in block.attn.window]
+    clips = -(-TOKENS // prod(grid))
+    return 2**-6 * torch.randn(clips, *grid, channels, generator=torch.Generator().manual_seed(0))
+
+
+def half_error(block: Block, half: Half, fused: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """Of a fused half of the block against the plain one in float32, relative to the largest number."""
+    exact = copy.deepcopy(block).float()
+    exact.attn.attention = box_attention
+    expected = run_half(exact, half, x.float())
+    return float((fused(x) - expected).abs().max() / expected.abs().max())
+
+
+def _obstacle(device: torch.device) -> str | None:
+    """Why no kernel of Triton can be used there, or None."""
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         return f"compute capability {capability} is below {OLDEST}"
-    from videoswin.kernels.window_attention import WIDTHS, triton_attention
-
-    if width not in WIDTHS:
-        return f"heads of {width} channels, not {WIDTHS}"
     try:
         import triton  # noqa: F401
     except ImportError as error:
         return f"triton cannot be imported ({error})"
+    return None
 
+
+@lru_cache(maxsize=64)
+def _fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot be used there, or None; found out once."""
+    missing = _obstacle(device)
+    if missing is not None:
+        return missing
+    from videoswin.kernels.window_attention import WIDTHS, triton_attention
+
+    if width not in WIDTHS:
+        return f"heads of {width} channels, not {WIDTHS}"
     return why_not(triton_attention, device, width, window, dtype)
-
-
-def why_not(
-    attention: AttentionFn,
-    device: torch.device,
-    width: int = 32,
-    window: Grid = TINY.window,
-    dtype: torch.dtype = torch.bfloat16,
-) -> str | None:
-    """What is wrong with a Triton attention on a device, by trying it, or None. Errors of CUDA are raised.
-
-    Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
-    TritonError; a missing compiler, driver or ptxas is a RuntimeError, OSError or AssertionError, one that
-    fails a CalledProcessError.
-    """
-    from triton.errors import TritonError
-
-    try:
-        error = largest_error(attention, device, width, window, dtype)
-    except (torch.AcceleratorError, torch.OutOfMemoryError):
-        raise  # RuntimeErrors, too, but after the first the device is gone, and the second may pass
-    except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
-        return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
-    # Written so that an error that is not a number is one.
-    return None if error < TOLERANCE else f"its results are off by {error:.2g}, relative to the largest"
-
-
-def largest_error(
-    attention: AttentionFn,
-    device: torch.device,
-    width: int,
-    window: Grid = TINY.window,
-    dtype: torch.dtype = torch.bfloat16,
-) -> float:
-    """Of output and gradients in `dtype` against the paper in float32, relative to the largest number."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
-
-    # The caller may be predicting; what is made there could not be differentiated.
-    with torch.inference_mode(False):
-        # Two windows along each axis, shifted along all: most of them wrap, in every way there is.
-        (p, m, n), (d, h, w) = window, (2 * size for size in window)
-        geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
-        qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype)
-        table = normal(bias_table_rows(window), 2)
-        upstream = normal(1, *geometry.grid, 2 * width).to(dtype)
-        return error_against_paper(attention, qkv, table, geometry, upstream)
-
-
-def error_against_paper(
-    attention: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeometry, upstream: Tensor
-) -> float:
-    """Of output and gradients against the paper in float32, relative to the largest number; NaN if any is.
-
-    upstream: (B, D, H, W, heads * d), the gradient of the output.
-    """
-    # The caller may be predicting or casting; this is neither.
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(qkv.device.type, enabled=False),
-    ):
-        qkv, table = qkv.detach().requires_grad_(), table.detach().requires_grad_()
-        ours = attention(qkv, table, geometry)
-        gradients = torch.autograd.grad(ours, (qkv, table), upstream)
-        exact = qkv.detach().float().requires_grad_()
-        paper = plain_attention(exact, table, geometry)
-        expected = torch.autograd.grad(paper, (exact, table), upstream.float())
-        pairs = zip((ours.detach(), *gradients), (paper.detach(), *expected), strict=True)
-        return float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())

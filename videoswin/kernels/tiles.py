@@ -55,6 +55,29 @@ def backward_tiles(dtype: torch.dtype) -> BackwardTiles:
     )
 
 
+def linear_tiles(channels: int, dtype: torch.dtype) -> Tiles:
+    """The same for linear layers; rows are tokens, many at a time, as every program reads all weights."""
+    if dtype == torch.float32:
+        return Tiles(rows=32, columns=32, warps=4, stages=1)
+    if channels <= 128:
+        return Tiles(rows=128, columns=64, warps=8, stages=2)
+    return Tiles(rows=64, columns=32, warps=8, stages=2)
+
+
+def channel_parts(channels: int) -> tuple[int, int]:
+    """Channels as the largest power of two in them and the rest; ValueError if `takes_channels` says no."""
+    if not takes_channels(channels):
+        raise ValueError(f"no tiles for {channels} channels, which are not two powers of two from 16 up")
+    main = 1 << (channels.bit_length() - 1)
+    return main, channels - main
+
+
+def takes_channels(channels: int) -> bool:
+    """Whether channels are a power of two or a sum of two, and tiles of a tensor core fit into each."""
+    rest = channels - (1 << (channels.bit_length() - 1))
+    return channels >= 16 and rest & (rest - 1) == 0 and (rest == 0 or rest >= 16)
+
+
 def padded_length(n: int) -> int:
     """Columns of the logits of n tokens: the next multiple of 16, the shortest tile of a tensor core."""
     return -(-n // 16) * 16

@@ -19,10 +19,8 @@ from videoswin.model.windows import (
     Grid,
     WindowGeometry,
     bias_table_rows,
-    clip_window,
     merge,
     pad_axes,
-    padded_grid,
     partition,
     region_mask,
     window_geometry,
@@ -152,21 +150,25 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        c = x.shape[-1]
-        # Plain numbers also where torch.compile would keep the sizes open: the geometry depends on them.
-        d, h, w = map(operator.index, x.shape[1:4])
+        _, d, h, w, c = x.shape
+        geometry = self.geometry_of(x)
         # Padding tokens are zeros after the norm and take part unmasked, as in every published model.
-        clipped, _ = clip_window((d, h, w), self.window, self.shift)
-        x = pad_axes(x, padded_grid((d, h, w), clipped))
-        geometry: WindowGeometry = window_geometry(
-            (d, h, w), self.window, self.shift, self.sliced_bias, x.device
-        )
+        x = pad_axes(x, geometry.grid)
         if self.attention is box_attention and fits_pieces(x):
             return self._in_pieces(x, geometry)[:, :d, :h, :w]
         qkv = self.qkv(x).view(*x.shape[:4], 3, self.heads, c // self.heads)
         out = self.attention(qkv, self.relative_position_bias_table, geometry)
         projected: Tensor = self.proj(out[:, :d, :h, :w])
         return projected
+
+    def geometry_of(self, x: Tensor) -> WindowGeometry:
+        """How tokens (B, D, H, W, C) are cut into windows."""
+        # Plain numbers also where torch.compile would keep the sizes open: the geometry depends on them.
+        d, h, w = map(operator.index, x.shape[1:4])
+        geometry: WindowGeometry = window_geometry(
+            (d, h, w), self.window, self.shift, self.sliced_bias, x.device
+        )
+        return geometry
 
     def _in_pieces(self, x: Tensor, geometry: WindowGeometry) -> Tensor:
         """As `box_attention` between the two linear layers, but all three for a few boxes at a time.

@@ -92,7 +92,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H, W, C) -> (B, T, H, W, C)."""
-        x = x + self._drop_path(self.attn(self.norm1(x)))
+        return self.add_mlp(self.add_attention(x))
+
+    def add_attention(self, x: Tensor) -> Tensor:
+        """The first half of a block."""
+        return x + self._drop_path(self.attn(self.norm1(x)))
+
+    def add_mlp(self, x: Tensor) -> Tensor:
+        """The second half of a block."""
         return x + self._drop_path(self.mlp(self.norm2(x)))
 
     def _drop_path(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from videoswin.model.attention import WindowAttention, box_bias
 from videoswin.model.swin import MLP, PatchMerging, token_grid
-from videoswin.model.windows import WindowGeometry, clip_window, pad_axes, padded_grid, window_geometry
+from videoswin.model.windows import WindowGeometry, pad_axes, window_geometry
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.folding import fold_norms
 from videoswin.weights.checkpoint import Checkpoint
@@ -90,11 +90,10 @@ class _AttentionInBoxes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
         b, d, h, w, c = x.shape
-        clipped, _ = clip_window((d, h, w), self.window, self.shift)
-        padded = pad_axes(x, padded_grid((d, h, w), clipped))
         geometry: WindowGeometry = window_geometry(
             (d, h, w), self.window, self.shift, self.sliced_bias, x.device
         )
+        padded = pad_axes(x, geometry.grid)
         order = torch.cat([boxes.tokens for boxes in geometry.boxes])
         tokens = padded.flatten(1, 3).index_select(1, order)  # (B, L, C), box by box
         lengths = [len(boxes.tokens) for boxes in geometry.boxes]

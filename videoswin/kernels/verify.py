@@ -1,0 +1,93 @@
+"""Whether kernels run on a device, and are right there, found out by running them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from videoswin.model.attention import AttentionFn, plain_attention
+from videoswin.model.config import TINY
+from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
+
+TOLERANCE = 1e-2
+"""Largest believable error of what kernels compute, relative to its largest number."""
+
+
+def why_not(
+    attention: AttentionFn,
+    device: torch.device,
+    width: int = 32,
+    window: Grid = TINY.window,
+    dtype: torch.dtype = torch.bfloat16,
+) -> str | None:
+    """What is wrong with a Triton attention on a device, by trying it, or None. Errors of CUDA are raised."""
+    return fault_found_by(lambda: largest_error(attention, device, width, window, dtype))
+
+
+def fault_found_by(measure: Callable[[], float]) -> str | None:
+    """What is wrong with kernels whose error, relative to the largest number, is measured; or None.
+
+    Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
+    TritonError; a missing compiler, driver or ptxas is a RuntimeError, OSError or AssertionError, one that
+    fails a CalledProcessError.
+    """
+    from triton.errors import TritonError
+
+    try:
+        error = measure()
+    except (torch.AcceleratorError, torch.OutOfMemoryError):
+        raise  # RuntimeErrors, too, but after the first the device is gone, and the second may pass
+    except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
+        return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+    # Written so that an error that is not a number is one.
+    return None if error < TOLERANCE else f"its results are off by {error:.2g}, relative to the largest"
+
+
+def largest_error(
+    attention: AttentionFn,
+    device: torch.device,
+    width: int,
+    window: Grid = TINY.window,
+    dtype: torch.dtype = torch.bfloat16,
+) -> float:
+    """Of output and gradients in `dtype` against the paper in float32, relative to the largest number."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    # The caller may be predicting; what is made there could not be differentiated.
+    with torch.inference_mode(False):
+        # Two windows along each axis, shifted along all: most of them wrap, in every way there is.
+        (p, m, n), (d, h, w) = window, (2 * size for size in window)
+        geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
+        qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype)
+        table = normal(bias_table_rows(window), 2)
+        upstream = normal(1, *geometry.grid, 2 * width).to(dtype)
+        return error_against_paper(attention, qkv, table, geometry, upstream)
+
+
+def error_against_paper(
+    attention: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeometry, upstream: Tensor
+) -> float:
+    """Of output and gradients against the paper in float32, relative to the largest number; NaN if any is.
+
+    upstream: (B, D, H, W, heads * d), the gradient of the output.
+    """
+    # The caller may be predicting or casting; this is neither.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(qkv.device.type, enabled=False),
+    ):
+        qkv, table = qkv.detach().requires_grad_(), table.detach().requires_grad_()
+        ours = attention(qkv, table, geometry)
+        gradients = torch.autograd.grad(ours, (qkv, table), upstream)
+        exact = qkv.detach().float().requires_grad_()
+        paper = plain_attention(exact, table, geometry)
+        expected = torch.autograd.grad(paper, (exact, table), upstream.float())
+        pairs = zip((ours.detach(), *gradients), (paper.detach(), *expected), strict=True)
+        return float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())
