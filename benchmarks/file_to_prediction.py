@@ -78,7 +78,7 @@ def tiny(protocol: str) -> Callable[[str], Predictor]:
 
 CASES = (
     Case("camera-motion 3x3", camera_motion, MOST_VIDEOS),
-    Case("Swin-T fast-1x1", tiny("fast-1x1"), 6),
+    Case("Swin-T fast-1x1", tiny("fast-1x1"), 12),
     Case("Swin-T official-4x3", tiny("official-4x3"), 2),
 )
 

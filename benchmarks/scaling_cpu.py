@@ -2,8 +2,9 @@
 
     python benchmarks/scaling_cpu.py --output benchmarks/results/scaling_cpu.json
 
-One clip of every size, passes of all systems of one size in turn, the fastest of a few. The exponent is the
-slope of log(seconds) over log(tokens): 1 is a cost that grows as the clip does. Before any time is believed,
+One clip of every size, passes of all systems of one size in turn. The exponent is the slope of log(seconds)
+over log(tokens), of each size's fastest pass, as a busy machine would bend it: 1 is a cost that grows as the
+clip does. Before any time is believed,
 ours must answer as torchvision's model of the same weights. Memory is what one pass adds to the resident
 set's high-water mark (VmHWM, Linux) in a fresh process. Goes on where it was cut off.
 """
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn
+from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.systems import clip, swin
 
@@ -65,11 +66,12 @@ def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[
     passes = {system: partial(model, clips) for system, model in models.items()}
     for one_pass in passes.values():
         one_pass()
-    wall, _ = time_in_turn(passes, 2 if frames * size * size > MANY_PIXELS else 4)
+    wall, cpu = time_in_turn(passes, 3 if frames * size * size > MANY_PIXELS else 5)
     del models, passes
     rows: dict[str, dict[str, Any]] = {
         system: {
             "seconds": round(min(wall[system]), 4),
+            **timing_row(system, wall, cpu, against="torchvision t"),
             **in_fresh_process(__file__, "--memory-of", system, str(frames), str(size)),
         }
         for system in systems

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
-from benchmarks.peers import import_torchvision, torchvision_name, torchvision_swin3d
+from benchmarks.peers import as_trained, import_torchvision, torchvision_name, torchvision_swin3d
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
 
@@ -44,10 +44,7 @@ class Trainer:
         self.dtype = dtype
         # In eval mode both do exactly what they do in training but for dropout and drop path. The grids of
         # 112 pixels are smaller than a window, where torchvision looks its biases up otherwise.
-        self.model: nn.Module = VideoSwin(TINY.replace(sliced_bias=True)).eval()
-        for name, parameter in self.model.named_parameters():
-            if name.endswith("bias_table"):
-                nn.init.normal_(parameter, std=0.5)  # as large as trained ones, so that a wrong lookup shows
+        self.model: nn.Module = as_trained(VideoSwin(TINY.replace(sliced_bias=True))).eval()
         if system == "torchvision":
             self.model = torchvision_swin3d(self.model, "t")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)

@@ -101,7 +101,7 @@ class _LeanAttention(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, ...]:
         *saved, bias, out = ctx.saved_tensors
         scale = saved[0].shape[-1] ** -0.5
-        few = max(1, 2**19 // bias.numel())  # boxes whose weights fit into a cache of 2 MB
+        few = max(1, CACHED_NUMBERS // (2 * bias.numel()))  # boxes whose weights fit, and their gradients
         grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         grads = []
         for q, k, v, o, up in zip(*(x.split(few) for x in (*saved, out, upstream)), strict=True):
