@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.camera_motion import FPS, PRESET, SIZES, film_of, predictor_of, real_frames, test_photos
 from benchmarks.camera_motion import MOTION as TEST_MOTION
 from benchmarks.camera_motion import SECONDS as TEST_SECONDS
-from benchmarks.measure import circumstances
+from benchmarks.measure import circumstances, result_file
 from videoswin import ViewPlan
 from videoswin.data.camera_path import LABELS, MotionRange
 from videoswin.data.compression import write_h264
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=540, help="films, half of each kind")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--progress", type=Path, default=Path("runs/approximate_views.jsonl"))
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=result_file, default=RESULTS)
     arguments = parser.parse_args()
     conditions = circumstances()
     arguments.progress.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.measure import circumstances, time_in_turn, timing_row
+from benchmarks.measure import circumstances, result_file, time_in_turn, timing_row
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.reference import fused_with_full_mask, materialised, stage_mask
 from benchmarks.systems import DTYPES, reference, swin
@@ -80,7 +80,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7, help="timed passes of each system")
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
     arguments = parser.parse_args()
     report: dict[str, Any] = {
         "circumstances": circumstances(torchvision=import_torchvision().__version__),

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.measure import circumstances, time_in_turn
+from benchmarks.measure import circumstances, quartiles, result_file, time_in_turn
 from videoswin import TINY, Checkpoint, ClipSpec, Prediction, Predictor, VideoSwin, ViewPlan
 from videoswin.data.camera_path import LABELS, MotionRange, camera_path
 from videoswin.data.compression import write_h264
@@ -124,26 +124,26 @@ def measured(case: Case, device: str, threads: int, rounds: int, films: list[Pat
         "decoding_threads": threads,
         "videos": len(paths),
         "largest_difference": difference,
-        "videos_per_second": {name: quartiles([len(paths) / s for s in wall[name]]) for name in wall},
+        "videos_per_second": {name: spread([len(paths) / s for s in wall[name]]) for name in wall},
         "processor_seconds_per_video": {
             name: round(statistics.median(cpu[name]) / len(paths), 4) for name in cpu
         },
         "slower": "decode" if sum(wall["decode"]) > sum(wall["model"]) else "model",
-        "of_the_slower": quartiles(ratio(slower, wall["predict_all"])),
+        "of_the_slower": spread(ratio(slower, wall["predict_all"])),
         "bound": "the slower" if sum(slower) >= sum(shared) else "shared cores",
-        "bound_of_the_slower": quartiles(ratio(slower, bounds)),
-        "of_the_bound": quartiles(ratio(bounds, wall["predict_all"])),
+        "bound_of_the_slower": spread(ratio(slower, bounds)),
+        "of_the_bound": spread(ratio(bounds, wall["predict_all"])),
     }
+
+
+def spread(values: list[float]) -> Row:
+    low, median, high = quartiles(values)
+    return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
 
 
 def ratio(above: list[float], below: list[float]) -> list[float]:
     """Round by round."""
     return [a / b for a, b in zip(above, below, strict=True)]
-
-
-def quartiles(values: list[float]) -> Row:
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
 
 
 def main() -> None:
@@ -155,8 +155,8 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, nargs="+", help="decoders; by default as many as predict takes"
     )
-    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="which of them")
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
+    parser.add_argument("--cases", type=int, nargs="+", choices=range(len(CASES)), default=range(len(CASES)))
+    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
     arguments = parser.parse_args()
     report: Row = {"circumstances": circumstances(), "rounds": arguments.rounds, "rows": []}
     with tempfile.TemporaryDirectory() as folder:

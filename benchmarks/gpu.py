@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from triton.errors import TritonError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.gpu_fused import halves as compare_halves
+from benchmarks.gpu_fused import compare_branches
 from benchmarks.gpu_systems import (
     ATTENTIONS,
     COMPILED,
@@ -41,8 +43,9 @@ from benchmarks.gpu_systems import (
     systems_here,
 )
 from benchmarks.gpu_tiles import sweep
-from benchmarks.gpu_timing import Deadline, Pass, Row, peak_mib, time_in_turn
+from benchmarks.gpu_timing import Deadline, Pass, Row, machine, peak_mib, time_in_turn
 from benchmarks.peers import our_name, relative_difference
+from videoswin._files import replacing
 from videoswin.kernels.compiled import CapturedModel
 from videoswin.kernels.verify import error_against_paper
 from videoswin.model.config import VideoSwinConfig
@@ -56,14 +59,7 @@ MAX_LOGIT_ERROR = 3e-2
 until a GPU has shown what is usual there."""
 MAX_GRADIENT_ERROR = 5e-2
 """The same for gradients, in the Euclidean norm over all parameters of a kind."""
-MINUTES = {
-    "correctness": 0.8,
-    "attention": 0.5,
-    "halves": 0.3,
-    "inference": 2.7,
-    "training": 1.1,
-    "tiles": 0.9,
-}
+MINUTES = dict(correctness=0.8, attention=0.5, branches=0.3, inference=2.7, training=1.1, tiles=0.9)
 """What each section has before it starts no further group of rows."""
 MOST_MINUTES = 6.0
 """All of them together; with the tests of gpu.sh and a last compilation less than eight."""
@@ -96,39 +92,12 @@ class Bench:
 
     def save(self, section: str, rows: Any) -> None:
         self.results[section] = rows
-        self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+        with replacing(self.path) as staged:  # or a cut in the middle of writing would lose all
+            staged.write_text(json.dumps(self.results, indent=1) + "\n")
 
     def clips(self, batch: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
         """Three sets, so that none is still in a cache when its turn comes again."""
         return [torch.randn(batch, 3, *self.size, device=self.device).to(dtype) for _ in range(3)]
-
-
-def machine(bench: Bench) -> Row:
-    """Which GPU with which software, and what it reaches at copies and products."""
-    row: Row = {"torch": torch.__version__, "device": str(bench.device), "date": time.strftime("%Y-%m-%d")}
-    if bench.device.type == "cuda":
-        import triton
-
-        row |= {
-            "name": torch.cuda.get_device_name(),
-            "triton": triton.__version__,
-            "cuda": torch.version.cuda,
-        }
-    if bench.device.type == "cuda" and shutil.which("nvidia-smi"):
-        asked = "clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu,driver_version"
-        query = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"]
-        row["nvidia-smi"] = dict(
-            zip(asked.split(","), subprocess.check_output(query, text=True).strip().split(", "), strict=True)
-        )
-    numbers, n = (2**29, 8192) if bench.device.type == "cuda" else (2**16, 64)
-    source, target = (torch.zeros(numbers, dtype=torch.bfloat16, device=bench.device) for _ in "ab")
-    a, b = (torch.randn(n, n, device=bench.device).bfloat16() for _ in "ab")
-    times = time_in_turn(
-        {"copy": lambda _: target.copy_(source), "product": lambda _: a @ b}, bench.device, bench.seconds
-    )
-    row["copy_GB_per_s"] = round(2 * 2 * numbers / times["copy"]["ms"] / 1e6, 1)
-    row["bfloat16_TFLOP_per_s"] = round(2 * n**3 / times["product"]["ms"] / 1e9, 2)
-    return row
 
 
 def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
@@ -140,7 +109,11 @@ def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
         logits, gradients = _logits_and_gradients(exact, exact, clips)
         for name, system in systems_here(bench.configs[variant], EAGER | COMPILED).items():
             # Of compiled systems only those that learn: others are compared where they predict.
-            if deadline.passed() or (system.compiled and (name not in TRAINED or variant != "T")):
+            if (
+                deadline.passed()
+                or not system.learns
+                or (system.compiled and (name not in TRAINED or variant != "T"))
+            ):
                 continue
             run = prepared(system, ours, bench.backend)
             given = clips.to(system.weights)
@@ -229,9 +202,9 @@ def _attention_pass(
     return backward
 
 
-def halves(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """Halves of blocks, plain and fused, of the first stages."""
-    yield from compare_halves(bench.configs, bench.device, bench.size, deadline, bench.seconds / 4)
+def branches(bench: Bench, deadline: Deadline) -> Iterator[Row]:
+    """Branches of blocks of the first stages, plain and fused."""
+    yield from compare_branches(bench.configs, bench.device, deadline, bench.seconds / 4)
 
 
 def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
@@ -247,8 +220,15 @@ def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
                 yield {"variant": variant, "clips": batch, "failed": "no time left"}
             else:
                 yield from _predict(bench, variant, ours, runs, batch)
-    quickest = tuple(name for name in COMPILED if name.startswith(("triton, comp", "fused")) and "bf" in name)
-    plan = [("T", 32, tuple(COMPILED)), ("T", 1, quickest), ("B", 32, quickest)]
+    quickest = tuple(name for name, system in COMPILED.items() if system.quickest)
+    theirs = ("torchvision, compiled, autocast",)
+    plan = [
+        ("T", 32, tuple(COMPILED)),
+        ("T", 1, quickest),
+        ("B", 32, quickest),
+        ("B", 32, theirs),
+        ("T", 1, theirs),
+    ]
     for variant, batch, names in [("T", 2, tuple(COMPILED))] if bench.dry else plan:
         systems = systems_here(bench.configs[variant], {name: COMPILED[name] for name in names})
         runs = {name: prepared(system, models[variant], bench.backend) for name, system in systems.items()}
@@ -265,21 +245,19 @@ def _predict(bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], 
     passes: dict[str, Pass] = {}
     facts: dict[str, Row] = {}
     for name, run in runs.items():
-        candidates = {name: run.logits}
-        if (
-            batch <= 8
-            and bench.device.type == "cuda"
-            and name.startswith(("triton", "fused"))
-            and "bfloat16" in name
-        ):
-            candidates[f"{name}, CUDA graph"] = CapturedModel(run.model, clips[0])
-        for label, forward in candidates.items():
-            one_pass = _prediction(forward, clips)
+        candidates: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+            name: partial(getattr, run, "logits")
+        }
+        if batch <= 8 and bench.device.type == "cuda" and (EAGER | COMPILED)[name].quickest:
+            candidates[f"{name}, CUDA graph"] = partial(CapturedModel, run.model, clips[0])
+        for label, build in candidates.items():
             start = time.perf_counter()
             try:
+                one_pass = _prediction(build(), clips)
                 error = relative_difference(one_pass(0)[[0, -1]].float(), exact)
-            except torch.OutOfMemoryError:
-                error = 0.0  # time_in_turn says so of it
+            except (torch.OutOfMemoryError, TritonError) as failure:  # what comes after it is not lost
+                yield {"variant": variant, "clips": batch, "system": label, "failed": str(failure)[:120]}
+                continue
             facts[label] = {"logits": error, "first_call_seconds": round(time.perf_counter() - start, 1)}
             if error <= MAX_LOGIT_ERROR:
                 passes[label] = one_pass
@@ -334,7 +312,7 @@ def training(bench: Bench, deadline: Deadline) -> Iterator[Row]:
 def _found_right(bench: Bench, variant: str) -> set[str]:
     """Systems whose gradients the correctness section has found right."""
     rows = bench.results.get("correctness", [])
-    return {row["system"] for row in rows if row["variant"] == variant and row["right"]}
+    return {row["system"] for row in rows if row.get("variant") == variant and row["right"]}
 
 
 def _step(bench: Bench, variant: str, system: System, batch: int) -> Callable[[int], object]:
@@ -359,7 +337,7 @@ def tiles(bench: Bench, deadline: Deadline) -> Iterator[Row]:
 SECTIONS = {
     "correctness": correctness,
     "attention": attention,
-    "halves": halves,
+    "branches": branches,
     "inference": inference,
     "training": training,
     "tiles": tiles,
@@ -376,22 +354,30 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False  # or the reference would not be a float32 one
     bench = Bench(arguments.output, arguments.dry_run)
-    here = machine(bench)
+    here = machine(bench.device, bench.seconds)
     before = bench.results.get("machine", {})
-    if any(before.get(what) != here.get(what) for what in ("name", "torch", "triton")):
-        bench.results = {}  # figures of another machine say nothing beside those of this one
+    if before and any(before.get(what) != here.get(what) for what in ("name", "torch", "triton")):
+        raise SystemExit(f"{arguments.output} has figures of {before}, this is {here}: name another file")
     bench.save("machine", here)
     print(here, flush=True)
     end = time.monotonic() + 60 * MOST_MINUTES
+    failed: list[str] = []
     # Whether a training step is right is known from this run or not at all.
     needed = {"correctness"} if "training" in arguments.sections else set()
     for name in [name for name in SECTIONS if name in needed | set(arguments.sections)]:
         start, rows = time.monotonic(), []
-        for row in SECTIONS[name](bench, Deadline(min(60 * MINUTES[name], end - start))):
-            rows.append(row)
-            print(row, flush=True)
-            bench.save(name, rows)
+        try:
+            for row in SECTIONS[name](bench, Deadline(min(60 * MINUTES[name], end - start))):
+                rows.append(row)
+                print(row, flush=True)
+                bench.save(name, rows)
+        except (RuntimeError, TritonError, subprocess.CalledProcessError) as error:
+            failed.append(name)  # the sections after it may still tell something
+            traceback.print_exc()
+            bench.save(name, [*rows, {"failed": f"{type(error).__name__}: {error}"[:300]}])
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 set -euo pipefail
 result=$(realpath -m "${1:?where to write the JSON}")
 shift
+test -d "$(dirname "$result")" || { echo "there is no folder $(dirname "$result")" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
 

@@ -9,7 +9,7 @@ from benchmarks.tables import Figures, table
 
 def gpu_section(found: Figures) -> str:
     """The best batch of every system, a single clip, and training steps."""
-    timed = [row for row in found["inference"] if "ms" in row]
+    timed = [row for row in found.get("inference", ()) if "ms" in row]
     best: dict[tuple[str, str], Figures] = {}
     for row in sorted(timed, key=lambda row: row["ms_per_clip"]):
         best.setdefault((row["variant"], row["system"]), row)
@@ -21,18 +21,18 @@ def gpu_section(found: Figures) -> str:
             row["clips"],
             row["system"],
             f"{row['clips_per_s']:.0f}",
-            _times(row["ms"], _peer(found["training"], row["variant"], "", row["clips"])),
+            _times(row["ms"], _peer(found.get("training", ()), row["variant"], "", row["clips"])),
             row["peak_MiB_per_clip"],
         )
-        for row in found["training"]
+        for row in found.get("training", ())
         if "ms" in row
     ]
     ways: dict[tuple[object, ...], dict[str, float]] = {}
-    for row in found["halves"]:
+    for row in found.get("branches", ()):
         if "ms" in row:
-            place = (row["variant"], row["stage"], row["half"], row["clips"])
+            place = (row["variant"], row["stage"], row["branch"], row["tokens"])
             ways.setdefault(place, {})[row["way"]] = row["ms"]
-    halves = [
+    branches = [
         (*place, f"{times['plain']:.3f}", f"{times['fused']:.3f}", _times(times["fused"], times["plain"]))
         for place, times in ways.items()
         if len(times) == 2
@@ -53,9 +53,9 @@ A single clip:
 
 {table(training_heads, "lrlrrr", steps)}
 
-Halves of a block of the first stages, in several kernels and fused (`videoswin/kernels/fused.py`):
+Branches of a block of the first stages, in several kernels and fused (`videoswin/kernels/fused.py`):
 
-{table("model | stage | half | clips | plain ms | fused ms | times plain", "lrlrrrr", halves)}
+{table("model | stage | branch | tokens | plain ms | fused ms | times plain", "lrlrrrr", branches)}
 """
 
 

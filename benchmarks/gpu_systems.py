@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
-from videoswin.kernels.choose import WIDEST
 from videoswin.kernels.compiled import compile_blocks
-from videoswin.kernels.fused import FusedBlock
+from videoswin.kernels.fused import can_fuse, fuse
 from videoswin.kernels.window_attention import triton_attention
 from videoswin.model.attention import AttentionFn, box_attention
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
@@ -32,6 +31,10 @@ class System:
     """Type of the weights; float32 ones run under autocast."""
     compiled: str = ""
     """"whole" or "blocks" where torch.compile is used."""
+    quickest: bool = False
+    """Whether it is tried as a CUDA graph too, and compiled for more batches than one."""
+    learns: bool = True
+    """Whether it has a way of its own to learn; without, it is not compared there."""
 
 
 def with_attention(attention: AttentionFn) -> Callable[[VideoSwin], nn.Module]:
@@ -47,10 +50,8 @@ def fused(ours: VideoSwin) -> nn.Module:
     """With our attention, and every block fused that has the channels for it."""
     model = with_attention(triton_attention)(ours)
     for stage in model.stages:
-        for number, block in enumerate(stage.blocks):
-            (channels,) = block.norm1.normalized_shape
-            if channels <= WIDEST:
-                stage.blocks[number] = FusedBlock(block)
+        if can_fuse(stage.blocks[0]):
+            fuse(stage)
     return model
 
 
@@ -79,10 +80,11 @@ EAGER = {
     "sdpa with full mask, autocast": System(build=reference(fused_with_full_mask)),
     "boxes, autocast": System(build=with_attention(box_attention)),
     "triton, autocast": System(build=with_attention(triton_attention)),
+    "torchvision, bfloat16": System(build=torchvision_model, weights=torch.bfloat16),
     "reference, bfloat16": System(build=reference(materialised), weights=torch.bfloat16),
     "boxes, bfloat16": System(build=with_attention(box_attention), weights=torch.bfloat16),
-    "triton, bfloat16": System(build=with_attention(triton_attention), weights=torch.bfloat16),
-    "fused, bfloat16": System(build=fused, weights=torch.bfloat16),
+    "triton, bfloat16": System(build=with_attention(triton_attention), weights=torch.bfloat16, quickest=True),
+    "fused, bfloat16": System(build=fused, weights=torch.bfloat16, quickest=True, learns=False),
 }
 COMPILED = {
     "torchvision, compiled, autocast": System(build=torchvision_model, compiled="whole"),
@@ -92,9 +94,11 @@ COMPILED = {
     ),
     "triton, compiled blocks, autocast": System(build=with_attention(triton_attention), compiled="blocks"),
     "triton, compiled blocks, bfloat16": System(
-        build=with_attention(triton_attention), weights=torch.bfloat16, compiled="blocks"
+        build=with_attention(triton_attention), weights=torch.bfloat16, compiled="blocks", quickest=True
     ),
-    "fused, compiled blocks, bfloat16": System(build=fused, weights=torch.bfloat16, compiled="blocks"),
+    "fused, compiled blocks, bfloat16": System(
+        build=fused, weights=torch.bfloat16, compiled="blocks", quickest=True, learns=False
+    ),
 }
 
 

@@ -140,16 +140,16 @@ def _backward(
 def _linear(
     device: torch.device, channels: int, rows: int, layer: str, tiles: Tiles | None
 ) -> Callable[[int], tuple[Tensor, ...]]:
-    from videoswin.kernels.linear import linear, mlp
+    from videoswin.kernels.linear import norm_linear, norm_mlp_add
 
     inputs = [_drawn(number, device, rows, channels) for number in range(3)]
     norm, bias, hidden = _drawn(3, device, channels), _drawn(4, device, channels), 4 * channels
     wide = _drawn(5, device, hidden, channels), _drawn(6, device, hidden)
     if layer == "mlp":
         back = _drawn(7, device, channels, hidden) / hidden, bias
-        return lambda number: (mlp(inputs[number % 3], norm, bias, 1e-5, *wide, *back, tiles),)
+        return lambda number: (norm_mlp_add(inputs[number % 3], norm, bias, 1e-5, *wide, *back, tiles),)
     qkv = [each[: 3 * channels] for each in wide]
-    return lambda number: (linear(inputs[number % 3], *qkv, norm, bias, 1e-5, None, tiles),)
+    return lambda number: (norm_linear(inputs[number % 3], norm, bias, 1e-5, *qkv, tiles),)
 
 
 def _drawn(seed: int, device: torch.device, *shape: int) -> Tensor:

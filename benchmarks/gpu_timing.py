@@ -1,8 +1,10 @@
-"""Times of systems that take turns on one GPU, or on a CPU to try a script out, and memory at its highest."""
+"""One GPU, or a CPU to try a script out: what it is, times of systems in turn, memory at its highest."""
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +14,34 @@ import torch
 Pass = Callable[[int], object]
 """One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""
 Row = dict[str, Any]
+
+
+def machine(device: torch.device, seconds: float) -> Row:
+    """Which GPU with which software, and what it reaches at copies and products."""
+    row: Row = {"torch": torch.__version__, "device": str(device), "date": time.strftime("%Y-%m-%d")}
+    if device.type == "cuda":
+        import triton
+
+        row |= {
+            "name": torch.cuda.get_device_name(),
+            "triton": triton.__version__,
+            "cuda": torch.version.cuda,
+        }
+    if device.type == "cuda" and shutil.which("nvidia-smi"):
+        asked = "clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu,driver_version"
+        query = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"]
+        row["nvidia-smi"] = dict(
+            zip(asked.split(","), subprocess.check_output(query, text=True).strip().split(", "), strict=True)
+        )
+    numbers, n = (2**29, 8192) if device.type == "cuda" else (2**16, 64)
+    source, target = (torch.zeros(numbers, dtype=torch.bfloat16, device=device) for _ in "ab")
+    a, b = (torch.randn(n, n, device=device).bfloat16() for _ in "ab")
+    times = time_in_turn(
+        {"copy": lambda _: target.copy_(source), "product": lambda _: a @ b}, device, seconds
+    )
+    row["copy_GB_per_s"] = round(2 * 2 * numbers / times["copy"]["ms"] / 1e6, 1)
+    row["bfloat16_TFLOP_per_s"] = round(2 * n**3 / times["product"]["ms"] / 1e9, 2)
+    return row
 
 
 class Deadline:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.camera_motion import REAL, SIZES, film_of, test_photos
-from benchmarks.measure import circumstances
+from benchmarks.measure import circumstances, result_file
 from videoswin import Checkpoint, Predictor, open_video
 from videoswin.data.camera_path import LABELS
 from videoswin.data.compression import write_h264
@@ -72,7 +72,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--output", type=result_file, help="JSON file to write")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(MODEL)
     theirs = Predictor(checkpoint, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -14,9 +15,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 Seconds = dict[str, list[float]]
+
+
+def result_file(name: str) -> Path:
+    """For argparse: a JSON file to write, refused before anything is measured if its folder is not there."""
+    if not Path(name).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {Path(name).parent}")
+    return Path(name)
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile, also of a single number."""
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return float(low), float(median), float(high)
 
 
 def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[Seconds, Seconds]:
@@ -40,7 +55,7 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
 
 def timing_row(system: str, wall: Seconds, cpu: Seconds, *, against: str = "torchvision") -> dict[str, Any]:
     """The median and quartiles of one system, and how many times as fast as another it is."""
-    low, median, high = statistics.quantiles(wall[system], n=4, method="inclusive")
+    low, median, high = quartiles(wall[system])
     return {
         "seconds_median": round(median, 4),
         "seconds_quartiles": [round(low, 4), round(high, 4)],

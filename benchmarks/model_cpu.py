@@ -26,6 +26,7 @@ from benchmarks.measure import (
     circumstances,
     in_fresh_process,
     peak_and_added_mib,
+    result_file,
     time_in_turn,
     timing_row,
 )
@@ -129,7 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=15, help="timed passes of each system")
     parser.add_argument("--clips", help="videos to choose int8 scales on: file, folder or pattern")
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
     parser.add_argument(
         "--without-compiled", action="store_true", help="leave torch.compile out: minutes for torchvision"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.goals import goals_section
 from benchmarks.gpu_page import gpu_section
 from benchmarks.plots import draw_growth, draw_model
 from benchmarks.tables import Figures, span, table
@@ -25,7 +26,7 @@ BASE = "times_torchvision float32"
 
 def page() -> str:
     """The whole document, from the results that are there."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, "## Goals", goals_section(results)]
     for name, (title, section) in SECTIONS.items():
         found = results(name)
         parts += [f"## {title}", section(found) if found else NOT_YET]
@@ -41,9 +42,10 @@ def results(name: str) -> Figures | None:
 INTRODUCTION = """
 # Performance
 
-Made by `python benchmarks/page.py` from `benchmarks/results/*.json`; `make bench` measures all of it anew.
-Each table comes from one run: the same weights, inputs and threads for all, answers compared before any time
-is believed, systems in turn in one process, median and quartiles.
+Made by `python benchmarks/page.py` from `benchmarks/results/*.json`; `make bench` measures what a CPU can
+anew, int8 agreement and looking less often with the videos that `benchmarks/camera_motion.py` names
+(`make bench CLIPS=folder`). Each table comes from one run: the same weights, inputs and threads for all,
+answers compared before any time is believed. Where a table has quartiles, systems took turns in one process.
 [benchmarks/README.md](../benchmarks/README.md) says how. Three questions have tables of their own: the model,
 attention alone, and files to predictions. What is rounded to int8, and views that are left out, never share a
 table with exact answers.
@@ -77,8 +79,12 @@ In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvi
 Of the memory that a pass of torchvision's adds in float32, ours in PyTorch adds
 {share["float32"]:.0%}, and in bfloat16 {share["bfloat16"]:.0%}.
 With the libraries and weights that a process holds anyway the peak is {peak:.0%} of torchvision's.
+Runtimes that set memory aside while they compile had done so before a pass was counted; "at most" has it.
+"Compiled" is torch.compile as it comes, without freezing. Torchvision compiled in bfloat16, in ONNX Runtime
+and in int8 was not measured.
 
-Linear layers in int8, the rest in bfloat16: not exact, see the agreement below.
+Linear layers and products of queries and keys in int8, the rest in bfloat16: not exact, see the agreement
+below.
 
 {_model_table(row for row in rows if row["precision"] not in EXACT)}
 
@@ -175,7 +181,7 @@ def scaling_section(found: Figures) -> str:
     slopes = ((name, f"{slope:.2f}") for name, slope in found["exponents"].items())
     longest = found["longest"]
     return f"""
-One clip in float32, {_where(found)}: the fastest pass, and the memory that a pass adds.
+One clip in float32, {_where(found)}: the fastest of three to five passes, and the memory that a pass adds.
 
 {table("clip | " + " | ".join(systems), "lrrrr", lines)}
 
@@ -222,7 +228,8 @@ def files_section(found: Figures) -> str:
     )
     return f"""
 Videos a second of ten seconds of H.264, 340x256 at 30 fps, {_where(found)}.
-Decoding alone, the model alone on views that are loaded, and `Predictor.predict_all`, in turn.
+Decoding alone, with as many threads as `predict_all` gives it, not all cores; the model alone on views that
+are loaded; and `Predictor.predict_all`, in turn.
 
 {exact}
 
@@ -278,7 +285,8 @@ The same, adaptive views:
     return f"""
 The bundled model on films that it has not seen, half of photographs and half of frames of real videos: those
 of its test set, and longer ones, slower and shakier than what it learned from. The first line of each table
-is exact; milliseconds are of processor time, {_where(found)}.
+is exact; milliseconds are of processor time, {_where(found)}. Margins were compared on
+these films, so elsewhere a safe one here may change some answers.
 {"".join(parts)}
 """
 
@@ -323,7 +331,10 @@ Forward, cross entropy, backward and AdamW of Swin-T, {_where(found)}.
 def _where(found: Figures) -> str:
     at = found["circumstances"]
     threads = "1 thread" if at["threads"] == 1 else f"{at['threads']} threads"
-    return f"{threads} of {at['cores']} cores of {at['processor']}, torch {at['torch']}, {at['date']}"
+    return (
+        f"{threads} of {at['cores']} cores of {at['processor']}, torch {at['torch']}, {at['date']}, "
+        f"load before {at['load_average_before']:.1f}"
+    )
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Figures], str]]] = {

@@ -6,7 +6,7 @@ One clip of every size, passes of all systems of one size in turn. The exponent 
 over log(tokens), of each size's fastest pass, as a busy machine would bend it: 1 is a cost that grows as the
 clip does. Before any time is believed,
 ours must answer as torchvision's model of the same weights. Memory is what one pass adds to the resident
-set's high-water mark (VmHWM, Linux) in a fresh process. Goes on where it was cut off.
+set's high-water mark (VmHWM, Linux) in a fresh process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
+from benchmarks.measure import (
+    circumstances,
+    in_fresh_process,
+    peak_and_added_mib,
+    result_file,
+    time_in_turn,
+    timing_row,
+)
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.systems import clip, swin
 
@@ -127,36 +134,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="JSON file of the figures, and of progress"
-    )
+    parser.add_argument("--output", type=result_file, required=True, help="JSON file of the figures")
     parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "FRAMES", "SIZE"), help=argparse.SUPPRESS)
     if "--memory-of" in sys.argv:
         system, frames, size = sys.argv[sys.argv.index("--memory-of") + 1 :]
         print(json.dumps(memory(system, int(frames), int(size))))
         return
     arguments = parser.parse_args()
-    report: dict[str, Any] = (
-        json.loads(arguments.output.read_text())
-        if arguments.output.exists()
-        else {"circumstances": circumstances(torchvision=import_torchvision().__version__), "rows": []}
-    )
-    done = {(row["axis"], row["frames"], row["size"]) for row in report["rows"]}
+    report: dict[str, Any] = {
+        "circumstances": circumstances(torchvision=import_torchvision().__version__),
+        "rows": [],
+    }
     for axis, frames, size in cases():
-        if (axis, frames, size) in done:
-            continue
         systems = SYSTEMS if axis == "frames" else ("videoswin t", "torchvision t")
         row = {"axis": axis, "frames": frames, "size": size, **measure(frames, size, systems)}
         report["rows"].append(row)
         print(row, flush=True)
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
     report["exponents"] = exponents(report["rows"])
-    if "longest" not in report:
-        report["longest"] = {
-            "frames": LONGEST,
-            "size": 224,
-            **in_fresh_process(__file__, "--memory-of", "videoswin t", str(LONGEST), "224"),
-        }
+    report["longest"] = {
+        "frames": LONGEST,
+        "size": 224,
+        **in_fresh_process(__file__, "--memory-of", "videoswin t", str(LONGEST), "224"),
+    }
     print(report["exponents"], report["longest"])
     arguments.output.write_text(json.dumps(report, indent=2) + "\n")
 

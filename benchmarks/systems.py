@@ -134,15 +134,18 @@ def write_files(folder: Path, videos: list[str]) -> None:
 
 
 def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list[str]:
-    """What really computed the products and the attention of a pass, as its runtime tells."""
+    """What computes the products and the attention of a pass, as its runtime tells of the same file."""
     if "ONNX Runtime" in system:
         return list(onnxruntime.InferenceSession(files / "model.onnx").get_providers())
     if "OpenVINO" in system:
         peer = "peer.xml" if precision == "float32" else "peer-half.xml"
         path = files / (peer if "torchvision" in system else f"{precision}.xml")
         hint: ExportPrecision = "float32" if precision == "float32" else "bfloat16"
-        model = openvino.Core().compile_model(path, "CPU", settings(hint)).get_runtime_model()
-        facts = (op.get_rt_info() for op in model.get_ops())
+        core = openvino.Core()
+        model = core.read_model(path)
+        model.reshape([1, *model.input().partial_shape[1:]])  # as it is run
+        compiled = core.compile_model(model, "CPU", settings(hint)).get_runtime_model()
+        facts = (op.get_rt_info() for op in compiled.get_ops())
         kinds = {(fact["layerType"].astype(str), fact["primitiveType"].astype(str)) for fact in facts}
         return sorted(f"{layer}: {kind}" for layer, kind in kinds if layer in OPENVINO_LAYERS)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

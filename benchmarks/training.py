@@ -21,7 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.measure import circumstances, in_fresh_process, peak_and_added_mib, time_in_turn, timing_row
+from benchmarks.measure import (
+    circumstances,
+    in_fresh_process,
+    peak_and_added_mib,
+    result_file,
+    time_in_turn,
+    timing_row,
+)
 from benchmarks.peers import as_trained, import_torchvision, torchvision_name, torchvision_swin3d
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
@@ -132,8 +139,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each system")
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file too")
-    parser.add_argument("--quick", action="store_true", help="one round of the small clips only")
+    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--quick", action="store_true", help="two rounds of the small clips only")
     parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "DTYPE", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from videoswin import export
+from videoswin.cli import main
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluate import evaluate
@@ -242,6 +244,39 @@ def test_what_cannot_be_exported_is_said_before_any_work(
     with pytest.raises(ValueError, match="backbone without a head"):
         export_model(backbone, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "library", "extra"),
+    [
+        ("model.onnx", "float32", "onnxruntime", "export"),
+        ("model.xml", "float32", "openvino", "openvino"),
+        ("model.xml", "int8", "nncf", "openvino"),
+    ],
+)
+def test_a_library_that_is_not_here_is_missed_before_any_work(
+    target: str,
+    precision: ExportPrecision,
+    library: str,
+    extra: str,
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)  # imports as if it were not installed
+    said: list[str] = []
+    with pytest.raises(ImportError, match=rf"this needs {library}: pip install 'videoswin\[{extra}\]'"):
+        export_model(checkpoint, tmp_path / target, precision=precision, videos=["a.mp4"], say=said.append)
+    assert said == []
+
+
+def test_the_command_refuses_a_target_before_it_loads_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(tmp_path / "absent.safetensors"), str(tmp_path / "model.tflite")])
+    assert stopped.value.code == 2
+    assert "must end in .onnx, .xml, .pt2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.xml", "model.pt2"])

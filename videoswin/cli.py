@@ -291,14 +291,15 @@ def export(
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin._terminal import print_comparison
-    from videoswin.export import ExportError, export_model
+    from videoswin.export import ExportError, export_model, require_possible
     from videoswin.video.listing import find_videos
     from videoswin.video.reader import VideoError
     from videoswin.weights.checkpoint import Checkpoint
 
-    checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
-    videos = list(find_videos([clips])) if clips else []
     try:
+        require_possible(target, format=format, precision=precision, videos=clips is not None)
+        checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
+        videos = list(find_videos([clips])) if clips else []
         comparison = export_model(
             checkpoint, target, format=format, precision=precision, videos=videos, say=print_to_stderr
         )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from videoswin._files import replacing_all
+from videoswin._optional import require
 from videoswin.pixels import PixelModel
 from videoswin.predict import Predictor, load_video
 from videoswin.runtimes import onnx, openvino, torch_programs
@@ -39,6 +40,13 @@ EXPORT_PRECISIONS: Final[dict[Format, tuple[ExportPrecision, ...]]] = {
     "torch": ("float32", "bfloat16"),
     "aotinductor": ("float32", "bfloat16"),
 }
+LIBRARIES: Final[dict[Format, tuple[tuple[str, str], ...]]] = {
+    "onnx": (("onnxscript", "export"), ("onnx", "export"), ("onnxruntime", "export")),
+    "openvino": (("openvino", "openvino"),),
+    "torch": (),
+    "aotinductor": (),
+}
+"""What writing and running a file takes, and the extra of ours that has it."""
 
 LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"float32": 1e-3, "bfloat16": 0.05, "int8": 0.2}
 """Of logits, relative to the largest of PyTorch's. More than this is a broken file, not rounding."""
@@ -96,21 +104,15 @@ def export_model(
     videos: views of them are compared on; an int8 model's scales come from the first half in time of each, or
         from every other video where there are many. Without videos pictures are made up.
     say: told each step, as it may take a minute.
-    ValueError for what cannot be, VideoError for a video that cannot be read, ExportError if the file answers
-    otherwise than the model; whatever stood at `target` is then left as it was.
+    ValueError for what cannot be, ImportError for a library that is not here, VideoError for a video that
+    cannot be read, ExportError if the file answers otherwise than the model; whatever stood at `target` then
+    stays as it was.
     """
-    target = Path(target)
-    kind = _format_of(target, format, precision)
-    if not target.parent.is_dir():
-        raise ValueError(f"{target}: there is no folder {target.parent} to write to")
-    if kind == "aotinductor" and shutil.which(os.environ.get("CXX", "c++")) is None:
-        raise ExportError("aotinductor needs a C++ compiler, and there is none: install g++, or use torch")
+    target, videos = Path(target), list(videos)
+    kind = require_possible(target, format=format, precision=precision, videos=bool(videos))
     if not checkpoint.has_head:
         raise ValueError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
     predictor = Predictor(checkpoint, device="cpu")
-    videos = list(videos)
-    if precision == "int8" and not videos:
-        raise ValueError("int8 needs videos like those it will see, to choose its scales on: name some")
     parts, source = _clips(predictor, videos, say)
     calibration: Tensor | tuple[()] = ()
     if precision == "int8":
@@ -143,6 +145,27 @@ def export_model(
     if comparison.top1_agreement < SAFE_AGREEMENT:
         say(f"only {comparison.top1_agreement:.0%} of the clips get the same likeliest class as in PyTorch")
     return comparison
+
+
+def require_possible(
+    target: str | Path, *, format: Format | None, precision: ExportPrecision, videos: bool
+) -> Format:
+    """The format of the file that `export_model` would write, or its error, before anything is read.
+
+    videos: whether there are any.
+    """
+    target = Path(target)
+    kind = _format_of(target, format, precision)
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent} to write to")
+    if precision == "int8" and not videos:
+        raise ValueError("int8 needs videos like those it will see, to choose its scales on: name some")
+    quantiser = (("nncf", "openvino"),) if precision == "int8" else ()
+    for library, extra in (*LIBRARIES[kind], *quantiser):
+        require(library, extra=extra)
+    if kind == "aotinductor" and shutil.which(os.environ.get("CXX", "c++")) is None:
+        raise ExportError("aotinductor needs a C++ compiler, and there is none: install g++, or use torch")
+    return kind
 
 
 def _format_of(target: Path, format: Format | None, precision: ExportPrecision) -> Format:
@@ -238,7 +261,8 @@ def _require_equal_batch(together: Tensor, one_by_one: Tensor, precision: Export
     difference = (together - one_by_one).abs().max() / one_by_one.abs().max()
     if not difference < LARGEST_DIFFERENCE[precision]:
         raise ExportError(
-            f"{len(together)} clips in one batch differ by {difference:.2g} from the same clips one by one"
+            f"the file was not kept: {len(together)} clips in one batch differ by {difference:.2g} "
+            "from the same clips one by one"
         )
 
 

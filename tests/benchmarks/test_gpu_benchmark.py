@@ -29,7 +29,7 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     )
     report = json.loads(result.read_text())
     assert report.keys() == {
-        "machine", "correctness", "attention", "halves", "inference", "training", "tiles",
+        "machine", "correctness", "attention", "branches", "inference", "training", "tiles",
     }  # fmt: skip
     assert all(row["right"] for row in report["correctness"])
     page = gpu_section(report)
@@ -37,7 +37,9 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     assert page.count("fused, bfloat16") == 4
     assert page.count("| mlp |") == 4  # two stages of two models
     assert "no GPU" in page
-    rows = [row for name in ("attention", "halves", "inference", "training", "tiles") for row in report[name]]
+    rows = [
+        row for name in ("attention", "branches", "inference", "training", "tiles") for row in report[name]
+    ]
     assert {row.get("failed") for row in rows} == {None, "not here"}
     assert {row["pass"] for row in report["tiles"]} == {
         "forward",

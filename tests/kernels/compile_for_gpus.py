@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 
 from videoswin.kernels.backward import attention_backward
 from videoswin.kernels.forward import attention_forward
-from videoswin.kernels.linear import linear, mlp
+from videoswin.kernels.linear import linear_add, norm_linear, norm_mlp_add
 from videoswin.model.windows import Grid, bias_table_rows, window_geometry
 
 
@@ -56,19 +56,22 @@ def compile_all(window: Grid, shift: Grid, dtype: torch.dtype, heads: int, width
     attention_backward(out, qkv, table, geometry.bias_index, out, log_sums, *cut)
 
 
-def compile_linear(channels: int, dtype: torch.dtype) -> None:
+def compile_linear(channels: int, dtype: torch.dtype, rows: int) -> None:
     """Launch the linear layers of a fused block on some tokens."""
-    x, vector = torch.zeros(64, channels, dtype=dtype), torch.zeros(4 * channels, dtype=dtype)
+    x, vector = torch.zeros(rows, channels, dtype=dtype), torch.zeros(4 * channels, dtype=dtype)
     narrow, matrix = vector[:channels], torch.zeros(4 * channels, channels, dtype=dtype)
-    linear(x, matrix[: 3 * channels], vector[: 3 * channels], narrow, narrow, 1e-5, None)
-    linear(x, matrix[:channels], narrow, None, None, 0.0, x)
-    mlp(x, narrow, narrow, 1e-5, matrix, vector, matrix.view(channels, -1), narrow)
+    norm = (narrow, narrow, 1e-5)
+    norm_linear(x, *norm, matrix[: 3 * channels], vector[: 3 * channels])
+    linear_add(x, matrix[:channels], narrow, x)
+    norm_mlp_add(x, *norm, matrix, vector, matrix.view(channels, -1), narrow)
 
 
 if __name__ == "__main__":
     triton.runtime.driver.set_active(NoDevice(int(sys.argv[1])))
     compile_all((8, 7, 7), (4, 3, 3), torch.bfloat16, 3, 32)
     for channels in (96, 128, 192, 256):
-        compile_linear(channels, torch.bfloat16)
+        compile_linear(channels, torch.bfloat16, 64)
+    compile_linear(96, torch.float16, 63)  # 64 is a multiple of 16, which Triton makes use of
+    compile_linear(48, torch.float32, 1)
     # Triton compiles a 1 among the arguments as a constant.
     compile_all((4, 4, 4), (0, 0, 0), torch.float32, 1, 16)

@@ -1,19 +1,19 @@
 """The kernels that a device gets, and what makes them ineligible."""
 
-import copy
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.test_architecture import loaded_by
-from videoswin.kernels import fused
-from videoswin.kernels.choose import WIDEST, fastest_attention, halves_that_pay, use_fastest_blocks
+from videoswin.kernels import choose, fused
+from videoswin.kernels.choose import branches_that_pay, fastest_attention, trial_block, use_fastest_blocks
 from videoswin.model.attention import box_attention
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import Block, VideoSwin
 
-CPU = torch.device("cpu")
 WINDOW = (2, 3, 3)
 
 
@@ -28,7 +28,8 @@ def test_a_cpu_gets_boxes_and_the_log_says_why(caplog: pytest.LogCaptureFixture)
 def test_choosing_and_tracing_need_no_triton() -> None:
     hidden = "import sys; sys.modules['triton'] = None"
     choice = "from videoswin.kernels.choose import fastest_attention; fastest_attention('cpu')"
-    assert "videoswin" in loaded_by(f"{hidden}; {choice}; import videoswin.kernels.window_attention")
+    operators = "import videoswin.kernels.window_attention, videoswin.kernels.fused"
+    assert "videoswin" in loaded_by(f"{hidden}; {choice}; {operators}")
 
 
 @pytest.fixture
@@ -37,54 +38,90 @@ def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("videoswin.kernels.choose.TOKENS", 600)
 
 
-def block(channels: int = 16) -> Block:
-    torch.manual_seed(0)
-    config = VideoSwinConfig(embed_dim=channels, depths=(1,), num_heads=(1,), window=WINDOW, num_classes=2)
-    only = VideoSwin(config).eval().stages[0].blocks[0]
-    assert isinstance(only, Block)
-    return only
-
-
 class Clock:
     """Says of calls, in turn, that they took so long."""
 
     def __init__(self, *milliseconds: float) -> None:
         self.left = list(milliseconds)
 
-    def __call__(self, call) -> float:
+    def __call__(self, call: Callable[[], object]) -> float:
         assert call().isfinite().all()
         return self.left.pop(0)
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "halves"),
+    ("milliseconds", "branches"),
     [
         ((2.0, 1.0, 2.0, 1.0), ("attention", "mlp")),
         ((1.0, 2.0, 2.0, 1.0), ("mlp",)),
         ((2.0, 1.0, 1.0, 1.0), ("attention",)),
+        ((2.0, 1.0, 1.0, 0.98), ("attention",)),
         ((1.0, 2.0, 1.0, 2.0), ()),
     ],
 )
-def test_a_half_is_fused_where_that_takes_less_time(few_tokens, milliseconds, halves) -> None:
-    assert halves_that_pay(block(), CPU, torch.float32, Clock(*milliseconds)) == halves
+def test_a_branch_is_fused_where_that_clearly_takes_less_time(few_tokens, milliseconds, branches) -> None:
+    assert branches_that_pay(trial_block(16, 1, WINDOW, box_attention), Clock(*milliseconds)) == branches
 
 
-def test_a_wrong_half_is_not_fused_and_the_log_says_so(
-    few_tokens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("branch", "operator"), [("attention", "linear_add"), ("mlp", "norm_mlp_add")])
+def test_a_wrong_branch_is_not_fused_and_the_log_says_so(
+    few_tokens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, branch: str, operator: str
 ) -> None:
-    monkeypatch.setattr(fused, "mlp", lambda x, *weights: x)
-    assert halves_that_pay(block(), CPU, torch.float32, Clock(2.0, 1.0)) == ("attention",)
+    def adds_nothing(x: Tensor, *others: Tensor) -> Tensor:
+        return others[-1] if operator == "linear_add" else x
+
+    monkeypatch.setattr(fused, operator, adds_nothing)
+    block = trial_block(16, 1, WINDOW, box_attention)
+    (other,) = branches_that_pay(block, Clock(2.0, 1.0))
+    assert other != branch
     (message,) = (record.getMessage() for record in caplog.records)
-    assert message.startswith("mlp of 16 channels is not fused on cpu: its results are off by")
+    assert message.startswith(f"{branch} of 16 channels is not fused on cpu: its results are off by")
 
 
-@pytest.mark.parametrize("channels", [24, 2 * WIDEST])
-def test_channels_without_tiles_are_not_tried(few_tokens, channels: int) -> None:
-    assert halves_that_pay(block(channels), CPU, torch.float32, Clock()) == ()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_branches_of_published_widths_are_right_in_half_precision(few_tokens, dtype: torch.dtype) -> None:
+    block = trial_block(96, 3, WINDOW, box_attention).to(dtype)
+    assert branches_that_pay(block, Clock(2.0, 1.0, 2.0, 1.0)) == ("attention", "mlp")
+
+
+@pytest.mark.parametrize("where", ["check", "clock"])
+def test_a_gpu_that_is_full_keeps_its_blocks(
+    few_tokens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    def full(*_: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    block = trial_block(16, 1, WINDOW, box_attention)
+    if where == "check":
+        monkeypatch.setattr(choose, "branch_error", full)
+    assert branches_that_pay(block, full) == ()
+    assert "mlp of 16 channels is not fused: no memory to try it" in caplog.text
+
+
+def test_a_trial_leaves_the_random_numbers_alone() -> None:
+    before = torch.get_rng_state()
+    trial_block(16, 1, WINDOW, box_attention)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def small_model() -> VideoSwin:
+    return VideoSwin(VideoSwinConfig(embed_dim=192, depths=(2, 1), num_heads=(6, 12), num_classes=2)).eval()
 
 
 def test_a_cpu_keeps_its_blocks() -> None:
-    model = VideoSwin(VideoSwinConfig(embed_dim=16, depths=(2, 2), num_heads=(1, 2), num_classes=2))
-    before = copy.deepcopy(model)
+    model = small_model()
     use_fastest_blocks(model, "cpu", torch.bfloat16)
-    assert [type(module) for module in model.modules()] == [type(module) for module in before.modules()]
+    assert not any(isinstance(module, fused.FusedBlock) for module in model.modules())
+
+
+def test_a_gpu_gets_what_pays_in_stages_with_few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "fastest_attention", lambda *_: box_attention)
+    monkeypatch.setattr(choose, "_obstacle", lambda _: None)
+    monkeypatch.setattr(choose, "_branches_that_pay", lambda *_: ("mlp",))
+    model = small_model()
+    names = list(model.state_dict())
+    use_fastest_blocks(model, "cuda:0", torch.bfloat16)
+    assert [type(block) for block in model.stages[0].blocks] == [fused.FusedBlock] * 2
+    assert [block.branches for block in model.stages[0].blocks] == [("mlp",)] * 2
+    assert [type(block) for block in model.stages[1].blocks] == [Block]
+    assert list(model.state_dict()) == names

@@ -1,6 +1,7 @@
 """Fused blocks and their operators as torch sees them, without a GPU and without Triton."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,10 +9,20 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from videoswin.kernels.compiled import compile_blocks
-from videoswin.kernels.fused import HALVES, FusedBlock, Half, linear, mlp
+from videoswin.kernels.fused import (
+    BRANCHES,
+    Branch,
+    FusedBlock,
+    can_fuse,
+    fuse,
+    linear_add,
+    norm_linear,
+    norm_mlp_add,
+)
 from videoswin.kernels.window_attention import triton_attention
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import Block, VideoSwin
+from videoswin.training.lora import LowRankLinear
 
 TINIEST = VideoSwinConfig(embed_dim=16, depths=(2, 2), num_heads=(1, 2), window=(2, 3, 3), num_classes=3)
 WHOLE_WINDOWS, PADDED = (4, 12, 12), (3, 10, 7)
@@ -35,7 +46,7 @@ def tokens(grid: tuple[int, int, int]) -> Tensor:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the operators that are called."""
     called: list[str] = []
-    for operator in (linear, mlp):
+    for operator in (norm_linear, linear_add, norm_mlp_add):
         name = operator._name
 
         def spy(*arguments, operator=operator, name=name):
@@ -47,27 +58,29 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("halves", [HALVES, ("attention",), ("mlp",), ()], ids=str)
+@pytest.mark.parametrize("branches", [BRANCHES, ("attention",), ("mlp",), ()], ids=str)
 @pytest.mark.parametrize("grid", [WHOLE_WINDOWS, PADDED], ids=str)
-def test_a_fused_block_equals_the_plain_one(number: int, halves: tuple[Half, ...], grid) -> None:
+def test_a_fused_block_equals_the_plain_one(number: int, branches: tuple[Branch, ...], grid) -> None:
     plain, x = block(number), tokens(grid)
     with torch.no_grad():
-        torch.testing.assert_close(FusedBlock(plain, halves)(x), plain(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(FusedBlock(plain, branches)(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("grid", "halves", "expected"),
+    ("grid", "branches", "expected"),
     [
-        (WHOLE_WINDOWS, HALVES, ["linear", "linear", "mlp"]),
-        (WHOLE_WINDOWS, ("attention",), ["linear", "linear"]),
-        (WHOLE_WINDOWS, ("mlp",), ["mlp"]),
-        (PADDED, HALVES, ["mlp"]),
+        (WHOLE_WINDOWS, BRANCHES, ["norm_linear", "linear_add", "norm_mlp_add"]),
+        (WHOLE_WINDOWS, ("attention",), ["norm_linear", "linear_add"]),
+        (WHOLE_WINDOWS, ("mlp",), ["norm_mlp_add"]),
+        (PADDED, BRANCHES, ["norm_mlp_add"]),
     ],
     ids=str,
 )
-def test_what_fits_is_fused(calls: list[str], grid, halves: tuple[Half, ...], expected: list[str]) -> None:
+def test_what_fits_is_fused(
+    calls: list[str], grid, branches: tuple[Branch, ...], expected: list[str]
+) -> None:
     with torch.inference_mode():
-        FusedBlock(block(), halves)(tokens(grid))
+        FusedBlock(block(), branches)(tokens(grid))
     assert calls == expected
 
 
@@ -90,7 +103,9 @@ def test_under_autocast_nothing_is_fused(calls: list[str]) -> None:
 
 def test_a_fused_block_has_the_weights_names_and_mode_of_the_plain_one() -> None:
     plain = block()
+    plain.mlp.train()  # its own, which making a fused block leaves alone
     fused = FusedBlock(plain)
+    assert fused.mlp.training
     assert list(fused.state_dict()) == list(plain.state_dict())
     assert all(mine is theirs for mine, theirs in zip(fused.parameters(), plain.parameters(), strict=True))
     assert not fused.training
@@ -106,19 +121,20 @@ def weights(dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 def test_torch_finds_nothing_wrong_with_the_operators() -> None:
     x, scale, offset, weight1, bias1, weight2, bias2 = weights()
-    torch.library.opcheck(linear, (x, weight1, bias1, scale, offset, 1e-5, None))
-    torch.library.opcheck(linear, (x, weight1[:16], bias1[:16], None, None, 0.0, x))
-    torch.library.opcheck(mlp, (x, scale, offset, 1e-5, weight1, bias1, weight2, bias2))
+    torch.library.opcheck(norm_linear, (x, scale, offset, 1e-5, weight1, bias1))
+    torch.library.opcheck(linear_add, (x, weight1[:16], bias1[:16], x))
+    torch.library.opcheck(norm_mlp_add, (x, scale, offset, 1e-5, weight1, bias1, weight2, bias2))
 
 
 def test_products_are_counted() -> None:
     x, scale, offset, weight1, bias1, weight2, bias2 = weights()
-    with FlopCounterMode(display=False) as one:
-        linear(x, weight1, bias1, scale, offset, 1e-5, None)
-    assert one.get_total_flops() == 2 * 6 * 16 * 64
-    with FlopCounterMode(display=False) as two:
-        mlp(x, scale, offset, 1e-5, weight1, bias1, weight2, bias2)
-    assert two.get_total_flops() == 2 * 2 * 6 * 16 * 64
+    with FlopCounterMode(display=False) as counter:
+        norm_linear(x, scale, offset, 1e-5, weight1, bias1)
+        assert counter.get_total_flops() == 2 * 6 * 16 * 64
+        linear_add(x, weight1[:16], bias1[:16], x)
+        assert counter.get_total_flops() == 2 * 6 * 16 * (64 + 16)
+        norm_mlp_add(x, scale, offset, 1e-5, weight1, bias1, weight2, bias2)
+        assert counter.get_total_flops() == 2 * 6 * 16 * (64 + 16 + 2 * 64)
 
 
 def test_fused_blocks_compile_without_a_break() -> None:
@@ -128,6 +144,60 @@ def test_fused_blocks_compile_without_a_break() -> None:
     with torch.no_grad():
         expected = model(clips)
         for stage in model.stages:
-            for number, each in enumerate(stage.blocks):
-                stage.blocks[number] = FusedBlock(each)
+            fuse(stage)
         torch.testing.assert_close(compile_blocks(model, backend="aot_eager")(clips), expected)
+
+
+def low_rank(block: Block) -> None:
+    block.attn.qkv = LowRankLinear(block.attn.qkv, rank=2)
+    torch.nn.init.normal_(block.attn.qkv.up)  # as learned; it begins with zeros
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        low_rank,
+        lambda block: block.attn.proj.register_forward_hook(lambda layer, given, out: 2 * out),
+        lambda block: block.attn.register_forward_pre_hook(lambda layer, given: (2 * given[0],)),
+        lambda block: block.norm1.register_forward_hook(lambda layer, given, out: 2 * out),
+        lambda block: setattr(block, "norm1", torch.nn.LayerNorm(16, elementwise_affine=False)),
+        lambda block: block.mlp.register_forward_hook(lambda layer, given, out: 2 * out),
+        lambda block: block.mlp.fc2.register_forward_hook(lambda layer, given, out: 2 * out),
+        lambda block: setattr(block, "norm2", torch.nn.LayerNorm(16, elementwise_affine=False)),
+    ],
+    ids=[
+        "low rank",
+        "proj",
+        "attention",
+        "norm1",
+        "norm1 without weights",
+        "mlp",
+        "fc2",
+        "norm2 without weights",
+    ],
+)
+def test_a_layer_that_was_changed_is_not_fused_away(change: Callable[[Block], object]) -> None:
+    changed, x = block(), tokens(WHOLE_WINDOWS)
+    with torch.no_grad():
+        before = changed(x)
+        change(changed)
+        expected = changed(x)
+        assert not torch.equal(before, expected)
+        torch.testing.assert_close(FusedBlock(changed)(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_branches_that_are_dropped_in_training_are_dropped_without_gradients_too() -> None:
+    plain, x = block().train(), tokens(WHOLE_WINDOWS)
+    assert plain.drop_path > 0
+    with torch.no_grad():
+        torch.manual_seed(0)
+        expected = plain(x)
+        torch.manual_seed(0)
+        assert torch.equal(FusedBlock(plain)(x), expected)
+
+
+@pytest.mark.parametrize(("channels", "fits"), [(16, True), (24, False), (256, True), (512, False)])
+def test_blocks_of_few_channels_can_be_fused(channels: int, fits: bool) -> None:
+    with torch.device("meta"):
+        config = TINIEST.replace(embed_dim=channels, depths=(1,), num_heads=(1,))
+        assert can_fuse(VideoSwin(config).stages[0].blocks[0]) is fits

@@ -1,19 +1,18 @@
 """The kernels on a real GPU, at the sizes of published models; skipped without one."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch import Tensor
 
 from tests.kernels.problems import WINDOWS, Problem, error, problem
-from videoswin.kernels.choose import fastest_attention, half_error, use_fastest_blocks
+from videoswin.kernels.choose import fastest_attention, trial_block, trial_tokens, use_fastest_blocks
 from videoswin.kernels.compiled import CapturedModel, compile_blocks
-from videoswin.kernels.fused import HALVES, FusedBlock, Half, run_half
+from videoswin.kernels.fused import BRANCHES, FusedBlock, norm_linear
+from videoswin.kernels.verify import branch_error
 from videoswin.kernels.window_attention import triton_attention, window_attention
 from videoswin.model.attention import box_attention
 from videoswin.model.config import TINY
-from videoswin.model.swin import Block, VideoSwin
+from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import Grid
 
 pytest.importorskip("triton")
@@ -158,30 +157,31 @@ def test_a_captured_graph_gives_the_logits_of_new_clips() -> None:
             assert error(captured(clips), usual(clips).double()) < 1e-4
 
 
-def trained_block(channels: int, window_shift: int) -> Block:
-    """With kernels for its attention, numbers as large as trained ones, and weights in bfloat16."""
-    torch.manual_seed(0)
-    config = TINY.replace(embed_dim=channels, depths=(2,), num_heads=(channels // 32,))
-    block = VideoSwin(config, attention=triton_attention).stages[0].blocks[window_shift]
-    for parameter in block.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return block.to("cuda", torch.bfloat16).eval()
-
-
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("channels", [96, 128, 192, 256])
-@pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("shifted", [0, 1])
-def test_fused_halves_of_published_blocks_equal_plain_ones(channels: int, half: Half, shifted: int) -> None:
-    block = trained_block(channels, shifted)
-    x = torch.randn(3, 8, 14, 21, channels, device="cuda").bfloat16()
+def test_fused_branches_equal_plain_ones(channels: int, dtype: torch.dtype) -> None:
+    block = trial_block(channels, channels // 32, TINY.window, triton_attention).to("cuda", dtype)
+    x = trial_tokens(block)[:3]
     with torch.inference_mode():
-        fused = partial(run_half, FusedBlock(block, [half]), half)
-        assert half_error(block, half, fused, x) < TOLERANCE[torch.bfloat16]
+        for branch in BRANCHES:
+            assert branch_error(FusedBlock(block), block, branch, x) < TOLERANCE[dtype], branch
 
 
-def test_a_half_model_that_predicts_gets_what_pays_and_answers_as_before() -> None:
+def test_a_fused_layer_addresses_more_than_two_to_the_31_numbers() -> None:
+    free, _ = torch.cuda.mem_get_info()
+    if free < 24 * 2**30:
+        pytest.skip(f"needs 24 GiB of GPU memory, {free / 2**30:.0f} are free")
+    weight, bias = torch.randn(384, 96, device="cuda").half() / 10, torch.randn(384, device="cuda").half()
+    norm = (torch.ones(96, device="cuda").half(), torch.zeros(96, device="cuda").half(), 1e-5)
+    x = torch.zeros(2**31 // 384 + 200, 96, device="cuda", dtype=torch.float16)
+    x[-100:] = torch.randn(100, 96, device="cuda").half()
+    assert torch.equal(norm_linear(x, *norm, weight, bias)[-100:], norm_linear(x[-100:], *norm, weight, bias))
+
+
+def test_a_model_that_predicts_gets_what_pays_and_answers_as_before(caplog) -> None:
     usual, kernels = (model.bfloat16() for model in pair())
     use_fastest_blocks(kernels, "cuda", torch.bfloat16)
+    assert "is not fused" not in caplog.text
     clips = torch.randn(2, 3, 32, 224, 224, device="cuda")
     with torch.inference_mode():
         assert error(kernels(clips.bfloat16()), usual.float()(clips).double()) < 3e-2

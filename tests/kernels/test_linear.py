@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="for the interpreter; test_kernels_on_a_gpu.py runs here"
 )
 
-from videoswin.kernels.linear import linear, mlp  # noqa: E402
+from videoswin.kernels.linear import linear_add, norm_linear, norm_mlp_add  # noqa: E402
 from videoswin.kernels.tiles import Tiles, channel_parts, takes_channels  # noqa: E402
 
 EPS = 1e-5
@@ -45,22 +45,28 @@ def layer(channels: int, out: int, seed: int) -> tuple[Tensor, Tensor]:
     return numbers(out, channels, seed=seed, spread=channels**-0.5), numbers(out, seed=seed + 1)
 
 
+def in_dtype(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
+    return [each.to(dtype) for each in tensors]
+
+
 @by_dtype
 @pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("with_norm", [False, True])
-@pytest.mark.parametrize("with_residual", [False, True])
-def test_norm_layer_and_addition_equal_torch(
-    channels: int, with_norm: bool, with_residual: bool, dtype: torch.dtype, tolerance: float
-) -> None:
-    x, residual = tokens(40, channels), numbers(40, 2 * channels, seed=5) if with_residual else None
-    scale, offset = norm(channels) if with_norm else (None, None)
-    weight, bias = layer(channels, 2 * channels, seed=3)
-    expected = F.layer_norm(x, (channels,), scale, offset, EPS) if with_norm else x
-    expected = F.linear(expected, weight, bias) + (residual if with_residual else 0.0)
-    rounded = (None if each is None else each.to(dtype) for each in (x, weight, bias, scale, offset))
-    out = linear(*rounded, EPS, None if residual is None else residual.to(dtype))
+def test_norm_and_layer_equal_torch(channels: int, dtype: torch.dtype, tolerance: float) -> None:
+    x, (scale, offset), (weight, bias) = tokens(40, channels), norm(channels), layer(channels, 100, seed=3)
+    expected = F.linear(F.layer_norm(x, (channels,), scale, offset, EPS), weight, bias)
+    x, scale, offset, weight, bias = in_dtype(dtype, x, scale, offset, weight, bias)
+    out = norm_linear(x, scale, offset, EPS, weight, bias)
     assert out.dtype == dtype
     assert error(out, expected) < tolerance
+
+
+@by_dtype
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_layer_and_addition_equal_torch(channels: int, dtype: torch.dtype, tolerance: float) -> None:
+    x, (weight, bias), residual = tokens(40, channels), layer(channels, 100, seed=3), numbers(40, 100, seed=5)
+    out = linear_add(*in_dtype(dtype, x, weight, bias, residual))
+    assert out.dtype == dtype
+    assert error(out, residual + F.linear(x, weight, bias)) < tolerance
 
 
 def mlp_of(
@@ -72,8 +78,8 @@ def mlp_of(
     fc1, fc2 = layer(channels, hidden * channels, seed=3), layer(hidden * channels, channels, seed=7)
     inside = F.gelu(F.linear(F.layer_norm(x, (channels,), scale, offset, EPS), *fc1))
     expected = x + F.linear(inside, *fc2)
-    scale, offset, *weights = (each.to(dtype) for each in (scale, offset, *fc1, *fc2))
-    return mlp(x.to(dtype), scale, offset, EPS, *weights, tiles), expected
+    scale, offset, *weights = in_dtype(dtype, scale, offset, *fc1, *fc2)
+    return norm_mlp_add(x.to(dtype), scale, offset, EPS, *weights, tiles), expected
 
 
 @by_dtype
@@ -96,9 +102,9 @@ def test_an_mlp_equals_torch(channels: int, dtype: torch.dtype, tolerance: float
 def test_the_answer_does_not_depend_on_the_tiles(tiles: Tiles) -> None:
     out, expected = mlp_of(tokens(70, 48), torch.float32, tiles)  # 192 hidden: a tile and a half of 128
     assert error(out, expected) < 1e-6
-    x, (weight, bias) = tokens(70, 48), layer(48, 144, seed=3)
-    whole = linear(x.float(), weight.float(), bias.float(), None, None, EPS, None, tiles)
-    assert error(whole, F.linear(x, weight, bias)) < 1e-6
+    x, (weight, bias), residual = tokens(70, 48), layer(48, 144, seed=3), numbers(70, 144, seed=5)
+    whole = linear_add(*in_dtype(torch.float32, x, weight, bias, residual), tiles)
+    assert error(whole, residual + F.linear(x, weight, bias)) < 1e-6
 
 
 @given(rows=st.integers(1, 70), channels=st.integers(16, 130).filter(takes_channels))

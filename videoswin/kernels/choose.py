@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
 from functools import lru_cache, partial
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from videoswin.kernels.fused import HALVES, FusedBlock, Half, run_half
-from videoswin.kernels.tiles import takes_channels
-from videoswin.kernels.verify import fault_found_by, why_not
+from videoswin.kernels.verify import TOLERANCE, branch_error, fault_found_by, why_not
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
 from videoswin.model.config import TINY
 from videoswin.model.swin import Block, Stage, VideoSwin
 from videoswin.model.windows import Grid
 
+if TYPE_CHECKING:
+    from videoswin.kernels.fused import Branch
+
 logger = logging.getLogger(__name__)
 
 OLDEST = (8, 0)
 """Compute capability from which bfloat16 has tensor cores."""
-WIDEST = 256
-"""Channels up to which linear layers wait for memory. Beyond, they wait for the tensor cores, and the maker's
-own products are as good as any."""
 TOKENS = 2**17
 """Enough to see what many clips take: two and a half clips in the first stage."""
+WORTHWHILE = 0.95
+"""Most of a branch's time that it may take when fused; what saves less is noise."""
+
+Milliseconds = Callable[[Callable[[], object]], float]
+"""What a call takes on the current device."""
 
 
 def fastest_attention(
@@ -46,8 +49,7 @@ def fastest_attention(
     if device.type != "cuda":
         logger.info("box_attention: the kernels are for CUDA, and this is %s", device)
         return box_attention
-    if device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
+    device = _numbered(device)
     fault = _fault(device, width, window, dtype)
     if fault is not None:
         logger.warning("box_attention instead of the kernels on %s: %s", device, fault)
@@ -70,76 +72,103 @@ def use_fastest_attention(model: VideoSwin, device: torch.device | str, dtype: t
 
 
 def use_fastest_blocks(model: VideoSwin, device: torch.device | str, dtype: torch.dtype) -> None:
-    """`use_fastest_attention`, and blocks fused where that takes less time: for a model that only predicts.
+    """`use_fastest_attention`, and branches fused where that takes less time: for a model that only predicts.
 
-    Fused blocks need weights of `dtype` on the device. Each stage's first block is tried on it with many
-    tokens, both ways, half by half; the log has the times.
+    Fused branches need weights of `dtype` on the device. The first call for each width of a stage compiles
+    them, compares them with plain ones in float32 and times both on many tokens; the log has the times.
     """
     use_fastest_attention(model, device, dtype)
     device = torch.device(device)
     if device.type != "cuda" or _obstacle(device) is not None:
         return
+    from videoswin.kernels.fused import can_fuse, fuse
+
     for stage in model.stages:
         assert isinstance(stage, Stage)
         first, *_ = stage.blocks
         assert isinstance(first, Block)
-        halves = halves_that_pay(first, device, dtype)
-        if halves:
-            for number, block in enumerate(stage.blocks):
-                assert isinstance(block, Block)
-                stage.blocks[number] = FusedBlock(block, halves)
+        if can_fuse(first):
+            attn = first.attn
+            branches = _branches_that_pay(
+                _numbered(device), dtype, attn.proj.in_features, attn.heads, attn.window
+            )
+            if branches:
+                fuse(stage, branches)
 
 
-def halves_that_pay(
-    block: Block,
-    device: torch.device,
-    dtype: torch.dtype,
-    milliseconds: Callable[[Callable[[], object]], float] | None = None,
-) -> tuple[Half, ...]:
-    """Halves of the block that are right and take less time when fused.
+@lru_cache(maxsize=64)
+def _branches_that_pay(
+    device: torch.device, dtype: torch.dtype, channels: int, heads: int, window: Grid
+) -> tuple[Branch, ...]:
+    """Those of a block on a GPU; found out once, so that every model of a process computes alike."""
+    from triton.testing import do_bench
 
-    milliseconds: what a call takes; Triton's own measurement unless given.
-    """
-    (channels,) = block.norm1.normalized_shape
-    if channels > WIDEST or not takes_channels(channels):
-        return ()
-    if milliseconds is None:
-        from triton.testing import do_bench
-
-        milliseconds = do_bench
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        x = _tokens(block, channels).to(device, dtype)
-        chosen: list[Half] = []
-        for half in HALVES:
-            plain, fused = partial(run_half, block, half), partial(run_half, FusedBlock(block, [half]), half)
-            fault = fault_found_by(partial(half_error, block, half, fused, x[:2]))
-            if fault is not None:
-                logger.warning("%s of %d channels is not fused on %s: %s", half, channels, device, fault)
-                continue
-            before, after = milliseconds(partial(plain, x)), milliseconds(partial(fused, x))
-            logger.info("%s of %d channels: %.3f ms, fused %.3f", half, channels, before, after)
-            if after < before:
-                chosen.append(half)
-    return tuple(chosen)
+    attention = fastest_attention(device, channels // heads, window, dtype)
+    with torch.cuda.device(device):
+        block = trial_block(channels, heads, window, attention).to(device, dtype)
+        return branches_that_pay(block, partial(do_bench, warmup=5, rep=20, return_mode="median"))
 
 
-def _tokens(block: Block, channels: int) -> Tensor:
-    """Whole windows, and small numbers, so that what a block adds to them counts beside them."""
+def trial_block(channels: int, heads: int, window: Grid, attention: AttentionFn) -> Block:
+    """A block with random numbers as large as trained ones, so that nothing wrong is too small to show."""
+    with torch.random.fork_rng(devices=[]):  # the caller's numbers stay as they are
+        block = Block(
+            channels, heads, window, (0, 0, 0), sliced_bias=False, drop_path=0.0, attention=attention
+        )
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in block.named_parameters():
+        is_norm = name.startswith("norm") and name.endswith("weight")
+        spread = 0.5 if name.endswith("bias_table") else 0.1
+        torch.nn.init.normal_(parameter, mean=float(is_norm), std=spread, generator=generator)
+    return block.eval()
+
+
+@torch.inference_mode()
+def branches_that_pay(block: Block, milliseconds: Milliseconds) -> tuple[Branch, ...]:
+    """Branches of a block, on its device and in its dtype, that are right and take less time when fused."""
+    from videoswin.kernels.fused import BRANCHES
+
+    return tuple(branch for branch in BRANCHES if _pays(block, branch, milliseconds))
+
+
+def _pays(block: Block, branch: Branch, milliseconds: Milliseconds) -> bool:
+    from videoswin.kernels.fused import FusedBlock, run_branch
+
+    name = f"{branch} of {block.attn.proj.in_features} channels"
+    fused = FusedBlock(block, [branch])
+    try:
+        x = trial_tokens(block)
+        # Half precision alone may be far off; then so may the fused branch be, but no further.
+        usual = branch_error(block, block, branch, x[:2])
+        fault = fault_found_by(lambda: branch_error(fused, block, branch, x[:2]), max(TOLERANCE, 2 * usual))
+        if fault is not None:
+            logger.warning("%s is not fused on %s: %s", name, x.device, fault)
+            return False
+        before = milliseconds(partial(run_branch, block, branch, x))
+        after = milliseconds(partial(run_branch, fused, branch, x))
+    except torch.OutOfMemoryError:
+        logger.warning("%s is not fused: no memory to try it", name)
+        return False
+    logger.info("%s: %.3f ms, fused %.3f", name, before, after)
+    return after < WORTHWHILE * before
+
+
+def trial_tokens(block: Block) -> Tensor:
+    """Whole windows, TOKENS or more, and small numbers, so that what a block adds to them counts."""
+    weight = block.attn.proj.weight
     grid = [2 * size for size in block.attn.window]
-    clips = -(-TOKENS // prod(grid))
-    return 2**-6 * torch.randn(clips, *grid, channels, generator=torch.Generator().manual_seed(0))
+    clips = max(2, -(-TOKENS // prod(grid)))
+    generator = torch.Generator().manual_seed(0)
+    return (2**-6 * torch.randn(clips, *grid, len(weight), generator=generator)).to(weight)
 
 
-def half_error(block: Block, half: Half, fused: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Of a fused half of the block against the plain one in float32, relative to the largest number."""
-    exact = copy.deepcopy(block).float()
-    exact.attn.attention = box_attention
-    expected = run_half(exact, half, x.float())
-    return float((fused(x) - expected).abs().max() / expected.abs().max())
+def _numbered(device: torch.device) -> torch.device:
+    """A CUDA device by its number."""
+    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
 
 
 def _obstacle(device: torch.device) -> str | None:
-    """Why no kernel of Triton can be used there, or None."""
+    """Why no kernel of Triton can be used on a CUDA device, or None."""
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
         return f"compute capability {capability} is below {OLDEST}"

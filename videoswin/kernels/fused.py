@@ -1,6 +1,7 @@
-"""`FusedBlock`, a block that predicts with few passes over its tokens, and the two operators it is made of.
+"""`FusedBlock`, a block that predicts with few passes over its tokens, and the operators it is made of.
 
-There are no gradients of these operators: a model that learns computes as it always does.
+A block has two branches, attention and the MLP, and adds to its tokens what each makes of them. Fused, a
+branch's norm, GELU and addition are part of its linear layers. There are no gradients of these operators.
 Legend: B batch, D H W grid of tokens, M tokens in all, C channels, K channels out.
 """
 
@@ -14,83 +15,100 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
-from videoswin.model.swin import Block
+from videoswin.kernels.tiles import takes_channels
+from videoswin.model.attention import WindowAttention
+from videoswin.model.cached import is_plain
+from videoswin.model.swin import MLP, Block, Stage
 
-Half = Literal["attention", "mlp"]
-"""A block is two additions to its tokens: of attention, and of the MLP."""
-HALVES: tuple[Half, Half] = ("attention", "mlp")
+Branch = Literal["attention", "mlp"]
+BRANCHES: tuple[Branch, ...] = ("attention", "mlp")
+WIDEST = 256
+"""Channels up to which linear layers wait for memory. Beyond, they wait for the tensor cores, and torch's own
+products are made for those."""
 
 
 class FusedBlock(Block):
-    """A block whose norms, GELU and additions are part of its linear layers, with the weights of a given one.
+    """A block with fused branches and the layers of a given one.
 
-    While gradients are recorded, under autocast, and where windows do not fit the grid, it computes as the
-    given one does.
+    It computes as the given one does while gradients are recorded or branches dropped, under autocast, where
+    windows do not fit the grid, and where a layer was replaced or has hooks.
     """
 
-    def __init__(self, block: Block, halves: Sequence[Half] = HALVES) -> None:
-        """halves: those of the block that are fused."""
-        nn.Module.__init__(self)
-        self.halves = tuple(halves)
-        self.drop_path = block.drop_path
+    def __init__(self, block: Block, branches: Sequence[Branch] = BRANCHES) -> None:
+        """branches: those that are fused. To compile blocks, fuse them first."""
+        nn.Module.__init__(self)  # Block's would make new layers
+        self.branches = tuple(branches)
+        self.training, self.drop_path = block.training, block.drop_path
         self.norm1, self.attn = block.norm1, block.attn
         self.norm2, self.mlp = block.norm2, block.mlp
-        self.train(block.training)
 
     def add_attention(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        attn = self.attn
+        norm, attn = self.norm1, self.attn
         geometry = attn.geometry_of(x)
         # Tokens of padding come between the norm and the linear layer.
-        if "attention" not in self.halves or not _only_predicts(x) or geometry.grid != tuple(x.shape[1:4]):
+        whole_windows = geometry.grid == tuple(x.shape[1:4])
+        if not (whole_windows and self._fuses("attention", x, norm, attn, attn.qkv, attn.proj)):
             return super().add_attention(x)
         tokens = x.flatten(0, 3)  # (M, C)
-        norm = (self.norm1.weight, self.norm1.bias, self.norm1.eps)
-        qkv = linear(tokens, attn.qkv.weight, attn.qkv.bias, *norm, None)
-        out = attn.attention(
-            qkv.view(*x.shape[:4], 3, attn.heads, -1), attn.relative_position_bias_table, geometry
-        )
-        added: Tensor = linear(out.flatten(0, 3), attn.proj.weight, attn.proj.bias, None, None, 0.0, tokens)
+        qkv = norm_linear(tokens, norm.weight, norm.bias, norm.eps, attn.qkv.weight, attn.qkv.bias)
+        qkv = qkv.view(*x.shape[:4], 3, attn.heads, -1)
+        out = attn.attention(qkv, attn.relative_position_bias_table, geometry)
+        added: Tensor = linear_add(out.flatten(0, 3), attn.proj.weight, attn.proj.bias, tokens)
         return added.view(x.shape)
 
     def add_mlp(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        if "mlp" not in self.halves or not _only_predicts(x):
-            return super().add_mlp(x)
         norm, fc1, fc2 = self.norm2, self.mlp.fc1, self.mlp.fc2
+        if not self._fuses("mlp", x, norm, self.mlp, fc1, fc2):
+            return super().add_mlp(x)
         weights = (fc1.weight, fc1.bias, fc2.weight, fc2.bias)
-        added: Tensor = mlp(x.flatten(0, 3), norm.weight, norm.bias, norm.eps, *weights)
+        added: Tensor = norm_mlp_add(x.flatten(0, 3), norm.weight, norm.bias, norm.eps, *weights)
         return added.view(x.shape)
 
+    def _fuses(self, branch: Branch, x: Tensor, norm: nn.LayerNorm, *layers: nn.Module) -> bool:
+        drops = self.training and self.drop_path > 0.0
+        if drops or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            return False
+        has_weights = is_plain(norm, nn.LayerNorm) and norm.weight is not None and norm.bias is not None
+        known = (nn.Linear, WindowAttention, MLP)
+        return branch in self.branches and has_weights and all(is_plain(layer, *known) for layer in layers)
 
-def run_half(block: Block, half: Half, x: Tensor) -> Tensor:
-    """One half of a block, fused or not: (B, D, H, W, C) -> (B, D, H, W, C)."""
-    return block.add_attention(x) if half == "attention" else block.add_mlp(x)
+
+def can_fuse(block: Block) -> bool:
+    """Whether the kernels take a block's channels."""
+    (channels,) = block.norm1.normalized_shape
+    return channels <= WIDEST and takes_channels(channels)
 
 
-def _only_predicts(x: Tensor) -> bool:
-    return not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+def fuse(stage: Stage, branches: Sequence[Branch] = BRANCHES) -> None:
+    """Put fused blocks, with the same layers, in the places of the stage's."""
+    for number, block in enumerate(stage.blocks):
+        assert isinstance(block, Block)
+        stage.blocks[number] = FusedBlock(block, branches)
 
 
-@torch.library.custom_op("videoswin::linear", mutates_args=(), device_types="cpu")
-def linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    residual: Tensor | None,
+def run_branch(block: Block, branch: Branch, x: Tensor) -> Tensor:
+    """Tokens and what one branch makes of them, added: (B, D, H, W, C) -> (B, D, H, W, C)."""
+    return block.add_attention(x) if branch == "attention" else block.add_mlp(x)
+
+
+@torch.library.custom_op("videoswin::norm_linear", mutates_args=(), device_types="cpu")
+def norm_linear(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """x (M, C), weight (K, C) -> (M, K): weight norm(x) + bias + residual; without what is None."""
-    if norm_weight is not None:
-        x = F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps)
-    out = F.linear(x, weight, bias)
-    return out if residual is None else out + residual
+    """x (M, C), weight (K, C) -> (M, K): the linear layer of norm(x)."""
+    return F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), weight, bias)
 
 
-@torch.library.custom_op("videoswin::mlp", mutates_args=(), device_types="cpu")
-def mlp(
+@torch.library.custom_op("videoswin::linear_add", mutates_args=(), device_types="cpu")
+def linear_add(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+    """x (M, C), weight (K, C), residual (M, K) -> (M, K): the residual and the linear layer of x."""
+    return residual + F.linear(x, weight, bias)
+
+
+@torch.library.custom_op("videoswin::norm_mlp_add", mutates_args=(), device_types="cpu")
+def norm_mlp_add(
     x: Tensor,
     norm_weight: Tensor,
     norm_bias: Tensor,
@@ -100,43 +118,67 @@ def mlp(
     weight2: Tensor,
     bias2: Tensor,
 ) -> Tensor:
-    """x (M, C) -> (M, C): x and the MLP of norm(x) added."""
+    """x (M, C), weight1 (K, C), weight2 (C, K) -> (M, C): x and the MLP of norm(x)."""
     hidden = F.gelu(F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), weight1, bias1))
     return x + F.linear(hidden, weight2, bias2)
 
 
-@linear.register_kernel("cuda")
-def _linear_on_cuda(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-    from videoswin.kernels import linear as kernels
+def _on_cuda(name: str, *arguments: Tensor | float) -> Tensor:
+    from videoswin.kernels import linear
 
-    norm_weight, norm_bias, eps, residual = rest
-    residual = None if residual is None else residual.contiguous()
-    return kernels.linear(x.contiguous(), weight, bias, norm_weight, norm_bias, eps, residual)
-
-
-@mlp.register_kernel("cuda")
-def _mlp_on_cuda(x: Tensor, *weights: Any) -> Tensor:
-    from videoswin.kernels import linear as kernels
-
-    return kernels.mlp(x.contiguous(), *weights)
+    # The kernels step by the sizes; what comes here is contiguous as a rule.
+    ready = (each.contiguous() if isinstance(each, Tensor) else each for each in arguments)
+    out: Tensor = getattr(linear, name)(*ready)
+    return out
 
 
-@linear.register_fake
-def _linear_shape(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+@norm_linear.register_kernel("cuda")
+def _norm_linear_on_cuda(*arguments: Any) -> Tensor:
+    return _on_cuda("norm_linear", *arguments)
+
+
+@linear_add.register_kernel("cuda")
+def _linear_add_on_cuda(*arguments: Any) -> Tensor:
+    return _on_cuda("linear_add", *arguments)
+
+
+@norm_mlp_add.register_kernel("cuda")
+def _norm_mlp_add_on_cuda(*arguments: Any) -> Tensor:
+    return _on_cuda("norm_mlp_add", *arguments)
+
+
+@norm_linear.register_fake
+def _norm_linear_shape(x: Tensor, *rest: Any) -> Tensor:
+    weight = rest[3]
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
-@mlp.register_fake
-def _mlp_shape(x: Tensor, *weights: Any) -> Tensor:
-    return torch.empty_like(x)
+@linear_add.register_fake
+def _linear_add_shape(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
 
 
-@register_flop_formula(torch.ops.videoswin.linear)
-def _linear_flops(x: Sequence[int], weight: Sequence[int], *rest: Any, **outputs: Any) -> int:
+@norm_mlp_add.register_fake
+def _norm_mlp_add_shape(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@register_flop_formula(torch.ops.videoswin.norm_linear)
+def _norm_linear_flops(x: Sequence[int], *rest: Any, **outputs: Any) -> int:
+    weight = rest[3]
+    return _product_flops(x, weight)
+
+
+@register_flop_formula(torch.ops.videoswin.linear_add)
+def _linear_add_flops(x: Sequence[int], weight: Sequence[int], *rest: Any, **outputs: Any) -> int:
+    return _product_flops(x, weight)
+
+
+@register_flop_formula(torch.ops.videoswin.norm_mlp_add)
+def _norm_mlp_add_flops(x: Sequence[int], *rest: Any, **outputs: Any) -> int:
+    weight1 = rest[3]
+    return 2 * _product_flops(x, weight1)
+
+
+def _product_flops(x: Sequence[int], weight: Sequence[int]) -> int:
     return 2 * x[0] * weight[0] * weight[1]
-
-
-@register_flop_formula(torch.ops.videoswin.mlp)
-def _mlp_flops(x: Sequence[int], *rest: Any, **outputs: Any) -> int:
-    hidden: int = rest[3][0]
-    return 2 * 2 * x[0] * x[1] * hidden

@@ -15,17 +15,74 @@ from torch import Tensor
 from videoswin.kernels.tiles import Tiles, channel_parts, linear_tiles
 
 
-def linear(
+def norm_linear(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    weight: Tensor,
+    bias: Tensor,
+    tiles: Tiles | None = None,
+) -> Tensor:
+    """(M, C) -> (M, K): the linear layer of norm(x). All tensors are contiguous, here and below."""
+    return _linear(x, weight, bias, (norm_weight, norm_bias, eps), None, tiles)
+
+
+def linear_add(
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, tiles: Tiles | None = None
+) -> Tensor:
+    """(M, C) -> (M, K): the residual and the linear layer of x."""
+    return _linear(x, weight, bias, (None, None, 0.0), residual, tiles)
+
+
+def norm_mlp_add(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    tiles: Tiles | None = None,
+) -> Tensor:
+    """(M, C) -> (M, C): x and the MLP of norm(x), whose hidden layer never leaves the multiprocessor."""
+    rows, channels = x.shape
+    main, rest = channel_parts(channels)
+    tiles = tiles or linear_tiles(channels, x.dtype)
+    out = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        _mlp_kernel[(triton.cdiv(rows, tiles.rows),)](
+            x,
+            norm_weight,
+            norm_bias,
+            weight1,
+            bias1,
+            weight2,
+            bias2,
+            out,
+            eps,
+            rows,
+            len(weight1),
+            MAIN=main,
+            REST=rest,
+            ROWS=tiles.rows,
+            COLUMNS=tiles.columns,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+        )
+    return out
+
+
+def _linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
+    norm: tuple[Tensor | None, Tensor | None, float],
     residual: Tensor | None,
-    tiles: Tiles | None = None,
+    tiles: Tiles | None,
 ) -> Tensor:
-    """(M, C) contiguous -> (M, K): weight norm(x) + bias + residual; without what is None."""
+    norm_weight, norm_bias, eps = norm
     rows, channels = x.shape
     main, rest = channel_parts(channels)
     tiles = tiles or linear_tiles(channels, x.dtype)
@@ -46,45 +103,6 @@ def linear(
             REST=rest,
             NORM=norm_weight is not None,
             ADD=residual is not None,
-            ROWS=tiles.rows,
-            COLUMNS=tiles.columns,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
-        )
-    return out
-
-
-def mlp(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    tiles: Tiles | None = None,
-) -> Tensor:
-    """(M, C) -> (M, C): x + the MLP of norm(x), whose hidden layer never leaves the multiprocessor."""
-    rows, channels = x.shape
-    main, rest = channel_parts(channels)
-    tiles = tiles or linear_tiles(channels, x.dtype)
-    out = torch.empty_like(x)
-    with torch.cuda.device_of(x):
-        _mlp_kernel[(triton.cdiv(rows, tiles.rows),)](
-            x,
-            norm_weight,
-            norm_bias,
-            weight1,
-            bias1,
-            weight2,
-            bias2,
-            out,
-            eps,
-            rows,
-            len(weight1),
-            MAIN=main,
-            REST=rest,
             ROWS=tiles.rows,
             COLUMNS=tiles.columns,
             num_warps=tiles.warps,
@@ -115,7 +133,7 @@ def _linear_kernel(
     """One program: ROWS tokens, all channels out, COLUMNS at a time."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     real = (row < rows)[:, None]
-    main, rest = _load_tokens(X, row, real, MAIN, REST)
+    main, rest = _load_tokens(X, row, real, MAIN, REST, "evict_first")
     if NORM:
         main, rest = _normed(main, rest, NORM_WEIGHT, NORM_BIAS, eps, MAIN, REST)
     main, rest = main.to(WEIGHT.dtype.element_ty), rest.to(WEIGHT.dtype.element_ty)
@@ -151,7 +169,7 @@ def _mlp_kernel(
     """One program: ROWS tokens, COLUMNS numbers of the hidden layer at a time."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     real = (row < rows)[:, None]
-    x_main, x_rest = _load_tokens(X, row, real, MAIN, REST)
+    x_main, x_rest = _load_tokens(X, row, real, MAIN, REST, "evict_last")
     main, rest = _normed(x_main, x_rest, NORM_WEIGHT, NORM_BIAS, eps, MAIN, REST)
     main, rest = main.to(WEIGHT1.dtype.element_ty), rest.to(WEIGHT1.dtype.element_ty)
     main_sum = tl.zeros_like(x_main)
@@ -166,20 +184,25 @@ def _mlp_kernel(
         main_sum = _add_product(main_sum, inside, WEIGHT2, 0, column, valid, hidden, MAIN)
         if REST:
             rest_sum = _add_product(rest_sum, inside, WEIGHT2, MAIN, column, valid, hidden, REST)
-    # Tokens are read again, from a cache, not kept where the sums need room.
-    x_main, x_rest = _load_tokens(X, row, real, MAIN, REST)
+    # Tokens are read again, from a cache, not kept where the sums need room; with another policy, or the
+    # compiler would see one load in the two.
+    x_main, x_rest = _load_tokens(X, row, real, MAIN, REST, "evict_first")
     _store_tokens(OUT, row, real, x_main + main_sum, BIAS2, 0, MAIN, MAIN + REST)
     if REST:
         _store_tokens(OUT, row, real, x_rest + rest_sum, BIAS2, MAIN, REST, MAIN + REST)
 
 
 @triton.jit
-def _load_tokens(X, row, real, MAIN: tl.constexpr, REST: tl.constexpr):
+def _load_tokens(X, row, real, MAIN: tl.constexpr, REST: tl.constexpr, EVICT: tl.constexpr):
     """Channels (ROWS, main) and (ROWS, rest), float32; without a rest, its place is held by zeros."""
     start = X + row[:, None] * (MAIN + REST)
-    main = tl.load(start + tl.arange(0, MAIN)[None, :], mask=real, other=0.0).to(tl.float32)
+    main = tl.load(start + tl.arange(0, MAIN)[None, :], mask=real, other=0.0, eviction_policy=EVICT)
+    main = main.to(tl.float32)
     if REST:
-        rest = tl.load(start + MAIN + tl.arange(0, REST)[None, :], mask=real, other=0.0).to(tl.float32)
+        rest = tl.load(
+            start + MAIN + tl.arange(0, REST)[None, :], mask=real, other=0.0, eviction_policy=EVICT
+        )
+        rest = rest.to(tl.float32)
     else:
         rest = tl.zeros((row.shape[0], 16), tl.float32)
     return main, rest

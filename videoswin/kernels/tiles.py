@@ -59,8 +59,8 @@ def linear_tiles(channels: int, dtype: torch.dtype) -> Tiles:
     """The same for linear layers; rows are tokens, many at a time, as every program reads all weights."""
     if dtype == torch.float32:
         return Tiles(rows=32, columns=32, warps=4, stages=1)
-    if channels <= 128:
-        return Tiles(rows=128, columns=64, warps=8, stages=2)
+    if channels <= 192:
+        return Tiles(rows=128, columns=64 if channels <= 128 else 32, warps=8, stages=2)
     return Tiles(rows=64, columns=32, warps=8, stages=2)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from videoswin.model.attention import AttentionFn, plain_attention
+from videoswin.model.attention import AttentionFn, box_attention, plain_attention
 from videoswin.model.config import TINY
+from videoswin.model.swin import Block
 from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
+
+if TYPE_CHECKING:
+    from videoswin.kernels.fused import Branch
 
 TOLERANCE = 1e-2
 """Largest believable error of what kernels compute, relative to its largest number."""
@@ -27,7 +33,17 @@ def why_not(
     return fault_found_by(lambda: largest_error(attention, device, width, window, dtype))
 
 
-def fault_found_by(measure: Callable[[], float]) -> str | None:
+def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
+    """Of a branch of `ours` against that of `block` in float32, relative to the largest number."""
+    from videoswin.kernels.fused import run_branch
+
+    exact = copy.deepcopy(block).float()
+    exact.attn.attention = box_attention
+    expected = run_branch(exact, branch, x.float())
+    return float((run_branch(ours, branch, x) - expected).abs().max() / expected.abs().max())
+
+
+def fault_found_by(measure: Callable[[], float], tolerance: float = TOLERANCE) -> str | None:
     """What is wrong with kernels whose error, relative to the largest number, is measured; or None.
 
     Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
@@ -43,7 +59,7 @@ def fault_found_by(measure: Callable[[], float]) -> str | None:
     except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
         return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
     # Written so that an error that is not a number is one.
-    return None if error < TOLERANCE else f"its results are off by {error:.2g}, relative to the largest"
+    return None if error < tolerance else f"its results are off by {error:.2g}, relative to the largest"
 
 
 def largest_error(

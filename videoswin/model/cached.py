@@ -28,7 +28,7 @@ def fits_pieces(x: Tensor) -> bool:
 
 def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
     """(..., C) -> (..., K): the layer, with exact GELU in the same pass if asked for; if `fits_pieces(x)`."""
-    if _is_plain(layer) and _onednn_takes(x, layer.weight):
+    if is_plain(layer, nn.Linear) and _onednn_takes(x, layer.weight):
         # torch's own float32 product goes to MKL, which holds back on processors that are not Intel's.
         act = ("gelu", [None], "none") if gelu else ("none", [None], "")
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act)
@@ -37,10 +37,13 @@ def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
     return F.gelu(out) if gelu else out
 
 
-def _is_plain(layer: nn.Linear) -> bool:
-    """Whether calling the layer does nothing but a product: no subclass, no hooks, no special weight."""
-    hooks = layer._forward_hooks or layer._forward_pre_hooks
-    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not hooks
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether calling the module does what one of these classes does: no subclass, hook or special weight."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    special = any(
+        weight is not None and type(weight) is not nn.Parameter for weight in module._parameters.values()
+    )
+    return type(module) in kinds and not hooks and not special
 
 
 def _onednn_takes(x: Tensor, weight: Tensor) -> bool:

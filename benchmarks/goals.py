@@ -1,0 +1,150 @@
+"""What this project set out to reach, and what the figures say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from benchmarks.tables import Figures, table
+
+Results = Callable[[str], Figures | None]
+"""Figures of a result file by its name, if there is one."""
+
+
+class Goal(NamedTuple):
+    """A bound, and the figure that must keep it; None if that was not measured."""
+
+    what: str
+    least: float | None
+    most: float | None
+    reached: float | None
+    form: str = ".2f"
+
+    def line(self) -> tuple[str, str, str, str]:
+        """What, wanted, reached, and whether that is enough."""
+        bounds = {"at least": self.least, "at most": self.most}
+        wanted = ", ".join(
+            f"{name} {bound:{self.form}}" for name, bound in bounds.items() if bound is not None
+        )
+        if self.reached is None:
+            return self.what, wanted, "not measured yet", ""
+        low, high = self.least or 0.0, self.most or math.inf
+        verdict = "reached" if low <= self.reached <= high else "**missed**"
+        return self.what, wanted, f"{self.reached:{self.form}}", verdict
+
+
+def goals_section(results: Results) -> str:
+    """A line for every goal: exact ways on the CPU, those that are not, the GPU."""
+    exact, approximate, gpu = (
+        table(
+            "goal | wanted | reached | ", "lrrl", [goal.line() for goals in group for goal in goals(results)]
+        )
+        for group in ((_cpu, _growth, _files), (_int8, _one_view), (_gpu,))
+    )
+    return f"""
+Times are ratios to the peer that is named, of one run. On the CPU, Swin-T, one clip of 32 x 224 x 224, two
+threads; "eager" is torchvision in float32:
+
+{exact}
+
+Ways that are not exact:
+
+{approximate}
+
+On the GPU, bfloat16, clips of 32 x 224 x 224, the best batch of each:
+
+{gpu}
+"""
+
+
+def _times(results: Results, system: str, precision: str) -> float | None:
+    """How many times as fast as torchvision, eager, in float32."""
+    found = results("model_cpu")
+    names = (system, precision)
+    rows = [row for row in found["rows"] if (row["system"], row["precision"]) == names] if found else []
+    return rows[0]["times_torchvision float32"] if rows else None
+
+
+def _cpu(results: Results) -> Iterator[Goal]:
+    yield Goal("PyTorch float32, times eager", 2.3, None, _times(results, "videoswin", "float32"))
+    yield Goal("PyTorch bfloat16, times eager", 4.0, None, _times(results, "videoswin", "bfloat16"))
+    ours, theirs = (_times(results, f"{who} in OpenVINO", "bfloat16") for who in ("videoswin", "torchvision"))
+    yield Goal("OpenVINO bfloat16, times eager", 6.0, None, ours)
+    both = ours / theirs if ours and theirs else None
+    yield Goal("OpenVINO bfloat16, times torchvision there", 1.15, None, both)
+    found = results("model_cpu")
+    added = {
+        row["system"]: row["peak_mib_added_by_forward"]
+        for row in (found["rows"] if found else ())
+        if row["precision"] == "float32"
+    }
+    share = added["videoswin"] / added["torchvision"] if added else None
+    yield Goal("memory that a pass adds, of eager", None, 0.4, share, ".1%")
+
+
+def _int8(results: Results) -> Iterator[Goal]:
+    speed = _times(results, "videoswin in OpenVINO", "int8")
+    yield Goal("OpenVINO int8, times eager", 9.0, None, speed)
+    found = results("int8_agreement")
+    real = [row["top1_agreement"] for row in found["rows"] if "real" in row["clips_from"]] if found else []
+    yield Goal("int8, same likeliest class on real videos", 0.99, None, min(real, default=None), ".1%")
+
+
+def _growth(results: Results) -> Iterator[Goal]:
+    found = results("scaling_cpu")
+    for variant in "tsb":
+        slope = found["exponents"][f"videoswin {variant} by frames"] if found else None
+        yield Goal(f"Swin-{variant.upper()}, seconds by frames: tokens to the power of", 0.9, 1.1, slope)
+    longest = found["longest"]["peak_mib"] / 1024 if found else None
+    yield Goal("512 frames, GiB", None, 16.0, longest, ".1f")
+
+
+def _files(results: Results, *, one_view: bool = False) -> Iterator[Goal]:
+    found = results("file_to_prediction")
+    for row in found["rows"] if found else ():
+        if ("fast" in row["case"]) is one_view:
+            reached = row["of_the_slower"]["median"]
+            yield Goal(f"{row['case']}, of the slower of decoding and model", 0.9, None, reached, ".1%")
+
+
+def _one_view(results: Results) -> Iterator[Goal]:
+    yield from _files(results, one_view=True)
+
+
+def _gpu(results: Results) -> Iterator[Goal]:
+    found = results("gpu") or {}
+    for variant in "TB":
+        best = _quickest(found.get("inference", ()), variant, "ms_per_clip")
+        single = _quickest(found.get("inference", ()), variant, "ms_per_clip", clips=1)
+        steps = _quickest(found.get("training", ()), variant, "ms")
+        memory = _quickest(found.get("training", ()), variant, "peak_MiB_per_clip")
+        name = f"GPU, Swin-{variant}"
+        yield Goal(f"{name}, times torchvision eager", 2.5, None, _ratio(best, "eager"))
+        yield Goal(f"{name}, times torchvision compiled", 1.7, None, _ratio(best, "compiled"))
+        yield Goal(f"{name}, one clip, times torchvision eager", 4.0, None, _ratio(single, "eager"))
+        yield Goal(f"{name}, training step, times torchvision eager", 2.0, None, _ratio(steps, "eager"))
+        share = _ratio(memory, "eager")
+        yield Goal(f"{name}, training memory a clip, of torchvision's", None, 0.4, share and 1 / share, ".1%")
+        if variant == "T":
+            yield Goal(f"{name}, milliseconds a clip", None, 0.63, best.get("ours"))
+
+
+def _quickest(
+    rows: Iterable[Figures], variant: str, figure: str, clips: int | None = None
+) -> dict[str, float]:
+    """The least of a figure of ours, of torchvision's eager model and of its compiled one."""
+    least: dict[str, float] = {}
+    for row in rows:
+        if row.get("variant") == variant and row.get(figure) is not None and clips in (None, row["clips"]):
+            theirs = "compiled" if "compiled" in row["system"] else "eager"
+            ours = row["system"].startswith(("boxes", "triton", "fused"))
+            who = "ours" if ours else theirs if row["system"].startswith("torchvision") else None
+            if who:
+                least[who] = min(row[figure], least.get(who, row[figure]))
+    return least
+
+
+def _ratio(least: dict[str, float], peer: str) -> float | None:
+    """How many times as much the peer takes as ours."""
+    return least[peer] / least["ours"] if {peer, "ours"} <= least.keys() else None
