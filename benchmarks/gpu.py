@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 import traceback
@@ -26,7 +25,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from triton.errors import TritonError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.gpu_fused import compare_branches
@@ -43,7 +41,7 @@ from benchmarks.gpu_systems import (
     systems_here,
 )
 from benchmarks.gpu_tiles import sweep
-from benchmarks.gpu_timing import Deadline, Pass, Row, machine, peak_mib, time_in_turn
+from benchmarks.gpu_timing import FAILURES, Deadline, Pass, Row, failed, machine, peak_mib, time_in_turn
 from benchmarks.peers import our_name, relative_difference
 from videoswin._files import replacing
 from videoswin.kernels.compiled import CapturedModel
@@ -115,18 +113,31 @@ def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
                 or (system.compiled and (name not in TRAINED or variant != "T"))
             ):
                 continue
-            run = prepared(system, ours, bench.backend)
-            given = clips.to(system.weights)
-            mine, mine_gradients = _logits_and_gradients(run.logits, run.model, given)
-            row: Row = {"variant": variant, "system": name, "logits": relative_difference(mine, logits)}
-            for kind in ("", "bias_table", "qkv.bias"):
-                expected = {key: value for key, value in gradients.items() if key.endswith(kind)}
-                apart = sum((mine_gradients[key] - value).square().sum() for key, value in expected.items())
-                norm = sum(value.square().sum() for value in expected.values())
-                row[f"gradients of {kind or 'everything'}"] = float((apart / norm) ** 0.5)
-            errors = [value for key, value in row.items() if key.startswith("gradients")]
-            row["right"] = row["logits"] <= MAX_LOGIT_ERROR and all(e <= MAX_GRADIENT_ERROR for e in errors)
-            yield row
+            try:
+                yield {
+                    "variant": variant,
+                    "system": name,
+                    **_errors(bench, system, ours, clips, logits, gradients),
+                }
+            except FAILURES as error:
+                yield {"variant": variant, "system": name, "right": False, **failed(error)}
+
+
+def _errors(
+    bench: Bench, system: System, ours: VideoSwin, clips: Tensor, logits: Tensor, gradients: dict[str, Tensor]
+) -> Row:
+    """Of a system's logits and gradients, relative to these, and whether they are small enough."""
+    run = prepared(system, ours, bench.backend)
+    mine, mine_gradients = _logits_and_gradients(run.logits, run.model, clips.to(system.weights))
+    row: Row = {"logits": relative_difference(mine, logits)}
+    for kind in ("", "bias_table", "qkv.bias"):
+        expected = {key: value for key, value in gradients.items() if key.endswith(kind)}
+        apart = sum((mine_gradients[key] - value).square().sum() for key, value in expected.items())
+        norm = sum(value.square().sum() for value in expected.values())
+        row[f"gradients of {kind or 'everything'}"] = float((apart / norm) ** 0.5)
+    errors = [value for key, value in row.items() if key.startswith("gradients")]
+    row["right"] = row["logits"] <= MAX_LOGIT_ERROR and all(e <= MAX_GRADIENT_ERROR for e in errors)
+    return row
 
 
 def _logits_and_gradients(
@@ -219,7 +230,7 @@ def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
             if deadline.passed():
                 yield {"variant": variant, "clips": batch, "failed": "no time left"}
             else:
-                yield from _predict(bench, variant, ours, runs, batch)
+                yield from _predict(bench, variant, ours, runs, batch, deadline)
     quickest = tuple(name for name, system in COMPILED.items() if system.quickest)
     theirs = ("torchvision, compiled, autocast",)
     plan = [
@@ -235,16 +246,21 @@ def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
         if deadline.passed():
             yield {"variant": variant, "clips": batch, "system": ", ".join(systems), "failed": "no time left"}
         else:
-            yield from _predict(bench, variant, models[variant], runs, batch)
+            yield from _predict(bench, variant, models[variant], runs, batch, deadline)
 
 
-def _predict(bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], batch: int) -> Iterator[Row]:
+def _predict(
+    bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], batch: int, deadline: Deadline
+) -> Iterator[Row]:
     clips = bench.clips(batch)
     few = clips[0][[0, -1]]  # a clip's logits do not depend on what else is in its batch
     exact = _prediction(EAGER["reference, autocast"].build(ours).to(bench.device).eval(), [few.float()])(0)
     passes: dict[str, Pass] = {}
     facts: dict[str, Row] = {}
     for name, run in runs.items():
+        if passes and deadline.passed():
+            yield {"variant": variant, "clips": batch, "system": name, "failed": "no time left"}
+            continue
         candidates: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
             name: partial(getattr, run, "logits")
         }
@@ -254,12 +270,12 @@ def _predict(bench: Bench, variant: str, ours: VideoSwin, runs: dict[str, Run], 
             start = time.perf_counter()
             try:
                 one_pass = _prediction(build(), clips)
-                error = relative_difference(one_pass(0)[[0, -1]].float(), exact)
-            except (torch.OutOfMemoryError, TritonError) as failure:  # what comes after it is not lost
-                yield {"variant": variant, "clips": batch, "system": label, "failed": str(failure)[:120]}
+                apart = relative_difference(one_pass(0)[[0, -1]].float(), exact)
+            except FAILURES as error:
+                yield {"variant": variant, "clips": batch, "system": label, **failed(error)}
                 continue
-            facts[label] = {"logits": error, "first_call_seconds": round(time.perf_counter() - start, 1)}
-            if error <= MAX_LOGIT_ERROR:
+            facts[label] = {"logits": apart, "first_call_seconds": round(time.perf_counter() - start, 1)}
+            if apart <= MAX_LOGIT_ERROR:
                 passes[label] = one_pass
             else:
                 yield {"variant": variant, "clips": batch, "system": label, "failed": "wrong", **facts[label]}
@@ -361,23 +377,26 @@ def main() -> None:
     bench.save("machine", here)
     print(here, flush=True)
     end = time.monotonic() + 60 * MOST_MINUTES
-    failed: list[str] = []
+    broken: list[str] = []
     # Whether a training step is right is known from this run or not at all.
     needed = {"correctness"} if "training" in arguments.sections else set()
+    whole = set(arguments.sections) == set(SECTIONS)
     for name in [name for name in SECTIONS if name in needed | set(arguments.sections)]:
         start, rows = time.monotonic(), []
+        bench.save(name, rows)
+        minutes = MINUTES[name] if whole else MOST_MINUTES
         try:
-            for row in SECTIONS[name](bench, Deadline(min(60 * MINUTES[name], end - start))):
+            for row in SECTIONS[name](bench, Deadline(min(60 * minutes, end - start))):
                 rows.append(row)
                 print(row, flush=True)
                 bench.save(name, rows)
-        except (RuntimeError, TritonError, subprocess.CalledProcessError) as error:
-            failed.append(name)  # the sections after it may still tell something
+        except FAILURES as error:  # the sections after it may still tell something
             traceback.print_exc()
-            bench.save(name, [*rows, {"failed": f"{type(error).__name__}: {error}"[:300]}])
+            bench.save(name, [*rows, failed(error)])
+            broken.append(name)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-    if failed:
-        raise SystemExit(f"failed: {', '.join(failed)}")
+    if broken:
+        raise SystemExit(f"failed: {', '.join(broken)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_timing import Deadline, Pass, Row, time_in_turn
+from benchmarks.gpu_timing import FAILURES, Deadline, Pass, Row, failed, time_in_turn
 from videoswin.kernels.choose import trial_block, trial_tokens
 from videoswin.kernels.fused import BRANCHES, Branch, FusedBlock, can_fuse, run_branch
 from videoswin.kernels.verify import branch_error
@@ -40,8 +40,6 @@ def compare_branches(
 def _compare(
     block: Block, branch: Branch, common: Row, device: torch.device, seconds: float
 ) -> Iterator[Row]:
-    from triton.errors import TritonError
-
     inputs = [trial_tokens(block).roll(number, 1) for number in range(3)]
     passes: dict[str, Pass] = {}
     errors: dict[str, float] = {}
@@ -49,8 +47,8 @@ def _compare(
         try:
             with torch.inference_mode():
                 errors[way] = branch_error(blocks, block, branch, inputs[0][:2])
-        except TritonError as error:  # or everything after it would be lost
-            yield {**common, "way": way, "failed": str(error)[:120]}
+        except FAILURES as error:
+            yield {**common, "way": way, **failed(error)}
             continue
         if errors[way] <= MAX_ERROR:
             passes[way] = partial(_one_pass, blocks, branch, inputs)

@@ -10,12 +10,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_timing import Deadline, Row, time_in_turn
+from benchmarks.gpu_timing import FAILURES, Deadline, Row, failed, time_in_turn
 from benchmarks.peers import relative_difference
 from videoswin.kernels.tiles import Tiles, backward_tiles
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import token_grid
-from videoswin.model.windows import bias_table_rows, window_geometry
+from videoswin.model.windows import Grid, bias_table_rows, window_geometry
 
 MAX_DIFFERENCE = 2e-2
 """Largest believable one between tiles: they add up in another order, and round to half precision."""
@@ -41,37 +41,29 @@ LINEAR = [
 def sweep(
     device: torch.device,
     config: VideoSwinConfig,
-    size: tuple[int, int, int],
+    size: Grid,
     deadline: Deadline,
     seconds: float,
 ) -> Iterator[Row]:
     """A row for each way, for eight clips: shifted windows of stages 1 and 3, linear layers of 1 and 2."""
-    stages, clips = ((0, 2), 8) if device.type == "cuda" else ((0,), 1)
-    for shape in FORWARD if device.type == "cuda" else FORWARD[:2]:
-        names = ("rows", "columns", "warps", "stages", "windows")
-        tiles = Tiles(**dict(zip(names, shape, strict=True)))
-        for stage in stages:
-            if deadline.passed():
-                return
-            make = partial(_forward, device, config, size, stage, clips)
-            yield _row(device, "forward", stage, tiles, seconds, make)
-    for layer in ("qkv", "mlp"):
-        for shape in LINEAR if device.type == "cuda" else LINEAR[:1]:
-            tiles = Tiles(**dict(zip(("rows", "columns", "warps", "stages"), shape, strict=True)))
-            for stage in (0, 1):
-                if deadline.passed():
-                    return
-                rows = clips * prod(token_grid(size)) // 4**stage
-                make = partial(_linear, device, config.stage_dim(stage), rows, layer)
-                yield _row(device, layer, stage, tiles, seconds, make)
+    on_gpu = device.type == "cuda"
+    given = (device, config, size, 8 if on_gpu else 1)
+    passes = [("forward", FORWARD, (0, 2), partial(_forward, *given))]
+    passes += [(layer, LINEAR, (0, 1), partial(_linear, *given, layer)) for layer in ("qkv", "mlp")]
     for kernel in ("query", "key", "bias"):
-        for shape in BACKWARD if device.type == "cuda" else BACKWARD[:1]:
-            tiles = Tiles(**dict(zip(("rows", "columns", "warps", "stages"), shape, strict=True)))
-            for stage in stages:
+        passes.append((f"backward, {kernel} kernel", BACKWARD, (0, 2), partial(_backward, *given, kernel)))
+    # A cut of each kernel in turn, so that all have some when time is up.
+    for number in range(max(map(len, (FORWARD, LINEAR, BACKWARD))) if on_gpu else 1):
+        for name, shapes, stages, make in passes:
+            for stage in stages if on_gpu else stages[:1]:
+                if number >= len(shapes):
+                    continue
                 if deadline.passed():
+                    yield {"pass": name, "stage": stage + 1, "failed": "no time left"}
                     return
-                make = partial(_backward, device, config, size, stage, clips, kernel)
-                yield _row(device, f"backward, {kernel} kernel", stage, tiles, seconds, make)
+                names = ("rows", "columns", "warps", "stages", "windows")
+                tiles = Tiles(**dict(zip(names, shapes[number], strict=False)))
+                yield _row(device, name, stage, tiles, seconds, partial(make, stage))
 
 
 def _row(
@@ -83,8 +75,6 @@ def _row(
     make: Callable[[Tiles | None], Callable[[int], tuple[Tensor, ...]]],
 ) -> Row:
     """Times of a pass, if its results are those of the usual tiles (None), which other sections compare."""
-    from triton.errors import TritonError
-
     row: Row = {"pass": name, "stage": stage + 1, **dataclasses.asdict(tiles)}
     one_pass, usual = make(tiles), make(None)
     try:
@@ -94,37 +84,37 @@ def _row(
         if not all(difference <= MAX_DIFFERENCE for difference in apart):
             return row | {"failed": f"wrong: {apart}"}
         return row | time_in_turn({"": one_pass}, device, seconds)[""]
-    except TritonError as error:  # a cut that needs more shared memory than there is
-        return row | {"failed": str(error)[:120]}
+    except FAILURES as error:  # such as more shared memory than there is
+        return row | failed(error)
 
 
 def _forward(
     device: torch.device,
     config: VideoSwinConfig,
-    size: tuple[int, int, int],
-    stage: int,
+    size: Grid,
     clips: int,
+    stage: int,
     tiles: Tiles | None,
 ) -> Callable[[int], tuple[Tensor, ...]]:
     from videoswin.kernels.forward import attention_forward
 
-    inputs, table, index, *cut = _problem(device, config, size, stage, clips)
+    inputs, table, index, *cut = _problem(device, config, size, clips, stage)
     return lambda number: attention_forward(inputs[number % 3], table, index, *cut, tiles)
 
 
 def _backward(
     device: torch.device,
     config: VideoSwinConfig,
-    size: tuple[int, int, int],
-    stage: int,
+    size: Grid,
     clips: int,
     kernel: str,
+    stage: int,
     tiles: Tiles | None,
 ) -> Callable[[int], tuple[Tensor, ...]]:
     from videoswin.kernels.backward import attention_backward
     from videoswin.kernels.forward import attention_forward
 
-    inputs, table, index, *cut = _problem(device, config, size, stage, clips)
+    inputs, table, index, *cut = _problem(device, config, size, clips, stage)
     chosen = backward_tiles(inputs[0].dtype)
     if tiles is not None:
         chosen = dataclasses.replace(chosen, **{kernel: tiles})
@@ -138,10 +128,17 @@ def _backward(
 
 
 def _linear(
-    device: torch.device, channels: int, rows: int, layer: str, tiles: Tiles | None
+    device: torch.device,
+    config: VideoSwinConfig,
+    size: Grid,
+    clips: int,
+    layer: str,
+    stage: int,
+    tiles: Tiles | None,
 ) -> Callable[[int], tuple[Tensor, ...]]:
     from videoswin.kernels.linear import norm_linear, norm_mlp_add
 
+    channels, rows = config.stage_dim(stage), clips * prod(token_grid(size)) // 4**stage
     inputs = [_drawn(number, device, rows, channels) for number in range(3)]
     norm, bias, hidden = _drawn(3, device, channels), _drawn(4, device, channels), 4 * channels
     wide = _drawn(5, device, hidden, channels), _drawn(6, device, hidden)
@@ -160,9 +157,7 @@ def _drawn(seed: int, device: torch.device, *shape: int) -> Tensor:
     return torch.randn(shape, device=device).to(dtype)
 
 
-def _problem(
-    device: torch.device, config: VideoSwinConfig, size: tuple[int, int, int], stage: int, clips: int
-):
+def _problem(device: torch.device, config: VideoSwinConfig, size: Grid, clips: int, stage: int):
     p, m, n = config.window
     depth, *across = token_grid(size)
     height, width = (-(-length // 2**stage) for length in across)

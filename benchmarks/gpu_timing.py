@@ -10,10 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from triton.errors import TritonError
 
 Pass = Callable[[int], object]
 """One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""
 Row = dict[str, Any]
+FAILURES = (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError, TritonError)
+"""What may befall a system where kernels are compiled and memory is short; the others are measured still."""
+
+
+def failed(error: BaseException) -> Row:
+    """What a row says of a failure; the memory that a system held is free for the next."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"}
 
 
 def machine(device: torch.device, seconds: float) -> Row:
@@ -30,9 +40,8 @@ def machine(device: torch.device, seconds: float) -> Row:
     if device.type == "cuda" and shutil.which("nvidia-smi"):
         asked = "clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu,driver_version"
         query = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"]
-        row["nvidia-smi"] = dict(
-            zip(asked.split(","), subprocess.check_output(query, text=True).strip().split(", "), strict=True)
-        )
+        first, *_ = subprocess.check_output(query, text=True).splitlines()  # a line for each GPU
+        row["nvidia-smi"] = dict(zip(asked.split(","), first.split(", "), strict=True))
     numbers, n = (2**29, 8192) if device.type == "cuda" else (2**16, 64)
     source, target = (torch.zeros(numbers, dtype=torch.bfloat16, device=device) for _ in "ab")
     a, b = (torch.randn(n, n, device=device).bfloat16() for _ in "ab")
@@ -68,8 +77,7 @@ def time_in_turn(passes: dict[str, Pass], device: torch.device, seconds: float) 
             once += _milliseconds(one_pass, 1, device)
             running[system] = one_pass
         except torch.OutOfMemoryError as error:
-            rows[system] = {"failed": f"out of memory: {str(error).splitlines()[0][:120]}"}
-            _release(device)
+            rows[system] = failed(error)
     rounds = min(30, max(5, int(seconds * 1000 / max(once, 1e-3)))) if device.type == "cuda" else 2
     times: dict[str, list[float]] = {system: [] for system in running}
     for number in range(rounds):
@@ -109,8 +117,3 @@ def _milliseconds(one_pass: Pass, number: int, device: torch.device) -> float:
     end.record()
     torch.cuda.synchronize(device)
     return begin.elapsed_time(end)
-
-
-def _release(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -69,7 +69,9 @@ def model_section(found: Figures) -> str:
     peak = in_pytorch["float32"]["peak_mib"] / eager["peak_mib"]
     return f"""
 Swin-T, one 32 x 224 x 224 clip, {_where(found)}.
-Speed is against torchvision in float32, eager.
+Speed is against torchvision in float32, eager. A pass of that takes most of its memory anew from the system,
+and what this costs changes with the state of a machine's memory: its time moves between runs more than ours,
+and with it every speed here ([log](../benchmarks/LOG.md)).
 
 {_model_table(row for row in rows if row["precision"] in EXACT)}
 

@@ -1,16 +1,22 @@
 """Every section of the GPU benchmark runs at a tiny size on a CPU, where its numbers mean nothing."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.gpu_page import gpu_section
-from benchmarks.gpu_timing import time_in_turn
+
+pytest.importorskip("triton")
+
+from benchmarks import gpu
+from benchmarks.gpu_timing import Deadline, time_in_turn
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
@@ -19,7 +25,6 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton interprets only where there is no GPU")
 def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
-    pytest.importorskip("triton")
     result = tmp_path / "result.json"
     subprocess.run(
         [sys.executable, str(SCRIPT), str(result), "--dry-run"],
@@ -54,5 +59,63 @@ def test_a_system_that_runs_out_of_memory_says_so_beside_the_times_of_others() -
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
 
     rows = time_in_turn({"greedy": greedy, "modest": lambda number: number}, torch.device("cpu"), 0.0)
-    assert rows["greedy"] == {"failed": "out of memory: CUDA out of memory. Tried to allocate 20 GiB."}
+    failure = "OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB."
+    assert rows["greedy"] == {"failed": failure}
     assert rows["modest"]["ms"] >= 0
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments, "--dry-run"])
+    gpu.main()
+
+
+def test_figures_of_another_machine_are_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "gpu.json"
+    before = json.dumps({"machine": {"name": "NVIDIA H200", "torch": "2.11"}, "inference": [1]})
+    result.write_text(before)
+    with pytest.raises(SystemExit, match=r"has figures of .*H200.*: name another file"):
+        run(monkeypatch, str(result))
+    assert result.read_text() == before
+
+
+def test_a_section_that_breaks_off_keeps_its_rows_and_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(bench: gpu.Bench, deadline: Deadline) -> Iterator[dict[str, int]]:
+        yield {"number": 1}
+        raise RuntimeError("illegal memory access")
+
+    def goes_on(bench: gpu.Bench, deadline: Deadline) -> Iterator[dict[str, int]]:
+        yield {"number": 2}
+
+    monkeypatch.setattr(gpu, "SECTIONS", {"attention": breaks, "tiles": goes_on})
+    result = tmp_path / "gpu.json"
+    with pytest.raises(SystemExit, match="failed: attention"):
+        run(monkeypatch, str(result))
+    found = json.loads(result.read_text())
+    assert found["attention"] == [{"number": 1}, {"failed": "RuntimeError: illegal memory access"}]
+    assert found["tiles"] == [{"number": 2}]
+
+
+def test_a_system_that_cannot_run_is_named_and_the_others_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("no ptxas")
+
+    only = {name: gpu.EAGER[name] for name in ("reference, autocast", "boxes, bfloat16")}
+    only["broken"] = dataclasses.replace(only["boxes, bfloat16"], build=lambda _: Broken())
+    monkeypatch.setattr(gpu, "EAGER", only)
+    monkeypatch.setattr(gpu, "COMPILED", {})
+    result = tmp_path / "gpu.json"
+    run(monkeypatch, str(result), "--sections", "correctness", "inference")
+    found = json.loads(result.read_text())
+    rows = {row["system"]: row for row in found["correctness"] if row["variant"] == "B"}
+    assert rows["broken"]["failed"] == "RuntimeError: no ptxas"
+    assert [rows[name]["right"] for name in only] == [True, True, False]
+    rows = {row["system"]: row for row in found["inference"] if row["variant"] == "B"}
+    assert rows["broken"]["failed"] == "RuntimeError: no ptxas"
+    assert all("ms" in rows[name] for name in only if name != "broken")

@@ -9,11 +9,18 @@ from torch import Tensor
 
 from tests.test_architecture import loaded_by
 from videoswin.kernels import choose, fused
-from videoswin.kernels.choose import branches_that_pay, fastest_attention, trial_block, use_fastest_blocks
+from videoswin.kernels.choose import (
+    branches_that_pay,
+    fastest_attention,
+    trial_block,
+    trial_tokens,
+    use_fastest_blocks,
+)
 from videoswin.model.attention import box_attention
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import Block, VideoSwin
 
+CPU = torch.device("cpu")
 WINDOW = (2, 3, 3)
 
 
@@ -39,10 +46,10 @@ def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Clock:
-    """Says of calls, in turn, that they took so long."""
+    """Says how long each branch took, plain and fused, three times in turn."""
 
-    def __init__(self, *milliseconds: float) -> None:
-        self.left = list(milliseconds)
+    def __init__(self, *pairs: tuple[float, float]) -> None:
+        self.left = [took for pair in pairs for took in 3 * pair]
 
     def __call__(self, call: Callable[[], object]) -> float:
         assert call().isfinite().all()
@@ -52,15 +59,17 @@ class Clock:
 @pytest.mark.parametrize(
     ("milliseconds", "branches"),
     [
-        ((2.0, 1.0, 2.0, 1.0), ("attention", "mlp")),
-        ((1.0, 2.0, 2.0, 1.0), ("mlp",)),
-        ((2.0, 1.0, 1.0, 1.0), ("attention",)),
-        ((2.0, 1.0, 1.0, 0.98), ("attention",)),
-        ((1.0, 2.0, 1.0, 2.0), ()),
+        ([(2.0, 1.0), (2.0, 1.0)], ("attention", "mlp")),
+        ([(1.0, 2.0), (2.0, 1.0)], ("mlp",)),
+        ([(2.0, 1.0), (1.0, 1.0)], ("attention",)),
+        ([(2.0, 1.0), (1.0, 0.98)], ("attention",)),
+        ([(1.0, 2.0), (1.0, 2.0)], ()),
     ],
 )
 def test_a_branch_is_fused_where_that_clearly_takes_less_time(few_tokens, milliseconds, branches) -> None:
-    assert branches_that_pay(trial_block(16, 1, WINDOW, box_attention), Clock(*milliseconds)) == branches
+    block = trial_block(16, 1, WINDOW, box_attention)
+    with torch.autocast("cpu", torch.bfloat16):  # whoever asks may be casting, and then nothing is fused
+        assert branches_that_pay(block, Clock(*milliseconds)) == branches
 
 
 @pytest.mark.parametrize(("branch", "operator"), [("attention", "linear_add"), ("mlp", "norm_mlp_add")])
@@ -72,7 +81,7 @@ def test_a_wrong_branch_is_not_fused_and_the_log_says_so(
 
     monkeypatch.setattr(fused, operator, adds_nothing)
     block = trial_block(16, 1, WINDOW, box_attention)
-    (other,) = branches_that_pay(block, Clock(2.0, 1.0))
+    (other,) = branches_that_pay(block, Clock((2.0, 1.0)))
     assert other != branch
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith(f"{branch} of 16 channels is not fused on cpu: its results are off by")
@@ -81,27 +90,20 @@ def test_a_wrong_branch_is_not_fused_and_the_log_says_so(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_branches_of_published_widths_are_right_in_half_precision(few_tokens, dtype: torch.dtype) -> None:
     block = trial_block(96, 3, WINDOW, box_attention).to(dtype)
-    assert branches_that_pay(block, Clock(2.0, 1.0, 2.0, 1.0)) == ("attention", "mlp")
-
-
-@pytest.mark.parametrize("where", ["check", "clock"])
-def test_a_gpu_that_is_full_keeps_its_blocks(
-    few_tokens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
-) -> None:
-    def full(*_: object) -> float:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    block = trial_block(16, 1, WINDOW, box_attention)
-    if where == "check":
-        monkeypatch.setattr(choose, "branch_error", full)
-    assert branches_that_pay(block, full) == ()
-    assert "mlp of 16 channels is not fused: no memory to try it" in caplog.text
+    assert branches_that_pay(block, Clock((2.0, 1.0), (2.0, 1.0))) == ("attention", "mlp")
 
 
 def test_a_trial_leaves_the_random_numbers_alone() -> None:
     before = torch.get_rng_state()
     trial_block(16, 1, WINDOW, box_attention)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_trial_is_made_on_the_cpu_wherever_tensors_are_made_by_default(few_tokens) -> None:
+    with torch.device("meta"):
+        block = trial_block(16, 1, WINDOW, box_attention)
+        assert trial_tokens(block).device == CPU
+        assert {parameter.device for parameter in block.parameters()} == {CPU}
 
 
 def small_model() -> VideoSwin:
@@ -114,9 +116,28 @@ def test_a_cpu_keeps_its_blocks() -> None:
     assert not any(isinstance(module, fused.FusedBlock) for module in model.modules())
 
 
-def test_a_gpu_gets_what_pays_in_stages_with_few_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "fastest_attention", lambda *_: box_attention)
     monkeypatch.setattr(choose, "_obstacle", lambda _: None)
+
+
+def test_a_gpu_that_is_full_keeps_its_blocks(
+    as_on_a_gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(choose, "_branches_that_pay", full)
+    model = small_model()
+    use_fastest_blocks(model, "cuda:0", torch.bfloat16)
+    assert not any(isinstance(module, fused.FusedBlock) for module in model.modules())
+    assert "stage of 192 channels is not fused: no memory to try it" in caplog.text
+
+
+def test_a_gpu_gets_what_pays_in_stages_with_few_channels(
+    as_on_a_gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(choose, "_branches_that_pay", lambda *_: ("mlp",))
     model = small_model()
     names = list(model.state_dict())

@@ -157,22 +157,21 @@ def low_rank(block: Block) -> None:
     "change",
     [
         low_rank,
+        lambda block: setattr(block, "attn", torch.nn.Tanh()),
+        lambda block: setattr(block.attn, "proj", torch.nn.Linear(16, 16, bias=False)),
         lambda block: block.attn.proj.register_forward_hook(lambda layer, given, out: 2 * out),
         lambda block: block.attn.register_forward_pre_hook(lambda layer, given: (2 * given[0],)),
         lambda block: block.norm1.register_forward_hook(lambda layer, given, out: 2 * out),
         lambda block: setattr(block, "norm1", torch.nn.LayerNorm(16, elementwise_affine=False)),
+        lambda block: setattr(block, "mlp", torch.nn.Tanh()),
+        lambda block: setattr(block.mlp, "fc1", torch.nn.Linear(16, 64, bias=False)),
         lambda block: block.mlp.register_forward_hook(lambda layer, given, out: 2 * out),
         lambda block: block.mlp.fc2.register_forward_hook(lambda layer, given, out: 2 * out),
         lambda block: setattr(block, "norm2", torch.nn.LayerNorm(16, elementwise_affine=False)),
     ],
     ids=[
-        "low rank",
-        "proj",
-        "attention",
-        "norm1",
-        "norm1 without weights",
-        "mlp",
-        "fc2",
+        *("low rank", "other attention", "no bias", "hook of proj", "hook of attention", "hook of norm1"),
+        *("norm1 without weights", "other mlp", "fc1 without bias", "hook of mlp", "hook of fc2"),
         "norm2 without weights",
     ],
 )
@@ -194,6 +193,26 @@ def test_branches_that_are_dropped_in_training_are_dropped_without_gradients_too
         expected = plain(x)
         torch.manual_seed(0)
         assert torch.equal(FusedBlock(plain)(x), expected)
+
+
+def test_blocks_of_other_kinds_stay_where_they_are() -> None:
+    class Other(Block):
+        pass
+
+    model = VideoSwin(TINIEST)
+    stage = model.stages[0]
+    stage.blocks[0].__class__ = Other
+    stage.blocks[1].register_forward_hook(lambda block, given, out: 2 * out)
+    before = list(stage.blocks)
+    fuse(stage)
+    assert list(stage.blocks) == before
+
+
+def test_fusing_again_leaves_the_last_choice() -> None:
+    stage = VideoSwin(TINIEST).stages[0]
+    fuse(stage)
+    fuse(stage, ())
+    assert [each.branches for each in stage.blocks] == [(), ()]
 
 
 @pytest.mark.parametrize(("channels", "fits"), [(16, True), (24, False), (256, True), (512, False)])

@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.kernels.problems import WINDOWS, Problem, error, problem
 from videoswin.kernels.choose import fastest_attention, trial_block, trial_tokens, use_fastest_blocks
 from videoswin.kernels.compiled import CapturedModel, compile_blocks
-from videoswin.kernels.fused import BRANCHES, FusedBlock, norm_linear
+from videoswin.kernels.fused import BRANCHES, FusedBlock, can_fuse, fuse, norm_linear
 from videoswin.kernels.verify import branch_error
 from videoswin.kernels.window_attention import triton_attention, window_attention
 from videoswin.model.attention import box_attention
@@ -146,6 +146,17 @@ def test_compiled_blocks_give_the_same_logits() -> None:
     clips = torch.randn(1, 3, 16, 112, 112, device="cuda")
     with torch.inference_mode():
         assert error(compile_blocks(kernels)(clips), usual(clips).double()) < 1e-4
+
+
+def test_compiled_fused_blocks_give_the_same_logits() -> None:
+    usual, kernels = pair()
+    for stage in kernels.stages:
+        if can_fuse(stage.blocks[0]):
+            fuse(stage)
+    clips = torch.randn(1, 3, 16, 112, 112, device="cuda")
+    with torch.inference_mode():
+        ours = compile_blocks(kernels.bfloat16())(clips.bfloat16())
+        assert error(ours, usual(clips).double()) < 3e-2
 
 
 def test_a_captured_graph_gives_the_logits_of_new_clips() -> None:

@@ -45,10 +45,11 @@ class FusedBlock(Block):
     def add_attention(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
         norm, attn = self.norm1, self.attn
+        known = is_plain(attn, WindowAttention) and _are_whole(norm, attn.qkv, attn.proj)
+        if not (known and self._may_fuse("attention", x)):
+            return super().add_attention(x)
         geometry = attn.geometry_of(x)
-        # Tokens of padding come between the norm and the linear layer.
-        whole_windows = geometry.grid == tuple(x.shape[1:4])
-        if not (whole_windows and self._fuses("attention", x, norm, attn, attn.qkv, attn.proj)):
+        if geometry.grid != tuple(x.shape[1:4]):  # padding comes between the norm and the linear layer
             return super().add_attention(x)
         tokens = x.flatten(0, 3)  # (M, C)
         qkv = norm_linear(tokens, norm.weight, norm.bias, norm.eps, attn.qkv.weight, attn.qkv.bias)
@@ -59,20 +60,24 @@ class FusedBlock(Block):
 
     def add_mlp(self, x: Tensor) -> Tensor:
         """(B, D, H, W, C) -> (B, D, H, W, C)."""
-        norm, fc1, fc2 = self.norm2, self.mlp.fc1, self.mlp.fc2
-        if not self._fuses("mlp", x, norm, self.mlp, fc1, fc2):
+        norm, mlp = self.norm2, self.mlp
+        known = is_plain(mlp, MLP) and _are_whole(norm, mlp.fc1, mlp.fc2)
+        if not (known and self._may_fuse("mlp", x)):
             return super().add_mlp(x)
-        weights = (fc1.weight, fc1.bias, fc2.weight, fc2.bias)
+        weights = (mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
         added: Tensor = norm_mlp_add(x.flatten(0, 3), norm.weight, norm.bias, norm.eps, *weights)
         return added.view(x.shape)
 
-    def _fuses(self, branch: Branch, x: Tensor, norm: nn.LayerNorm, *layers: nn.Module) -> bool:
+    def _may_fuse(self, branch: Branch, x: Tensor) -> bool:
         drops = self.training and self.drop_path > 0.0
-        if drops or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
-            return False
-        has_weights = is_plain(norm, nn.LayerNorm) and norm.weight is not None and norm.bias is not None
-        known = (nn.Linear, WindowAttention, MLP)
-        return branch in self.branches and has_weights and all(is_plain(layer, *known) for layer in layers)
+        only_predicts = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+        return branch in self.branches and only_predicts and not drops
+
+
+def _are_whole(norm: nn.Module, *layers: nn.Module) -> bool:
+    """Whether these are a layer norm and linear layers with all their weights, and nothing else."""
+    plain = is_plain(norm, nn.LayerNorm) and all(is_plain(layer, nn.Linear) for layer in layers)
+    return plain and all(each.weight is not None and each.bias is not None for each in (norm, *layers))
 
 
 def can_fuse(block: Block) -> bool:
@@ -82,10 +87,11 @@ def can_fuse(block: Block) -> bool:
 
 
 def fuse(stage: Stage, branches: Sequence[Branch] = BRANCHES) -> None:
-    """Put fused blocks, with the same layers, in the places of the stage's."""
+    """Put fused blocks, with the same layers, in the places of the stage's; blocks of other kinds stay."""
     for number, block in enumerate(stage.blocks):
-        assert isinstance(block, Block)
-        stage.blocks[number] = FusedBlock(block, branches)
+        if is_plain(block, Block, FusedBlock):
+            assert isinstance(block, Block)
+            stage.blocks[number] = FusedBlock(block, branches)
 
 
 def run_branch(block: Block, branch: Branch, x: Tensor) -> Tensor:

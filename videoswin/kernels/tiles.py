@@ -12,12 +12,12 @@ CHUNK = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """Sizes of one kernel's tiles, in tokens of a window; all are powers of two."""
+    """Sizes of one kernel's tiles; all are powers of two."""
 
     rows: int
     """Tokens that a program works for, at least 16."""
     columns: int
-    """Tokens on the other side of the logits that it looks at together, 16 to 128."""
+    """Tokens on the other side of the logits, or channels of a layer, that it sees together; 16 to 128."""
     warps: int
     """Warps of a program."""
     stages: int

@@ -43,7 +43,7 @@ def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
     return float((run_branch(ours, branch, x) - expected).abs().max() / expected.abs().max())
 
 
-def fault_found_by(measure: Callable[[], float], tolerance: float = TOLERANCE) -> str | None:
+def fault_found_by(measure: Callable[[], float]) -> str | None:
     """What is wrong with kernels whose error, relative to the largest number, is measured; or None.
 
     Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
@@ -59,7 +59,7 @@ def fault_found_by(measure: Callable[[], float], tolerance: float = TOLERANCE) -
     except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
         return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
     # Written so that an error that is not a number is one.
-    return None if error < tolerance else f"its results are off by {error:.2g}, relative to the largest"
+    return None if error < TOLERANCE else f"its results are off by {error:.2g}, relative to the largest"
 
 
 def largest_error(
@@ -73,7 +73,7 @@ def largest_error(
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
+        return torch.randn(shape, generator=generator, device="cpu").to(device)
 
     # The caller may be predicting; what is made there could not be differentiated.
     with torch.inference_mode(False):

@@ -95,11 +95,11 @@ class Block(nn.Module):
         return self.add_mlp(self.add_attention(x))
 
     def add_attention(self, x: Tensor) -> Tensor:
-        """The first half of a block."""
+        """(B, T, H, W, C) -> the same: tokens, and what attention makes of them, added."""
         return x + self._drop_path(self.attn(self.norm1(x)))
 
     def add_mlp(self, x: Tensor) -> Tensor:
-        """The second half of a block."""
+        """(B, T, H, W, C) -> the same: tokens, and what the MLP makes of them, added."""
         return x + self._drop_path(self.mlp(self.norm2(x)))
 
     def _drop_path(self, x: Tensor) -> Tensor:
