@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -64,12 +65,12 @@ def timing_row(system: str, wall: Seconds, cpu: Seconds, *, against: str = "torc
     }
 
 
-def in_fresh_process(script: str, *arguments: str) -> dict[str, int]:
+def in_fresh_process(script: str, *arguments: str) -> dict[str, float]:
     """The JSON object that a script prints when it is called with these arguments."""
     result = subprocess.run(
         [sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
-    figures: dict[str, int] = json.loads(result.stdout)
+    figures: dict[str, float] = json.loads(result.stdout)
     return figures
 
 
@@ -79,6 +80,15 @@ def peak_and_added_mib(work: Callable[[], object]) -> tuple[int, int]:
     before = _peak_mib()
     work()
     return _peak_mib(), _peak_mib() - before
+
+
+def faulted_mib_and_system_seconds(work: Callable[[], object]) -> tuple[int, float]:
+    """Memory that `work` takes anew from the system, page by page (MiB), and its processor seconds there."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    work()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    faults = after.ru_minflt - before.ru_minflt
+    return faults * resource.getpagesize() >> 20, after.ru_stime - before.ru_stime
 
 
 def _peak_mib() -> int:

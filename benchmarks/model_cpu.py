@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import (
     Seconds,
     circumstances,
+    faulted_mib_and_system_seconds,
     in_fresh_process,
     peak_and_added_mib,
     result_file,
@@ -78,11 +79,18 @@ def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> dict[st
 
 
 @torch.inference_mode()
-def memory(system: str, precision: str, files: str) -> dict[str, int]:
-    """Resident memory of this process at its highest (MiB), and how much of it two passes added."""
+def memory(system: str, precision: str, files: str) -> dict[str, float]:
+    """Resident memory of this process at its highest (MiB), how much of it two passes added, and of a third
+    what it took anew from the system, which each pass gives back, and its processor seconds there."""
     one_pass = BUILDERS[system, precision](Path(files))
     peak, added = peak_and_added_mib(lambda: (one_pass(), one_pass()))
-    return {"peak_mib": peak, "peak_mib_added_by_forward": added}
+    faulted, in_system = faulted_mib_and_system_seconds(one_pass)
+    return {
+        "peak_mib": peak,
+        "peak_mib_added_by_forward": added,
+        "mib_taken_anew": faulted,
+        "system_seconds": round(in_system, 3),
+    }
 
 
 def products() -> dict[str, Pass]:

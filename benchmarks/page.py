@@ -69,9 +69,10 @@ def model_section(found: Figures) -> str:
     peak = in_pytorch["float32"]["peak_mib"] / eager["peak_mib"]
     return f"""
 Swin-T, one 32 x 224 x 224 clip, {_where(found)}.
-Speed is against torchvision in float32, eager. A pass of that takes most of its memory anew from the system,
-and what this costs changes with the state of a machine's memory: its time moves between runs more than ours,
-and with it every speed here ([log](../benchmarks/LOG.md)).
+Speed is against torchvision in float32, eager. "Anew" is what a pass takes from the system and gives back:
+{eager["mib_taken_anew"]} MiB there, where {eager["system_seconds"]:.1f} of {eager["cpu_seconds_median"]:.1f}
+processor seconds are the system's. What that costs changes with the state of a machine's memory, so its time
+moves between runs more than ours, and every speed here with it ([log](../benchmarks/LOG.md)).
 
 {_model_table(row for row in rows if row["precision"] in EXACT)}
 
@@ -96,8 +97,8 @@ below.
 
 def _model_table(rows: Iterable[Figures]) -> str:
     return table(
-        "system | precision | median s | quartiles | speed | MiB added | MiB at most",
-        "llrlrrr",
+        "system | precision | median s | quartiles | speed | MiB added | MiB at most | MiB anew",
+        "llrlrrrr",
         (
             (
                 row["system"],
@@ -107,6 +108,7 @@ def _model_table(rows: Iterable[Figures]) -> str:
                 f"{row[BASE]:.2f}",
                 row["peak_mib_added_by_forward"],
                 row["peak_mib"],
+                row["mib_taken_anew"],
             )
             for row in rows
         ),
