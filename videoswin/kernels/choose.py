@@ -150,7 +150,7 @@ def _pays(block: Block, branch: Branch, milliseconds: Milliseconds) -> bool:
     took = [[milliseconds(way) for way in ways] for _ in range(3)]
     before, after = (median(times) for times in zip(*took, strict=True))
     logger.info("%s: %.3f ms, fused %.3f", name, before, after)
-    return after < WORTHWHILE * before
+    return bool(after < WORTHWHILE * before)
 
 
 def trial_tokens(block: Block) -> Tensor:
