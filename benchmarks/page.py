@@ -185,7 +185,7 @@ def scaling_section(found: Figures) -> str:
     slopes = ((name, f"{slope:.2f}") for name, slope in found["exponents"].items())
     longest = found["longest"]
     return f"""
-One clip in float32, {_where(found)}: the fastest of a few passes, and the memory that a pass adds.
+One clip in float32, {_where(found)}: the fastest of three to five passes, and the memory that a pass adds.
 
 {table("clip | " + " | ".join(systems), "lrrrr", lines)}
 
