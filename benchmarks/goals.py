@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from benchmarks.tables import Figures, table
 
-PEERS = ("videoswin", "torchvision")
-
 Results = Callable[[str], Figures | None]
 """Figures of a result file by its name, if there is one."""
 
@@ -61,34 +59,42 @@ On the GPU ({_card(results)}), bfloat16, clips of 32 x 224 x 224, the best batch
 """
 
 
-def _times(results: Results, system: str, precision: str) -> float | None:
-    """How many times as fast as torchvision, eager, in float32."""
+def _systems(results: Results) -> dict[tuple[str, str], Figures]:
+    """Rows of the model on a CPU by system and precision."""
     found = results("model_cpu")
-    names = (system, precision)
-    rows = [row for row in found["rows"] if (row["system"], row["precision"]) == names] if found else []
-    return rows[0]["times_torchvision float32"] if rows else None
+    return {(row["system"], row["precision"]): row for row in found["rows"]} if found else {}
+
+
+def _share(
+    rows: dict[tuple[str, str], Figures], ours: tuple[str, str], theirs: tuple[str, str], figure: str
+) -> float | None:
+    """Of a figure, ours by theirs."""
+    share: float | None = rows[ours][figure] / rows[theirs][figure] if rows else None
+    return share
 
 
 def _cpu(results: Results) -> Iterator[Goal]:
-    yield Goal("PyTorch float32, times eager", 2.3, None, _times(results, "videoswin", "float32"))
-    yield Goal("PyTorch bfloat16, times eager", 4.0, None, _times(results, "videoswin", "bfloat16"))
-    ours, theirs = (_times(results, f"{who} in OpenVINO", "bfloat16") for who in ("videoswin", "torchvision"))
-    yield Goal("OpenVINO bfloat16, times eager", 6.0, None, ours)
-    both = ours / theirs if ours and theirs else None
-    yield Goal("OpenVINO bfloat16, times torchvision there", 1.15, None, both)
-    found = results("model_cpu")
-    rows = [row for row in (found["rows"] if found else ()) if row["precision"] == "float32"]
+    rows = _systems(results)
+    eager, there = ("torchvision", "float32"), ("torchvision in OpenVINO", "bfloat16")
+    full, half = ("videoswin", "float32"), ("videoswin", "bfloat16")
+    in_openvino = ("videoswin in OpenVINO", "bfloat16")
+    for what, least, ours, peer in (
+        ("PyTorch float32, times eager", 2.3, full, eager),
+        ("PyTorch bfloat16, times eager", 4.0, half, eager),
+        ("OpenVINO bfloat16, times eager", 6.0, in_openvino, eager),
+        ("OpenVINO bfloat16, times torchvision there", 1.15, in_openvino, there),
+    ):
+        yield Goal(what, least, None, _share(rows, peer, ours, "seconds_median"))
     for what, figure in (
         ("memory that a pass adds", "peak_mib_added_by_forward"),
         ("memory at most, libraries and weights included", "peak_mib"),
     ):
-        ours_mib, theirs_mib = ({row["system"]: row[figure] for row in rows}.get(who) for who in PEERS)
-        share = ours_mib / theirs_mib if ours_mib and theirs_mib else None
-        yield Goal(f"{what}, of eager", None, 0.4, share, ".1%")
+        yield Goal(f"{what}, of eager", None, 0.4, _share(rows, full, eager, figure), ".1%")
 
 
 def _int8(results: Results) -> Iterator[Goal]:
-    speed = _times(results, "videoswin in OpenVINO", "int8")
+    ours, eager = ("videoswin in OpenVINO", "int8"), ("torchvision", "float32")
+    speed = _share(_systems(results), eager, ours, "seconds_median")
     yield Goal("OpenVINO int8, times eager", 9.0, None, speed)
     found = results("int8_agreement")
     real = [row["top1_agreement"] for row in found["rows"] if "real" in row["clips_from"]] if found else []

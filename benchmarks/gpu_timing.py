@@ -10,20 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from triton.errors import TritonError
+
+from videoswin.kernels.verify import in_one_line, kernel_failures
 
 Pass = Callable[[int], object]
 """One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""
 Row = dict[str, Any]
-FAILURES = (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError, TritonError)
+FAILURES = kernel_failures()
 """What may befall a system where kernels are compiled and memory is short; the others are measured still."""
 
 
-def failed(error: BaseException) -> Row:
+def failed(error: Exception) -> Row:
     """What a row says of a failure; the memory that a system held is free for the next."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"}
+    return {"failed": in_one_line(error)}
 
 
 def machine(device: torch.device, seconds: float) -> Row:

@@ -71,8 +71,8 @@ def model_section(found: Figures) -> str:
 Swin-T, one 32 x 224 x 224 clip, {_where(found)}.
 Speed is against torchvision in float32, eager. "Anew" is what a pass takes from the system and gives back:
 {eager["mib_taken_anew"]} MiB there, where {eager["system_seconds"]:.1f} of {eager["cpu_seconds_median"]:.1f}
-processor seconds are the system's. What that costs changes with the state of a machine's memory, so its time
-moves between runs more than ours, and every speed here with it ([log](../benchmarks/LOG.md)).
+processor seconds are the system's. Its time moves between runs more than ours, and every speed here with it
+([log](../benchmarks/LOG.md)).
 
 {_model_table(row for row in rows if row["precision"] in EXACT)}
 

@@ -7,6 +7,8 @@ Legend: M tokens, C channels, K channels out; main, rest: the channels as two po
 a tile must be one and padding would be multiplied for nothing.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -25,14 +27,20 @@ def norm_linear(
     tiles: Tiles | None = None,
 ) -> Tensor:
     """(M, C) -> (M, K): the linear layer of norm(x). All tensors are contiguous, here and below."""
-    return _linear(x, weight, bias, (norm_weight, norm_bias, eps), None, tiles)
+    out = x.new_empty(len(x), len(weight))
+    layer = (weight, bias, None, out, eps, len(weight))
+    _launch(_linear_kernel, x, tiles, norm_weight, norm_bias, *layer, NORM=True, ADD=False)
+    return out
 
 
 def linear_add(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, tiles: Tiles | None = None
 ) -> Tensor:
     """(M, C) -> (M, K): the residual and the linear layer of x."""
-    return _linear(x, weight, bias, (None, None, 0.0), residual, tiles)
+    out = torch.empty_like(residual)
+    layer = (weight, bias, residual, out, 0.0, len(weight))
+    _launch(_linear_kernel, x, tiles, None, None, *layer, NORM=False, ADD=True)
+    return out
 
 
 def norm_mlp_add(
@@ -47,73 +55,38 @@ def norm_mlp_add(
     tiles: Tiles | None = None,
 ) -> Tensor:
     """(M, C) -> (M, C): x and the MLP of norm(x), whose hidden layer never leaves the multiprocessor."""
-    rows, channels = x.shape
-    main, rest = channel_parts(channels)
-    tiles = tiles or linear_tiles(channels, x.dtype)
     out = torch.empty_like(x)
-    with torch.cuda.device_of(x):
-        _mlp_kernel[(triton.cdiv(rows, tiles.rows),)](
-            x,
-            norm_weight,
-            norm_bias,
-            weight1,
-            bias1,
-            weight2,
-            bias2,
-            out,
-            eps,
-            rows,
-            len(weight1),
-            MAIN=main,
-            REST=rest,
-            ROWS=tiles.rows,
-            COLUMNS=tiles.columns,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
-        )
+    layers = (weight1, bias1, weight2, bias2, out, eps, len(weight1))
+    _launch(_mlp_kernel, x, tiles, norm_weight, norm_bias, *layers)
     return out
 
 
-def _linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    norm: tuple[Tensor | None, Tensor | None, float],
-    residual: Tensor | None,
-    tiles: Tiles | None,
-) -> Tensor:
-    norm_weight, norm_bias, eps = norm
+def _launch(
+    kernel: Any, x: Tensor, tiles: Tiles | None, *arguments: Tensor | float | None, **flags: bool
+) -> None:
+    """Run a kernel on tokens (M, C), a program for every few rows."""
     rows, channels = x.shape
     main, rest = channel_parts(channels)
     tiles = tiles or linear_tiles(channels, x.dtype)
-    out = x.new_empty(rows, len(weight))
     with torch.cuda.device_of(x):
-        _linear_kernel[(triton.cdiv(rows, tiles.rows),)](
+        kernel[(triton.cdiv(rows, tiles.rows),)](
             x,
-            norm_weight,
-            norm_bias,
-            weight,
-            bias,
-            residual,
-            out,
-            eps,
             rows,
-            len(weight),
+            *arguments,
             MAIN=main,
             REST=rest,
-            NORM=norm_weight is not None,
-            ADD=residual is not None,
             ROWS=tiles.rows,
             COLUMNS=tiles.columns,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
+            **flags,
         )
-    return out
 
 
 @triton.jit
 def _linear_kernel(
     X,
+    rows,
     NORM_WEIGHT,
     NORM_BIAS,
     WEIGHT,
@@ -121,7 +94,6 @@ def _linear_kernel(
     RESIDUAL,
     OUT,
     eps,
-    rows,
     outputs,
     MAIN: tl.constexpr,
     REST: tl.constexpr,
@@ -151,6 +123,7 @@ def _linear_kernel(
 @triton.jit
 def _mlp_kernel(
     X,
+    rows,
     NORM_WEIGHT,
     NORM_BIAS,
     WEIGHT1,
@@ -159,7 +132,6 @@ def _mlp_kernel(
     BIAS2,
     OUT,
     eps,
-    rows,
     hidden,
     MAIN: tl.constexpr,
     REST: tl.constexpr,

@@ -43,8 +43,8 @@ def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
     return float((run_branch(ours, branch, x) - expected).abs().max() / expected.abs().max())
 
 
-def fault_found_by(measure: Callable[[], float]) -> str | None:
-    """What is wrong with kernels whose error, relative to the largest number, is measured; or None.
+def kernel_failures() -> tuple[type[Exception], ...]:
+    """What kernels fail with where they cannot be compiled or run.
 
     Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
     TritonError; a missing compiler, driver or ptxas is a RuntimeError, OSError or AssertionError, one that
@@ -52,12 +52,22 @@ def fault_found_by(measure: Callable[[], float]) -> str | None:
     """
     from triton.errors import TritonError
 
+    return TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError
+
+
+def in_one_line(failure: Exception) -> str:
+    """Its kind and the beginning of what it says."""
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+
+
+def fault_found_by(measure: Callable[[], float]) -> str | None:
+    """What is wrong with kernels whose error, relative to the largest number, is measured; or None."""
     try:
         error = measure()
     except (torch.AcceleratorError, torch.OutOfMemoryError):
         raise  # RuntimeErrors, too, but after the first the device is gone, and the second may pass
-    except (TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as failure:
-        return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+    except kernel_failures() as failure:
+        return in_one_line(failure)
     # Written so that an error that is not a number is one.
     return None if error < TOLERANCE else f"its results are off by {error:.2g}, relative to the largest"
 
