@@ -143,7 +143,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
-    parser.add_argument("--count", type=int, default=540, help="films, half of each kind")
+    parser.add_argument("--count", type=int, default=360, help="films, half of each kind")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--progress", type=Path, default=Path("runs/approximate_views.jsonl"))
     parser.add_argument("--output", type=result_file, default=RESULTS)
@@ -152,12 +152,15 @@ def main() -> None:
     arguments.progress.parent.mkdir(parents=True, exist_ok=True)
     arguments.progress.touch()
     rows = [json.loads(line) for line in arguments.progress.read_text().splitlines()]
+    if others := {row["commit"] for row in rows} - {conditions["commit"]}:
+        raise SystemExit(f"{arguments.progress} has films of {', '.join(others)}: remove it to begin anew")
     remaining = sorted(set(range(arguments.count)) - {row["number"] for row in rows})
     with (
         ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool,
         arguments.progress.open("a") as progress,
     ):
         for row in pool.map(partial(looked_at, arguments.clips), remaining):
+            row["commit"] = conditions["commit"]
             rows.append(row)
             print(json.dumps(row), file=progress, flush=True)
     report = {

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, result_file, time_in_turn, timing_row
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.reference import fused_with_full_mask, materialised, stage_mask
-from benchmarks.systems import DTYPES, reference, swin
+from benchmarks.systems import DTYPES, reference, swin, torch_kernels_of
 from videoswin.model.config import TINY
 
 GRIDS = ((16, 56, 56), (16, 28, 28), (16, 14, 14), (16, 7, 7))
@@ -69,6 +69,7 @@ def compare(stage: int, block: int, rounds: int) -> list[dict[str, Any]]:
                     "system": system,
                     **timing_row(system, wall, cpu),
                     "relative_difference": differences[system],
+                    "backend": torch_kernels_of(passes[system]),
                 }
             )
     return rows
@@ -85,6 +86,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "circumstances": circumstances(torchvision=import_torchvision().__version__),
         "rounds": arguments.rounds,
+        "warm_up_passes": 1,
         "rows": [],
     }
     for stage in range(len(GRIDS)):

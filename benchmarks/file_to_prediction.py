@@ -158,7 +158,12 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="+", choices=range(len(CASES)), default=range(len(CASES)))
     parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
     arguments = parser.parse_args()
-    report: Row = {"circumstances": circumstances(), "rounds": arguments.rounds, "rows": []}
+    report: Row = {
+        "circumstances": circumstances(),
+        "rounds": arguments.rounds,
+        "warm_up_passes": 1,
+        "rows": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         films = write_films(Path(folder))
         for case in (CASES[number] for number in arguments.cases):

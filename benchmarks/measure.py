@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 Seconds = dict[str, list[float]]
@@ -55,13 +56,15 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
 
 
 def timing_row(system: str, wall: Seconds, cpu: Seconds, *, against: str = "torchvision") -> dict[str, Any]:
-    """The median and quartiles of one system, and how many times as fast as another it is."""
+    """The median and quartiles of one system, and how many times as fast as another it is, by rounds too."""
     low, median, high = quartiles(wall[system])
+    slowest, _, fastest = quartiles([a / b for a, b in zip(wall[against], wall[system], strict=True)])
     return {
         "seconds_median": round(median, 4),
         "seconds_quartiles": [round(low, 4), round(high, 4)],
         "cpu_seconds_median": round(statistics.median(cpu[system]), 4),
         f"times_{against}": round(statistics.median(wall[against]) / median, 3),
+        f"times_{against}_quartiles": [round(slowest, 3), round(fastest, 3)],
     }
 
 
@@ -98,14 +101,21 @@ def _peak_mib() -> int:
 
 
 def _commit() -> str:
-    """Of this working tree, with a + if files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    return described.stdout.strip() or "none"
+    """Of this working tree, with a + if files differ from it that are no figures."""
+    root = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=root).stdout.strip()
+
+    # Each script of a row writes figures before the next one asks.
+    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs")
+    return (git("rev-parse", "--short", "HEAD") or "none") + ("+" if changed else "")
+
+
+def _busy_share(seconds: float = 2.0) -> float:
+    """Of the processors' time, what others take while this process waits: programs, and other machines."""
+    resting = psutil.cpu_times_percent(interval=seconds)
+    return round(1 - (resting.idle + resting.iowait) / 100, 3)
 
 
 def circumstances(**versions: str) -> dict[str, Any]:
@@ -120,7 +130,7 @@ def circumstances(**versions: str) -> dict[str, Any]:
         "processor": names[0].split(":")[1].strip() if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load_average_before": os.getloadavg()[0],
+        "busy_before": _busy_share(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **versions,

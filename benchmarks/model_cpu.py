@@ -165,6 +165,7 @@ def main() -> None:
         "clip": "1 x 3 x 32 x 224 x 224",
         "rounds": arguments.rounds,
         "warm_up_passes": 1,
+        "int8_scales_chosen_on": arguments.clips or "two generated films",
         "multiply_adds": MULTIPLY_ADDS,
     }
     systems = [name for name in BUILDERS if not (arguments.without_compiled and "compiled" in name[0])]

@@ -337,7 +337,7 @@ def _where(found: Figures) -> str:
     threads = "1 thread" if at["threads"] == 1 else f"{at['threads']} threads"
     return (
         f"{threads} of {at['cores']} cores of {at['processor']}, torch {at['torch']}, {at['date']}, "
-        f"load before {at['load_average_before']:.1f}"
+        f"{at.get('busy_before', 0):.0%} busy before"
     )
 
 

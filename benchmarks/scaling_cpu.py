@@ -4,9 +4,8 @@
 
 One clip of every size, passes of all systems of one size in turn. The exponent is the slope of log(seconds)
 over log(tokens), of each size's fastest pass, as a busy machine would bend it: 1 is a cost that grows as the
-clip does. Before any time is believed,
-ours must answer as torchvision's model of the same weights. Memory is what one pass adds to the resident
-set's high-water mark (VmHWM, Linux) in a fresh process.
+clip does. Before any time is believed, ours must answer as torchvision's model of the same weights. Memory is
+what one pass adds to the resident set's high-water mark (VmHWM, Linux) in a fresh process.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from benchmarks.measure import (
     timing_row,
 )
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
-from benchmarks.systems import clip, swin
+from benchmarks.systems import clip, swin, torch_kernels_of
 
 FRAMES = (16, 32, 64, 128)
 SIZES = (112, 160, 224, 320, 448)
@@ -73,12 +72,16 @@ def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[
     passes = {system: partial(model, clips) for system, model in models.items()}
     for one_pass in passes.values():
         one_pass()
-    wall, cpu = time_in_turn(passes, 3 if frames * size * size > MANY_PIXELS else 5)
+    rounds = 3 if frames * size * size > MANY_PIXELS else 5
+    wall, cpu = time_in_turn(passes, rounds)
+    backends = {system: torch_kernels_of(one_pass) for system, one_pass in passes.items()}
     del models, passes
     rows: dict[str, dict[str, Any]] = {
         system: {
             "seconds": round(min(wall[system]), 4),
+            "rounds": rounds,
             **timing_row(system, wall, cpu, against="torchvision t"),
+            "backend": backends[system],
             **in_fresh_process(__file__, "--memory-of", system, str(frames), str(size)),
         }
         for system in systems
@@ -134,15 +137,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=result_file, required=True, help="JSON file of the figures")
+    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
     parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "FRAMES", "SIZE"), help=argparse.SUPPRESS)
-    if "--memory-of" in sys.argv:
-        system, frames, size = sys.argv[sys.argv.index("--memory-of") + 1 :]
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        system, frames, size = arguments.memory_of
         print(json.dumps(memory(system, int(frames), int(size))))
         return
-    arguments = parser.parse_args()
     report: dict[str, Any] = {
         "circumstances": circumstances(torchvision=import_torchvision().__version__),
+        "warm_up_passes": 1,
         "rows": [],
     }
     for axis, frames, size in cases():
@@ -157,7 +161,8 @@ def main() -> None:
         **in_fresh_process(__file__, "--memory-of", "videoswin t", str(LONGEST), "224"),
     }
     print(report["exponents"], report["longest"])
-    arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

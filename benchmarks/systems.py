@@ -1,6 +1,7 @@
 """Every way to put one clip through Swin-T that is measured side by side: ours, and its peers.
 
-All carry the same random weights and see the same clip. `build` gives a function that does one pass.
+All carry the same random weights and see the same clip; `BUILDERS` makes the function that does one pass.
+Runtimes are imported where they are used: the memory of one system must not have the libraries of another.
 """
 
 from __future__ import annotations
@@ -8,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import onnxruntime
-import openvino
 import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
-from videoswin.export import export_model
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.runtimes.exported import ExportedModel
@@ -74,6 +72,8 @@ def exported_pass(path: Path) -> Pass:
 
 def openvino_pass(path: Path, dtype: str) -> Pass:
     """A pass of somebody else's model in OpenVINO, with our settings, on the normalised clip."""
+    import openvino
+
     compiled = openvino.Core().compile_model(
         path, "CPU", settings("float32" if dtype == "float32" else "bfloat16")
     )
@@ -108,6 +108,10 @@ def write_files(folder: Path, videos: list[str]) -> None:
 
     The first two of the videos give the clips that int8 scales are chosen on.
     """
+    import openvino
+
+    from videoswin.export import export_model
+
     ours = Checkpoint(
         weights=swin().state_dict(),
         config=TINY,
@@ -136,11 +140,15 @@ def write_files(folder: Path, videos: list[str]) -> None:
 def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list[str]:
     """What computes the products and the attention of a pass, as its runtime tells of the same file."""
     if "ONNX Runtime" in system:
+        import onnxruntime
+
         return list(onnxruntime.InferenceSession(files / "model.onnx").get_providers())
     if "OpenVINO" in system:
         peer = "peer.xml" if precision == "float32" else "peer-half.xml"
         path = files / (peer if "torchvision" in system else f"{precision}.xml")
         hint: ExportPrecision = "float32" if precision == "float32" else "bfloat16"
+        import openvino
+
         core = openvino.Core()
         model = core.read_model(path)
         model.reshape([1, *model.input().partial_shape[1:]])  # as it is run
@@ -148,6 +156,11 @@ def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list
         facts = (op.get_rt_info() for op in compiled.get_ops())
         kinds = {(fact["layerType"].astype(str), fact["primitiveType"].astype(str)) for fact in facts}
         return sorted(f"{layer}: {kind}" for layer, kind in kinds if layer in OPENVINO_LAYERS)
+    return torch_kernels_of(one_pass)
+
+
+def torch_kernels_of(one_pass: Callable[[], object]) -> list[str]:
+    """What computes the products and the attention of a pass in PyTorch."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         one_pass()
     return sorted({event.key for event in profile.key_averages()} & TORCH_KERNELS)

@@ -30,6 +30,7 @@ from benchmarks.measure import (
     timing_row,
 )
 from benchmarks.peers import as_trained, import_torchvision, torchvision_name, torchvision_swin3d
+from benchmarks.systems import torch_kernels_of
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
 
@@ -103,6 +104,7 @@ def compare(shape: str, rounds: int) -> list[dict[str, Any]]:
                     "dtype": dtype,
                     **timing_row(system, wall, cpu),
                     "gradient_difference": differences[system],
+                    "backend": torch_kernels_of(passes[system]),
                     **in_fresh_process(__file__, "--memory-of", system, dtype, shape),
                 }
             )
@@ -149,6 +151,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "circumstances": circumstances(torchvision=import_torchvision().__version__),
         "rounds": 2 if arguments.quick else arguments.rounds,
+        "warm_up_passes": 1,
         "rows": [],
     }
     for shape in ("16x112x112",) if arguments.quick else SHAPES:

@@ -23,6 +23,7 @@ from videoswin.predict import Predictor, load_video
 from videoswin.runtimes import onnx, openvino, torch_programs
 from videoswin.runtimes.exported import LOADERS, ExportedModel
 from videoswin.runtimes.facts import ExportPrecision, Facts
+from videoswin.video.reader import open_video
 from videoswin.video.spec import ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -129,7 +130,7 @@ def export_model(
 
         # OpenVINO chooses its precision when it loads a file.
         low = precision == "bfloat16" and kind != "openvino"
-        program = traced(checkpoint, torch.bfloat16 if low else torch.float32)
+        program = traced(checkpoint, torch.bfloat16 if low else torch.float32, cast_first=kind == "onnx")
         say(f"writing {kind}, {precision}")
         writers: dict[Format, Callable[..., None]] = {
             "onnx": onnx.write,
@@ -191,8 +192,9 @@ def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) 
         return [_made_up(predictor.clip.frames, predictor.clip.size)], "made up"
     count = min(len(videos), MOST_CLIPS)
     crops: Literal[1, 3] = 3 if count <= MOST_CLIPS // 4 else 1
-    least = 2 if count <= MOST_CLIPS // 2 else 1
-    plan = ViewPlan(clips=max(least, MOST_CLIPS // (count * crops)), crops=crops)
+    in_halves = predictor.clip.rule == "dense" and count <= MOST_CLIPS // 2
+    each = MOST_CLIPS // (count * crops)
+    plan = ViewPlan(clips=max(1, each // 2 if in_halves else each), crops=crops)
     if predictor.clip.rule == "segments":
         plan = plan.replace(clips=1)
     parts = []
@@ -200,11 +202,24 @@ def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) 
     # time resemble each other.
     for number in range(count):
         say(f"reading video {number + 1} of {count}")
-        parts.append(load_video(videos[number * len(videos) // count], predictor.clip, plan).views)
-    if plan.clips > 1:
-        first = plan.clips // 2 * crops
-        parts = [half for views in parts for half in (views[:first], views[first:])]
+        path = videos[number * len(videos) // count]
+        for start, end in _halves(path) if in_halves else [(None, None)]:
+            part = load_video(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
+            parts.append(_distinct(part.views, crops))
     return parts, f"from {count} videos" if count > 1 else "from one video"
+
+
+def _halves(path: str) -> list[tuple[float | None, float | None]]:
+    """Start and end of parts of a video that share no frame: two, or itself where it is a single picture."""
+    with open_video(path, threads=1) as video:
+        middle = video.duration_seconds / 2
+        return [(None, middle), (middle, None)] if video.num_frames > 1 else [(None, None)]
+
+
+def _distinct(views: Tensor, crops: int) -> Tensor:
+    """Without the clips that repeat the one before, as those of a video shorter than a clip do."""
+    kept = [i for i, view in enumerate(views) if i < crops or not torch.equal(view, views[i - crops])]
+    return views[kept]
 
 
 def _made_up(frames: int, size: int) -> Tensor:

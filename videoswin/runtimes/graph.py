@@ -21,8 +21,14 @@ from videoswin.runtimes.folding import fold_norms
 from videoswin.weights.checkpoint import Checkpoint
 
 
-def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> ExportedProgram:
-    """uint8 (B, 3, T, S, S) -> float32 logits (B, K), for the T and S of the checkpoint's clips and any B."""
+def traced(
+    checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, *, cast_first: bool = False
+) -> ExportedProgram:
+    """uint8 (B, 3, T, S, S) -> float32 logits (B, K), for the T and S of the checkpoint's clips and any B.
+
+    cast_first: pixels become numbers of `dtype` before anything else, which is slower; TensorRT takes uint8
+        for nothing but a cast.
+    """
     model = checkpoint.model()
     size = (checkpoint.clip.frames, checkpoint.clip.size, checkpoint.clip.size)
     fold_norms(model, token_grid(size))
@@ -33,7 +39,8 @@ def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Export
             model.set_submodule(name, _OfLists(module))
         elif isinstance(module, PatchMerging):
             model.set_submodule(f"{name}.reduction", _OfLists(module.reduction))
-    pixels_model = _WithFloatLogits(PixelModel(model.to(dtype), checkpoint.clip.normalisation)).eval()
+    pixels_model: nn.Module = PixelModel(model.to(dtype), checkpoint.clip.normalisation)
+    pixels_model = _Whole(pixels_model, dtype if cast_first else torch.uint8).eval()
     example = torch.zeros(2, 3, *size, dtype=torch.uint8)
     with torch.no_grad():
         return torch.export.export(
@@ -41,15 +48,15 @@ def traced(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Export
         )
 
 
-class _WithFloatLogits(nn.Module):
-    """Logits in float32, whatever the model computes in."""
+class _Whole(nn.Module):
+    """Logits in float32, whatever the model computes in, of pixels that are cast to `taken` first."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, taken: torch.dtype) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.taken = model, taken
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixels).float()
+        logits: Tensor = self.model(pixels.to(self.taken)).float()
         return logits
 
 

@@ -25,7 +25,7 @@ OPSET: Final = 20
 
 
 def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
-    """Write the program, whose input is `pixels` and whose output is `logits`."""
+    """Write the program, which casts its input `pixels` first and gives `logits`."""
     require("onnxscript", extra="export")
     onnx = require("onnx", extra="export")
     # torch's fused attention has no translation where the batch is open; its plain form has.
@@ -41,9 +41,19 @@ def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
         )
     assert written is not None
     model = written.model_proto
+    _feed_cast_alone(model.graph)
     model.metadata_props.add(key=KEY, value=facts.to_json())
     onnx.checker.check_model(model)
     onnx.save_model(model, path)
+
+
+def _feed_cast_alone(graph: Any) -> None:
+    """Let what asks for the shape of `pixels` ask their cast: TensorRT takes uint8 for nothing but a cast."""
+    cast = next(node for node in graph.node if node.op_type == "Cast" and list(node.input) == ["pixels"])
+    graph.node.remove(cast)
+    for node in graph.node:
+        node.input[:] = [cast.output[0] if name == "pixels" else name for name in node.input]
+    graph.node.insert(0, cast)
 
 
 def load(path: Path, device: torch.device) -> Loaded:
