@@ -4,10 +4,10 @@
     python benchmarks/gpu.py result.json --sections tiles     # one section; the others in the file are kept
     TRITON_INTERPRET=1 python benchmarks/gpu.py try.json --dry-run   # tiny, on a CPU: does it run?
 
-All systems carry the same weights and take turns on the same random clips, three sets in rotation. A system
-is timed once its logits (to predict) or its gradients (to train) have been close enough to those of the
-float32 reference in this run; otherwise its row says why not. The file is written after every row, so that a
-run that is cut off keeps what it has.
+All systems carry the same weights and see the same random clips, three sets in rotation. Of a batch, eager
+systems take turns, and so do compiled ones. A system is timed once its logits (to predict) or its gradients
+(to train) have been close enough to those of the float32 reference in this run; otherwise its row says why
+not. The file is written after every row, so that a run that is cut off keeps what it has.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.gpu_attention import compare_attentions
 from benchmarks.gpu_fused import compare_branches
 from benchmarks.gpu_systems import (
-    ATTENTIONS,
     COMPILED,
     EAGER,
     TORCHVISION,
@@ -45,13 +45,12 @@ from benchmarks.gpu_timing import FAILURES, Deadline, Pass, Row, failed, machine
 from benchmarks.peers import our_name, relative_difference
 from videoswin._files import replacing
 from videoswin.kernels.compiled import CapturedModel
-from videoswin.kernels.verify import error_against_paper
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.model.windows import bias_table_rows, window_geometry
 
 FLOOR_MS = {"T": 0.316, "S": 0.53, "B": 0.83}
-"""Milliseconds a clip below which an H200 cannot go with five kernels a block, by calculation."""
+"""Milliseconds a clip below which an H200 cannot go with five kernels a block, calculated: of each kernel the
+longest that its memory, products and exponentials take at the rates of the data sheet."""
 MAX_LOGIT_ERROR = 3e-2
 """Largest believable error of bfloat16 logits, relative to the largest float32 one; six times what CPUs show,
 until a GPU has shown what is usual there."""
@@ -153,64 +152,7 @@ def _logits_and_gradients(
 
 def attention(bench: Bench, deadline: Deadline) -> Iterator[Row]:
     """Attention alone, by stage, plain and shifted, without and with the way back."""
-    batch = 8 if bench.device.type == "cuda" else 1
-    for variant in [name for name in ("T", "B") if name in bench.configs]:
-        config = bench.configs[variant]
-        for stage, heads in enumerate(config.num_heads):
-            grid = (-(-bench.size[0] // 2), *(-(-length // (4 << stage)) for length in bench.size[1:]))
-            for shift in ((0, 0, 0), tuple(size // 2 for size in config.window)):
-                if deadline.passed():
-                    yield {"variant": variant, "stage": stage + 1, "failed": "no time left"}
-                    continue
-                geometry = window_geometry(grid, config.window, shift, True, bench.device)
-                shape = (batch, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
-                inputs = [torch.randn(shape, device=bench.device).bfloat16() for _ in range(3)]
-                table = torch.randn(bias_table_rows(config.window), heads, device=bench.device)
-                common = {"variant": variant, "stage": stage + 1, "shift": geometry.shift, "clips": batch}
-                errors = {
-                    name: _attention_error(attend, inputs[0], table, geometry)
-                    for name, attend in ATTENTIONS.items()
-                }
-                for name, error in errors.items():
-                    if not error <= MAX_GRADIENT_ERROR:
-                        yield {**common, "system": name, "failed": f"wrong by {error:.2g}"}
-                for both_ways in (False, True):
-                    passes = {
-                        name: _attention_pass(attend, inputs, table, geometry, both_ways)
-                        for name, attend in ATTENTIONS.items()
-                        if errors[name] <= MAX_GRADIENT_ERROR
-                    }
-                    timed = time_in_turn(passes, bench.device, bench.seconds / 4)
-                    kind = "forward and backward" if both_ways else "forward"
-                    for name, times in timed.items():
-                        yield {**common, "pass": kind, "system": name, "error": errors[name], **times}
-
-
-def _attention_error(attend: Any, qkv: Tensor, table: Tensor, geometry: Any) -> float:
-    """On the first and the last clip, relative to the largest number."""
-    few = qkv[[0, -1]]
-    upstream = few[..., 0, :, :].flatten(4)  # as good as any other numbers
-    return error_against_paper(attend, few, table, geometry, upstream)
-
-
-def _attention_pass(
-    attend: Any, inputs: list[Tensor], table: Tensor, geometry: Any, both_ways: bool
-) -> Callable[[int], object]:
-    if not both_ways:
-
-        def forward(number: int) -> Tensor:
-            with torch.inference_mode():
-                return attend(inputs[number % 3], table, geometry)
-
-        return forward
-    learned = [(qkv.detach().requires_grad_(), table.detach().requires_grad_()) for qkv in inputs]
-    upstream = torch.randn_like(inputs[0][..., 0, :, :]).flatten(4)
-
-    def backward(number: int) -> tuple[Tensor, ...]:
-        leaves = learned[number % 3]
-        return torch.autograd.grad(attend(*leaves, geometry), leaves, upstream)
-
-    return backward
+    yield from compare_attentions(bench.configs, bench.size, bench.device, deadline, bench.seconds / 4)
 
 
 def branches(bench: Bench, deadline: Deadline) -> Iterator[Row]:
@@ -235,10 +177,8 @@ def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
     theirs = ("torchvision, compiled, autocast",)
     plan = [
         ("T", 32, tuple(COMPILED)),
-        ("T", 1, quickest),
-        ("B", 32, quickest),
-        ("B", 32, theirs),
-        ("T", 1, theirs),
+        ("B", 32, (*quickest, *theirs)),
+        ("T", 1, (*quickest, *theirs)),
     ]
     for variant, batch, names in [("T", 2, tuple(COMPILED))] if bench.dry else plan:
         systems = systems_here(bench.configs[variant], {name: COMPILED[name] for name in names})
@@ -261,9 +201,7 @@ def _predict(
         if passes and deadline.passed():
             yield {"variant": variant, "clips": batch, "system": name, "failed": "no time left"}
             continue
-        candidates: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
-            name: partial(getattr, run, "logits")
-        }
+        candidates: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {name: lambda run=run: run.logits}
         if batch <= 8 and bench.device.type == "cuda" and (EAGER | COMPILED)[name].quickest:
             candidates[f"{name}, CUDA graph"] = partial(CapturedModel, run.model, clips[0])
         for label, build in candidates.items():

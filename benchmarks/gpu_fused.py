@@ -11,13 +11,10 @@ from torch import Tensor
 from benchmarks.gpu_timing import FAILURES, Deadline, Pass, Row, failed, time_in_turn
 from videoswin.kernels.choose import trial_block, trial_tokens
 from videoswin.kernels.fused import BRANCHES, Branch, FusedBlock, can_fuse, run_branch
-from videoswin.kernels.verify import branch_error
+from videoswin.kernels.verify import TOLERANCE, branch_error
 from videoswin.kernels.window_attention import triton_attention
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import Block
-
-MAX_ERROR = 2e-2
-"""Largest believable one of a branch in bfloat16, relative to its largest number."""
 
 
 def compare_branches(
@@ -50,7 +47,7 @@ def _compare(
         except FAILURES as error:
             yield {**common, "way": way, **failed(error)}
             continue
-        if errors[way] <= MAX_ERROR:
+        if errors[way] <= TOLERANCE[torch.bfloat16]:
             passes[way] = partial(_one_pass, blocks, branch, inputs)
         else:
             yield {**common, "way": way, "failed": f"wrong by {errors[way]:.2g}"}

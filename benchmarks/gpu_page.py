@@ -8,7 +8,7 @@ from benchmarks.tables import Figures, table
 
 
 def gpu_section(found: Figures) -> str:
-    """The best batch of every system, a single clip, and training steps."""
+    """The best batch of every system, a single clip, training steps, attention alone and fused branches."""
     timed = [row for row in found.get("inference", ()) if "ms" in row]
     best: dict[tuple[str, str], Figures] = {}
     for row in sorted(timed, key=lambda row: row["ms_per_clip"]):
@@ -37,11 +37,13 @@ def gpu_section(found: Figures) -> str:
         for place, times in ways.items()
         if len(times) == 2
     ]
+    at = found["machine"]
     return f"""
-`bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {found["machine"].get("name", "no GPU")}, clips of
-32 x 224 x 224. The peer is torchvision's model under autocast, or the official mathematics
-(`benchmarks/reference.py`) where torchvision is not installed. "First s" is the first pass, with what is
-compiled then.
+`bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {at.get("name", "no GPU")}, torch {at["torch"]},
+{at["date"]}; copies at {at["copy_GB_per_s"]:.0f} GB/s, bfloat16 products at
+{at["bfloat16_TFLOP_per_s"]:.0f} TFLOP/s. Clips of 32 x 224 x 224. The peer is torchvision's model under
+autocast, or the official mathematics (`benchmarks/reference.py`) where torchvision is not installed.
+"First s" is the first pass, with what is compiled then.
 
 The best batch of each:
 
@@ -53,10 +55,30 @@ A single clip:
 
 {table(training_heads, "lrlrrr", steps)}
 
+Attention alone, milliseconds:
+
+{_attention_table(found.get("attention", ()))}
+
 Branches of a block of the first stages, in several kernels and fused (`videoswin/kernels/fused.py`):
 
 {table("model | stage | branch | tokens | plain ms | fused ms | times plain", "lrlrrrr", branches)}
 """
+
+
+def _attention_table(rows: Iterable[Figures]) -> str:
+    cases: dict[tuple[object, ...], dict[str, float]] = {}
+    for row in rows:
+        if "ms" in row:
+            windows = "shifted" if any(row["shift"]) else "plain"
+            case = (row["variant"], row["stage"], windows, row["clips"], row["pass"])
+            cases.setdefault(case, {})[row["system"]] = row["ms"]
+    systems = list(dict.fromkeys(system for times in cases.values() for system in times))
+    lines = [
+        (*case, *(f"{times[system]:.3f}" if system in times else "" for system in systems))
+        for case, times in cases.items()
+    ]
+    heads = " | ".join(("model | stage | windows | clips | pass", *systems))
+    return table(heads, "lrlrl" + "r" * len(systems), lines)
 
 
 def _inference_table(rows: dict[tuple[str, str], Figures]) -> str:

@@ -1,4 +1,5 @@
-"""Writes docs/performance.md and its plots from the figures in results/: no number is typed by hand.
+"""Writes docs/performance.md, its plots and README's line of speed from the figures in results/: no number is
+typed by hand.
 
 python benchmarks/page.py
 """
@@ -20,6 +21,8 @@ from benchmarks.tables import Figures, span, table
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- speed: written by benchmarks/page.py -->\n", "<!-- end of speed -->\n"
 EXACT = ("float32", "bfloat16")
 BASE = "times_torchvision float32"
 
@@ -31,6 +34,22 @@ def page() -> str:
         found = results(name)
         parts += [f"## {title}", section(found) if found else NOT_YET]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def with_speed(readme: str, found: Figures) -> str:
+    """README with the seconds of the main ways between its marks."""
+    at = found["circumstances"]
+    ways = {
+        "torchvision": ("torchvision", "float32"),
+        "videoswin": ("videoswin", "float32"),
+        "in bfloat16": ("videoswin", "bfloat16"),
+        "in OpenVINO": ("videoswin in OpenVINO", "bfloat16"),
+        "in int8 (not exact)": ("videoswin in OpenVINO", "int8"),
+    }
+    seconds = (f"{way} {_row(found['rows'], *ways[way])['seconds_median']:.2f} s" for way in ways)
+    line = f"Swin-T over 32 x 224 x 224 on {at['cores']} cores of {at['processor']}:\n{', '.join(seconds)}.\n"
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + line + END + rest.split(END)[1]
 
 
 def results(name: str) -> Figures | None:
@@ -47,8 +66,8 @@ anew, int8 agreement and looking less often with the videos that `benchmarks/cam
 (`make bench CLIPS=folder`). Each table comes from one run: the same weights, inputs and threads for all,
 answers compared before any time is believed. Where a table has quartiles, systems took turns in one process.
 [benchmarks/README.md](../benchmarks/README.md) says how. Three questions have tables of their own: the model,
-attention alone, and files to predictions. What is rounded to int8, and views that are left out, never share a
-table with exact answers.
+attention alone, and files to predictions. What is rounded to int8 never shares a table with exact answers,
+nor do views that are left out, but for the exact line that they are compared with.
 """
 
 
@@ -337,7 +356,7 @@ def _where(found: Figures) -> str:
     threads = "1 thread" if at["threads"] == 1 else f"{at['threads']} threads"
     return (
         f"{threads} of {at['cores']} cores of {at['processor']}, torch {at['torch']}, {at['date']}, "
-        f"{at.get('busy_before', 0):.0%} busy before"
+        f"{at['busy_before']:.0%} busy before, at {at['commit']}"
     )
 
 
@@ -356,6 +375,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], str]]] = {
 
 def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
+    if found := results("model_cpu"):
+        README.write_text(with_speed(README.read_text(encoding="utf-8"), found), encoding="utf-8")
     for name, draw in {"model_cpu": draw_model, "scaling_cpu": draw_growth}.items():
         if found := results(name):
             draw(found, PAGE.parent)

@@ -137,7 +137,25 @@ def int8(checkpoint: Checkpoint, videos: list[str], tmp_path_factory: pytest.Tem
     return target
 
 
-def test_an_int8_model_multiplies_linear_layers_and_nothing_else_in_int8(int8: Path) -> None:
+def test_what_is_no_exported_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no exported model, whose names end in \.onnx, \.xml, \.pt2"):
+        ExportedModel(tmp_path / "model.safetensors", device=torch.device("cpu"))
+
+
+def test_an_int8_model_multiplies_queries_and_keys_in_int8_and_not_attention_weights(int8: Path) -> None:
+    attention = [
+        op
+        for op in openvino.Core().read_model(int8).get_ordered_ops()
+        if op.get_type_name() == "ScaledDotProductAttention"
+    ]
+    assert attention
+    for operation in attention:
+        query, key, value, *_ = (_type_behind(source) for source in operation.input_values())
+        assert (query, key) == ("FakeQuantize", "FakeQuantize")
+        assert value != "FakeQuantize"
+
+
+def test_an_int8_model_multiplies_all_linear_layers_but_embedding_and_head_in_int8(int8: Path) -> None:
     model = openvino.Core().read_model(int8)
     rounded = {
         operation.get_friendly_name()
@@ -162,7 +180,7 @@ def test_an_int8_model_multiplies_linear_layers_and_nothing_else_in_int8(int8: P
 def _type_behind(source: object) -> str:
     """The kind of the operation that a value comes from, through changes of scale and shape."""
     node = source.get_node()  # type: ignore[attr-defined]
-    while node.get_type_name() in {"Multiply", "Subtract", "Reshape", "Transpose"}:
+    while node.get_type_name() in {"Multiply", "Subtract", "Reshape", "Transpose", "VariadicSplit"}:
         node = node.input_value(0).get_node()
     return str(node.get_type_name())
 

@@ -70,6 +70,16 @@ def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, 
     torch.testing.assert_close(predictor(video).probabilities, one_by_one)
 
 
+@pytest.mark.parametrize(
+    "views",
+    [torch.rand(1, 3, 4, 24, 24), torch.zeros(1, 4, 4, 24, 24, dtype=torch.uint8), torch.zeros(3, 4, 24, 24)],
+    ids=["normalised", "four channels", "one view alone"],
+)
+def test_what_are_no_views_is_refused(predictor: Predictor, views: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"wanted torch.uint8 \(V, 3, T, H, W\), as Predictor.load has them"):
+        predictor.score(views)
+
+
 def test_a_multi_label_model_answers_for_each_class_by_itself(
     checkpoint: Checkpoint, predictor: Predictor, video: Path
 ) -> None:

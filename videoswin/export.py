@@ -61,7 +61,7 @@ TIMED_ROUNDS = 5
 
 
 class ExportError(Exception):
-    """The written file does not do what the model does; it was not kept."""
+    """The file could not be written here, or does not do what the model does; nothing of it was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+import torch
 from torch import Tensor, nn
 
 from videoswin.model.config import PATCH
@@ -27,6 +28,15 @@ class PixelModel(nn.Module):
         super().__init__()
         self.model = model
         self.normalisation = normalisation
+        if isinstance(normalisation, Normalisation):
+            # Now, because a CUDA graph cannot hold copies of Python's numbers to a device. Not as buffers,
+            # which would be rounded with the model.
+            device = model.patch_embed.proj.weight.device
+            self._mean, self._std = (
+                255 * torch.tensor(values, device=device).view(3, 1, 1, 1)
+                for values in (normalisation.mean, normalisation.std)
+            )
+        self.train(model.training)
 
     def forward(self, pixels: Tensor) -> Tensor:
         embedding = self.model.patch_embed
@@ -34,10 +44,22 @@ class PixelModel(nn.Module):
         # What fills up incomplete tokens is zero after the normalisation, and of no colour before.
         whole = all(size % patch == 0 for size, patch in zip(pixels.shape[2:], PATCH, strict=True))
         if whole and isinstance(self.normalisation, Normalisation) and not _is_watched(self.model):
-            weight, bias = _folded(embedding.proj, self.normalisation)
+            weight, bias = self._folded(embedding.proj)
             return self.model.classify(embedding.embed(patches(pixels).to(dtype) - CENTRE, weight, bias))
         logits: Tensor = self.model(normalize(pixels, self.normalisation).to(dtype))
         return logits
+
+    def _folded(self, proj: nn.Conv3d) -> tuple[Tensor, Tensor]:
+        """Weight and bias that do to pixels minus CENTRE what `proj` does to normalised ones.
+
+        Made anew for each batch: they are small, and weights may have changed.
+        """
+        assert proj.bias is not None
+        weight, bias = proj.weight.float(), proj.bias.float()
+        mean, std = (each.to(weight.device) for each in (self._mean, self._std))
+        weight = weight / std  # (C, 3, 2, 4, 4)
+        bias = bias - (weight * (mean - CENTRE)).sum((1, 2, 3, 4))
+        return weight.to(proj.weight.dtype), bias.to(proj.bias.dtype)
 
 
 def _is_watched(model: VideoSwin) -> bool:
@@ -45,17 +67,3 @@ def _is_watched(model: VideoSwin) -> bool:
     modules = (model, model.patch_embed)
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     return hooked or model._compiled_call_impl is not None
-
-
-def _folded(proj: nn.Conv3d, normalisation: Normalisation) -> tuple[Tensor, Tensor]:
-    """Weight and bias that do to pixels minus CENTRE what `proj` does to normalised ones.
-
-    Made anew for each batch: they are small, and weights may have changed.
-    """
-    assert proj.bias is not None
-    weight, bias = proj.weight.float(), proj.bias.float()
-    mean = 255 * weight.new_tensor(normalisation.mean).view(3, 1, 1, 1)
-    std = 255 * weight.new_tensor(normalisation.std).view(3, 1, 1, 1)
-    weight = weight / std  # (C, 3, 2, 4, 4)
-    bias = bias - (weight * (mean - CENTRE)).sum((1, 2, 3, 4))
-    return weight.to(proj.weight.dtype), bias.to(proj.bias.dtype)

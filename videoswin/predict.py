@@ -229,8 +229,13 @@ class Predictor:
     def score_each(self, views: Tensor) -> Tensor:
         """(V, 3, T, S, S) uint8 -> (V, K) probabilities of each view, in one batch, on the model's device.
 
-        By softmax; of a multi-label model by sigmoid, each class for itself.
+        By softmax; of a multi-label model by sigmoid, each class for itself. ValueError for other tensors.
         """
+        if views.dtype != torch.uint8 or views.ndim != 5 or views.shape[1] != 3:
+            got = f"{views.dtype} {tuple(views.shape)}"
+            raise ValueError(
+                f"views are {got}, wanted torch.uint8 (V, 3, T, H, W), as Predictor.load has them"
+            )
         logits = self._logits(views.to(self.device)).float()  # (V, K)
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 

@@ -16,8 +16,16 @@ def test_a_figure_that_is_rounded_to_its_bound_does_not_keep_it(reached: float, 
     assert Goal("growth", 0.9, 1.1, reached).line()[-1] == verdict
 
 
+def test_quartiles_stand_beside_the_figure_and_do_not_change_the_verdict() -> None:
+    goal = Goal("speed", 2.0, None, 2.1, quartiles=(1.9, 2.3))
+    assert goal.line() == ("speed", "at least 2.00", "2.10 (1.90 to 2.30)", "reached")
+
+
 def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:
     assert Goal("speed", 2.0, None, None).line() == ("speed", "at least 2.00", "not measured yet", "")
+
+
+MACHINE = {"torch": "2.11.0", "date": "2026-11-25", "copy_GB_per_s": 4000, "bfloat16_TFLOP_per_s": 600}
 
 
 def gpu(system: str, ms: float, clips: int = 8) -> dict[str, Any]:
@@ -26,7 +34,7 @@ def gpu(system: str, ms: float, clips: int = 8) -> dict[str, Any]:
 
 FOUND = {
     "gpu": {
-        "machine": {"name": "NVIDIA H100"},
+        "machine": {**MACHINE, "name": "NVIDIA H100"},
         "inference": [
             gpu("torchvision, autocast", 2.0),
             gpu("torchvision, compiled, autocast", 1.2),
@@ -60,13 +68,14 @@ def test_ratios_on_a_gpu_are_of_the_best_of_ours_to_the_best_of_the_peer() -> No
         "| GPU, Swin-T, training memory a clip, of eager | at most 40.0% | 25.0% | reached |",
         "| GPU, Swin-T, milliseconds a clip | at most 0.63 | 0.50 | reached |",
         "| GPU, Swin-B, times eager | at least 2.50 | not measured yet |  |",
+        "| GPU, Swin-B, milliseconds a clip | at most 1.66 | not measured yet |  |",
         "| PyTorch float32, times eager | at least 2.30 | not measured yet |  |",
     ):
         assert line in lines
 
 
 def test_a_run_that_was_cut_off_has_what_it_has() -> None:
-    found = {"gpu": {"machine": {}}}
+    found = {"gpu": {"machine": MACHINE}}
     assert "| GPU, Swin-T, times eager | at least 2.50 | not measured yet |  |" in goals_section(found.get)
     assert "no GPU" in gpu_section(found["gpu"])
 

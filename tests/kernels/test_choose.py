@@ -135,6 +135,16 @@ def test_a_gpu_that_is_full_keeps_its_blocks(
     assert "stage of 192 channels is not fused: no memory to try it" in caplog.text
 
 
+def test_nothing_is_chosen_by_its_time_where_answers_must_not_depend_on_it(
+    as_on_a_gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "_branches_that_pay", lambda *_: ("mlp",))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    model = small_model()
+    use_fastest_blocks(model, "cuda:0", torch.bfloat16)
+    assert not any(isinstance(module, fused.FusedBlock) for module in model.modules())
+
+
 def test_a_gpu_gets_what_pays_in_stages_with_few_channels(
     as_on_a_gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:

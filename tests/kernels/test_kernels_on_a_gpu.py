@@ -8,12 +8,15 @@ from tests.kernels.problems import WINDOWS, Problem, error, problem
 from videoswin.kernels.choose import fastest_attention, trial_block, trial_tokens, use_fastest_blocks
 from videoswin.kernels.compiled import CapturedModel, compile_blocks
 from videoswin.kernels.fused import BRANCHES, FusedBlock, can_fuse, fuse, norm_linear
-from videoswin.kernels.verify import branch_error
+from videoswin.kernels.verify import TOLERANCE, branch_error
 from videoswin.kernels.window_attention import triton_attention, window_attention
 from videoswin.model.attention import box_attention
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import Grid
+from videoswin.pixels import PixelModel
+from videoswin.video.spec import IMAGENET
+from videoswin.video.transforms import normalize
 
 pytest.importorskip("triton")
 pytestmark = [
@@ -31,8 +34,6 @@ PUBLISHED: dict[str, tuple[Grid, Grid, Grid]] = {
     "Something-Something": ((16, 14, 14), (16, 7, 7), (8, 3, 3)),
     "384 pixels": ((8, 24, 24), (8, 12, 12), (4, 6, 6)),
 }
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
-"""Twice what rounding qkv, weights, slopes and results, and nothing else, was found to do."""
 by_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 
 
@@ -157,6 +158,14 @@ def test_compiled_fused_blocks_give_the_same_logits() -> None:
     with torch.inference_mode():
         ours = compile_blocks(kernels.bfloat16())(clips.bfloat16())
         assert error(ours, usual(clips).double()) < 3e-2
+
+
+def test_a_captured_graph_takes_pixels() -> None:
+    usual, kernels = pair()
+    views = torch.randint(256, (2, 3, 16, 112, 112), dtype=torch.uint8, device="cuda")
+    captured = CapturedModel(PixelModel(kernels, IMAGENET), torch.zeros_like(views))
+    with torch.inference_mode():
+        assert error(captured(views), usual(normalize(views, IMAGENET)).double()) < 1e-4
 
 
 def test_a_captured_graph_gives_the_logits_of_new_clips() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from videoswin.model.swin import Block, VideoSwin
 
@@ -24,10 +24,12 @@ def compile_blocks(model: VideoSwin, backend: str = "inductor") -> VideoSwin:
 
 
 class CapturedModel:
-    """Logits of clips of one shape by replaying a CUDA graph, as launches take longer than small batches."""
+    """Logits of one shape of clips by replaying a CUDA graph, as launches take longer than small batches."""
 
-    def __init__(self, model: VideoSwin, example: Tensor) -> None:
-        """example: clips as they will come, (B, in, T, H, W), on the model's GPU; ValueError elsewhere.
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        """model: a VideoSwin, or a PixelModel around one.
+
+        example: what it will get, clips or pixels (B, in, T, H, W), on its GPU; ValueError elsewhere.
 
         The graph reads the model's weights where they are: changed values count, moved weights do not. If the
         clips are to be computed under autocast, capture there, with cache_enabled=False.

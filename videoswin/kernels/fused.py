@@ -129,33 +129,36 @@ def norm_mlp_add(
     return x + F.linear(hidden, weight2, bias2)
 
 
-def _on_cuda(name: str, *arguments: Tensor | float) -> Tensor:
-    from videoswin.kernels import linear
-
-    # The kernels step by the sizes; what comes here is contiguous as a rule.
-    ready = (each.contiguous() if isinstance(each, Tensor) else each for each in arguments)
-    out: Tensor = getattr(linear, name)(*ready)
-    return out
-
-
 @norm_linear.register_kernel("cuda")
 def _norm_linear_on_cuda(*arguments: Any) -> Tensor:
-    return _on_cuda("norm_linear", *arguments)
+    from videoswin.kernels import linear
+
+    return linear.norm_linear(*_contiguous(arguments))
 
 
 @linear_add.register_kernel("cuda")
 def _linear_add_on_cuda(*arguments: Any) -> Tensor:
-    return _on_cuda("linear_add", *arguments)
+    from videoswin.kernels import linear
+
+    return linear.linear_add(*_contiguous(arguments))
 
 
 @norm_mlp_add.register_kernel("cuda")
 def _norm_mlp_add_on_cuda(*arguments: Any) -> Tensor:
-    return _on_cuda("norm_mlp_add", *arguments)
+    from videoswin.kernels import linear
+
+    return linear.norm_mlp_add(*_contiguous(arguments))
+
+
+def _contiguous(arguments: Sequence[Any]) -> list[Any]:
+    """What the kernels step through by its sizes; it is contiguous as a rule."""
+    return [each.contiguous() if isinstance(each, Tensor) else each for each in arguments]
 
 
 @norm_linear.register_fake
-def _norm_linear_shape(x: Tensor, *rest: Any) -> Tensor:
-    weight = rest[3]
+def _norm_linear_shape(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weight: Tensor, bias: Tensor
+) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
@@ -170,19 +173,33 @@ def _norm_mlp_add_shape(x: Tensor, *rest: Any) -> Tensor:
 
 
 @register_flop_formula(torch.ops.videoswin.norm_linear)
-def _norm_linear_flops(x: Sequence[int], *rest: Any, **outputs: Any) -> int:
-    weight = rest[3]
+def _norm_linear_flops(
+    x: Sequence[int],
+    norm_weight: Any,
+    norm_bias: Any,
+    eps: float,
+    weight: Sequence[int],
+    *rest: Any,
+    **out: Any,
+) -> int:
     return _product_flops(x, weight)
 
 
 @register_flop_formula(torch.ops.videoswin.linear_add)
-def _linear_add_flops(x: Sequence[int], weight: Sequence[int], *rest: Any, **outputs: Any) -> int:
+def _linear_add_flops(x: Sequence[int], weight: Sequence[int], *rest: Any, **out: Any) -> int:
     return _product_flops(x, weight)
 
 
 @register_flop_formula(torch.ops.videoswin.norm_mlp_add)
-def _norm_mlp_add_flops(x: Sequence[int], *rest: Any, **outputs: Any) -> int:
-    weight1 = rest[3]
+def _norm_mlp_add_flops(
+    x: Sequence[int],
+    norm_weight: Any,
+    norm_bias: Any,
+    eps: float,
+    weight1: Sequence[int],
+    *rest: Any,
+    **out: Any,
+) -> int:
     return 2 * _product_flops(x, weight1)
 
 

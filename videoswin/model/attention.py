@@ -78,8 +78,9 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 def _attention_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """The same for bfloat16 on a CPU, where torch's fused kernel is slower than products and a softmax.
 
-    The weights of a few boxes at a time stay in the cache. Logits are rounded to bfloat16 before the softmax,
-    as they are where attention is written out, and are not in the fused kernel.
+    So it was on processors with AVX-512 and without AMX; none with AMX was at hand. The weights of a few
+    boxes at a time stay in the cache. Logits are rounded to bfloat16 before the softmax, as they are where
+    attention is written out, and are not in the fused kernel.
     """
     few = max(1, CACHED_NUMBERS // bias.numel())
     outputs = []

@@ -37,6 +37,8 @@ class ExportedModel:
         one, and for a device that its runtime cannot use.
         """
         path = Path(path)
+        if path.suffix not in LOADERS:
+            raise ValueError(f"{path} is no exported model, whose names end in {', '.join(LOADERS)}")
         self.path = path
         self.device = device
         self.facts: Facts

@@ -1,0 +1,88 @@
+"""Attention alone, ours and others' ways, by stage; part of benchmarks/gpu.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu_systems import ATTENTIONS
+from benchmarks.gpu_timing import Deadline, Row, time_in_turn
+from videoswin.kernels.verify import TOLERANCE, error_against_paper
+from videoswin.model.attention import AttentionFn
+from videoswin.model.config import VideoSwinConfig
+from videoswin.model.swin import token_grid
+from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
+
+MAX_ERROR = {"triton": TOLERANCE[torch.bfloat16]}
+MAX_ERROR_OF_OTHERS = 5e-2
+"""Largest believable ones, relative to the largest number. Others round their logits to bfloat16, too."""
+
+
+def compare_attentions(
+    configs: dict[str, VideoSwinConfig], size: Grid, device: torch.device, deadline: Deadline, seconds: float
+) -> Iterator[Row]:
+    """A row for each stage, plain and shifted, without and with the way back, and each way to attend."""
+    batch = 8 if device.type == "cuda" else 1
+    for variant in [name for name in ("T", "B") if name in configs]:
+        config = configs[variant]
+        for stage, heads in enumerate(config.num_heads):
+            depth, *across = token_grid(size)
+            height, width = (-(-length // 2**stage) for length in across)
+            for shift in ((0, 0, 0), tuple(size // 2 for size in config.window)):
+                if deadline.passed():
+                    yield {"variant": variant, "stage": stage + 1, "failed": "no time left"}
+                    continue
+                geometry = window_geometry((depth, height, width), config.window, shift, True, device)
+                shape = (batch, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
+                inputs = [torch.randn(shape, device=device).bfloat16() for _ in range(3)]
+                table = torch.randn(bias_table_rows(config.window), heads, device=device)
+                common = {"variant": variant, "stage": stage + 1, "shift": geometry.shift, "clips": batch}
+                errors = {
+                    name: _error(attend, inputs[0], table, geometry) for name, attend in ATTENTIONS.items()
+                }
+                right = {
+                    name
+                    for name, error in errors.items()
+                    if error <= MAX_ERROR.get(name, MAX_ERROR_OF_OTHERS)
+                }
+                for name in errors.keys() - right:
+                    yield {**common, "system": name, "failed": f"wrong by {errors[name]:.2g}"}
+                for both_ways in (False, True):
+                    passes = {
+                        name: _pass(attend, inputs, table, geometry, both_ways)
+                        for name, attend in ATTENTIONS.items()
+                        if name in right
+                    }
+                    timed = time_in_turn(passes, device, seconds)
+                    kind = "forward and backward" if both_ways else "forward"
+                    for name, times in timed.items():
+                        yield {**common, "pass": kind, "system": name, "error": errors[name], **times}
+
+
+def _error(attend: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeometry) -> float:
+    """On the first and the last clip, relative to the largest number."""
+    few = qkv[[0, -1]]
+    upstream = few[..., 0, :, :].flatten(4)  # as good as any other numbers
+    return error_against_paper(attend, few, table, geometry, upstream)
+
+
+def _pass(
+    attend: AttentionFn, inputs: list[Tensor], table: Tensor, geometry: WindowGeometry, both_ways: bool
+) -> Callable[[int], object]:
+    if not both_ways:
+
+        def forward(number: int) -> Tensor:
+            with torch.inference_mode():
+                return attend(inputs[number % 3], table, geometry)
+
+        return forward
+    learned = [(qkv.detach().requires_grad_(), table.detach().requires_grad_()) for qkv in inputs]
+    upstream = torch.randn_like(inputs[0][..., 0, :, :]).flatten(4)
+
+    def backward(number: int) -> tuple[Tensor, ...]:
+        leaves = learned[number % 3]
+        return torch.autograd.grad(attend(*leaves, geometry), leaves, upstream)
+
+    return backward

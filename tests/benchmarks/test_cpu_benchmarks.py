@@ -1,0 +1,66 @@
+"""Scripts that measure a CPU run, at sizes where their numbers mean nothing."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import approximate_views, attention_cpu, file_to_prediction, measure, scaling_cpu, training
+
+pytestmark = pytest.mark.timeout(300)  # whole models are made on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for script in (scaling_cpu, training):
+        monkeypatch.setattr(script, "in_fresh_process", lambda *_: {"peak_mib": 1})
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of the other tests, too
+
+
+@torch.inference_mode()
+def test_attention_of_the_last_stage_is_compared() -> None:
+    rows = attention_cpu.compare(3, 1, rounds=1)
+    assert {(row["system"], row["precision"]) for row in rows} == set(
+        product(attention_cpu.SYSTEMS, ("float32", "bfloat16"))
+    )
+    assert all(row["backend"] for row in rows)
+
+
+@torch.inference_mode()
+def test_clips_of_a_size_are_compared() -> None:
+    rows = scaling_cpu.measure(2, 32, ("videoswin t", "torchvision t"))
+    assert rows["torchvision t"]["times_torchvision t_quartiles"] == [1.0, 1.0]
+    assert rows["videoswin t"]["relative_logit_difference"] < scaling_cpu.MAX_DIFFERENCE
+    assert scaling_cpu.memory("videoswin t", 2, 32)["peak_mib"] > 100
+
+
+def test_training_steps_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SHAPES", {"tiny": (1, 3, 2, 32, 32)})
+    rows = training.compare("tiny", rounds=1)
+    assert [(row["dtype"], row["system"]) for row in rows] == list(product(training.DTYPES, training.SYSTEMS))
+
+
+def test_files_are_predicted_as_views_in_memory_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_to_prediction, "MOST_VIDEOS", 2)
+    monkeypatch.setattr(file_to_prediction, "SECONDS", 1.0)
+    films = file_to_prediction.write_films(tmp_path)
+    case = file_to_prediction.Case("bundled", file_to_prediction.camera_motion, 2)
+    row = file_to_prediction.measured(case, "cpu", 1, 2, films)
+    assert row["largest_difference"] == 0
+    assert row["of_the_slower"]["median"] > 0
+
+
+def test_a_film_is_looked_at_in_every_way() -> None:
+    row = approximate_views.looked_at("no folder: film 0 is of photographs", 0)
+    margins = [approximate_views.adaptive(margin) for margin in approximate_views.MARGINS]
+    assert list(row["ways"]) == [*approximate_views.WAYS, *margins]
+    assert row["ways"][approximate_views.EXACT]["views"] == 12
+    assert approximate_views.summary([row])[approximate_views.EXACT]["agrees_with_exact"] == 1
+
+
+def test_circumstances_name_the_commit_and_how_busy_the_machine_was() -> None:
+    found = measure.circumstances(other="1.0")
+    assert found["other"] == "1.0"
+    assert 0 <= found["busy_before"] <= 1
+    assert found["commit"]
