@@ -152,8 +152,9 @@ def main() -> None:
     arguments.progress.parent.mkdir(parents=True, exist_ok=True)
     arguments.progress.touch()
     rows = [json.loads(line) for line in arguments.progress.read_text().splitlines()]
-    if others := {row["commit"] for row in rows} - {conditions["commit"]}:
-        raise SystemExit(f"{arguments.progress} has films of {', '.join(others)}: remove it to begin anew")
+    before = {row.get("commit", "an unknown commit") for row in rows}
+    if before - {conditions["commit"]} or any(commit.endswith("+") for commit in before):
+        raise SystemExit(f"{arguments.progress} has films of {', '.join(before)}: remove it to begin anew")
     remaining = sorted(set(range(arguments.count)) - {row["number"] for row in rows})
     with (
         ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool,

@@ -54,7 +54,8 @@ def goals_section(results: Results) -> str:
         for group in ((_cpu, _growth, _files), (_int8, _one_view), (_gpu,))
     )
     return f"""
-Times are ratios to the peer that is named, of one run: of medians, and in brackets the quartiles of rounds.
+Times are ratios to the peer that is named, of one run: of medians, and where the peer is eager
+with the quartiles of rounds in brackets.
 Other runs gave other ratios, as far apart as the [log](../benchmarks/LOG.md) says. On the CPU, Swin-T, one
 clip of 32 x 224 x 224, two threads; "eager" is torchvision in float32:
 

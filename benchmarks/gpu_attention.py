@@ -15,9 +15,8 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import token_grid
 from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
 
-MAX_ERROR = {"triton": TOLERANCE[torch.bfloat16]}
-MAX_ERROR_OF_OTHERS = 5e-2
-"""Largest believable ones, relative to the largest number. Others round their logits to bfloat16, too."""
+MAX_ERROR = dict.fromkeys(ATTENTIONS, 5e-2) | {"triton": TOLERANCE[torch.bfloat16]}
+"""Largest believable error of each, relative to the largest number. Others round their logits to bfloat16."""
 
 
 def compare_attentions(
@@ -42,12 +41,8 @@ def compare_attentions(
                 errors = {
                     name: _error(attend, inputs[0], table, geometry) for name, attend in ATTENTIONS.items()
                 }
-                right = {
-                    name
-                    for name, error in errors.items()
-                    if error <= MAX_ERROR.get(name, MAX_ERROR_OF_OTHERS)
-                }
-                for name in errors.keys() - right:
+                right = [name for name, error in errors.items() if error <= MAX_ERROR[name]]
+                for name in [name for name in errors if name not in right]:
                     yield {**common, "system": name, "failed": f"wrong by {errors[name]:.2g}"}
                 for both_ways in (False, True):
                     passes = {

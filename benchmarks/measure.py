@@ -100,22 +100,18 @@ def _peak_mib() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
-def _commit() -> str:
-    """Of this working tree, with a + if files differ from it that are no figures."""
-    root = Path(__file__).parents[1]
+CODE = ("videoswin", "benchmarks", "pyproject.toml", "constraints.txt", ":!benchmarks/results", ":!*.md")
+"""What figures depend on. The other files change while `make bench` runs: it writes figures and pages."""
+
+
+def commit_of(root: Path) -> str:
+    """Of a working tree, with a + if its code differs from that, or "none"."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=root).stdout.strip()
 
-    # Each script of a row writes figures before the next one asks.
-    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs")
+    changed = git("status", "--porcelain", "--", *CODE)
     return (git("rev-parse", "--short", "HEAD") or "none") + ("+" if changed else "")
-
-
-def _busy_share(seconds: float = 2.0) -> float:
-    """Of the processors' time, what others take while this process waits: programs, and other machines."""
-    resting = psutil.cpu_times_percent(interval=seconds)
-    return round(1 - (resting.idle + resting.iowait) / 100, 3)
 
 
 def circumstances(**versions: str) -> dict[str, Any]:
@@ -130,10 +126,11 @@ def circumstances(**versions: str) -> dict[str, Any]:
         "processor": names[0].split(":")[1].strip() if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "busy_before": _busy_share(),
+        # Of other programs and, where cores are shared, other machines: this one waits meanwhile.
+        "busy_before": round(psutil.cpu_percent(interval=2) / 100, 3),
         "python": platform.python_version(),
         "torch": torch.__version__,
         **versions,
         "date": time.strftime("%Y-%m-%d"),
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).parents[1]),
     }

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- speed: written by benchmarks/page.py -->\n", "<!-- end of speed -->\n"
+SPEED_BEGINS, SPEED_ENDS = "<!-- speed: written by benchmarks/page.py -->\n", "<!-- end of speed -->\n"
 EXACT = ("float32", "bfloat16")
 BASE = "times_torchvision float32"
 
@@ -38,18 +38,22 @@ def page() -> str:
 
 def with_speed(readme: str, found: Figures) -> str:
     """README with the seconds of the main ways between its marks."""
-    at = found["circumstances"]
     ways = {
         "torchvision": ("torchvision", "float32"),
         "videoswin": ("videoswin", "float32"),
         "in bfloat16": ("videoswin", "bfloat16"),
-        "in OpenVINO": ("videoswin in OpenVINO", "bfloat16"),
-        "in int8 (not exact)": ("videoswin in OpenVINO", "int8"),
+        "in OpenVINO and bfloat16": ("videoswin in OpenVINO", "bfloat16"),
     }
-    seconds = (f"{way} {_row(found['rows'], *ways[way])['seconds_median']:.2f} s" for way in ways)
-    line = f"Swin-T over 32 x 224 x 224 on {at['cores']} cores of {at['processor']}:\n{', '.join(seconds)}.\n"
-    before, rest = readme.split(BEGIN)
-    return before + BEGIN + line + END + rest.split(END)[1]
+    seconds = {name: _row(found["rows"], *way)["seconds_median"] for name, way in ways.items()}
+    int8 = _row(found["rows"], "videoswin in OpenVINO", "int8")["seconds_median"]
+    at = found["circumstances"]
+    line = f"""
+Swin-T over 32 x 224 x 224, {at["cores"]} cores of {at["processor"]}, torch {at["torch"]}, {at["date"]}:
+{", ".join(f"{name} {took:.2f} s" for name, took in seconds.items())}.
+Rounded to int8, which is not exact, {int8:.2f} s.
+""".lstrip()
+    before, rest = readme.split(SPEED_BEGINS)
+    return before + SPEED_BEGINS + line + SPEED_ENDS + rest.split(SPEED_ENDS)[1]
 
 
 def results(name: str) -> Figures | None:

@@ -105,7 +105,7 @@ def test_a_file_answers_as_the_checkpoint_does(
     checkpoint = checkpoint_for(clip)
     comparison = export_model(checkpoint, tmp_path / name, format=format, precision=precision, videos=videos)
     assert comparison.largest_difference < difference
-    assert comparison.clips == 54  # three videos, two halves, three clips, three crops
+    assert comparison.clips == 63  # three videos, seven clips, three crops
     assert comparison.path == str(tmp_path / name)
     ours = Predictor.from_pretrained(tmp_path / name)
     theirs = Predictor(checkpoint, device="cpu")
@@ -394,6 +394,13 @@ def test_scales_are_not_chosen_on_what_is_compared(
     assert {view.numpy().tobytes() for view in calibration} == {view.numpy().tobytes() for view in first}
     # Clips that repeat because the half is short count once.
     assert comparison.clips == len({view.numpy().tobytes() for view in second})
+
+
+def test_a_single_picture_is_too_little_for_int8(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    video = tmp_path / "picture.mp4"
+    write_h264(video, film_thwc(1), fps=10, crf=23)
+    with pytest.raises(ValueError, match=r"picture\.mp4 is a single picture; int8 needs a half"):
+        export_model(checkpoint, tmp_path / "model.xml", precision="int8", videos=[str(video)])
 
 
 def test_one_clip_of_one_video_is_too_little_for_int8(

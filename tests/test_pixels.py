@@ -62,6 +62,31 @@ def test_the_model_itself_is_left_as_it_was(model: VideoSwin) -> None:
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
+def test_parts_of_the_model_stay_in_their_mode(model: VideoSwin) -> None:
+    partly_frozen = copy.deepcopy(model).train()
+    partly_frozen.stages[0].eval()
+    modes = {name: module.training for name, module in partly_frozen.named_modules()}
+    assert PixelModel(partly_frozen, IMAGENET).training
+    assert {name: module.training for name, module in partly_frozen.named_modules()} == modes
+
+
+@pytest.mark.parametrize("size", [(8, 32, 32), (7, 33, 30)], ids=["whole tokens", "padded"])
+@torch.no_grad()
+def test_no_number_is_copied_from_python_while_a_graph_may_be_captured(
+    model: VideoSwin, size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = PixelModel(model, IMAGENET)
+    pixels = torch.randint(256, (1, 3, *size), dtype=torch.uint8)
+    ours(pixels)  # what is made once, as window geometry, is made before a graph is captured
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a copy from Python")
+
+    monkeypatch.setattr(torch, "tensor", refuse)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", refuse)
+    assert ours(pixels).isfinite().all()
+
+
 @torch.no_grad()
 def test_weights_changed_later_are_heeded(model: VideoSwin) -> None:
     changing = copy.deepcopy(model)

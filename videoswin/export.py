@@ -102,8 +102,9 @@ def export_model(
 
     format: None goes by the end of the target's name: .onnx, .xml (openvino), .pt2 (torch; or aotinductor).
     precision: bfloat16 not for onnx; int8 for openvino alone, which chooses its scales on `videos`.
-    videos: views of them are compared on; an int8 model's scales come from the first half in time of each, or
-        from every other video where there are many. Without videos pictures are made up.
+    videos: views of them are compared on. An int8 model's scales come from the first half in time of each, or
+        from every other video where there are many, and the rest is compared on. Without videos pictures are
+        made up.
     say: told each step, as it may take a minute.
     ValueError for what cannot be, ImportError for a library that is not here, VideoError for a video that
     cannot be read, ExportError if the file answers otherwise than the model; whatever stood at `target` then
@@ -114,7 +115,7 @@ def export_model(
     if not checkpoint.has_head:
         raise ValueError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
     predictor = Predictor(checkpoint, device="cpu")
-    parts, source = _clips(predictor, videos, say)
+    parts, source = _clips(predictor, videos, say, in_halves=precision == "int8")
     calibration: Tensor | tuple[()] = ()
     if precision == "int8":
         # What scales were chosen on says little about what they do elsewhere.
@@ -130,7 +131,11 @@ def export_model(
 
         # OpenVINO chooses its precision when it loads a file.
         low = precision == "bfloat16" and kind != "openvino"
-        program = traced(checkpoint, torch.bfloat16 if low else torch.float32, cast_first=kind == "onnx")
+        program = traced(
+            checkpoint,
+            torch.bfloat16 if low else torch.float32,
+            pixel_dtype=torch.float32 if kind == "onnx" else torch.uint8,
+        )
         say(f"writing {kind}, {precision}")
         writers: dict[Format, Callable[..., None]] = {
             "onnx": onnx.write,
@@ -183,16 +188,19 @@ def _format_of(target: Path, format: Format | None, precision: ExportPrecision) 
     return kind
 
 
-def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) -> tuple[list[Tensor], str]:
-    """uint8 (n, 3, T, S, S) of the first and second half in time of each video, and where they are from.
+def _clips(
+    predictor: Predictor, videos: list[str], say: Callable[[str], None], *, in_halves: bool
+) -> tuple[list[Tensor], str]:
+    """uint8 (n, 3, T, S, S) of each video, and where they are from.
 
-    Of each whole video where there are too many for more than one clip of each.
+    in_halves: of the first and of the second half in time of each video, which share no frame; but of whole
+        ones where there are too many for two clips of each, or a clip is the whole video.
     """
     if not videos:
         return [_made_up(predictor.clip.frames, predictor.clip.size)], "made up"
     count = min(len(videos), MOST_CLIPS)
     crops: Literal[1, 3] = 3 if count <= MOST_CLIPS // 4 else 1
-    in_halves = predictor.clip.rule == "dense" and count <= MOST_CLIPS // 2
+    in_halves = in_halves and predictor.clip.rule == "dense" and count <= MOST_CLIPS // 2
     each = MOST_CLIPS // (count * crops)
     plan = ViewPlan(clips=max(1, each // 2 if in_halves else each), crops=crops)
     if predictor.clip.rule == "segments":
@@ -210,10 +218,14 @@ def _clips(predictor: Predictor, videos: list[str], say: Callable[[str], None]) 
 
 
 def _halves(path: str) -> list[tuple[float | None, float | None]]:
-    """Start and end of parts of a video that share no frame: two, or itself where it is a single picture."""
+    """Start and end of two parts of a video that share no frame; ValueError for a single picture."""
     with open_video(path, threads=1) as video:
+        if video.num_frames < 2:
+            raise ValueError(
+                f"{path} is a single picture; int8 needs a half to choose scales on, and another"
+            )
         middle = video.duration_seconds / 2
-        return [(None, middle), (middle, None)] if video.num_frames > 1 else [(None, None)]
+    return [(None, middle), (middle, None)]
 
 
 def _distinct(views: Tensor, crops: int) -> Tensor:

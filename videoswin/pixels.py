@@ -36,7 +36,7 @@ class PixelModel(nn.Module):
                 255 * torch.tensor(values, device=device).view(3, 1, 1, 1)
                 for values in (normalisation.mean, normalisation.std)
             )
-        self.train(model.training)
+        self.training = model.training  # train() would change the model, too
 
     def forward(self, pixels: Tensor) -> Tensor:
         embedding = self.model.patch_embed
@@ -46,8 +46,15 @@ class PixelModel(nn.Module):
         if whole and isinstance(self.normalisation, Normalisation) and not _is_watched(self.model):
             weight, bias = self._folded(embedding.proj)
             return self.model.classify(embedding.embed(patches(pixels).to(dtype) - CENTRE, weight, bias))
-        logits: Tensor = self.model(normalize(pixels, self.normalisation).to(dtype))
+        logits: Tensor = self.model(self._normalised(pixels).to(dtype))
         return logits
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """`normalize` without copies to the device."""
+        if not isinstance(self.normalisation, Normalisation):
+            return normalize(pixels, self.normalisation)
+        mean, std = (each.to(pixels.device) for each in (self._mean, self._std))
+        return (pixels.to(torch.float32) - mean) / std
 
     def _folded(self, proj: nn.Conv3d) -> tuple[Tensor, Tensor]:
         """Weight and bias that do to pixels minus CENTRE what `proj` does to normalised ones.

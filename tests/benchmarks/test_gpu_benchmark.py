@@ -41,7 +41,8 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     assert page.count("triton, bfloat16") == 4  # two models, the best batch and a single clip
     assert page.count("fused, bfloat16") == 4
     assert page.count("| mlp |") == 4  # two stages of two models
-    # Four ways to attend, two models of two stages, plain and shifted, one way and both.
+    assert "| pass | materialised | sdpa with full mask | boxes | triton |" in page
+    # Two models of two stages, plain and shifted, forward and both ways.
     assert page.count("| forward |") + page.count("| forward and backward |") == 16
     assert "no GPU" in page
     rows = [

@@ -160,9 +160,10 @@ def test_compiled_fused_blocks_give_the_same_logits() -> None:
         assert error(ours, usual(clips).double()) < 3e-2
 
 
-def test_a_captured_graph_takes_pixels() -> None:
+@pytest.mark.parametrize("width", [112, 110], ids=["whole tokens", "padded"])
+def test_a_captured_graph_takes_pixels(width: int) -> None:
     usual, kernels = pair()
-    views = torch.randint(256, (2, 3, 16, 112, 112), dtype=torch.uint8, device="cuda")
+    views = torch.randint(256, (2, 3, 16, 112, width), dtype=torch.uint8, device="cuda")
     captured = CapturedModel(PixelModel(kernels, IMAGENET), torch.zeros_like(views))
     with torch.inference_mode():
         assert error(captured(views), usual(normalize(views, IMAGENET)).double()) < 1e-4

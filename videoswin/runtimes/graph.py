@@ -22,12 +22,12 @@ from videoswin.weights.checkpoint import Checkpoint
 
 
 def traced(
-    checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, *, cast_first: bool = False
+    checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, *, pixel_dtype: torch.dtype = torch.uint8
 ) -> ExportedProgram:
     """uint8 (B, 3, T, S, S) -> float32 logits (B, K), for the T and S of the checkpoint's clips and any B.
 
-    cast_first: pixels become numbers of `dtype` before anything else, which is slower; TensorRT takes uint8
-        for nothing but a cast.
+    pixel_dtype: what pixels are cast to before anything else. Moving bytes is faster than moving floats, but
+        TensorRT takes uint8 for nothing but a cast.
     """
     model = checkpoint.model()
     size = (checkpoint.clip.frames, checkpoint.clip.size, checkpoint.clip.size)
@@ -39,24 +39,24 @@ def traced(
             model.set_submodule(name, _OfLists(module))
         elif isinstance(module, PatchMerging):
             model.set_submodule(f"{name}.reduction", _OfLists(module.reduction))
-    pixels_model: nn.Module = PixelModel(model.to(dtype), checkpoint.clip.normalisation)
-    pixels_model = _Whole(pixels_model, dtype if cast_first else torch.uint8).eval()
+    pixel_model = PixelModel(model.to(dtype), checkpoint.clip.normalisation)
+    from_bytes = _CastAtBothEnds(pixel_model, pixel_dtype).eval()
     example = torch.zeros(2, 3, *size, dtype=torch.uint8)
     with torch.no_grad():
         return torch.export.export(
-            pixels_model, (example,), dynamic_shapes={"pixels": {0: Dim("batch", min=1)}}
+            from_bytes, (example,), dynamic_shapes={"pixels": {0: Dim("batch", min=1)}}
         )
 
 
-class _Whole(nn.Module):
-    """Logits in float32, whatever the model computes in, of pixels that are cast to `taken` first."""
+class _CastAtBothEnds(nn.Module):
+    """Pixels to what the model shall get, and logits to float32, whatever it computes in."""
 
-    def __init__(self, model: nn.Module, taken: torch.dtype) -> None:
+    def __init__(self, model: PixelModel, pixel_dtype: torch.dtype) -> None:
         super().__init__()
-        self.model, self.taken = model, taken
+        self.model, self.pixel_dtype = model, pixel_dtype
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixels.to(self.taken)).float()
+        logits: Tensor = self.model(pixels.to(self.pixel_dtype)).float()
         return logits
 
 

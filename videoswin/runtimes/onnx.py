@@ -49,7 +49,9 @@ def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
 
 def _feed_cast_alone(graph: Any) -> None:
     """Let what asks for the shape of `pixels` ask their cast: TensorRT takes uint8 for nothing but a cast."""
-    cast = next(node for node in graph.node if node.op_type == "Cast" and list(node.input) == ["pixels"])
+    casts = [node for node in graph.node if node.op_type == "Cast" and list(node.input) == ["pixels"]]
+    assert len(casts) == 1, f"{len(casts)} casts of pixels, wanted the one that the program begins with"
+    cast = casts[0]
     graph.node.remove(cast)
     for node in graph.node:
         node.input[:] = [cast.output[0] if name == "pixels" else name for name in node.input]
