@@ -10,8 +10,7 @@ from benchmarks.tables import Figures, span, table
 
 Results = Callable[[str], Figures | None]
 """Figures of a result file by its name, if there is one."""
-
-
+EAGER = ("torchvision", "float32")
 TWICE_THE_FLOOR = {"T": 0.63, "B": 1.66}
 """Milliseconds a clip on an H200; the aim for T is 0.45."""
 
@@ -54,10 +53,10 @@ def goals_section(results: Results) -> str:
         for group in ((_cpu, _growth, _files), (_int8, _one_view), (_gpu,))
     )
     return f"""
-Times are ratios to the peer that is named, of one run: of medians, and where the peer is eager
-with the quartiles of rounds in brackets.
-Other runs gave other ratios, as far apart as the [log](../benchmarks/LOG.md) says. On the CPU, Swin-T, one
-clip of 32 x 224 x 224, two threads; "eager" is torchvision in float32:
+Times are ratios to the peer that is named, of one run: of medians, and where the peer is eager with the
+quartiles of rounds in brackets. Other runs gave other ratios, as far apart as the
+[log](../benchmarks/LOG.md) says. On the CPU, Swin-T, one clip of 32 x 224 x 224, two threads; "eager" is
+torchvision in float32:
 
 {exact}
 
@@ -86,34 +85,32 @@ def _share(
     return share
 
 
+def _times_eager(
+    rows: dict[tuple[str, str], Figures], what: str, least: float, system: tuple[str, str]
+) -> Goal:
+    """How many times as fast a system is as EAGER, the peer that rounds are compared with."""
+    speed = _share(rows, EAGER, system, "seconds_median")
+    quartiles = rows[system]["times_torchvision float32_quartiles"] if rows else None
+    return Goal(f"{what}, times eager", least, None, speed, quartiles=quartiles)
+
+
 def _cpu(results: Results) -> Iterator[Goal]:
     rows = _systems(results)
-    eager, there = ("torchvision", "float32"), ("torchvision in OpenVINO", "bfloat16")
-    full, half = ("videoswin", "float32"), ("videoswin", "bfloat16")
-    in_openvino = ("videoswin in OpenVINO", "bfloat16")
-    for what, least, ours, peer in (
-        ("PyTorch float32, times eager", 2.3, full, eager),
-        ("PyTorch bfloat16, times eager", 4.0, half, eager),
-        ("OpenVINO bfloat16, times eager", 6.0, in_openvino, eager),
-        ("OpenVINO bfloat16, times torchvision there", 1.15, in_openvino, there),
-    ):
-        share = _share(rows, peer, ours, "seconds_median")
-        # Rounds are compared with torchvision's in float32 alone.
-        quartiles = rows[ours]["times_torchvision float32_quartiles"] if rows and peer == eager else None
-        yield Goal(what, least, None, share, quartiles=quartiles)
+    full, in_openvino = ("videoswin", "float32"), ("videoswin in OpenVINO", "bfloat16")
+    yield _times_eager(rows, "PyTorch float32", 2.3, full)
+    yield _times_eager(rows, "PyTorch bfloat16", 4.0, ("videoswin", "bfloat16"))
+    yield _times_eager(rows, "OpenVINO bfloat16", 6.0, in_openvino)
+    there = _share(rows, ("torchvision in OpenVINO", "bfloat16"), in_openvino, "seconds_median")
+    yield Goal("OpenVINO bfloat16, times torchvision there", 1.15, None, there)
     for what, figure in (
         ("memory that a pass adds", "peak_mib_added_by_forward"),
         ("memory at most, libraries and weights included", "peak_mib"),
     ):
-        yield Goal(f"{what}, of eager", None, 0.4, _share(rows, full, eager, figure), ".1%")
+        yield Goal(f"{what}, of eager", None, 0.4, _share(rows, full, EAGER, figure), ".1%")
 
 
 def _int8(results: Results) -> Iterator[Goal]:
-    ours, eager = ("videoswin in OpenVINO", "int8"), ("torchvision", "float32")
-    rows = _systems(results)
-    quartiles = rows[ours]["times_torchvision float32_quartiles"] if rows else None
-    speed = _share(rows, eager, ours, "seconds_median")
-    yield Goal("OpenVINO int8, times eager", 9.0, None, speed, quartiles=quartiles)
+    yield _times_eager(_systems(results), "OpenVINO int8", 9.0, ("videoswin in OpenVINO", "int8"))
     found = results("int8_agreement")
     real = [row["top1_agreement"] for row in found["rows"] if "real" in row["clips_from"]] if found else []
     # A trained Swin-T was not at hand.

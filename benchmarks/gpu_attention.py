@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_systems import ATTENTIONS
+from benchmarks.gpu_systems import ATTENTIONS, stage_grid
 from benchmarks.gpu_timing import Deadline, Row, time_in_turn
 from videoswin.kernels.verify import TOLERANCE, error_against_paper
 from videoswin.model.attention import AttentionFn
 from videoswin.model.config import VideoSwinConfig
-from videoswin.model.swin import token_grid
 from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
 
 MAX_ERROR = dict.fromkeys(ATTENTIONS, 5e-2) | {"triton": TOLERANCE[torch.bfloat16]}
@@ -27,13 +26,11 @@ def compare_attentions(
     for variant in [name for name in ("T", "B") if name in configs]:
         config = configs[variant]
         for stage, heads in enumerate(config.num_heads):
-            depth, *across = token_grid(size)
-            height, width = (-(-length // 2**stage) for length in across)
             for shift in ((0, 0, 0), tuple(size // 2 for size in config.window)):
                 if deadline.passed():
                     yield {"variant": variant, "stage": stage + 1, "failed": "no time left"}
                     continue
-                geometry = window_geometry((depth, height, width), config.window, shift, True, device)
+                geometry = window_geometry(stage_grid(size, stage), config.window, shift, True, device)
                 shape = (batch, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
                 inputs = [torch.randn(shape, device=device).bfloat16() for _ in range(3)]
                 table = torch.randn(bias_table_rows(config.window), heads, device=device)

@@ -17,8 +17,8 @@ from videoswin.kernels.fused import can_fuse, fuse
 from videoswin.kernels.window_attention import triton_attention
 from videoswin.model.attention import AttentionFn, box_attention
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
-from videoswin.model.swin import VideoSwin
-from videoswin.model.windows import WindowGeometry, merge, partition, region_mask
+from videoswin.model.swin import VideoSwin, token_grid
+from videoswin.model.windows import Grid, WindowGeometry, merge, partition, region_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,13 @@ def prepared(system: System, ours: VideoSwin, backend: str) -> Run:
             return forward(clips)
 
     return Run(logits=logits, model=model)
+
+
+def stage_grid(size: Grid, stage: int) -> Grid:
+    """Tokens along time, height and width that a stage (0 is the first) sees of a clip of `size`."""
+    depth, *across = token_grid(size)
+    height, width = (-(-length // 2**stage) for length in across)
+    return depth, height, width
 
 
 def through_windows(attend: Attend) -> AttentionFn:

@@ -10,11 +10,11 @@ from math import prod
 import torch
 from torch import Tensor
 
+from benchmarks.gpu_systems import stage_grid
 from benchmarks.gpu_timing import FAILURES, Deadline, Row, failed, time_in_turn
 from benchmarks.peers import relative_difference
 from videoswin.kernels.tiles import Tiles, backward_tiles
 from videoswin.model.config import VideoSwinConfig
-from videoswin.model.swin import token_grid
 from videoswin.model.windows import Grid, bias_table_rows, window_geometry
 
 MAX_DIFFERENCE = 2e-2
@@ -138,7 +138,7 @@ def _linear(
 ) -> Callable[[int], tuple[Tensor, ...]]:
     from videoswin.kernels.linear import norm_linear, norm_mlp_add
 
-    channels, rows = config.stage_dim(stage), clips * prod(token_grid(size)) // 4**stage
+    channels, rows = config.stage_dim(stage), clips * prod(stage_grid(size, stage))
     inputs = [_drawn(number, device, rows, channels) for number in range(3)]
     norm, bias, hidden = _drawn(3, device, channels), _drawn(4, device, channels), 4 * channels
     wide = _drawn(5, device, hidden, channels), _drawn(6, device, hidden)
@@ -159,10 +159,9 @@ def _drawn(seed: int, device: torch.device, *shape: int) -> Tensor:
 
 def _problem(device: torch.device, config: VideoSwinConfig, size: Grid, clips: int, stage: int):
     p, m, n = config.window
-    depth, *across = token_grid(size)
-    height, width = (-(-length // 2**stage) for length in across)
-    grid = (depth, height, width)
-    geometry = window_geometry(grid, config.window, (p // 2, m // 2, n // 2), False, device)
+    geometry = window_geometry(
+        stage_grid(size, stage), config.window, (p // 2, m // 2, n // 2), False, device
+    )
     heads = config.num_heads[stage]
     shape = (clips, *geometry.grid, 3, heads, config.stage_dim(stage) // heads)
     inputs = [_drawn(number, device, *shape) for number in range(3)]

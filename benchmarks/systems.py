@@ -144,11 +144,11 @@ def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list
 
         return list(onnxruntime.InferenceSession(files / "model.onnx").get_providers())
     if "OpenVINO" in system:
+        import openvino
+
         peer = "peer.xml" if precision == "float32" else "peer-half.xml"
         path = files / (peer if "torchvision" in system else f"{precision}.xml")
         hint: ExportPrecision = "float32" if precision == "float32" else "bfloat16"
-        import openvino
-
         core = openvino.Core()
         model = core.read_model(path)
         model.reshape([1, *model.input().partial_shape[1:]])  # as it is run

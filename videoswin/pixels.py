@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from videoswin.model.config import PATCH
 from videoswin.model.swin import VideoSwin, patches
 from videoswin.video.spec import Normalisation
-from videoswin.video.transforms import normalize
+from videoswin.video.transforms import mean_and_std, normalize
 
 CENTRE: Final = 128.0
 """Taken from every pixel first: -128 to 127 are exact in bfloat16, and what the weights lose by rounding is
@@ -31,11 +31,7 @@ class PixelModel(nn.Module):
         if isinstance(normalisation, Normalisation):
             # Now, because a CUDA graph cannot hold copies of Python's numbers to a device. Not as buffers,
             # which would be rounded with the model.
-            device = model.patch_embed.proj.weight.device
-            self._mean, self._std = (
-                255 * torch.tensor(values, device=device).view(3, 1, 1, 1)
-                for values in (normalisation.mean, normalisation.std)
-            )
+            self._mean, self._std = mean_and_std(normalisation, model.patch_embed.proj.weight.device)
         self.training = model.training  # train() would change the model, too
 
     def forward(self, pixels: Tensor) -> Tensor:

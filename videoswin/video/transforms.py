@@ -74,6 +74,14 @@ def normalize(clips_cthw: Tensor, normalisation: Normalisation | Literal["per-cl
         std, mean = torch.std_mean(clips, dim=(-4, -3, -2, -1), correction=0, keepdim=True)
         return (clips - mean) / std.clamp(min=1.0)
     assert isinstance(normalisation, Normalisation)
-    mean = 255 * clips.new_tensor(normalisation.mean).view(3, 1, 1, 1)
-    std = 255 * clips.new_tensor(normalisation.std).view(3, 1, 1, 1)
+    mean, std = mean_and_std(normalisation, clips.device)
     return (clips - mean) / std
+
+
+def mean_and_std(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of pixels of 0..255, float32 (3, 1, 1, 1) each."""
+    mean, std = (
+        255 * torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1, 1)
+        for values in (normalisation.mean, normalisation.std)
+    )
+    return mean, std
