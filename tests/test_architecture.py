@@ -13,6 +13,7 @@ from videoswin import cli
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
+    {"_errors"},
     {"_files", "_optional", "_ranks"},
     {"model", "video", "draw", "scores"},
     {"kernels", "weights", "data", "pixels", "stream", "adaptive"},
@@ -23,6 +24,7 @@ LAYERS = [
     {"recipes"},
     {"export", "batch", "serve"},
     {"_arguments", "_terminal"},
+    {"_exit"},
     {"cli"},
 ]
 """Parts of the package from the ground up; a part imports only from lower rows."""

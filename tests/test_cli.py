@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from videoswin import cli
+from videoswin._errors import InputError, VideoSwinError
 from videoswin.demo import make_clip
 
 
@@ -179,3 +180,46 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones(
 ) -> None:
     assert run("train", "camera", "--out", str(tmp_path)) == 2
     assert "camera-motion" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback_and_says_where_to_report_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ValueError("shapes do not match")  # as numpy or torch would, far below the command
+
+    monkeypatch.setattr("videoswin.weights.listing.list_models", broken)
+    assert run("models") == 1
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert "in broken" in error
+    assert "ValueError: shapes do not match" in error
+    assert "CONTRIBUTING.md" in error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("top must be >= 1, got 0"), 2, "videoswin: top must be >= 1, got 0\n"),
+        (VideoSwinError("the disk is full"), 1, "videoswin: the disk is full\n"),
+        (
+            PermissionError(13, "Permission denied", "out"),
+            1,
+            "videoswin: [Errno 13] Permission denied: 'out'\n",
+        ),
+        (OSError(28, "No space left on device"), 1, "videoswin: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_an_error_raised_on_purpose_is_one_line(
+    error: Exception,
+    code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr("videoswin.weights.listing.list_models", failing)
+    assert run("models") == code
+    assert capsys.readouterr().err == line

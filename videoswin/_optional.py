@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from videoswin._errors import MissingPackageError
+
 
 def require(module: str, *, extra: str) -> ModuleType:
     """The imported module; ImportError saying what to install if it is not there."""
@@ -14,6 +16,6 @@ def require(module: str, *, extra: str) -> ModuleType:
         # A library that is there but lacks one of its own is a different fault: let it speak.
         if error.name != module.partition(".")[0]:
             raise
-        raise ImportError(
+        raise MissingPackageError(
             f"this needs {module.partition('.')[0]}: pip install 'videoswin[{extra}]'", name=module
         ) from error

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from videoswin._arguments import command_line
+from videoswin._errors import InputError
+from videoswin._exit import exit_code
 from videoswin._terminal import print_failure, print_json, print_models, print_prediction, print_to_stderr
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def predict(
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     if top < 1:
-        raise ValueError(f"--top must be at least 1, got {top}")
+        raise InputError(f"--top must be at least 1, got {top}")
     from videoswin.predict import Predictor
     from videoswin.video.listing import find_videos
 
@@ -152,7 +154,7 @@ def check(
     from videoswin.data.manifest import read_manifest, write_manifest
 
     if write is not None and not os.path.isdir(os.path.dirname(os.path.abspath(write))):
-        raise ValueError(f"--write {write}: there is no such folder to write to")
+        raise InputError(f"--write {write}: there is no such folder to write to")
     manifest = read_manifest(data, root=root)
     report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=not json)
     if write is not None and (clean := report.clean()).samples:
@@ -189,16 +191,12 @@ def train(
     from videoswin.recipes import build_recipe
     from videoswin.recipes.finetune import explain
     from videoswin.training.loop import train as run
-    from videoswin.training.safeguards import TrainingError
     from videoswin.training.settings import parse_assignments, recipe_json
 
     built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set))
     for choice in explain(built) if recipe == "finetune" and _speaks() else ():
         print_to_stderr(choice)
-    try:
-        best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
-    except TrainingError as error:
-        return _fail(error, 1)
+    best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
     if _speaks():
         if best is None:
             print_to_stderr("stopped and saved; the same command goes on")
@@ -291,20 +289,16 @@ def export(
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin._terminal import print_comparison
-    from videoswin.export import ExportError, export_model, require_possible
+    from videoswin.export import export_model, require_possible
     from videoswin.video.listing import find_videos
-    from videoswin.video.reader import VideoError
     from videoswin.weights.checkpoint import Checkpoint
 
-    try:
-        require_possible(target, format=format, precision=precision, videos=clips is not None)
-        checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
-        videos = list(find_videos([clips])) if clips else []
-        comparison = export_model(
-            checkpoint, target, format=format, precision=precision, videos=videos, say=print_to_stderr
-        )
-    except (ExportError, VideoError) as error:
-        return _fail(error, 1)
+    require_possible(target, format=format, precision=precision, videos=clips is not None)
+    checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
+    videos = list(find_videos([clips])) if clips else []
+    comparison = export_model(
+        checkpoint, target, format=format, precision=precision, videos=videos, say=print_to_stderr
+    )
     if json:
         print(comparison.to_json())
     else:
@@ -323,17 +317,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     options = command_line(COMMANDS).parse_args(arguments)
     command = next(c for c in COMMANDS if c.__name__ == options.subcommand)
-    try:
-        code = command(**vars(options[options.subcommand]))
-        if sys.stdout is not None:  # as after `>&-`
-            sys.stdout.flush()
-    except ValueError as error:
-        code = _fail(error, 2)
-    except (ImportError, OSError) as error:
-        code = _fail(error, 1)
-    except KeyboardInterrupt:
-        code = _fail("interrupted", 130)
-    raise SystemExit(code)
+    raise SystemExit(exit_code(lambda: command(**vars(options[options.subcommand]))))
 
 
 def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as_json: bool) -> int:
@@ -366,15 +350,6 @@ def _with_standard_input(paths: list[str]) -> Iterator[str]:
             yield from filter(None, lines)
         else:
             yield path
-
-
-def _fail(error: object, code: int) -> int:
-    if isinstance(error, BrokenPipeError):
-        # The reader of our output has left, as in `| head`: nothing more to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    else:
-        print_to_stderr(f"videoswin: {error}")
-    return code
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from videoswin._errors import InputError
 from videoswin._ranks import from_all_ranks, rank_and_world_size
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
@@ -48,9 +49,9 @@ def evaluate(
     ValueError for an empty manifest, or classes that the predictor does not know.
     """
     if not any(sample.labels for sample in manifest.samples):
-        raise ValueError(f"{manifest.source} lists no labelled videos")
+        raise InputError(f"{manifest.source} lists no labelled videos")
     if views_per_batch is not None and views_per_batch < 1:
-        raise ValueError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
+        raise InputError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
     targets = _targets(manifest, predictor.labels)
     rank, world_size = rank_and_world_size()
     share = _Share(range(rank, len(manifest.samples), world_size))
@@ -83,7 +84,7 @@ def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
     if unknown:
         named = ", ".join(_with_suggestion(name, labels) for name in unknown[:5])
         more = ", ..." if len(unknown) > 5 else ""
-        raise ValueError(
+        raise InputError(
             f"{len(unknown)} of the data's {len(classes)} classes are none of the model's {len(labels)}: "
             f"{named}{more}; rename them as the model does"
         )

@@ -16,6 +16,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import replacing_all
 from videoswin._optional import require
 from videoswin.pixels import PixelModel
@@ -60,7 +61,7 @@ GENERATED_CLIPS = 4
 TIMED_ROUNDS = 5
 
 
-class ExportError(Exception):
+class ExportError(VideoSwinError):
     """The file could not be written here, or does not do what the model does; nothing of it was kept."""
 
 
@@ -113,7 +114,7 @@ def export_model(
     target, videos = Path(target), list(videos)
     kind = require_possible(target, format=format, precision=precision, videos=bool(videos))
     if not checkpoint.has_head:
-        raise ValueError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
+        raise InputError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
     predictor = Predictor(checkpoint, device="cpu")
     parts, source = _clips(predictor, videos, say, in_halves=precision == "int8")
     calibration: Tensor | tuple[()] = ()
@@ -121,7 +122,7 @@ def export_model(
         # What scales were chosen on says little about what they do elsewhere.
         calibration, parts = torch.cat(parts[::2]), parts[1::2]
         if not parts:
-            raise ValueError(f"int8 needs two videos here, as {checkpoint.name} sees each in a single clip")
+            raise InputError(f"int8 needs two videos here, as {checkpoint.name} sees each in a single clip")
     clips = torch.cat(parts)
     facts = Facts.of(checkpoint, precision)
     with replacing_all(target) as staged:
@@ -163,9 +164,9 @@ def require_possible(
     target = Path(target)
     kind = _format_of(target, format, precision)
     if not target.parent.is_dir():
-        raise ValueError(f"{target}: there is no folder {target.parent} to write to")
+        raise InputError(f"{target}: there is no folder {target.parent} to write to")
     if precision == "int8" and not videos:
-        raise ValueError("int8 needs videos like those it will see, to choose its scales on: name some")
+        raise InputError("int8 needs videos like those it will see, to choose its scales on: name some")
     quantiser = (("nncf", "openvino"),) if precision == "int8" else ()
     for library, extra in (*LIBRARIES[kind], *quantiser):
         require(library, extra=extra)
@@ -177,14 +178,14 @@ def require_possible(
 def _format_of(target: Path, format: Format | None, precision: ExportPrecision) -> Format:
     """The format asked for by argument or name; ValueError if the three do not fit."""
     if target.suffix not in LOADERS:
-        raise ValueError(f"{target} must end in {', '.join(LOADERS)}: the end says for which runtime it is")
+        raise InputError(f"{target} must end in {', '.join(LOADERS)}: the end says for which runtime it is")
     by_name: Format = next(name for name, suffix in SUFFIX.items() if suffix == target.suffix)
     kind = format or by_name
     if SUFFIX[kind] != target.suffix:
-        raise ValueError(f"a file for {kind} must end in {SUFFIX[kind]}, got {target}")
+        raise InputError(f"a file for {kind} must end in {SUFFIX[kind]}, got {target}")
     if precision not in EXPORT_PRECISIONS[kind]:
         able = ", ".join(name for name, precisions in EXPORT_PRECISIONS.items() if precision in precisions)
-        raise ValueError(f"{kind} is not written in {precision}; {able} can be")
+        raise InputError(f"{kind} is not written in {precision}; {able} can be")
     return kind
 
 
@@ -221,7 +222,7 @@ def _halves(path: str) -> list[tuple[float | None, float | None]]:
     """Start and end of two parts of a video that share no frame; ValueError for a single picture."""
     with open_video(path, threads=1) as video:
         if video.num_frames < 2:
-            raise ValueError(
+            raise InputError(
                 f"{path} is a single picture; int8 needs a half to choose scales on, and another"
             )
         middle = video.duration_seconds / 2

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.adaptive import look_until_sure
 from videoswin.kernels.choose import use_fastest_blocks
 from videoswin.model.swin import VideoSwin
@@ -130,7 +131,7 @@ class Predictor:
         if isinstance(checkpoint, ExportedModel):
             self.device = checkpoint.device
             if device not in ("auto", str(self.device)):
-                raise ValueError(f"{checkpoint.path} was loaded for {self.device}, not for {device}")
+                raise InputError(f"{checkpoint.path} was loaded for {self.device}, not for {device}")
             facts: Facts | Checkpoint = checkpoint.facts
         else:
             self.device = resolve_device(device)
@@ -145,7 +146,7 @@ class Predictor:
             self.clip, self.views = apply_protocol(protocol, facts.clip)
         self.protocol = protocol or _protocol_name(self.clip, self.views)
         if self.multi_label and self.views.is_adaptive:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} gives a video several labels, and none of them leads; {self.protocol} is for "
                 "one, use a protocol such as official-4x3"
             )
@@ -285,12 +286,12 @@ def _model_of(
 ) -> VideoSwin | ExportedModel:
     if isinstance(source, ExportedModel):
         if precision not in (None, source.facts.precision):
-            raise ValueError(
+            raise InputError(
                 f"{source.path} computes in {source.facts.precision}; for {precision} export the model again"
             )
         return source
     if source.config.in_channels != 3:
-        raise ValueError(f"{source.name} takes {source.config.in_channels} channels; videos are read as RGB")
+        raise InputError(f"{source.name} takes {source.config.in_channels} channels; videos are read as RGB")
     dtype = PRECISIONS[precision or "float32"]
     model = source.model().to(device, dtype)
     if dtype != torch.float32:
@@ -301,7 +302,7 @@ def _model_of(
 def require_numbers(probabilities: Tensor, model: str) -> Tensor:
     """The probabilities; ValueError naming the model if one is not a number."""
     if not probabilities.isfinite().all():
-        raise ValueError(f"{model} gives scores that are not numbers: are its weights damaged?")
+        raise InputError(f"{model} gives scores that are not numbers: are its weights damaged?")
     return probabilities
 
 
@@ -321,5 +322,5 @@ def resolve_device(device: str) -> torch.device:
     # What torch raises for an unknown name or number, without CUDA compiled in, and for an absent backend.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error
+        raise InputError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error
     return resolved

@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from videoswin._errors import InputError
 from videoswin.data.checks.fingerprint import VideoFacts, examine_video
 from videoswin.data.checks.processes import work_in_processes
 from videoswin.data.checks.report import DataReport, make_report
@@ -32,7 +33,7 @@ def check_videos(
     ChildProcessError if no process can be started.
     """
     if workers < 0 or shortest_frames < 0:
-        raise ValueError(f"workers is {workers} and shortest_frames {shortest_frames}, wanted 0 or more")
+        raise InputError(f"workers is {workers} and shortest_frames {shortest_frames}, wanted 0 or more")
     paths = list(dict.fromkeys(sample.path for sample in manifest.samples))
     examined: dict[str, VideoFacts | VideoError] = {}
     troubled = 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from videoswin._errors import InputError
 from videoswin.data.batch import Draw, Failure, Item
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.augment import ClipAugment, augment_clip
@@ -92,9 +93,9 @@ def mirrored_classes(classes: tuple[str, ...], pairs: tuple[tuple[str, str], ...
     mirrored = list(range(len(classes)))
     for pair in pairs:
         if unknown := [name for name in pair if name not in classes]:
-            raise ValueError(f"flip_pairs names {unknown[0]!r}, which is no class of the data")
+            raise InputError(f"flip_pairs names {unknown[0]!r}, which is no class of the data")
         left, right = (classes.index(name) for name in pair)
         if mirrored[left] != left or mirrored[right] != right:
-            raise ValueError(f"flip_pairs names {pair[0]!r} or {pair[1]!r} in more than one pair")
+            raise InputError(f"flip_pairs names {pair[0]!r} or {pair[1]!r} in more than one pair")
         mirrored[left], mirrored[right] = right, left
     return mirrored

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from videoswin._errors import InputError
 from videoswin._files import replacing
 from videoswin.data.holdout import choose_held_out
 from videoswin.data.lists.published import read_listing
@@ -59,7 +60,7 @@ class Manifest:
         samples = tuple(sample for sample in self.samples if sample.split == split)
         if not samples:
             there = ", ".join(self.splits) or "it names no splits"
-            raise ValueError(f"{self.source}: no video of split {split!r}; the splits are: {there}")
+            raise InputError(f"{self.source}: no video of split {split!r}; the splits are: {there}")
         return replace(self, samples=samples)
 
     @property
@@ -97,15 +98,15 @@ def read_manifest(
     """
     source = os.fspath(path)
     if not os.path.exists(source):
-        raise ValueError(f"{source}: there is no such file or folder")
+        raise InputError(f"{source}: there is no such file or folder")
     if root is not None and not os.path.isdir(root):
-        raise ValueError(f"root is {os.fspath(root)}, which is no folder")
+        raise InputError(f"root is {os.fspath(root)}, which is no folder")
     if classes is None and os.path.exists(_classes_file(source)):
         classes = read_class_names(_classes_file(source))
     _check_names(classes or (), source)
     listing = read_listing(source, None if root is None else os.fspath(root), classes or ())
     if not listing.rows:
-        raise ValueError(f"{source}: no video in it")
+        raise InputError(f"{source}: no video in it")
     names, labels = _classes_of(listing, classes)
     _check_names(names, source)
     samples = tuple(
@@ -119,7 +120,7 @@ def read_manifest(
         for row, row_labels in zip(listing.rows, labels, strict=True)
     )
     if not any(os.path.exists(sample.path) for sample in samples):
-        raise ValueError(
+        raise InputError(
             f"{source}: none of its {len(samples)} videos exists, the first would be {samples[0].path}; "
             "is root the folder where the paths begin?"
         )
@@ -156,7 +157,7 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
     ValueError if nothing can be held out.
     """
     if not 0 < part < 1:
-        raise ValueError(f"part is {part}, wanted more than 0 and less than 1")
+        raise InputError(f"part is {part}, wanted more than 0 and less than 1")
     labels_of: dict[str, set[int]] = {}
     for sample in manifest.samples:
         # To have no label counts as a class of its own.
@@ -165,7 +166,7 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
         )
     held = choose_held_out(labels_of, part, seed)
     if not held:
-        raise ValueError(f"{manifest.source}: no video can be held out that is not the last of a class")
+        raise InputError(f"{manifest.source}: no video can be held out that is not the last of a class")
     sides: tuple[list[Sample], list[Sample]] = ([], [])
     for sample in manifest.samples:
         sides[os.path.normpath(sample.path) in held].append(sample)
@@ -182,7 +183,7 @@ def _classes_of(
     if names is None:
         names = _classes_in_use(used)
     if not names:
-        raise ValueError(f"{listing.source}: no video has a label")
+        raise InputError(f"{listing.source}: no video has a label")
     index = {name: number for number, name in enumerate(names)}
     if not used <= index.keys() and _are_numbers(used):
         index = {str(number): number for number in range(len(names))}
@@ -193,7 +194,7 @@ def _classes_of(
             else:
                 near = difflib.get_close_matches(unknown[0], names, 1)
                 wanted = f"one of {len(names)} classes{f': did you mean {near[0]!r}?' if near else ''}"
-            raise ValueError(f"{row.where}: found the label {unknown[0]!r}, wanted {wanted}")
+            raise InputError(f"{row.where}: found the label {unknown[0]!r}, wanted {wanted}")
     return names, [tuple(index[label] for label in row.labels) for row in listing.rows]
 
 
@@ -213,10 +214,10 @@ def _check_names(names: tuple[str, ...], source: str) -> None:
     """ValueError for names of classes that are there twice, or that a line of a file could not hold."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{source}: the class {twice!r} is there twice")
+        raise InputError(f"{source}: the class {twice!r} is there twice")
     for name in names:
         if name.splitlines() != [name] or name != name.strip().strip("\ufeff"):
-            raise ValueError(
+            raise InputError(
                 f"{source}: the class name {name!r} is empty, has several lines, or white space around it"
             )
 
@@ -234,7 +235,7 @@ def _write_text(path: str, text: str) -> None:
         content = text.encode()
     except UnicodeEncodeError as error:
         name = text[max(error.start - 20, 0) : error.end + 20]
-        raise ValueError(f"{path}: {name!r} cannot be written as UTF-8: rename it") from error
+        raise InputError(f"{path}: {name!r} cannot be written as UTF-8: rename it") from error
     with replacing(Path(path)) as partial:
         partial.write_bytes(content)
 

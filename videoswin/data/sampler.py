@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from videoswin._errors import InputError
 from videoswin.data.batch import Draw
 
 
@@ -35,13 +36,13 @@ class BatchSampler(Sampler[list[Draw]]):
         ValueError if the batch is larger than the dataset or does not divide among the ranks.
         """
         if not 1 <= batch_size <= length:
-            raise ValueError(
+            raise InputError(
                 f"a batch of {batch_size} cannot be drawn from {length} items: lower data.batch_size"
             )
         if batch_size % world_size:
-            raise ValueError(f"a batch of {batch_size} items does not divide among {world_size} processes")
+            raise InputError(f"a batch of {batch_size} items does not divide among {world_size} processes")
         if weights is not None and len(weights) != length:
-            raise ValueError(f"there are {len(weights)} weights for {length} items")
+            raise InputError(f"there are {len(weights)} weights for {length} items")
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
         self.weights = None if weights is None else np.asarray(weights, float) / np.sum(weights)
         self.rank, self.world_size = rank, world_size

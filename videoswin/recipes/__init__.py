@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
+from videoswin._errors import InputError
 from videoswin.recipes import kinetics, something
 from videoswin.recipes.camera_motion import camera_motion
 from videoswin.recipes.finetune import finetune
@@ -78,9 +79,9 @@ def _run_again(path: str, data: str | None, start: str | None) -> Recipe:
     try:
         recipe = with_settings(recipe, settings)
     except ValueError as error:
-        raise ValueError(f"{path} does not fit {written.name} as it is now: {error}") from error
+        raise InputError(f"{path} does not fit {written.name} as it is now: {error}") from error
     if missing := flatten(recipe).keys() - written.settings.keys():
-        raise ValueError(
+        raise InputError(
             f"{path} was written without {', '.join(sorted(missing))}: it is from another version"
         )
     return recipe
@@ -94,7 +95,7 @@ def _find(name: str) -> Callable[..., Recipe]:
     module = _import(place, name) if colon else None
     found = getattr(module, function, None)
     if not callable(found):
-        raise ValueError(_no_such_recipe(name, f"{place} has no function {function!r}" if module else ""))
+        raise InputError(_no_such_recipe(name, f"{place} has no function {function!r}" if module else ""))
     recipe_function: Callable[..., Recipe] = found
     return recipe_function
 
@@ -104,7 +105,7 @@ def _import(place: str, name: str) -> ModuleType:
     file = Path(place).resolve() if place.endswith(".py") else None
     folder, module_name = (file.parent, file.stem) if file else (Path.cwd(), place)
     if file and not file.is_file():
-        raise ValueError(f"there is no file {place}, where the recipe {name!r} should be")
+        raise InputError(f"there is no file {place}, where the recipe {name!r} should be")
     if str(folder) not in sys.path:
         # Left there: processes that prepare clips may have to import the module, too.
         sys.path.insert(0, str(folder))
@@ -113,9 +114,9 @@ def _import(place: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise ValueError(_no_such_recipe(name, f"there is no module {module_name!r}")) from error
+        raise InputError(_no_such_recipe(name, f"there is no module {module_name!r}")) from error
     if file and Path(module.__file__ or "").resolve() != file:
-        raise ValueError(f"{place} has the name of another module, {module.__file__}; rename it")
+        raise InputError(f"{place} has the name of another module, {module.__file__}; rename it")
     return module
 
 
@@ -140,16 +141,16 @@ def _call(
     needs = {p.name for p in parameters if p.name in takes and p.default is p.empty}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if not takes_any and (unwanted := given.keys() - takes):
-        raise ValueError(f"{name} takes no {' or '.join(options[key] for key in sorted(unwanted))}")
+        raise InputError(f"{name} takes no {' or '.join(options[key] for key in sorted(unwanted))}")
     if strange := needs - options.keys():
-        raise ValueError(f"{name} wants {', '.join(sorted(strange))}; a recipe takes `data` and `start` only")
+        raise InputError(f"{name} wants {', '.join(sorted(strange))}; a recipe takes `data` and `start` only")
     if missing := needs - given.keys():
-        raise ValueError(f"{name} needs {' and '.join(options[key] for key in sorted(missing))}")
+        raise InputError(f"{name} needs {' and '.join(options[key] for key in sorted(missing))}")
     for key, setting in DECIDING.items():
         value = settings.get(setting)
         if key in takes and value not in (None, "null"):
             given[key] = str(value)
     recipe = function(**given)
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"{name} returned {recipe!r}, wanted a videoswin.training.recipe.Recipe")
+        raise InputError(f"{name} returned {recipe!r}, wanted a videoswin.training.recipe.Recipe")
     return recipe

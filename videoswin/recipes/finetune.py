@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from videoswin._errors import InputError
 from videoswin.recipes.situation import Situation, look_at
 from videoswin.training.memory import Tune, estimate_training_bytes
 from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
@@ -89,7 +90,7 @@ def explain(recipe: Recipe) -> list[str]:
     """
     source, start = recipe.data.source, recipe.model.start
     if not isinstance(source, VideoFiles) or start is None:
-        raise ValueError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
+        raise InputError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
     now = flatten(recipe)
     lines = []
     situation = look_at(source, start)

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.runtimes import onnx, openvino, torch_programs
 from videoswin.runtimes.facts import Facts
 from videoswin.runtimes.loaded import Loaded
@@ -38,7 +39,7 @@ class ExportedModel:
         """
         path = Path(path)
         if path.suffix not in LOADERS:
-            raise ValueError(f"{path} is no exported model, whose names end in {', '.join(LOADERS)}")
+            raise InputError(f"{path} is no exported model, whose names end in {', '.join(LOADERS)}")
         self.path = path
         self.device = device
         self.facts: Facts
@@ -49,7 +50,7 @@ class ExportedModel:
         clip = self.facts.clip
         wanted = (3, clip.frames, clip.size, clip.size)
         if pixels.dtype != torch.uint8 or pixels.shape[1:] != wanted:
-            raise ValueError(
+            raise InputError(
                 f"{self.path} is for uint8 clips of {wanted}, got {pixels.dtype} {tuple(pixels.shape[1:])}; "
                 "use a protocol of square crops, or a checkpoint, which takes any size"
             )

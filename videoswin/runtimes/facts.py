@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from videoswin._errors import InputError
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -53,7 +54,7 @@ class Facts:
     def from_json(cls, text: str | None, path: object) -> Facts:
         """The facts in the file at `path`; ValueError if it has none, or none that this package reads."""
         if not text:
-            raise ValueError(
+            raise InputError(
                 f"{path} does not say what it was trained on: was it made by `videoswin export`? "
                 "Other files run in their own runtime only"
             )
@@ -61,8 +62,8 @@ class Facts:
             fields = json.loads(text)
             version = fields.pop("version")
             if version > VERSION:
-                raise ValueError(f"it has version {version}, this package reads up to {VERSION}; upgrade it")
+                raise InputError(f"it has version {version}, this package reads up to {VERSION}; upgrade it")
             clip, views = ClipSpec.from_dict(fields.pop("clip")), ViewPlan.from_dict(fields.pop("views"))
             return cls(clip=clip, views=views, labels=tuple(fields.pop("labels")), **fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is an exported model that does not load: {error}") from error
+            raise InputError(f"{path} is an exported model that does not load: {error}") from error

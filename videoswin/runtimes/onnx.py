@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.runtimes.facts import KEY, Facts
 from videoswin.runtimes.loaded import Loaded
@@ -70,7 +71,7 @@ def load(path: Path, device: torch.device) -> Loaded:
         session = _session(runtime, path, options, (provider, on_card))
     # It goes on without a provider whose libraries are missing.
     if session is None or provider not in session.get_providers():
-        raise ValueError(
+        raise InputError(
             f"this ONNX Runtime cannot use {device}, it has {', '.join(available)}; use --device cpu"
         )
     facts = Facts.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
@@ -87,7 +88,7 @@ def _session(runtime: Any, path: Path, options: Any, provider: tuple[str, dict[s
     try:
         return runtime.InferenceSession(path, options, providers=[provider])
     except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument) as error:
-        raise ValueError(f"{path} is no model that ONNX Runtime reads: {error}") from error
+        raise InputError(f"{path} is no model that ONNX Runtime reads: {error}") from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.runtimes.facts import KEY, ExportPrecision, Facts
 from videoswin.runtimes.loaded import Loaded
@@ -43,7 +44,7 @@ def write(program: ExportedProgram, path: Path, facts: Facts, calibration: Itera
 def load(path: Path, device: torch.device) -> Loaded:
     """The model in OpenVINO on the CPU, with as many threads as torch has; ValueError for what it cannot."""
     if device.type != "cpu":
-        raise ValueError(f"OpenVINO models run on a CPU here, not on {device}; use --device cpu")
+        raise InputError(f"OpenVINO models run on a CPU here, not on {device}; use --device cpu")
     core, model, facts = _read(path)
     # One clip fills the cores that a CPU has for it, and fixed sizes are planned once: one view at a time.
     model.reshape([1, *model.input().partial_shape[1:]])
@@ -68,7 +69,7 @@ def _read(path: Path) -> tuple[Any, Any, Facts]:
     try:
         model = core.read_model(path)
     except RuntimeError as error:
-        raise ValueError(f"{path} is no model that OpenVINO reads: {error}") from error
+        raise InputError(f"{path} is no model that OpenVINO reads: {error}") from error
     info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     return core, model, Facts.from_json(info, path)
 

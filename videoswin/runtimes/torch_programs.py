@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.runtimes.facts import KEY, Facts
 from videoswin.runtimes.loaded import Loaded
 
@@ -38,9 +39,9 @@ def load(path: Path, device: torch.device) -> Loaded:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no torch.export archive, or a broken one") from error
+        raise InputError(f"{path} is no torch.export archive, or a broken one") from error
     if not any(name.endswith("archive_format") for name in names):
-        raise ValueError(f"{path} is a zip file, but no torch.export archive")
+        raise InputError(f"{path} is a zip file, but no torch.export archive")
     compiled = any("aotinductor" in name for name in names)
     return _load_compiled(path, device) if compiled else _load_program(path, device)
 
@@ -68,7 +69,7 @@ def _load_compiled(path: Path, device: torch.device) -> Loaded:
     metadata = package.get_metadata()
     built_for = metadata.get("AOTI_DEVICE_KEY", "cpu")
     if built_for != device.type:
-        raise ValueError(f"{path} was compiled for {built_for}, not for {device}; use --device {built_for}")
+        raise InputError(f"{path} was compiled for {built_for}, not for {device}; use --device {built_for}")
 
     def run(pixels: Tensor) -> Tensor:
         logits: Tensor = package(pixels.to(device))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from videoswin._errors import InputError
 from videoswin.training.sharding import spread_like, whole
 
 
@@ -23,7 +24,7 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         """decay: part of the average that a step keeps, in [0, 1), else ValueError."""
         if not 0.0 <= decay < 1.0:
-            raise ValueError(f"decay is {decay}, wanted a number from 0 to below 1, such as 0.999")
+            raise InputError(f"decay is {decay}, wanted a number from 0 to below 1, such as 0.999")
         self.decay = decay
         self.updates = 0
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -60,7 +61,7 @@ class MovingAverage:
         averages = state["averages"]
         if {n: t.shape for n, t in averages.items()} != {n: t.shape for n, t in self._averages.items()}:
             odd = sorted(averages.keys() ^ self._averages.keys()) or ["the same names, other shapes"]
-            raise ValueError(f"the average is not of these parameters: {', '.join(odd[:3])}; start a new run")
+            raise InputError(f"the average is not of these parameters: {', '.join(odd[:3])}; start a new run")
         for name, average in self._averages.items():
             average.copy_(spread_like(average, averages[name]))
         self.updates = state["updates"]

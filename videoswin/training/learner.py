@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.data.batch import Batch
 from videoswin.kernels.choose import use_fastest_attention
@@ -139,7 +140,7 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     # Sharding puts other tensors in the place of the model's, so the optimizer comes after it.
     optimizer: Any = fabric.setup_optimizers(adamw(bare, plan, fused=fused))
     if plan.class_weights and source.multi_label:
-        raise ValueError("optimizer.class_weights is for videos with one label each; leave it off here")
+        raise InputError("optimizer.class_weights is for videos with one label each; leave it off here")
     weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
     return Learner(
         recipe=recipe,
@@ -171,7 +172,7 @@ def build_model(recipe: Recipe, labels: tuple[str, ...]) -> tuple[VideoSwin, boo
     }
     if plan.start is None:
         if plan.config is None or plan.initialize is None:
-            raise ValueError(
+            raise InputError(
                 "nothing says where the weights start: name a model or file (--from or model.start), or give "
                 "the recipe both a config and initialize() to train from random weights on purpose"
             )
@@ -183,7 +184,7 @@ def build_model(recipe: Recipe, labels: tuple[str, ...]) -> tuple[VideoSwin, boo
     if plan.config is not None:
         theirs = replace(checkpoint.config, num_classes=plan.config.num_classes)
         if theirs != plan.config:
-            raise ValueError(f"{plan.start} is a {theirs}; the recipe wants a {plan.config}")
+            raise InputError(f"{plan.start} is a {theirs}; the recipe wants a {plan.config}")
     keeps_head = checkpoint.has_head and checkpoint.labels == labels
     model = checkpoint.model(num_classes=None if keeps_head else len(labels), **options)
     return model, keeps_head, {"started from": f"{checkpoint.name} ({plan.start})"}

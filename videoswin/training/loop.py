@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from videoswin._errors import InputError
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
@@ -138,7 +139,7 @@ def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
         return False
     ours = identity(flatten(recipe), source.description)
     if changed := differences(ours, identity(folder.settings, folder.finished)):
-        raise ValueError(
+        raise InputError(
             f"{folder.path} holds a finished run with another {', '.join(changed[:3])}; choose another "
             "folder, or remove that one"
         )

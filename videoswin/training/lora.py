@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videoswin._errors import InputError
 from videoswin.model.attention import WindowAttention
 from videoswin.model.swin import Block, VideoSwin
 
@@ -57,9 +58,9 @@ def choose_what_learns(model: VideoSwin, tune: Literal["all", "head", "lora"], r
     tables, norms and head; the rest is frozen. ValueError if the rank is below 1 or the model has changes.
     """
     if rank < 1:
-        raise ValueError(f"rank is {rank}, wanted at least 1")
+        raise InputError(f"rank is {rank}, wanted at least 1")
     if _changed_layers(model):
-        raise ValueError("the model has low-rank changes already; merge_lora(model) folds them in")
+        raise InputError("the model has low-rank changes already; merge_lora(model) folds them in")
     model.requires_grad_(tune == "all")
     model.head.requires_grad_(True)
     for module in list(model.modules()):

@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
+from videoswin._errors import InputError
 from videoswin.data.batch import Item
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
@@ -22,7 +23,7 @@ def _require(wanted: Literal["above 0", "0 or more"], **values: float | None) ->
     """ValueError for a value, None aside, that is not as wanted."""
     for name, value in values.items():
         if value is not None and (value < 0 or (value == 0 and wanted == "above 0")):
-            raise ValueError(f"{name} is {value}, wanted {wanted}")
+            raise InputError(f"{name} is {value}, wanted {wanted}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class VideoFiles:
 
     def __post_init__(self) -> None:
         if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout is {self.holdout}, wanted a part from 0 to below 1")
+            raise InputError(f"holdout is {self.holdout}, wanted a part from 0 to below 1")
         _require("above 0", repeats=self.repeats)
 
 
@@ -153,7 +154,7 @@ class Schedule:
     def __post_init__(self) -> None:
         _require("above 0", epochs=self.epochs, validate_every=self.validate_every, patience=self.patience)
         if not 0 <= self.warmup_epochs < self.epochs:
-            raise ValueError(
+            raise InputError(
                 f"warmup_epochs is {self.warmup_epochs}, wanted 0 or more, and below epochs, {self.epochs}"
             )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from videoswin._errors import InputError, VideoSwinError
 from videoswin.training.learner import Learner
 from videoswin.training.loss import expected_first_loss
 from videoswin.training.memory import estimate_training_bytes
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 
 
-class TrainingError(RuntimeError):
+class TrainingError(VideoSwinError, RuntimeError):
     """A run that cannot go on; the message says why and what helps."""
 
 
@@ -73,7 +74,7 @@ def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int)
     """ValueError if a batch cannot be dealt out evenly to processes and micro-batches."""
     parts = processes * recipe.run.micro_batches * clips_per_item
     if recipe.data.batch_size % parts:
-        raise ValueError(
+        raise InputError(
             f"data.batch_size is {recipe.data.batch_size}, wanted a multiple of {parts}: {processes} "
             f"processes x {recipe.run.micro_batches} micro-batches x {clips_per_item} clips of each video"
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from videoswin._errors import InputError
 from videoswin.training.recipe import Recipe
 from videoswin.training.values import json_value, kinds_of, readings, wanted
 
@@ -36,7 +37,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     known = list(_settable(type(recipe), recipe, ""))
     for key in settings:
         if key not in known:
-            raise ValueError(_no_such_setting(key, known, flatten(recipe)))
+            raise InputError(_no_such_setting(key, known, flatten(recipe)))
     changed: Recipe = _changed(recipe, settings, "")
     return changed
 
@@ -47,11 +48,11 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
     for assignment in assignments:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not (key and equals):
-            raise ValueError(
+            raise InputError(
                 f"--set {assignment!r}: wanted --set name=value, as in --set optimizer.rate=3e-4"
             )
         if key in settings:
-            raise ValueError(f"--set {key} is given twice: {settings[key]!r} and {value!r}")
+            raise InputError(f"--set {key} is given twice: {settings[key]!r} and {value!r}")
         settings[key] = value
     return settings
 
@@ -92,12 +93,12 @@ def read_written(path: str) -> Written:
     try:
         contents = json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise InputError(f"{path} is not JSON: {error}") from error
     names = {"version", *(field.name for field in dataclasses.fields(Written))}
     if not isinstance(contents, dict) or contents.keys() != names:
-        raise ValueError(f"{path} is no recipe of a run folder: it does not hold {', '.join(sorted(names))}")
+        raise InputError(f"{path} is no recipe of a run folder: it does not hold {', '.join(sorted(names))}")
     if (version := contents.pop("version")) != FORMAT_VERSION:
-        raise ValueError(f"{path} has version {version!r}, this package reads {FORMAT_VERSION}")
+        raise InputError(f"{path} has version {version!r}, this package reads {FORMAT_VERSION}")
     return Written(**contents)
 
 
@@ -140,7 +141,7 @@ def _changed(part: Any, settings: Mapping[str, Any], path: str) -> Any:
     try:
         return dataclasses.replace(part, **changes)
     except ValueError as error:
-        raise ValueError(f"{path.rstrip('.') or 'the recipe'}: {error}") from error
+        raise InputError(f"{path.rstrip('.') or 'the recipe'}: {error}") from error
 
 
 def _value(value: Any, hint: Any, below: Mapping[str, Any], path: str) -> Any:
@@ -149,10 +150,10 @@ def _value(value: Any, hint: Any, below: Mapping[str, Any], path: str) -> Any:
         return _changed(value, below, f"{path}.") if is_dataclass(value) else _made(hint, below, path)
     given = below[""]
     if len(below) > 1:
-        raise ValueError(f"{path} is set as a whole and in parts, {path}.{next(filter(None, below))}")
+        raise InputError(f"{path} is set as a whole and in parts, {path}.{next(filter(None, below))}")
     if not (meanings := readings(given, hint)):
         example = "" if is_dataclass(value) else f", as in {_assignment(path, value)}"
-        raise ValueError(f"{path} is {given!r}, wanted {wanted(hint)}{example}")
+        raise InputError(f"{path} is {given!r}, wanted {wanted(hint)}{example}")
     return meanings[0]
 
 
@@ -163,7 +164,7 @@ def _made(hint: Any, settings: Mapping[str, Any], path: str) -> Any:
     below = _by_field(settings)
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in below]
     if missing:
-        raise ValueError(f"{path} is not there yet: with it set {', '.join(f'{path}.{n}' for n in missing)}")
+        raise InputError(f"{path} is not there yet: with it set {', '.join(f'{path}.{n}' for n in missing)}")
     hints = _hints(kind)
     values = {
         name: _value(fields[name].default, hints[name], below[name], f"{path}.{name}") for name in below
@@ -171,7 +172,7 @@ def _made(hint: Any, settings: Mapping[str, Any], path: str) -> Any:
     try:
         return kind(**values)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def _by_field(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from torch.utils.data import Dataset
 
+from videoswin._errors import InputError
 from videoswin.data.batch import Draw, Item
 from videoswin.data.dataset import VideoClips
 from videoswin.data.manifest import Manifest, hold_out, read_manifest
@@ -93,7 +94,7 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
     else:
         unassigned = tuple(sample for sample in listed.samples if sample.split is None)
         if not unassigned:
-            raise ValueError(
+            raise InputError(
                 f"{listed.source} has the splits {', '.join(listed.splits)}, but none to train on"
             )
         training = replace(listed, samples=unassigned)
@@ -113,7 +114,7 @@ def _generated(source: Generated, recipe: Recipe) -> Source:
     dataset, clip = source.clips(recipe.run.seed), recipe.data.clip
     made = dataset[Draw(0, 0)].clips
     if made.shape[1:] != (3, clip.frames, clip.size, clip.size):
-        raise ValueError(
+        raise InputError(
             f"{recipe.name} generates clips of {tuple(made.shape[1:])}, but data.clip says {clip.frames} "
             f"frames of {clip.size} pixels: leave data.clip.frames and data.clip.size as they are"
         )

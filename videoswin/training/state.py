@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from videoswin._errors import InputError
 from videoswin._files import replacing
 
 
@@ -53,7 +54,7 @@ def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part
         changes = "; ".join(
             f"{key}: {theirs.get(key)!r} then, {identity.get(key)!r} now" for key in differing[:3]
         )
-        raise ValueError(
+        raise InputError(
             f"{path.parent} holds another run ({changes}); choose another folder, or remove its {path.name} "
             "to start anew"
         )

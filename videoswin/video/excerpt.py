@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.video.reader import VideoError, VideoReader
 
 
@@ -24,7 +25,7 @@ def excerpt(reader: VideoReader, start_seconds: float | None, end_seconds: float
         return reader
     start, end = start_seconds or 0.0, end_seconds if end_seconds is not None else reader.duration_seconds
     if not (0 <= start < math.inf and (end_seconds is None or start < end_seconds < math.inf)):
-        raise ValueError(f"the part is {start} s to {end} s, wanted 0 s or more, and an end behind the start")
+        raise InputError(f"the part is {start} s to {end} s, wanted 0 s or more, and an end behind the start")
     return _Excerpt(reader, start, end)
 
 

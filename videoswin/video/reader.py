@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from videoswin._errors import VideoSwinError
 from videoswin.video.ffmpeg import Entry, RgbConverter, frames_per_second, list_entries, list_packets, packets
 
 STALL_SECONDS: Final = 60.0
@@ -48,7 +49,7 @@ _NOT_VIDEO: Final = re.compile(r"tty|bin|xbin|adf|idf|concat|hls|image2|.*_pipe"
 _SEEK_SAVES_FRAMES: Final = 16
 
 
-class VideoError(Exception):
+class VideoError(VideoSwinError):
     """A video that cannot be read: its `path`, and the `reason` in one line."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args
 
+from videoswin._errors import InputError
+
 Rule = Literal["dense", "segments"]
 Placement = Literal["official", "mmaction2", "torchvision"]
 Crops = Literal[1, 3, "full"]
@@ -34,10 +36,10 @@ class Normalisation:
         for name in ("mean", "std"):
             values = tuple(getattr(self, name))  # JSON gives lists
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise ValueError(f"{name} is {values}, wanted three finite numbers (R, G, B)")
+                raise InputError(f"{name} is {values}, wanted three finite numbers (R, G, B)")
             object.__setattr__(self, name, values)
         if min(self.std) <= 0:
-            raise ValueError(f"std is {self.std}, wanted three numbers above 0")
+            raise InputError(f"std is {self.std}, wanted three numbers above 0")
 
 
 IMAGENET: Final = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -71,13 +73,13 @@ class ClipSpec:
         for name in ("frames", "stride", "size", "short_side"):
             _require_count(name, getattr(self, name))
         if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(
+            raise InputError(
                 f"fps is {self.fps}, wanted a finite number above 0, or None for the video's own frames"
             )
         if self.short_side < self.size:
-            raise ValueError(f"short_side is {self.short_side}, too small to crop size {self.size} from")
+            raise InputError(f"short_side is {self.short_side}, too small to crop size {self.size} from")
         if not (isinstance(self.normalisation, Normalisation) or self.normalisation == PER_CLIP):
-            raise ValueError(f"normalisation is {self.normalisation!r}, wanted a Normalisation or PER_CLIP")
+            raise InputError(f"normalisation is {self.normalisation!r}, wanted a Normalisation or PER_CLIP")
         _require_one_of("rule", self.rule, get_args(Rule))
 
     @property
@@ -120,7 +122,7 @@ class ViewPlan:
         _require_one_of("crops", self.crops, get_args(Crops))
         _require_one_of("placement", self.placement, get_args(Placement))
         if not 0 <= self.margin <= 1:
-            raise ValueError(f"margin is {self.margin}, wanted 0 to 1, where 1 looks at every view")
+            raise InputError(f"margin is {self.margin}, wanted 0 to 1, where 1 looks at every view")
 
     @property
     def num_views(self) -> int:
@@ -227,18 +229,18 @@ def apply_protocol(name: str, clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     about them); what belongs to the test is set. ValueError for an unknown name.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"protocol {name!r} is not known; the known ones are {', '.join(PROTOCOLS)}")
+        raise InputError(f"protocol {name!r} is not known; the known ones are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name](clip)
 
 
 def _require_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}, wanted a whole number, 1 or more")
+        raise InputError(f"{name} is {value!r}, wanted a whole number, 1 or more")
 
 
 def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name} is {value!r}, wanted one of {', '.join(map(repr, allowed))}")
+        raise InputError(f"{name} is {value!r}, wanted one of {', '.join(map(repr, allowed))}")
 
 
 _Spec = TypeVar("_Spec", Normalisation, ClipSpec, ViewPlan)
@@ -247,5 +249,5 @@ _Spec = TypeVar("_Spec", Normalisation, ClipSpec, ViewPlan)
 def _from_fields(cls: type[_Spec], fields: Mapping[str, Any]) -> _Spec:
     known = {field.name for field in dataclasses.fields(cls)}
     if unknown := sorted(set(fields) - known):
-        raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise InputError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     return cls(**fields)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
+from videoswin._errors import InputError
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 
 Architecture = Literal["tiny", "small", "base", "large"]
@@ -81,7 +82,7 @@ class Entry:
 def require_licence(entry: Entry, accepted: str | None) -> None:
     """ValueError unless the licence is free or `accepted` names it."""
     if not entry.is_free and accepted != entry.licence:
-        raise ValueError(
+        raise InputError(
             f"{entry.name} is licensed {entry.licence}, which forbids commercial use; "
             f"to load it all the same: accept_licence={entry.licence!r} in Python, "
             f"--accept-licence {entry.licence} on the command line"

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin._files import replacing
 from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
@@ -66,11 +67,11 @@ class Checkpoint:
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         if gaps := describe_gaps(self.weights, self.config):
-            raise ValueError(f"the weights do not make the model of the config: {gaps}")
+            raise InputError(f"the weights do not make the model of the config: {gaps}")
         require_floating_point(self.weights)
         classes = self.config.num_classes if self.has_head else 0
         if len(self.labels) != classes:
-            raise ValueError(
+            raise InputError(
                 f"there are {len(self.labels)} labels, wanted {classes}, one for each class of the head"
             )
 
@@ -100,14 +101,14 @@ class Checkpoint:
             contents, metadata = read_file(path)
         except ValueError as error:
             cure = "; remove it to download it again" if in_cache(path) else ""
-            raise ValueError(f"{error}{cure}") from error
+            raise InputError(f"{error}{cure}") from error
         if _METADATA_KEY in metadata:
             checkpoint = cls._from_metadata(contents, metadata[_METADATA_KEY], path)
             return checkpoint.with_window(window) if window else checkpoint
         try:
             conversion = convert(contents, method=inflate, window=window)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise InputError(f"{path}: {error}") from error
         if entry is not None:
             _require_architecture(conversion.config, entry, path)
         return cls._from_conversion(conversion, name=path.stem, source=str(path), entry=entry)
@@ -135,7 +136,7 @@ class Checkpoint:
             is drawn from torch's random state. A checkpoint without a head needs this, else ValueError.
         """
         if num_classes is None and not self.has_head:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} is a backbone without a head; model(num_classes=...) adds an untrained one"
             )
         if num_classes is None:
@@ -167,14 +168,14 @@ class Checkpoint:
     def to_state_dict(self, layout: str) -> dict[str, Tensor]:
         """The weights as `official`, `mmaction2` or `torchvision` loads them strictly, buffers included."""
         if layout not in WRITERS:
-            raise ValueError(f"layout {layout!r} cannot be written; those that can are {', '.join(WRITERS)}")
+            raise InputError(f"layout {layout!r} cannot be written; those that can are {', '.join(WRITERS)}")
         return WRITERS[layout](self.weights, self.config)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file; an existing one is replaced only once the new one is complete."""
         path = Path(path)
         if path.suffix != ".safetensors":
-            raise ValueError(
+            raise InputError(
                 f"{path} must end in .safetensors; for other layouts torch.save(to_state_dict(...))"
             )
         description = {
@@ -201,9 +202,9 @@ class Checkpoint:
             description = json.loads(metadata)
             version = description["version"] if isinstance(description, dict) else None
             if not isinstance(version, int):
-                raise ValueError(f"its version is {version!r}, wanted a whole number")
+                raise InputError(f"its version is {version!r}, wanted a whole number")
             if version > FORMAT_VERSION:
-                raise ValueError(
+                raise InputError(
                     f"it has version {version}, this package reads up to {FORMAT_VERSION}; upgrade it"
                 )
             require_finite(weights)
@@ -219,7 +220,7 @@ class Checkpoint:
                 name=description["name"],
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is a videoswin checkpoint that does not load: {error}") from error
+            raise InputError(f"{path} is a videoswin checkpoint that does not load: {error}") from error
 
     @classmethod
     def _from_conversion(
@@ -287,7 +288,7 @@ def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry 
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     suggestion = f"did you mean {', '.join(close)}?" if close else "`videoswin models` lists the names"
     what = "a folder, not a file" if os.path.isdir(name) else "neither a file nor the name of a model"
-    raise ValueError(f"{name!r} is {what}; {suggestion}")
+    raise InputError(f"{name!r} is {what}; {suggestion}")
 
 
 def _require_architecture(config: VideoSwinConfig, entry: catalog.Entry, path: Path) -> None:
@@ -296,7 +297,7 @@ def _require_architecture(config: VideoSwinConfig, entry: catalog.Entry, path: P
     sizes = ("embed_dim", "depths", "num_heads")
     if any(getattr(config, name) != getattr(published, name) for name in sizes):
         found = ", ".join(f"{name} {getattr(config, name)}" for name in sizes)
-        raise ValueError(
+        raise InputError(
             f"{path} has the name of {entry.name}, a {entry.architecture} model, but holds another "
             f"({found}); " + ("remove it to download it again" if in_cache(path) else "rename or remove it")
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.model.config import TINY, VideoSwinConfig
 from videoswin.model.windows import bias_table_rows
 from videoswin.weights.formats import (
@@ -110,7 +111,7 @@ def convert(
         renamed = layout.to_videoswin(state_dict)
         weights, config = _as_video(renamed.weights, state_dict, window, method)
     except ValueError as error:
-        raise ValueError(f"this looks like a file of {layout.NAME}, but {error}") from error
+        raise InputError(f"this looks like a file of {layout.NAME}, but {error}") from error
     _require_complete(weights, config, layout)
     places = parameter_shapes(config)
     weights = {name: tensor for name, tensor in weights.items() if name in places}
@@ -137,8 +138,8 @@ def recognize(state_dict: StateDict) -> Format:
         if layout.recognizes(state_dict):
             return layout
     if not state_dict:
-        raise ValueError("there are no tensors in it")
-    raise ValueError(
+        raise InputError("there are no tensors in it")
+    raise InputError(
         f"its {len(state_dict)} tensors, named like {first_few(list(state_dict))}, are of no layout we know: "
         f"{', '.join(layout.NAME for layout in FORMATS)}"
     )
@@ -147,7 +148,7 @@ def recognize(state_dict: StateDict) -> Format:
 def unwrap(contents: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The flat state dict inside the usual containers and wrappers, and the names of what lay beside it."""
     if not isinstance(contents, Mapping):
-        raise ValueError(f"a state dict is a mapping of names to tensors, got {type(contents).__name__}")
+        raise InputError(f"a state dict is a mapping of names to tensors, got {type(contents).__name__}")
     if isinstance(contents.get("trunk"), Mapping) and isinstance(contents.get("heads"), Mapping):
         used = ["trunk", "heads"]
         entries: Mapping[Any, Any] = {
@@ -161,7 +162,7 @@ def unwrap(contents: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, .
     # None of a model's parameters is a single number; counters and losses are.
     state_dict = {name: value for name, value in entries.items() if isinstance(value, Tensor) and value.ndim}
     if unnamed := [name for name in state_dict if not isinstance(name, str)]:
-        raise ValueError(f"the tensors of a state dict have names, got {unnamed[0]!r}")
+        raise InputError(f"the tensors of a state dict have names, got {unnamed[0]!r}")
     beside += [str(name) for name in entries if name not in state_dict]
     wrapper = _wrapper(state_dict)
     beside += [name for name in state_dict if not name.startswith(wrapper)]
@@ -187,7 +188,7 @@ def _wrapper(state_dict: StateDict) -> str:
         if not nested and any(layout.recognizes(inside) for layout in FORMATS):
             found.append(prefix)
     if len(found) > 1:
-        raise ValueError(f"there is a model under each of {', '.join(found)}; give the tensors of one")
+        raise InputError(f"there is a model under each of {', '.join(found)}; give the tensors of one")
     return found[0] if found else ""
 
 
@@ -208,10 +209,10 @@ def _as_video(
 def _require_complete(weights: Mapping[str, Tensor], config: VideoSwinConfig, layout: Format) -> None:
     """ValueError naming what is missing; in our own layout a net may be as shallow as it likes."""
     if gaps := describe_gaps(weights, config):
-        raise ValueError(f"this looks like a file of {layout.NAME}, but {gaps}")
+        raise InputError(f"this looks like a file of {layout.NAME}, but {gaps}")
     if layout is not videoswin and (incomplete := missing_blocks(config)):
         name, blocks = incomplete
-        raise ValueError(
+        raise InputError(
             f"this looks like a {name} of {layout.NAME}, but {len(blocks)} blocks are missing, in our names "
             f"{first_few(blocks)}"
         )
@@ -219,7 +220,7 @@ def _require_complete(weights: Mapping[str, Tensor], config: VideoSwinConfig, la
 
 def _refuse_swin_v2(state_dict: StateDict) -> None:
     if any(part in name for name in state_dict for part in ("logit_scale", "cpb_mlp", "continuous_position")):
-        raise ValueError(
+        raise InputError(
             "this is a Swin V2 file: V2 attends by cosine similarity, computes its position bias with a "
             "network and normalises after each branch, so its weights do not fit; use a Swin V1 file"
         )
@@ -234,7 +235,7 @@ def _window_in_file(weights: Mapping[str, Tensor], state_dict: StateDict, wanted
     """The window of a video file: by its stored lookup, else `wanted` if it fits, else by length."""
     rows = next((len(tensor) for name, tensor in weights.items() if name.endswith(TABLE)), None)
     if rows is None:
-        raise ValueError(f"there is no {TABLE}, so the window is unknown")
+        raise InputError(f"there is no {TABLE}, so the window is unknown")
     for name, lookup in state_dict.items():
         if name.endswith("relative_position_index") and lookup.ndim == 2:
             return window_of_lookup(lookup, rows)

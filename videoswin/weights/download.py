@@ -31,6 +31,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from videoswin._errors import InputError, VideoSwinError
 from videoswin.weights.catalog import Entry
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
@@ -38,7 +39,7 @@ ATTEMPTS_WITHOUT_PROGRESS = 3
 _CHUNK = 1 << 18  # bytes
 
 
-class DownloadError(OSError):
+class DownloadError(VideoSwinError, OSError):
     """A file could not be had. One line: what failed, and which file to put where instead."""
 
 
@@ -89,7 +90,7 @@ def require_published_bytes(entry: Entry, path: Path) -> None:
     """ValueError if a hash is published for the entry and `path` has another."""
     if entry.sha256 is not None and not (found := _sha256_of(path)).startswith(entry.sha256):
         cure = "remove it to download it again" if in_cache(path) else "rename or remove it"
-        raise ValueError(
+        raise InputError(
             f"{path} has the name of {entry.name}, but its SHA-256 is {found[:8]}..., "
             f"wanted {entry.sha256[:8]}...; {cure}"
         )

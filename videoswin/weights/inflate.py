@@ -14,6 +14,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.model.config import PATCH
 from videoswin.weights.layout import TABLE, Window
 
@@ -43,7 +44,7 @@ def inflate(weights: Mapping[str, Tensor], window: Window, method: Method = "inf
 def require_method(method: str) -> None:
     """ValueError unless `method` is one of the two."""
     if method not in ("inflate", "center"):
-        raise ValueError(f"inflate must be 'inflate' or 'center', got {method!r}")
+        raise InputError(f"inflate must be 'inflate' or 'center', got {method!r}")
 
 
 def resize_tables(weights: Mapping[str, Tensor], old: Window, new: Window) -> dict[str, Tensor]:
@@ -60,7 +61,7 @@ def resize_table(table: Tensor, old: Window, new: Window) -> Tensor:
         return table
     (t0, h0, w0), (t1, h1, w1) = ([2 * size - 1 for size in window] for window in (old, new))
     if table.ndim != 2 or len(table) != t0 * h0 * w0:
-        raise ValueError(f"a table for window {old} has {t0 * h0 * w0} rows, got {tuple(table.shape)}")
+        raise InputError(f"a table for window {old} has {t0 * h0 * w0} rows, got {tuple(table.shape)}")
     values = table.T.float().reshape(-1, t0, h0, w0)  # (heads, dt, dh, dw)
     if (h0, w0) != (h1, w1):
         values = F.interpolate(values, size=(h1, w1), mode="bicubic", align_corners=False)  # dt as channels
@@ -75,14 +76,14 @@ def image_window(weights: Mapping[str, Tensor]) -> int:
     for name, table in weights.items():
         if name.endswith(TABLE):
             return _side(table)
-    raise ValueError(f"there is no {TABLE}, so the window is unknown")
+    raise InputError(f"there is no {TABLE}, so the window is unknown")
 
 
 def _inflate_patch(kernel: Tensor, method: Method) -> Tensor:
     """(C, in, 4, 4) -> (C, in, 2, 4, 4) with the same response to a still clip."""
     frames = PATCH[0]
     if kernel.shape[2:] != PATCH[1:]:
-        raise ValueError(f"tokens are {tuple(kernel.shape[2:])} pixels; ours are {PATCH[1:]}")
+        raise InputError(f"tokens are {tuple(kernel.shape[2:])} pixels; ours are {PATCH[1:]}")
     if method == "inflate":
         return kernel.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
     centred = kernel.new_zeros(*kernel.shape[:2], *PATCH)
@@ -104,7 +105,7 @@ def _inflate_table(table: Tensor, window: Window, method: Method) -> Tensor:
 def _side(table: Tensor) -> int:
     root = math.isqrt(len(table))
     if table.ndim != 2:
-        raise ValueError(f"a position bias table has rows and heads, got {tuple(table.shape)}")
+        raise InputError(f"a position bias table has rows and heads, got {tuple(table.shape)}")
     if root * root != len(table) or root % 2 == 0:
-        raise ValueError(f"an image model's position bias table has (2M - 1)^2 rows, got {len(table)}")
+        raise InputError(f"an image model's position bias table has (2M - 1)^2 rows, got {len(table)}")
     return (root + 1) // 2

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from videoswin._errors import InputError
+
 LABEL_SETS: Final[Mapping[str, int]] = MappingProxyType(
     {"kinetics400": 400, "kinetics600": 600, "kinetics700": 700, "kinetics710": 710, "something-v2": 174}
 )
@@ -16,7 +18,7 @@ LABEL_SETS: Final[Mapping[str, int]] = MappingProxyType(
 def load_labels(name: str) -> tuple[str, ...]:
     """The class names of a label set, e.g. `kinetics400`. ValueError naming the known sets."""
     if name not in LABEL_SETS:
-        raise ValueError(f"label set {name!r} is not known; the known ones are {', '.join(LABEL_SETS)}")
+        raise InputError(f"label set {name!r} is not known; the known ones are {', '.join(LABEL_SETS)}")
     path = Path(__file__).parent / "labels" / f"{name}.txt"
     return tuple(path.read_text(encoding="utf-8").splitlines())
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.model.config import (
     BASE,
     BASE_W16,
@@ -73,9 +74,9 @@ def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) ->
     """
     patch = weights.get("patch_embed.proj.weight")
     if patch is None or patch.ndim != 5:
-        raise ValueError("patch_embed.proj.weight, the 5-D kernel of the patch embedding, is not there")
+        raise InputError("patch_embed.proj.weight, the 5-D kernel of the patch embedding, is not there")
     if tuple(patch.shape[2:]) != PATCH:
-        raise ValueError(
+        raise InputError(
             f"tokens are {tuple(patch.shape[2:])} (frames, rows, columns) of pixels; ours are {PATCH}"
         )
     blocks = {(int(match[1]), int(match[2])) for match in map(_BLOCK.match, weights) if match}
@@ -85,7 +86,7 @@ def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) ->
     ]
     tables = [_table_of_stage(weights, stage, depth) for stage, depth in enumerate(depths)]
     if not tables:
-        raise ValueError("there are no attention blocks")
+        raise InputError("there are no attention blocks")
     config = VideoSwinConfig(
         embed_dim=patch.shape[0],
         depths=tuple(depths),
@@ -112,7 +113,7 @@ def window_of_table(rows: int) -> Window:
         if windows
         else "no window fits"
     )
-    raise ValueError(f"a position bias table of {rows} rows: {found}")
+    raise InputError(f"a position bias table of {rows} rows: {found}")
 
 
 def window_of_lookup(lookup: Tensor, rows: int) -> Window:
@@ -125,7 +126,7 @@ def window_of_lookup(lookup: Tensor, rows: int) -> Window:
             relative_position_index(window, window), lookup.long().cpu()
         ):
             return window
-    raise ValueError(
+    raise InputError(
         f"its relative_position_index {tuple(lookup.shape)} and its position bias tables of {rows} rows "
         "are of no window"
     )
@@ -200,14 +201,14 @@ def require_floating_point(weights: Mapping[str, Tensor]) -> None:
     """ValueError naming tensors of another kind, such as quantised ones."""
     others = [name for name, tensor in weights.items() if not tensor.is_floating_point()]
     if others:
-        raise ValueError(f"weights must be floating-point numbers, but {first_few(others)} are not")
+        raise InputError(f"weights must be floating-point numbers, but {first_few(others)} are not")
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:
     """ValueError naming the tensors that hold NaN or infinity, as a training that diverged leaves them."""
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
-        raise ValueError(f"{len(broken)} tensors hold NaN or infinity: {first_few(broken)}")
+        raise InputError(f"{len(broken)} tensors hold NaN or infinity: {first_few(broken)}")
 
 
 def has_head(weights: Mapping[str, Tensor]) -> bool:
@@ -226,6 +227,6 @@ def _table_of_stage(weights: Mapping[str, Tensor], stage: int, depth: int) -> Te
         table = weights.get(f"stages.{stage}.blocks.{block}.attn.{TABLE}")
         if table is not None and table.ndim == 2:
             return table
-    raise ValueError(
+    raise InputError(
         f"stages.{stage}.blocks.*.attn.{TABLE} is not there, so its window and heads are unknown"
     )

@@ -19,6 +19,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from videoswin._errors import InputError
+
 
 class Inert:
     """Stands for any allowed object: takes whatever it is made from and keeps nothing."""
@@ -74,7 +76,7 @@ def read_file(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     with path.open("rb") as file:
         start = file.read(9)
     if start.startswith(_HDF5) or path.suffix in (".h5", ".keras"):
-        raise ValueError(
+        raise InputError(
             f"{path} is a Keras file, which this package does not read; the Keras ports hold the official "
             "weights, which the catalog has under their own names (videoswin models)"
         )
@@ -89,7 +91,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
             metadata = file.metadata() or {}
         return safetensors.torch.load_file(path), metadata
     except SafetensorError as error:
-        raise ValueError(f"{path} is a damaged safetensors file ({error})") from error
+        raise InputError(f"{path} is a damaged safetensors file ({error})") from error
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
@@ -100,13 +102,13 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         if refused := re.search(r"GLOBAL ([\w.]+\w)", str(error)):
-            raise ValueError(
+            raise InputError(
                 f"{path} was not loaded and nothing in it was run: it asks for {refused[1]}, "
                 "and only tensors and plain values are read"
             ) from error
-        raise ValueError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
+        raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
     if not isinstance(contents, Mapping):
-        raise ValueError(f"{path} holds a {type(contents).__name__}, wanted a state dict")
+        raise InputError(f"{path} holds a {type(contents).__name__}, wanted a state dict")
     return contents
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from videoswin._errors import InputError
 from videoswin.data.lists.rows import SPLIT_NAMES, Listing, Row
 from videoswin.video.listing import VIDEO_SUFFIXES, find_videos
 from videoswin.video.reader import IMAGE_SUFFIXES
@@ -28,12 +29,12 @@ def read_class_folders(folder: str) -> Listing:
             if not os.listdir(os.path.join(above, name)):
                 empty[name] = os.path.join(above, name)
     if not rows:
-        raise ValueError(
+        raise InputError(
             f"{folder}: found no folder with videos in it, wanted one for each class; "
             f"for a list of videos give the file{_lists_in(folder)}"
         )
     for name in sorted(empty.keys() - {row.labels[0] for row in rows}):
-        raise ValueError(f"{empty[name]}: the class folder is empty: put videos into it, or remove it")
+        raise InputError(f"{empty[name]}: the class folder is empty: put videos into it, or remove it")
     # Said outright, or folders called 1 and 2 would be taken for indices.
     return Listing(source=folder, rows=rows, classes=tuple(sorted({row.labels[0] for row in rows})))
 
@@ -50,7 +51,7 @@ def _split_folders(folder: str) -> dict[str, str]:
     # A class may be called "train". A folder of that name with its videos in further folders is a split.
     for name in named:
         if not _loose_videos(os.path.join(folder, name)):
-            raise ValueError(
+            raise InputError(
                 f"{folder}: {name!r} looks like a split, but {other!r} stands beside it and does not: "
                 "have only folders of splits there, or only folders of classes"
             )
@@ -59,7 +60,7 @@ def _split_folders(folder: str) -> dict[str, str]:
 
 def _refuse_loose_videos(folder: str) -> None:
     if loose := _loose_videos(folder):
-        raise ValueError(
+        raise InputError(
             f"{os.path.join(folder, loose[0])}: the video is in no class folder "
             f"({len(loose)} in {folder} are not): move it into one, or away"
         )

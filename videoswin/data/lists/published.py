@@ -9,6 +9,7 @@ from collections.abc import Collection
 from os.path import basename, dirname, exists, join
 from typing import Any, Final
 
+from videoswin._errors import InputError
 from videoswin.data.lists.class_folders import read_class_folders
 from videoswin.data.lists.find_by_name import located
 from videoswin.data.lists.rows import Listing, Row, numbered_lines, read_text
@@ -43,7 +44,7 @@ def read_listing(path: str, root: str | None, classes: Collection[str]) -> Listi
     if beginning == b"PAR1":
         return read_parquet(path, root, classes)
     if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES:
-        raise ValueError(f"{path}: it is a video, wanted a list of videos or a folder of them")
+        raise InputError(f"{path}: it is a video, wanted a list of videos or a folder of them")
     return _read_text_list(path, root, classes)
 
 
@@ -55,7 +56,7 @@ def _read_text_list(path: str, root: str, classes: Collection[str]) -> Listing:
     text = read_text(path)
     lines = numbered_lines(text)
     if not lines:
-        raise ValueError(f"{path}: the list is empty")
+        raise InputError(f"{path}: the list is empty")
     number, first = lines[0]
     if _JSON.match(first):
         return _read_something(path, text, root)
@@ -63,7 +64,7 @@ def _read_text_list(path: str, root: str, classes: Collection[str]) -> Listing:
         return read_csv(path, text, delimiter, root, classes)
     if _path_and_numbers(first)[1]:
         return _read_mmaction(path, lines, root)
-    raise ValueError(
+    raise InputError(
         f"{path}, line {number}: found {first[:80]!r}, which no list begins with; known are {KNOWN_FORMS}"
     )
 
@@ -79,10 +80,10 @@ def _read_mmaction(path: str, lines: list[tuple[int, str]], root: str) -> Listin
         where = f"{path}, line {number}"
         video, numbers = _path_and_numbers(line)
         if not numbers:
-            raise ValueError(f"{where}: found {line[:80]!r}, wanted a path and then whole numbers")
+            raise InputError(f"{where}: found {line[:80]!r}, wanted a path and then whole numbers")
         if os.path.splitext(video)[1].lower() not in VIDEO_SUFFIXES and len(numbers) > 1:
             if int(numbers[0]) < 1:
-                raise ValueError(f"{where}: found {numbers[0]} frames, wanted 1 or more")
+                raise InputError(f"{where}: found {numbers[0]} frames, wanted 1 or more")
             del numbers[0]
         rows.append(Row(join(root, video), tuple(dict.fromkeys(numbers)), where))
     return Listing(source=path, rows=rows, multi_label=any(len(row.labels) > 1 for row in rows))
@@ -105,13 +106,13 @@ def _read_something(path: str, text: str, root: str) -> Listing:
     """
     entries = _json(path, text)
     if not isinstance(entries, list):
-        raise ValueError(f"{path}: found a JSON object, wanted a list of entries with 'id' and 'template'")
+        raise InputError(f"{path}: found a JSON object, wanted a list of entries with 'id' and 'template'")
     rows = []
     for number, entry in enumerate(entries, 1):
         where = f"{path}, entry {number}"
         for field in ("id", "template"):
             if not isinstance(entry, dict) or not isinstance(entry.get(field), str) or not entry[field]:
-                raise ValueError(
+                raise InputError(
                     f"{where}: found no text {field!r} in {str(entry)[:80]}; the test list has no templates"
                 )
         label = entry["template"].replace("[", "").replace("]", "").strip()
@@ -129,7 +130,7 @@ def _something_classes(folder: str) -> tuple[str, ...] | None:
     if not isinstance(numbers, dict) or sorted(map(str, numbers.values())) != sorted(
         map(str, range(len(numbers)))
     ):
-        raise ValueError(f"{path}: wanted an object of names with the numbers 0, 1, 2, ..., each once")
+        raise InputError(f"{path}: wanted an object of names with the numbers 0, 1, 2, ..., each once")
     return tuple(sorted(numbers, key=lambda name: int(numbers[name])))
 
 
@@ -149,9 +150,9 @@ def _read_ucf101(path: str, root: str) -> Listing:
             video, _, index = line.partition(" ")
             label, where = dirname(video), f"{file}, line {number}"
             if label not in classes:
-                raise ValueError(f"{where}: found {line[:80]!r}, whose folder is no class of classInd.txt")
+                raise InputError(f"{where}: found {line[:80]!r}, whose folder is no class of classInd.txt")
             if index.strip() not in ("", str(classes.index(label) + 1)):
-                raise ValueError(
+                raise InputError(
                     f"{where}: found the number {index.strip()}, wanted {classes.index(label) + 1}, "
                     f"which classInd.txt gives to {label}"
                 )
@@ -161,12 +162,12 @@ def _read_ucf101(path: str, root: str) -> Listing:
 
 def _ucf101_classes(path: str) -> tuple[str, ...]:
     if not exists(path):
-        raise ValueError(f"{path}: there is no such file; the lists of UCF101 need it for their classes")
+        raise InputError(f"{path}: there is no such file; the lists of UCF101 need it for their classes")
     classes: list[str] = []
     for number, line in numbered_lines(read_text(path)):
         index, _, name = line.partition(" ")
         if index != str(len(classes) + 1) or not name:
-            raise ValueError(
+            raise InputError(
                 f"{path}, line {number}: found {line[:80]!r}, wanted '{len(classes) + 1} Name' in turn"
             )
         classes.append(name.strip())
@@ -189,7 +190,7 @@ def _read_hmdb51(path: str, root: str) -> Listing:
             where = f"{join(folder, name)}, line {number}"
             video, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2") or not video:
-                raise ValueError(f"{where}: found {line[:80]!r}, wanted a file and 0, 1 or 2")
+                raise InputError(f"{where}: found {line[:80]!r}, wanted a file and 0, 1 or 2")
             if use != "0":
                 path_there = join(root, sibling[1], video.strip())
                 rows.append(Row(path_there, (sibling[1],), where, split="train" if use == "1" else "test"))
@@ -200,4 +201,4 @@ def _json(path: str, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+        raise InputError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from videoswin._errors import InputError
+
 SPLIT_NAMES: Final = MappingProxyType(
     {"train": "train", "training": "train", "test": "test", "testing": "test"}
     | {"val": "val", "valid": "val", "validate": "val", "validation": "val"}
@@ -45,18 +47,18 @@ def read_text(path: str) -> str:
     with open(path, "rb") as file:
         content = file.read()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path}: the text is UTF-16, wanted UTF-8: save it anew as that")
+        raise InputError(f"{path}: the text is UTF-16, wanted UTF-8: save it anew as that")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = content[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        raise ValueError(
+        raise InputError(
             f"{path}, line {line}, byte {column}: 0x{content[error.start]:02x} is not UTF-8: "
             "is it a text, and was it saved as UTF-8?"
         ) from error
     if "\0" in text:
-        raise ValueError(f"{path}: it holds zero bytes, wanted a list of videos as text")
+        raise InputError(f"{path}: it holds zero bytes, wanted a list of videos as text")
     return text
 
 
@@ -70,7 +72,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
     """The names of a label map file: one a line, in the order of their numbers. ValueError if it is empty."""
     names = tuple(line for _, line in numbered_lines(read_text(path)))
     if not names:
-        raise ValueError(f"{path}: it is empty, wanted one class name a line")
+        raise InputError(f"{path}: it is empty, wanted one class name a line")
     return names
 
 
@@ -78,7 +80,7 @@ def split_name(cell: object, where: str) -> str | None:
     """`train`, `val` or `test` for what a list calls it; None for an empty cell."""
     text = "" if cell is None else str(cell).strip()
     if text and text.lower() not in SPLIT_NAMES:
-        raise ValueError(f"{where}: found {text!r}, wanted train, val or test")
+        raise InputError(f"{where}: found {text!r}, wanted train, val or test")
     return SPLIT_NAMES[text.lower()] if text else None
 
 
@@ -91,5 +93,5 @@ def seconds(cell: object, where: str) -> float | None:
     except ValueError:
         time = math.nan
     if not 0 <= time < math.inf:
-        raise ValueError(f"{where}: found {cell!r}, wanted seconds from the beginning of the video")
+        raise InputError(f"{where}: found {cell!r}, wanted seconds from the beginning of the video")
     return time

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.data.lists.find_by_name import located
 from videoswin.data.lists.rows import Listing, Row, seconds, split_name
@@ -70,7 +71,7 @@ def read_parquet(path: str, root: str, classes: Collection[str]) -> Listing:
     try:
         table = parquet.read_table(path)
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path}: the Parquet file cannot be read: {error}") from error
+        raise InputError(f"{path}: the Parquet file cannot be read: {error}") from error
     cells = zip(*(column.to_pylist() for column in table.columns), strict=True)
     records = [(f"{path}, row {number}", list(row)) for number, row in enumerate(cells, 1)]
     header = list(table.column_names)
@@ -98,14 +99,14 @@ def _csv_records(path: str, text: str, delimiter: str) -> Iterator[tuple[str, li
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise ValueError(f"{where}: it is no CSV ({error}): are its quotes closed?") from error
+            raise InputError(f"{where}: it is no CSV ({error}): are its quotes closed?") from error
         if cells is None:
             return
         if not any(cells):
             continue
         columns = columns or len(cells)
         if len(cells) != columns:
-            raise ValueError(
+            raise InputError(
                 f"{where}: found {len(cells)} cells, wanted {columns} as in the header; "
                 f'a cell with {delimiter!r} in it wants quotes: "a{delimiter} b"'
             )
@@ -120,18 +121,18 @@ def _columns(path: str, header: list[str]) -> dict[str, int]:
         if says is None:
             near = difflib.get_close_matches(_plain(name), COLUMNS, 1)
             hint = f"did you mean {near[0]!r}" if near else "take it out"
-            raise ValueError(
+            raise InputError(
                 f"{path}, header: found the column {name!r}, wanted path, label, start, end, split: {hint}"
             )
         if says in columns:
-            raise ValueError(
+            raise InputError(
                 f"{path}, header: {header[columns[says]]!r} and {name!r} both say the {says}, wanted one"
             )
         columns[says] = place
     for says in ("path", "label", "start", "end")[: 4 if _is_kinetics(header) else 2]:
         if says not in columns:
             cure = "; the published test lists have no labels" if _is_kinetics(header) else ""
-            raise ValueError(f"{path}, header: found {', '.join(header)}, wanted a column {says!r} too{cure}")
+            raise InputError(f"{path}, header: found {', '.join(header)}, wanted a column {says!r} too{cure}")
     return columns
 
 
@@ -144,7 +145,7 @@ def _read(table: _Table, root: str, classes: Collection[str]) -> Listing:
     for where, cells in table.records:
         labels = _labels(cells[place], separator, known, f"{where}, {table.at('label')}")
         if not labels and not may_be_none:
-            raise ValueError(
+            raise InputError(
                 f"{where}, {table.at('label')}: it is empty, wanted a label "
                 "(if a video may have none, name the column 'labels')"
             )
@@ -158,11 +159,11 @@ def _row(table: _Table, where: str, cells: list[Any], labels: tuple[str, ...], r
     columns = table.columns
     path = cells[columns["path"]]
     if not isinstance(path, str) or not path:
-        raise ValueError(f"{where}, {table.at('path')}: found {path!r}, wanted the path of a video")
+        raise InputError(f"{where}, {table.at('path')}: found {path!r}, wanted the path of a video")
     start = seconds(cells[columns["start"]], f"{where}, {table.at('start')}") if "start" in columns else None
     end = seconds(cells[columns["end"]], f"{where}, {table.at('end')}") if "end" in columns else None
     if end is not None and end <= (start or 0.0):
-        raise ValueError(
+        raise InputError(
             f"{where}, {table.at('end')}: found {end} s, wanted more than the start, {start or 0.0} s"
         )
     split = (
@@ -171,7 +172,7 @@ def _row(table: _Table, where: str, cells: list[Any], labels: tuple[str, ...], r
     if not table.kinetics:
         return Row(os.path.join(root, path), labels, where, start, end, split)
     if start is None or end is None:
-        raise ValueError(f"{where}: {'start' if start is None else 'end'} is empty, wanted seconds")
+        raise InputError(f"{where}: {'start' if start is None else 'end'} is empty, wanted seconds")
     # The files are the parts already, and their names hold the times: as the archives of
     # github.com/cvdfoundation/kinetics-dataset, the crawler of ActivityNet and MMAction2 have them.
     return Row(os.path.join(root, f"{path}_{int(start):06d}_{int(end):06d}.mp4"), labels, where, split=split)
@@ -197,7 +198,7 @@ def _labels(cell: object, separator: str, known: Collection[str], where: str) ->
     else:
         names = _names(str(cell), separator, known)
     if not all(names):
-        raise ValueError(f"{where}: found {cell!r}, in which a label is empty")
+        raise InputError(f"{where}: found {cell!r}, in which a label is empty")
     return tuple(dict.fromkeys(names))
 
 

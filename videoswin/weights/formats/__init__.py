@@ -13,6 +13,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from videoswin._errors import InputError
+
 StateDict = Mapping[str, Tensor]
 
 
@@ -48,7 +50,7 @@ def rename(state_dict: StateDict, our_name: Callable[[str], str | None]) -> Rena
         if ours is None:
             continue
         if ours in weights:
-            raise ValueError(f"it has two tensors for {ours}: {origins[ours][0]} and {key}")
+            raise InputError(f"it has two tensors for {ours}: {origins[ours][0]} and {key}")
         weights[ours], origins[ours] = tensor, (key,)
     return Renamed(weights, origins)
 
