@@ -30,6 +30,10 @@ LAYERS = [
 """Parts of the package from the ground up; a part imports only from lower rows."""
 MODEL_MAY_IMPORT = {"__future__", "torch", "videoswin"}
 LINES_PER_FILE = 400
+TOOLS = {"dev", "parity"}
+"""Extras that no code of the package needs."""
+DISTRIBUTION = {"lightning_fabric": "lightning", "skimage": "scikit-image"}
+"""Modules that are not named like the distribution they come in."""
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -103,6 +107,25 @@ def test_the_model_needs_nothing_but_torch() -> None:
         assert outside <= sys.stdlib_module_names, f"{path.name} imports {outside}"
 
 
+def test_every_imported_library_is_a_declared_dependency() -> None:
+    tomllib = pytest.importorskip("tomllib")  # in Python since 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    declared = [
+        *project["dependencies"],
+        *(line for name in extras if name not in TOOLS for line in extras[name]),
+    ]
+    distributions = {re.match(r"[\w-]+", line)[0].lower() for line in declared}  # type: ignore[index]
+    imported = {name.partition(".")[0] for path in SOURCES for name in imports(path)}
+    lazy = {
+        name
+        for path in SOURCES
+        for name in re.findall(r'(?<!_)\brequire\("([a-z]\w+)', path.read_text("utf-8"))
+    }
+    for module in (imported | lazy) - sys.stdlib_module_names - {"videoswin"}:
+        assert DISTRIBUTION.get(module, module.replace("_", "-")) in distributions, module
+
+
 def loaded_by(statement: str) -> set[str]:
     """Top-level modules in a fresh interpreter after `statement`."""
     program = f"{statement}; import sys; print(*sorted({{n.partition('.')[0] for n in sys.modules}}))"
@@ -114,7 +137,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_package_and_its_model_load_no_library_but_torch_and_numpy() -> None:
-    others = {"av", "safetensors", "jsonargparse", "rich", "lightning", "skimage", "torchvision", "timm"}
+    others = {"av", "safetensors", "docstring_parser", "rich", "lightning", "skimage", "torchvision", "timm"}
     assert not loaded_by("import videoswin, videoswin.model.swin") & others
 
 

@@ -41,7 +41,7 @@ def test_every_shell_example_is_a_command_that_works_or_asks_for_a_download(
         assert program == "videoswin"
         if any(name in arguments for name in (DOWNLOADS, *FINETUNING)):
             # Parsed, not run.
-            assert cli.command_line(cli.COMMANDS).parse_args(arguments).subcommand == arguments[0]
+            assert cli.command_line(cli.COMMANDS).parse_args(arguments).command.__name__ == arguments[0]
             continue
         with pytest.raises(SystemExit) as exit:
             cli.main(arguments)

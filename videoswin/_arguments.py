@@ -1,77 +1,115 @@
 """Commands as functions: options and help of each follow from its signature and its docstring."""
 
+from __future__ import annotations
+
 import argparse
+import difflib
 import inspect
-import re
+import types
 from collections.abc import Callable, Sequence
-from typing import get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 
-def command_line(commands: Sequence[Callable[..., int]]) -> ArgumentParser:
-    """The parser of `videoswin COMMAND ...`; it gives the command's name and its arguments, checked."""
-    # The commands' parsers take their formatter from this one.
-    parser = ArgumentParser(
+def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentParser:
+    """Return the parser of `videoswin COMMAND ...`.
+
+    What it parses has the attribute `command`, one of `commands`; the others are that function's arguments.
+
+    Args:
+        commands: Functions with type hints and a Google-style docstring. Parameters without a default become
+            positional arguments if they may be passed by position; all others become options.
+    """
+    parser = _Parser(
         prog="videoswin",
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
         description="A video file goes in, actions come out.\n\n"
         "Example: videoswin predict clip.mp4 --model camera-motion",
     )
-    subcommands = parser.add_subcommands(
-        title="commands", metavar="COMMAND", description="`videoswin COMMAND --help` says more."
+    subparsers = parser.add_subparsers(
+        title="commands",
+        metavar="COMMAND",
+        required=True,
+        parser_class=_Parser,
+        description="`videoswin COMMAND --help` lists the options of a command.",
     )
     for command in commands:
-        subcommands.add_subcommand(command.__name__, _command_parser(command), help=_first_line(command))
-    return parser
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keep the line breaks of a docstring, and of types and defaults what a person at a shell wants."""
-
-    def _expand_help(self, action: argparse.Action) -> str:
-        text = super()._expand_help(action)
-        facts = re.search(r" \((required, )?type: [^()]*?(, default: (.*))?\)$", text)
-        if facts is not None:
-            text = text[: facts.start()] + (f" (default: {facts[3]})" if facts[3] else "")
-        return re.sub(r" \((required|default: (null|False|\[\]))\)$", "", text)
-
-
-def _command_parser(command: Callable[..., int]) -> ArgumentParser:
-    """The options of a command: its signature, with the help of its docstring."""
-    docstring = parse_docstring(inspect.getdoc(command) or "")
-    parser = ArgumentParser(
-        allow_abbrev=False,
-        description=f"{docstring.short_description}\n\n{docstring.long_description}",
-    )
-    hints = get_type_hints(command)
-    helps = {argument.arg_name: argument.description for argument in docstring.params}
-    defaults = {n: parameter.default for n, parameter in inspect.signature(command).parameters.items()}
-    # Habits of a shell that a signature cannot say: several paths in a row, an option given several times,
-    # a bare --flag, dashes, Python's own words.
-    lists = [n for n, hint in hints.items() if hint == list[str]]
-    for name in (several := [n for n in lists if defaults[n] is inspect.Parameter.empty]):
-        parser.add_argument(name, nargs="+", metavar="PATH", help=helps[name])
-    for name in (repeated := [n for n in lists if n not in several]):
-        parser.add_argument(f"--{name}", action="append", default=[], metavar="A.B=VALUE", help=helps[name])
-    for name in (flags := [n for n, hint in hints.items() if hint is bool]):
-        parser.add_argument(f"--{name}", action="store_true", help=helps[name])
-    for name in (dashed := [n for n in hints if "_" in n]):
-        option = f"--{name.rstrip('_').replace('_', '-')}"
-        parser.add_argument(
-            option,
-            dest=name,
-            type=hints[name],
-            default=defaults[name],
-            metavar=option[2:].upper(),
-            help=helps[name],
+        docstring = parse_docstring(inspect.getdoc(command) or "")
+        subparser = subparsers.add_parser(
+            command.__name__,
+            help=docstring.short_description,
+            description=f"{docstring.short_description}\n\n{docstring.long_description}",
         )
-    own: set[str | int] = {*several, *repeated, *flags, *dashed}
-    parser.add_function_arguments(command, as_group=False, as_positional=True, skip=own)
+        subparser.set_defaults(command=command)
+        helps = {argument.arg_name: argument.description or "" for argument in docstring.params}
+        hints = get_type_hints(command)
+        for parameter in inspect.signature(command).parameters.values():
+            _add_argument(subparser, parameter, hints[parameter.name], helps[parameter.name])
     return parser
 
 
-def _first_line(command: Callable[..., int]) -> str:
-    return (inspect.getdoc(command) or "").partition("\n")[0]
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names the command and, for a typo, the option meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        # Asked of a subparser, too, which knows the command that an unknown option was given to.
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            close = difflib.get_close_matches(option, self._option_string_actions, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+
+
+def _add_argument(
+    parser: argparse.ArgumentParser, parameter: inspect.Parameter, hint: Any, description: str
+) -> None:
+    """Add the argument or option that a parameter of a command stands for."""
+    name, default = parameter.name, parameter.default
+    required = default is inspect.Parameter.empty
+    if get_origin(hint) in (Union, types.UnionType):  # only `X | None` occurs: not given means None
+        (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
+    if required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        if hint == list[str]:
+            parser.add_argument(name, nargs="+", metavar="PATH", help=description)
+        else:
+            parser.add_argument(name, help=description)
+        return
+    option = f"--{name.rstrip('_').replace('_', '-')}"
+    if hint is bool:
+        parser.add_argument(option, dest=name, action="store_true", help=description)
+        return
+    if hint == list[str]:
+        parser.add_argument(
+            option, dest=name, action="append", default=[], metavar="A.B=VALUE", help=description
+        )
+        return
+    choices = get_args(hint) if get_origin(hint) is Literal else None
+    if not required and default is not None:
+        description += f" (default: {default})"
+    parser.add_argument(
+        option,
+        dest=name,
+        type=str if choices else _whole_numbers if get_origin(hint) is tuple else hint,
+        choices=choices,
+        required=required,
+        default=None if required else default,
+        metavar=None if choices else option[2:].upper(),
+        help=description,
+    )
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    """Parse three numbers such as `16,7,7`."""
+    try:
+        first, second, third = map(int, text.strip("[]()").split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be three whole numbers, e.g. 16,7,7, got {text!r}") from error
+    return first, second, third

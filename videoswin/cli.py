@@ -110,7 +110,7 @@ def convert(
         target: File to write.
         layout: videoswin is one .safetensors with everything a predictor needs.
         inflate: How an image model becomes a video model.
-        window: Resize the bias tables to this window, e.g. [16,7,7].
+        window: Resize the bias tables to this window, e.g. 16,7,7.
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
@@ -172,7 +172,7 @@ def train(
     out: str,
     data: str | None = None,
     from_: str | None = None,
-    set: list[str] = [],  # noqa: B006 - read by jsonargparse, never changed
+    set: list[str] = [],  # noqa: B006 - never changed
 ) -> int:
     """Train a model: fine-tune on your videos, or run a published recipe.
 
@@ -315,9 +315,9 @@ def main(arguments: list[str] | None = None) -> None:
         # A file name may hold what the terminal cannot show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = command_line(COMMANDS).parse_args(arguments)
-    command = next(c for c in COMMANDS if c.__name__ == options.subcommand)
-    raise SystemExit(exit_code(lambda: command(**vars(options[options.subcommand]))))
+    options = vars(command_line(COMMANDS).parse_args(arguments))
+    command: Callable[..., int] = options.pop("command")
+    raise SystemExit(exit_code(lambda: command(**options)))
 
 
 def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as_json: bool) -> int:
