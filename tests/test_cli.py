@@ -154,15 +154,20 @@ def test_convert_writes_a_layout_and_reads_it_back(
     assert run("predict", str(folder / "zoom-in.mp4"), "--model", str(back), "--json") == 0
 
 
-def test_demo_writes_a_page_that_needs_nothing_else(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", [b"zoom-in.mp4", b"<b>\xff\n\x1b[2J.mp4"])
+def test_demo_writes_a_page_that_needs_nothing_else_whatever_the_name_of_the_video(
+    name: bytes, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("demo", "--video", str(folder / "zoom-in.mp4"), "--out", str(tmp_path / "demo")) == 0
+    video = tmp_path / os.fsdecode(name)
+    video.symlink_to(folder / "zoom-in.mp4")
+    assert run("demo", "--video", str(video), "--out", str(tmp_path / "demo")) == 0
     assert "pan right" in capsys.readouterr().out
     page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
     assert page.count("<section>") == 2
     assert page.count("data:image/jpeg;base64,") == 12
     assert "http" not in page
+    assert "<b>" not in page
+    assert "\x1b" not in page
 
 
 def test_demo_of_a_missing_video_says_so_and_shows_the_clip_all_the_same(

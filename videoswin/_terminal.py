@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from videoswin._text import dump_json, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +38,8 @@ def print_prediction(prediction: Prediction, top: int) -> None:
     console = Console(soft_wrap=True, highlight=False)
     views = f" ({prediction.views_used} views)" if prediction.views_used else ""
     facts = f"{prediction.duration_seconds:.1f} s, {prediction.model}, {prediction.protocol}{views}"
-    console.print(Text.assemble((prediction.path, "bold"), f"  {facts}"))
-    ranking = prediction.top(top)
+    console.print(Text.assemble((printable(prediction.path), "bold"), f"  {printable(facts)}"))
+    ranking = [(printable(label), probability) for label, probability in prediction.top(top)]
     width = max(len(label) for label, _ in ranking)
     for label, probability in ranking:
         bar = _bar(console, probability)
@@ -58,8 +59,8 @@ def print_failure(path: str, reason: str, *, as_json: bool) -> None:
 def print_comparison(found: Comparison) -> None:
     """What an exported file gives beside PyTorch."""
     speed = found.seconds_per_clip_pytorch / found.seconds_per_clip
-    print(f"{found.path}  {found.format}, {found.precision}")
-    print(f"  compared with PyTorch in float32 on {found.clips} clips, {found.source_of_clips}")
+    print(f"{printable(found.path)}  {found.format}, {found.precision}")
+    print(f"  compared with PyTorch in float32 on {found.clips} clips, {printable(found.source_of_clips)}")
     print(f"  largest difference of logits  {found.largest_difference:.1e} of the largest logit")
     print(f"  same likeliest class          {found.top1_agreement:.1%} of the clips")
     print(
@@ -76,6 +77,7 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     """The table of weights; rows as `videoswin models --json` prints them."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for column in ("name", "classes", "top-1", "protocol", "licence", "MB", "here"):
@@ -84,12 +86,12 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
         score = next(iter(row["scores"]), {"top1": "", "protocol": ""})
         here = "yes" if row["file"] else ""
         cells = (score["top1"], score["protocol"], row["licence"], row["size_mb"] or "", here)
-        table.add_row(row["name"], row["labels"] or "", *map(str, cells))
+        table.add_row(printable(row["name"]), row["labels"] or "", *map(str, cells))
     # A file or a pipe has no width to keep to.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print("Scores are those published, not measured by us; without one it is a start for training.")
-    console.print(f"Downloads go to {folder}.", soft_wrap=True)
+    console.print(Text(f"Downloads go to {printable(folder)}."), soft_wrap=True)
 
 
 def print_report(report: Report, *, folder: str | None = None) -> None:
@@ -100,7 +102,7 @@ def print_report(report: Report, *, folder: str | None = None) -> None:
     console = Console(soft_wrap=True, highlight=False)
     speed = f"{report.seconds:.1f} s, {report.videos_per_second:.1f} videos/s"
     facts = f"{report.protocol}, {report.num_videos} videos of {report.source}, {speed}"
-    console.print(Text.assemble((report.model, "bold"), f"  {facts}"))
+    console.print(Text.assemble((printable(report.model), "bold"), f"  {printable(facts)}"))
     _print_scores(console, report)
     _print_weakest_classes(console, report)
     for title, videos in (
@@ -110,9 +112,9 @@ def print_report(report: Report, *, folder: str | None = None) -> None:
         if videos:
             console.print(Text(f"\n{title}: {len(videos)}", "red" if videos is report.failures else "yellow"))
         for line in _capped([f"{video.path}: {video.reason}" for video in videos]):
-            console.print(Text(f"  {line}"))
+            console.print(Text(f"  {printable(line)}"))
     if folder is not None:
-        console.print(Text(f"\n{folder} holds the report, its tables and its pictures."))
+        console.print(Text(f"\n{printable(folder)} holds the report, its tables and its pictures."))
 
 
 def _print_scores(console: Console, report: Report) -> None:
@@ -147,12 +149,15 @@ def _print_weakest_classes(console: Console, report: Report) -> None:
         table.add_column(column, justify="right", vertical="bottom", no_wrap=True)
     table.add_column("")
     for score, entry in weakest:
-        table.add_row(Text(f"  {entry.label}"), str(entry.videos), f"{100 * score:.1f}", _bar(console, score))
+        table.add_row(
+            Text(f"  {printable(entry.label)}"), str(entry.videos), f"{100 * score:.1f}", _bar(console, score)
+        )
     console.print(table)
     if report.confusion is not None and (pairs := confused_pairs(report.confusion)):
         console.print(Text("\n  most often confused"))
         for true, predicted, videos in pairs[:LINES_PER_LIST]:
-            console.print(Text(f"  {report.labels[true]} is taken for {report.labels[predicted]}: {videos}"))
+            line = f"{report.labels[true]} is taken for {report.labels[predicted]}: {videos}"
+            console.print(Text(f"  {printable(line)}"))
 
 
 def print_data_report(report: DataReport, *, written: str | None = None) -> None:
@@ -166,10 +171,10 @@ def print_data_report(report: DataReport, *, written: str | None = None) -> None
     for section in _sections(report):
         console.print(Text(f"\n{section.title}", "red" if section.is_problem else "yellow"))
         for line in _capped(section.lines):
-            console.print(Text(f"  {line}"))
+            console.print(Text(f"  {printable(line)}"))
     console.print()
     for line in _next_steps(report, written):
-        console.print(Text(line))
+        console.print(Text(printable(line)))
 
 
 def _print_data_facts(console: Console, report: DataReport) -> None:
@@ -179,13 +184,15 @@ def _print_data_facts(console: Console, report: DataReport) -> None:
     manifest = report.manifest
     amount = f"{len(manifest.samples)} samples, {len(manifest.classes)} classes, {len(report.videos)} videos"
     minutes = f"{report.total_seconds / 60:.1f} minutes"
-    console.print(Text.assemble((manifest.source, "bold"), f"  {amount} that can be read, {minutes}"))
+    console.print(
+        Text.assemble((printable(manifest.source), "bold"), f"  {amount} that can be read, {minutes}")
+    )
     if report.durations:
         shortest, median, longest = report.durations
         console.print(f"  seconds   {shortest:.1f} to {longest:.1f}, median {median:.1f}")
     for title, frequencies in (("sizes", report.sizes), ("frames/s", report.rates)):
         if kinds := [f"{kind} ({count})" for kind, count in frequencies.items()]:
-            console.print(f"  {title:8}  {', '.join(_capped(kinds))}")
+            console.print(Text(f"  {title:8}  {printable(', '.join(_capped(kinds)))}"))
 
 
 def _print_class_counts(console: Console, report: DataReport) -> None:
@@ -210,7 +217,7 @@ def _print_class_counts(console: Console, report: DataReport) -> None:
             if place == CLASSES_SHOWN // 2:
                 table.add_row(f"  ({len(rows) - CLASSES_SHOWN} in between)")
             continue
-        table.add_row(Text(f"  {name}"), *map(str, counts), _bar(console, total / largest))
+        table.add_row(Text(f"  {printable(name)}"), *map(str, counts), _bar(console, total / largest))
     console.print(table)
 
 
@@ -307,10 +314,10 @@ def _bar(console: Console, part: float) -> str:
 
 
 def print_json(fields: dict[str, Any]) -> None:
-    """One object on one line."""
-    print(json.dumps(fields, ensure_ascii=False), flush=True)
+    """Print one object on one line."""
+    print(dump_json(fields), flush=True)
 
 
 def print_to_stderr(line: str) -> None:
-    """One line for whoever watches, out of the way of the output."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line for people, out of the way of the output; controls in it are escaped."""
+    print(printable(line), file=sys.stderr, flush=True)

@@ -6,8 +6,9 @@ read as something else than it is. Letters of every script, emoji and right-to-l
 
 from __future__ import annotations
 
+import json
 import unicodedata
-from typing import Final
+from typing import Any, Final
 
 # Joiners shape letters (Persian, Indic scripts) and emoji; the other characters here are visible signs,
 # Unicode's Prepended_Concatenation_Mark. What is left of category Cf is invisible or a bidirectional control.
@@ -45,6 +46,19 @@ def printable(text: str) -> str:
     return "".join(
         char if _is_printable(char) else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def dump_json(value: Any) -> str:
+    """Return `value` as JSON on one line, which prints as it is and reads back as it was.
+
+    Args:
+        value: Anything that `json.dumps` takes.
+
+    Returns:
+        Text of every script stays as it is; what `printable` would escape is an equivalent JSON escape.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(char if _is_printable(char) else json.dumps(char)[1:-1] for char in text)
 
 
 def csv_cell(text: str) -> str:

@@ -10,6 +10,7 @@ from videoswin._arguments import command_line
 from videoswin._errors import InputError
 from videoswin._exit import exit_code
 from videoswin._terminal import print_failure, print_json, print_models, print_prediction, print_to_stderr
+from videoswin._text import printable
 
 if TYPE_CHECKING:
     from videoswin.predict import Prediction
@@ -30,7 +31,7 @@ def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "
 
     results, page = run_demo(video, model=model, out=out)
     failures = _print_results(results, top=5, as_json=False)
-    print(f"{page} shows the frames and the scores.")
+    print(f"{printable(str(page))} shows the frames and the scores.")
     return 1 if failures else 0
 
 
@@ -123,7 +124,7 @@ def convert(
     for fact in ("conversion", "labels", "clip"):
         if fact in checkpoint.lineage:
             print_to_stderr(f"{fact}: {checkpoint.lineage[fact]}")
-    print(target)
+    print(printable(target))
     return 0
 
 
@@ -201,7 +202,7 @@ def train(
         if best is None:
             print_to_stderr("stopped and saved; the same command goes on")
         else:
-            print(best)
+            print(printable(str(best)))
     return 0
 
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from torch import Tensor
 
+from videoswin._text import printable
 from videoswin.data.camera_path import LABELS, MotionRange, camera_path
 from videoswin.data.compression import write_h264
 from videoswin.data.landscape import landscape
@@ -64,20 +65,24 @@ def render_page(predictions: Sequence[Prediction]) -> str:
 
 def _section(prediction: Prediction) -> str:
     rows = "\n".join(
-        f"<tr><th>{html.escape(label)}</th>"
+        f"<tr><th>{_escape(label)}</th>"
         f'<td><div class="bar" style="width:{100 * probability:.2f}%"></div></td>'
         f"<td>{100 * probability:.1f} %</td></tr>"
         for label, probability in prediction.top(5)
     )
     return _SECTION.substitute(
-        path=html.escape(prediction.path),
-        facts=html.escape(
+        path=_escape(prediction.path),
+        facts=_escape(
             f"{prediction.duration_seconds:.1f} s · model {prediction.model} · views {prediction.protocol}"
         ),
-        damage=f'<p class="damage">{html.escape(prediction.damage)}</p>' if prediction.damage else "",
+        damage=f'<p class="damage">{_escape(prediction.damage)}</p>' if prediction.damage else "",
         frames="\n".join(f'<img alt="" src="{uri}">' for uri in frame_uris(prediction.path)),
         rows=rows,
     )
+
+
+def _escape(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def frame_uris(path: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -19,6 +18,7 @@ from torch import Tensor
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import replacing_all
 from videoswin._optional import require
+from videoswin._text import dump_json
 from videoswin.pixels import PixelModel
 from videoswin.predict import Predictor, load_video
 from videoswin.runtimes import onnx, openvino, torch_programs
@@ -87,7 +87,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """One line with every field."""
-        return json.dumps(asdict(self))
+        return dump_json(asdict(self))
 
 
 def export_model(

@@ -5,7 +5,6 @@ Legend: V views of a video (clips x crops), T frames, S pixels, K classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from videoswin._errors import InputError
+from videoswin._text import dump_json
 from videoswin.adaptive import look_until_sure
 from videoswin.kernels.choose import use_fastest_blocks
 from videoswin.model.swin import VideoSwin
@@ -76,7 +76,7 @@ class Prediction:
         }
         sometimes = {"damage": self.damage or None, "views_used": self.views_used}
         fields |= {name: value for name, value in sometimes.items() if value is not None}
-        return json.dumps(fields, ensure_ascii=False)
+        return dump_json(fields)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from videoswin._files import replacing
-from videoswin._text import csv_cell
+from videoswin._text import csv_cell, dump_json
 from videoswin.data.batch import Failure
 from videoswin.data.manifest import Sample
 from videoswin.draw import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
@@ -100,7 +100,7 @@ class Report(ScoredVideos):
 
     def to_json(self) -> str:
         """`to_dict` in one line."""
-        return json.dumps(self.to_dict(), ensure_ascii=False)
+        return dump_json(self.to_dict())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the report, its tables and then its pictures, each whole or not at all, into `folder`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
+from videoswin._text import dump_json
 from videoswin.data.batch import Failure
 from videoswin.data.checks.findings import (
     Finding,
@@ -179,7 +179,7 @@ class DataReport:
             "rates": self.rates,
             "videos": [_video_fields(video) for video in self.videos],
         }
-        return json.dumps(fields, ensure_ascii=False)
+        return dump_json(fields)
 
     @cached_property
     def _facts(self) -> dict[str, VideoFacts]:
