@@ -17,6 +17,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from videoswin.video.limits import WorkBudget
+
 UNKNOWN_FPS: Final = 25.0
 """Frames a second of a file that neither states its rate nor has timestamps to measure it by."""
 
@@ -76,10 +78,16 @@ class ListedPacket(NamedTuple):
     is_keyframe: bool
 
 
-def list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[ListedPacket], str | None]:
-    """Every packet that makes a frame, in the file's order, and how it shows that some are lacking, if so."""
+def list_packets(
+    container: InputContainer, stream: VideoStream, budget: WorkBudget
+) -> tuple[list[ListedPacket], str | None]:
+    """Every packet that makes a frame, in the file's order, and how it shows that some are lacking, if so.
+
+    VideoError if `budget` has no room for so many.
+    """
     listed, num_hidden, cut_off = [], 0, False
     for packet in packets(container, stream):
+        budget.list_packet(packet.size)
         if _is_hidden(packet):
             num_hidden += 1
         else:
