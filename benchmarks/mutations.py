@@ -1,7 +1,8 @@
 """Fuzz load_views: thousands of damaged copies of video files must give views or a VideoError, nothing else.
 
-Each mutated file is read in a worker process, so that a crash, a hang or a memory blow-up is seen and attributed to
-its file. A mutation follows from the seed and its number alone: `--first 4711 --count 1` repeats one.
+Each mutated file is read in a worker process, so that a crash, a hang or a memory blow-up is seen and
+attributed to its file. A mutation follows from the seed and its number alone: `--first 4711 --count 1` repeats
+one.
 
     python -m benchmarks.mutations --clips ../shared/clips --count 10000 --seed 0 --out mutations.json
 """
@@ -23,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +45,10 @@ _PROC_STATUS: Final = Path("/proc/self/status")
 
 PROTOCOLS: Final = (
     (ClipSpec(frames=8, size=64, short_side=64), ViewPlan(clips=2, crops=3)),
-    (ClipSpec(frames=8, size=64, short_side=64, fps=15.0), ViewPlan(clips=2, crops=1, placement="torchvision")),
+    (
+        ClipSpec(frames=8, size=64, short_side=64, fps=15.0),
+        ViewPlan(clips=2, crops=1, placement="torchvision"),
+    ),
     (ClipSpec(frames=8, size=64, short_side=64, rule="segments"), ViewPlan(clips=1, crops="full")),
 )
 
@@ -64,7 +69,7 @@ GENERATED: Final = (
     ("wmv2.wmv", "wmv2", "yuv420p"),
     ("theora.ogv", "libtheora", "yuv420p"),
     ("animation.gif", "gif", "rgb8"),
-    ("animation.png", "apng", "rgb24"),
+    ("animation.apng", "apng", "rgb24"),
 )
 
 INDEX_FIELDS: Final = re.compile(
@@ -129,10 +134,14 @@ def inflate_field(content: bytearray, rng: Generator) -> None:
     named = [match.end() for match in INDEX_FIELDS.finditer(content)]
     start = int(rng.choice(named)) if named else int(rng.integers(min(400, len(content))))
     position = min(start + int(rng.integers(-8, 33)), len(content) - 4)
-    value = int(rng.choice([0, 1, 0x7F, 0xFF, 0xFFFF, 0x10000, 0x4C4B400, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]))
+    value = int(
+        rng.choice([0, 1, 0x7F, 0xFF, 0xFFFF, 0x10000, 0x4C4B400, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+    )
     size = int(rng.choice([2, 4, 4, 4]))
     order = "big" if rng.random() < 0.7 else "little"
-    content[max(0, position) : max(0, position) + size] = (value & (2 ** (8 * size) - 1)).to_bytes(size, order)
+    content[max(0, position) : max(0, position) + size] = (value & (2 ** (8 * size) - 1)).to_bytes(
+        size, order
+    )
 
 
 MUTATIONS: Final[tuple[Callable[[bytearray, Generator], None], ...]] = (
@@ -178,15 +187,16 @@ def generate_sources(folder: Path) -> list[Path]:
 def write_source(path: Path, encoder: str, pixel_format: str) -> None:
     """24 frames of 96x64 of a moving pattern."""
     options = {"movflags": "frag_keyframe+empty_moov"} if path.stem == "fragmented" else {}
-    container_format = {".png": "apng"}.get(path.suffix)
-    with av.open(str(path), "w", format=container_format, options=options) as container:
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(encoder, rate=25)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 96, 64, pixel_format
         stream.codec_context.gop_size = 8
         for number in range(24):
             y, x = np.mgrid[:64, :96]
-            waves = [128 + 100 * np.sin((x + 3 * number) / 7 + channel) * np.cos(y / 9) for channel in range(3)]
+            waves = [
+                128 + 100 * np.sin((x + 3 * number) / 7 + channel) * np.cos(y / 9) for channel in range(3)
+            ]
             picture = np.stack(waves, axis=-1).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixel_format)
             frame.pts, frame.time_base = number, Fraction(1, 25)
@@ -230,19 +240,22 @@ class Worker:
     """A process that reads files, replaced when one of them kills it or takes too long."""
 
     def __init__(self) -> None:
-        self._start()
+        self._process: SpawnProcess | None = None
+        self._connection: Connection
 
-    def _start(self) -> None:
+    def _start(self) -> SpawnProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
         theirs.close()
+        return process
 
     def read(
         self, path: Path, protocol: tuple[ClipSpec, ViewPlan], hang_seconds: float = HANG_SECONDS
     ) -> tuple[str, str, float, int]:
         """Answer, detail, seconds and peak megabytes of reading one file."""
+        self._process = self._process or self._start()
         began = time.monotonic()
         answer = "crash"
         try:
@@ -253,18 +266,16 @@ class Worker:
             answer = "hang"
         except (EOFError, ConnectionError):
             pass
+        seconds = time.monotonic() - began
         self._process.join(1.0)
         detail = f"exit code {self._process.exitcode}"
-        self.restart()
-        return answer, detail, time.monotonic() - began, 0
-
-    def restart(self) -> None:
-        """Begin with a fresh process."""
         self.close()
-        self._start()
+        return answer, detail, seconds, 0
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; the next file begins another."""
+        if self._process is None:
+            return
         with contextlib.suppress(OSError):
             self._connection.send(None)
         self._process.join(1.0)
@@ -272,6 +283,7 @@ class Worker:
             self._process.kill()
             self._process.join()
         self._connection.close()
+        self._process = None
 
 
 def run(sources: Sequence[Path], numbers: range, seed: int, *, keep: Path | None = None) -> list[Outcome]:
@@ -359,7 +371,9 @@ def report(outcomes: Sequence[Outcome], seed: int, numbers: range) -> dict[str, 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=Path, help="folder of further video files to mutate")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")

@@ -11,21 +11,52 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 VIDEO_CONTAINERS: Final = (
-    # Files that carry video. Not here: playlists and manifests, which open other files (concat, hls, dash, ...),
+    # Files that carry video. Not here: playlists and manifests, which open other files (concat, hls, dash),
     # text drawn as a terminal would, single images, devices, and formats that only games use.
     *("mov", "matroska", "webm", "avi", "flv", "live_flv", "kux", "asf", "asf_o", "ogg", "mxf", "gxf", "nut"),
-    *("mpegts", "mpeg", "dv", "rm", "wtv", "nsv", "nuv", "ty", "pva", "lxf", "amv", "swf", "cine", "r3d"),
-    *("dhav", "hxvs", "ifv", "lmlm4", "luodat", "dxa", "flic", "smk", "bink", "ipmovie", "mtv", "yuv4mpegpipe"),
+    *("mpegts", "mpeg", "dv", "rm", "wtv", "nsv", "nuv", "ty", "pva", "lxf", "swf", "cine", "r3d"),
+    *(
+        "dhav",
+        "hxvs",
+        "ifv",
+        "lmlm4",
+        "luodat",
+        "dxa",
+        "flic",
+        "smk",
+        "bink",
+        "ipmovie",
+        "mtv",
+        "yuv4mpegpipe",
+    ),
     # Animated images.
-    *("gif", "apng", "webp", "jpegxl_anim"),
+    *("gif", "apng", "jpegxl_anim"),
     # Elementary streams.
-    *("mpegvideo", "m4v", "h261", "h263", "h264", "hevc", "vvc", "evc", "vc1", "vc1test", "ivf", "obu", "av1"),
+    *(
+        "mpegvideo",
+        "m4v",
+        "h261",
+        "h263",
+        "h264",
+        "hevc",
+        "vvc",
+        "evc",
+        "vc1",
+        "vc1test",
+        "ivf",
+        "obu",
+        "av1",
+    ),
     *("mjpeg", "mjpeg_2000", "cavsvideo", "avs2", "avs3", "dirac", "dnxhd", "ipu", "apv"),
 )
 """Names of FFmpeg's demuxers."""
 
 IMAGE_CONTAINERS: Final = ("image2", "jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe")
 """For the images of a folder."""
+
+
+_MAX_STREAMS: Final = 256
+"""FFmpeg opens a decoder for each stream of a file; captures of a whole transponder have some hundred."""
 
 
 def open_options(containers: tuple[str, ...], max_frame_pixels: int) -> dict[str, str]:
@@ -35,6 +66,7 @@ def open_options(containers: tuple[str, ...], max_frame_pixels: int) -> dict[str
         "protocol_whitelist": "file",
         "pattern_type": "none",
         "max_pixels": str(max_frame_pixels),
+        "max_streams": str(_MAX_STREAMS),
     }
 
 
@@ -55,8 +87,8 @@ _ONE: Final = (1).to_bytes(4, "big")
 def claimed_samples(path: Path) -> int:
     """Return how many samples an MP4 or MOV file claims, over all tracks and fragments; 0 for other files.
 
-    FFmpeg allocates memory for all of them when it opens the file, before it has seen any. Its parser does not
-    mind where in a header a table lies, so tables are found by name, not by walking the tree of boxes.
+    FFmpeg allocates memory for all of them when it opens the file, before it has seen any. Its parser does
+    not mind where in a header a table lies, so tables are found by name, not by walking the tree of boxes.
     """
     with path.open("rb") as file:
         return sum(map(_samples_in, _headers(file))) if _is_iso(file) else 0

@@ -1,7 +1,7 @@
 """How much work one video file may cause: ReadLimits, and the WorkBudget that holds a reader to them.
 
-A file of a few bytes can claim millions of frames, or frames of gigabytes. Everything that a file can ask for is
-therefore bounded before it is allocated or decoded, by limits that no ordinary video comes near.
+A file of a few bytes can claim millions of frames, or frames of gigabytes. Everything that a file can ask for
+is therefore bounded before it is allocated or decoded, by limits that no ordinary video comes near.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class ReadLimits:
     max_aspect_ratio: float = 100.0
     """Longer side of a frame divided by its shorter side: resizing enlarges long thin frames without bound."""
     max_clip_pixels: int = 2**30
-    """Pixels of all frames of a training clip, which are in memory together; the default admits 32 frames of 8K."""
+    """Pixels of the frames of a training clip, in memory together; the default admits 32 frames of 8K UHD."""
     max_frames: int = 2**23
     """Frames of a file. Whatever this says, a file must have at least one byte for each of its frames."""
     max_decoded_pixels: int = 2**32
-    """Pixels that may be decoded from a file of any size, e.g. 2,000 frames of 1080p, as long as it is open."""
+    """Pixels that may be decoded from a file of any size while it is open, e.g. 2,000 frames of 1080p."""
     max_decoded_pixels_per_byte: int = 2**16
     """Pixels that may be decoded in addition for each byte of the file."""
     max_seconds: float = 3600.0
-    """Seconds that may be spent in decoding a file as long as it is open."""
+    """Seconds that may be spent in decoding a file while it is open."""
     stall_seconds: float = STALL_SECONDS
     """Seconds without a decoded frame after which a file is given up on."""
 
@@ -106,9 +106,7 @@ class WorkBudget:
                 "max_decoded_pixels and max_decoded_pixels_per_byte"
             )
         if self._seconds > self._limits.max_seconds:
-            self._refuse(
-                f"decoding took longer than max_seconds = {self._limits.max_seconds:g}, the limit for one file"
-            )
+            self._refuse(f"decoding took longer than max_seconds = {self._limits.max_seconds:g}")
 
     def _refuse(self, reason: str) -> None:
         raise VideoError(self._path, f"{reason} (see videoswin.ReadLimits)")

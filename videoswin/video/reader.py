@@ -66,7 +66,8 @@ class VideoReader(ABC):
         """These frames, in this order, repeats included: uint8 RGB (len(indices), H, W, 3).
 
         ValueError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded or the frames
-        together have more than `max_pixels` (None: any number). The nearest frame before one that cannot be decoded (else after it) stands in for it, and `damage` says so.
+        together have more than `max_pixels` (None: any number). The nearest frame before one that cannot be
+        decoded (else after it) stands in for it, and `damage` says so.
         """
         if not len(indices):
             raise ValueError("indices is empty, wanted at least one frame number")
