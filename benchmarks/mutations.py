@@ -1,7 +1,7 @@
 """Fuzz load_views: thousands of damaged copies of video files must give views or a VideoError, nothing else.
 
 Each mutated file is read in a worker process, so that a crash, a hang or a memory blow-up is seen and
-attributed to its file. A mutation follows from the seed and its number alone: `--first 4711 --count 1` repeats
+attributed to its file. A mutation follows from the seed and its number alone: `--first 7 --count 1` repeats
 one.
 
     python -m benchmarks.mutations --clips ../shared/clips --count 10000 --seed 0 --out mutations.json

@@ -13,7 +13,6 @@ from benchmarks import mutations
 from videoswin.video.errors import VideoError
 from videoswin.video.views import DamagedVideoWarning, load_views
 
-
 RESULT = Path(mutations.__file__).parent / "results" / "mutations.json"
 
 

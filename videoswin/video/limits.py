@@ -33,13 +33,13 @@ class ReadLimits:
     max_frame_pixels: int = 8192 * 4352
     """Width times height of a frame; the default admits 8K video."""
     max_aspect_ratio: float = 100.0
-    """Longer side of a frame divided by its shorter side: resizing enlarges long thin frames without bound."""
+    """Longer side of a frame divided by its shorter side, since resizing enlarges long thin frames."""
     max_clip_pixels: int = 2**30
-    """Pixels of the frames of a training clip, in memory together; the default admits 32 frames of 8K UHD."""
+    """Pixels of the frames of a training clip, in memory together; the default admits 32 frames of 8K."""
     max_frames: int = 2**23
     """Frames of a file. Whatever this says, a file must have at least one byte for each of its frames."""
-    max_decoded_pixels: int = 2**32
-    """Pixels that may be decoded from a file of any size while it is open, e.g. 2,000 frames of 1080p."""
+    max_decoded_pixels: int = 2**31
+    """Pixels that may be decoded from a file of any size while it is open, e.g. 1,000 frames of 1080p."""
     max_decoded_pixels_per_byte: int = 2**16
     """Pixels that may be decoded in addition for each byte of the file."""
     max_seconds: float = 3600.0
