@@ -12,6 +12,7 @@ from videoswin.data.compression import write_h264
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.predict import Prediction, Predictor, resolve_device
+from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import load_views
@@ -133,6 +134,21 @@ def test_one_bad_file_does_not_stop_the_others(predictor: Predictor, video: Path
     results = list(predictor.predict_all([video, broken, video]))
     assert [type(result) for result in results] == [Prediction, VideoError, Prediction]
     assert str(results[1].path) == str(broken)
+
+
+def test_a_video_beyond_the_limits_does_not_stop_the_others(checkpoint: Checkpoint, video: Path) -> None:
+    line = video.with_name("line.gif")
+    frame = b",\0\0\0\0\1\0\1\0\0\x02\x02D\x01\0"
+    line.write_bytes(b"GIF89a\xff\xff\1\0\x80\0\0\0\0\0\xff\xff\xff" + frame * 3 + b";")
+    answers = list(Predictor(checkpoint, device="cpu").predict_all([line, video, line, video]))
+    assert [type(answer) for answer in answers] == [VideoError, Prediction, VideoError, Prediction]
+    assert "max_aspect_ratio" in str(answers[0])
+
+
+def test_a_predictor_may_have_limits_of_its_own(checkpoint: Checkpoint, video: Path) -> None:
+    strict = Predictor(checkpoint, device="cpu", limits=ReadLimits(max_aspect_ratio=1.1))
+    with pytest.raises(VideoError, match=r"64x48 pixels, longer than max_aspect_ratio = 1\.1 to 1"):
+        strict(video)
 
 
 def test_few_videos_are_loaded_ahead_however_many_there_are(

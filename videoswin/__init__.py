@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
     from videoswin.model.swin import VideoSwin
     from videoswin.predict import Prediction, Predictor
+    from videoswin.video.limits import ReadLimits
     from videoswin.video.reader import VideoError, open_video
     from videoswin.video.spec import ClipSpec, ViewPlan
     from videoswin.video.views import load_views
@@ -26,6 +27,7 @@ _HOME = {
     "NANO": "model.config",
     "Prediction": "predict",
     "Predictor": "predict",
+    "ReadLimits": "video.limits",
     "SMALL": "model.config",
     "TINY": "model.config",
     "VideoError": "video.reader",
@@ -46,6 +48,7 @@ __all__ = [
     "ClipSpec",
     "Prediction",
     "Predictor",
+    "ReadLimits",
     "VideoError",
     "VideoSwin",
     "VideoSwinConfig",

@@ -23,6 +23,7 @@ from videoswin._ranks import from_all_ranks, rank_and_world_size
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
 from videoswin.report import Report
+from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 
@@ -55,7 +56,8 @@ def evaluate(
     targets = _targets(manifest, predictor.labels)
     rank, world_size = rank_and_world_size()
     share = _Share(range(rank, len(manifest.samples), world_size))
-    videos = _Videos([manifest.samples[index] for index in share.indices], predictor.clip, predictor.views)
+    samples = [manifest.samples[index] for index in share.indices]
+    videos = _Videos(samples, predictor.clip, predictor.views, predictor.limits)
     # A generator of its own: iterating must not move torch's, on which a training run may depend.
     loader = DataLoader(videos, batch_size=None, num_workers=workers, generator=torch.Generator())
     since = time.monotonic()
@@ -109,8 +111,10 @@ class _Share:
 class _Videos(Dataset[Loaded]):
     """The views of videos. Holds no model, so that it can be sent to other processes."""
 
-    def __init__(self, samples: Sequence[Sample], clip: ClipSpec, views: ViewPlan) -> None:
-        self.samples, self.clip, self.views = samples, clip, views
+    def __init__(
+        self, samples: Sequence[Sample], clip: ClipSpec, views: ViewPlan, limits: ReadLimits
+    ) -> None:
+        self.samples, self.clip, self.views, self.limits = samples, clip, views, limits
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -124,6 +128,7 @@ class _Videos(Dataset[Loaded]):
                 self.views,
                 start_seconds=sample.start_seconds,
                 end_seconds=sample.end_seconds,
+                limits=self.limits,
             )
         except VideoError as error:
             return error

@@ -23,6 +23,7 @@ from videoswin.runtimes.exported import ExportedModel, is_exported
 from videoswin.runtimes.facts import Facts
 from videoswin.stream import batches, decoding_threads, load_ahead, received, sent
 from videoswin.video.excerpt import excerpt
+from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import normalize
@@ -96,13 +97,14 @@ def load_video(
     *,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    limits: ReadLimits | None = None,
 ) -> LoadedVideo:
     """The CPU half: the views of one video, or of the part of it between two times; VideoError if unreadable.
 
     Needs no model; safe in a thread or process.
     """
     # One decoding thread always: with several, FFmpeg patches a damaged picture differently.
-    with open_video(path, threads=1) as video:
+    with open_video(path, threads=1, limits=limits) as video:
         part = excerpt(video, start_seconds, end_seconds)
         return LoadedVideo(read_views(part, clip, views), part.duration_seconds, part.damage)
 
@@ -111,7 +113,8 @@ class Predictor:
     """A model together with everything needed to put a video through it.
 
     Attributes: model (VideoSwin in eval mode, or ExportedModel), clip (ClipSpec), views (ViewPlan), labels,
-    multi_label, device, name, protocol, views_per_batch (how many go through the model together).
+    multi_label, device, name, protocol, views_per_batch (how many go through the model together), limits
+    (ReadLimits).
     """
 
     def __init__(
@@ -121,12 +124,14 @@ class Predictor:
         device: str = "auto",
         protocol: str | None = None,
         precision: Precision | None = None,
+        limits: ReadLimits | None = None,
     ) -> None:
         """device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
 
         protocol: one of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
         precision: of weights and activations, float32 unless told; an exported model has its own. Scores
             are always float32.
+        limits: the most that reading one video may cost; None is ReadLimits().
         """
         if isinstance(checkpoint, ExportedModel):
             self.device = checkpoint.device
@@ -136,6 +141,7 @@ class Predictor:
         else:
             self.device = resolve_device(device)
             facts = checkpoint
+        self.limits = limits or ReadLimits()
         self.views_per_batch = VIEWS_PER_BATCH.get(self.device.type, VIEWS_PER_BATCH["cpu"])
         self.name = facts.name
         self.labels = facts.labels
@@ -161,6 +167,7 @@ class Predictor:
         protocol: str | None = None,
         precision: Precision | None = None,
         accept_licence: str | None = None,
+        limits: ReadLimits | None = None,
     ) -> Predictor:
         """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load.
 
@@ -172,7 +179,7 @@ class Predictor:
             source = ExportedModel(name_or_path, device=resolve_device("cpu" if device == "auto" else device))
         else:
             source = Checkpoint.load(name_or_path, accept_licence=accept_licence)
-        return cls(source, device=device, protocol=protocol, precision=precision)
+        return cls(source, device=device, protocol=protocol, precision=precision, limits=limits)
 
     def __call__(self, path: str | Path) -> Prediction:
         """Name what happens in the video at `path`; VideoError if it cannot be read."""
@@ -197,7 +204,14 @@ class Predictor:
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> LoadedVideo:
         """The CPU half, load_video, for what this model wants to see."""
-        return load_video(path, self.clip, self.views, start_seconds=start_seconds, end_seconds=end_seconds)
+        return load_video(
+            path,
+            self.clip,
+            self.views,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            limits=self.limits,
+        )
 
     def score(self, views: Tensor) -> Tensor:
         """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: the mean over the views of `score_each`.

@@ -80,10 +80,14 @@ class VideoClips(Dataset[Item]):
 
 
 def read_random_clip(reader: VideoReader, clip: ClipSpec, rng: np.random.Generator) -> Tensor:
-    """Frames of a random clip, (T, H, W, 3) uint8; of the readable part if the video's end is broken."""
+    """Frames of a random clip, (T, H, W, 3) uint8; of the readable part if the video's end is broken.
+
+    VideoError if together they have more pixels than `reader.limits.max_clip_pixels`.
+    """
     while True:
         num_frames = reader.num_readable
-        frames_thwc = reader.read(random_clip(num_frames, reader.fps, clip, rng))
+        indices = random_clip(num_frames, reader.fps, clip, rng)
+        frames_thwc = reader.read(indices, max_pixels=reader.limits.max_clip_pixels)
         if reader.num_readable == num_frames:
             return frames_thwc
 

@@ -37,7 +37,7 @@ class _Excerpt(VideoReader):
         self._start, self._end = start, end
         self._first = math.floor(start * reader.fps + 0.5)
         behind = max(math.floor(end * reader.fps + 0.5), self._first + 1)
-        self.path, self.fps = reader.path, reader.fps
+        self.path, self.fps, self.limits = reader.path, reader.fps, reader.limits
         if self._first >= reader.num_frames:
             raise VideoError(
                 self.path, f"the part {start:g} s to {end:g} s lies outside it: {self._length_of_video()}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -13,9 +16,15 @@ import torch
 from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 from torch import Tensor
+
+from videoswin.video.limits import WorkBudget
+
+_EXIF: Final = 31  # AV_FRAME_DATA_EXIF
 
 UNKNOWN_FPS: Final = 25.0
 """Frames a second of a file that neither states its rate nor has timestamps to measure it by."""
@@ -50,7 +59,7 @@ class RgbConverter:
         if self._graph is None or source != self._graph_for:
             self._graph, self._graph_for = self._make_graph(frame), source
         self._graph.vpush(frame)
-        rgb_hwc = np.rot90(self._graph.vpull().to_ndarray(), round(frame.rotation / 90))
+        rgb_hwc = _upright(self._graph.vpull().to_ndarray(), *_display_matrix(frame))
         return torch.from_numpy(np.ascontiguousarray(rgb_hwc))
 
     def _make_graph(self, frame: VideoFrame) -> Graph:
@@ -68,6 +77,41 @@ class RgbConverter:
         return graph
 
 
+def _upright(rgb_hwc: NDArray[np.uint8], a: float, b: float, c: float, d: float) -> NDArray[np.uint8]:
+    """The picture with the pixel at (x, y) taken to (ax + cy, bx + dy), to the nearest quarter turn."""
+    if abs(b) > abs(a):
+        rgb_hwc, a, d = rgb_hwc.transpose(1, 0, 2), c, b
+    return rgb_hwc[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
+    """a, b, c, d of `_upright`; EXIF orientations come as display matrices, too."""
+    for source in (lambda: frame, lambda: _without_exif(frame)):
+        # ValueError: PyAV lists no side data of a frame where it lacks a name for one, such as EXIF's.
+        with suppress(ValueError, av.FFmpegError):
+            matrix = source().side_data.get(Type.DISPLAYMATRIX)
+            if matrix is None:
+                return 1.0, 0.0, 0.0, 1.0
+            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+            return a, b, c, d
+    turn = math.radians(frame.rotation)
+    return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
+
+
+def _without_exif(frame: VideoFrame) -> VideoFrame:
+    graph = Graph()
+    graph.threads = 1
+    graph.link_nodes(
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        ),
+        graph.add("sidedata", f"mode=delete:type={_EXIF}"),
+        graph.add("buffersink"),
+    ).configure()
+    graph.vpush(frame)
+    return graph.vpull()
+
+
 class ListedPacket(NamedTuple):
     """When a packet is shown and decoded, in the stream's time base, and whether decoding can start at it."""
 
@@ -76,10 +120,16 @@ class ListedPacket(NamedTuple):
     is_keyframe: bool
 
 
-def list_packets(container: InputContainer, stream: VideoStream) -> tuple[list[ListedPacket], str | None]:
-    """Every packet that makes a frame, in the file's order, and how it shows that some are lacking, if so."""
+def list_packets(
+    container: InputContainer, stream: VideoStream, budget: WorkBudget
+) -> tuple[list[ListedPacket], str | None]:
+    """Every packet that makes a frame, in the file's order, and how it shows that some are lacking, if so.
+
+    VideoError if `budget` has no room for so many.
+    """
     listed, num_hidden, cut_off = [], 0, False
     for packet in packets(container, stream):
+        budget.list_packet(packet.size)
         if _is_hidden(packet):
             num_hidden += 1
         else:

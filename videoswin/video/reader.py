@@ -25,40 +25,18 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from videoswin._errors import VideoSwinError
+from videoswin.video.containers import IMAGE_CONTAINERS, VIDEO_CONTAINERS, claimed_samples, open_options
+from videoswin.video.errors import VideoError as VideoError
 from videoswin.video.ffmpeg import Entry, RgbConverter, frames_per_second, list_entries, list_packets, packets
-
-STALL_SECONDS: Final = 60.0
-"""A file that gives no frame for this long is given up on. Looked at between packets."""
+from videoswin.video.limits import ReadLimits, WorkBudget
 
 FOLDER_FPS: Final = 30.0
 """Frames a second of a folder of images, which does not say."""
 
-MAX_PIXELS: Final = 2**26
-"""Frames above twice the size of 8K video are not decoded: a few damaged bytes can claim gigabytes."""
-
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-
-# FFmpeg reads local files only; a playlist leads to no network, and '%d' in a name means itself.
-_OPEN_OPTIONS: Final = {"protocol_whitelist": "file", "pattern_type": "none"}
-
-# What FFmpeg shows as video but nobody filmed: text as a terminal, playlists of other files, single images.
-_NOT_VIDEO: Final = re.compile(r"tty|bin|xbin|adf|idf|concat|hls|image2|.*_pipe")
 
 # A seek flushes the decoder; decoding this many frames forward costs no more.
 _SEEK_SAVES_FRAMES: Final = 16
-
-
-class VideoError(VideoSwinError):
-    """A video that cannot be read: its `path`, and the `reason` in one line."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(path, reason)  # both, so that it survives pickling
-        self.path = os.fspath(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 class VideoReader(ABC):
@@ -71,6 +49,8 @@ class VideoReader(ABC):
     """`num_frames`, until reading finds that the end cannot be decoded: then the frames before it."""
     fps: float
     """Frames a second; the average if the rate varies."""
+    limits: ReadLimits
+    """The most that reading it may cost."""
 
     @property
     def duration_seconds(self) -> float:
@@ -82,16 +62,31 @@ class VideoReader(ABC):
         """What was found wrong so far with a video that can be read in part; None for a sound one."""
         return None
 
-    def read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> Tensor:
         """These frames, in this order, repeats included: uint8 RGB (len(indices), H, W, 3).
 
-        ValueError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded. The nearest
-        frame before one that cannot be decoded (else after it) stands in for it, and `damage` says so.
+        ValueError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded or the frames
+        together have more than `max_pixels` (None: any number). The nearest frame before one that cannot be
+        decoded (else after it) stands in for it, and `damage` says so.
         """
         if not len(indices):
             raise ValueError("indices is empty, wanted at least one frame number")
-        frames = dict(self.frames(indices))
-        return torch.stack([frames[index] for index in indices])
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices):
+            places.setdefault(index, []).append(place)
+        frames_thwc = torch.empty(0)
+        for index, frame_hwc in self.frames(places):
+            if not frames_thwc.numel():
+                height, width, _ = frame_hwc.shape
+                if max_pixels is not None and len(indices) * height * width > max_pixels:
+                    raise VideoError(
+                        self.path,
+                        f"{len(indices)} frames of {width}x{height} were asked for at once, the limit is "
+                        f"{max_pixels} pixels",
+                    )
+                frames_thwc = frame_hwc.new_empty(len(indices), *frame_hwc.shape)
+            frames_thwc[places[index]] = frame_hwc
+        return frames_thwc
 
     def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
         """Each of these frames once, in the order shown: (index, uint8 RGB (H, W, 3)); errors as `read`."""
@@ -118,14 +113,18 @@ class VideoReader(ABC):
         self.close()
 
 
-def open_video(path: str | os.PathLike[str], *, threads: int = 1) -> VideoReader:
-    """The video at `path`: a file in any container that FFmpeg reads, or a folder of images in natural order.
+def open_video(
+    path: str | os.PathLike[str], *, threads: int = 1, limits: ReadLimits | None = None
+) -> VideoReader:
+    """The video at `path`: a file in any common container, or a folder of images in natural order.
 
-    `threads` decode it (0: as many as there are cores). VideoError if the path is no video.
+    `threads` decode it (0: as many as there are cores). `limits` bound what reading it may cost (None: the
+    defaults of ReadLimits). VideoError if the path is no video or exceeds the limits.
     """
+    limits = limits or ReadLimits()
     try:
         if os.path.isdir(path):
-            return _ImageFolder(Path(path))
+            return _ImageFolder(Path(path), limits)
         if not os.path.exists(path):
             raise VideoError(path, "there is no such file")
         # A pipe or a device could keep us waiting, or reading, for ever.
@@ -133,7 +132,7 @@ def open_video(path: str | os.PathLike[str], *, threads: int = 1) -> VideoReader
             raise VideoError(path, "it is not a regular file")
         if os.path.getsize(path) == 0:
             raise VideoError(path, "the file is empty")
-        return _VideoFile(Path(path), threads)
+        return _VideoFile(Path(path), threads, limits)
     except OSError as error:
         raise VideoError(path, f"it cannot be opened: {error.strerror}") from error
 
@@ -141,8 +140,8 @@ def open_video(path: str | os.PathLike[str], *, threads: int = 1) -> VideoReader
 class _ImageFolder(VideoReader):
     """A folder of images, one a frame, at FOLDER_FPS."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, limits: ReadLimits) -> None:
+        self.path, self.limits, self._budget = path, limits, WorkBudget(path, limits)
         images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
         self._images = sorted((file for file in images if file.name[0] != "."), key=_natural_order)
         if not self._images:
@@ -156,8 +155,11 @@ class _ImageFolder(VideoReader):
     def _frame(self, index: int) -> Tensor:
         image = self._images[index]
         try:
-            with av.open(f"file:{image}", options=_OPEN_OPTIONS, timeout=STALL_SECONDS) as container:
-                container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            options = open_options(IMAGE_CONTAINERS, self.limits.max_frame_pixels)
+            with av.open(f"file:{image}", options=options, timeout=self.limits.stall_seconds) as container:
+                codec = container.streams.video[0].codec_context
+                self._budget.require_frame_size(codec.width, codec.height)
+                codec.options = {"max_pixels": str(self.limits.max_frame_pixels)}
                 frame_hwc = RgbConverter()(next(container.decode(video=0)))
         except (av.FFmpegError, StopIteration, IndexError) as error:
             raise VideoError(self.path, f"{image.name} cannot be decoded: {error}") from error
@@ -176,9 +178,11 @@ class _Numbered(NamedTuple):
 class _VideoFile(VideoReader):
     """A file, decoded by FFmpeg. Frames are known by their timestamps or, where those are no use, counted."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, threads: int, limits: ReadLimits) -> None:
+        self.path, self.limits = path, limits
         self._threads = threads
+        self._budget = WorkBudget(path, limits)
+        self._budget.require_num_frames(claimed_samples(path))
         self._to_rgb = RgbConverter()
         self._decoded: Iterator[_Numbered]
         self._newest: _Numbered  # the last one that was decoded,
@@ -209,20 +213,24 @@ class _VideoFile(VideoReader):
         return "; ".join(findings) or None
 
     def _open(self) -> None:
-        self._container = _open_container(self.path)
+        self._container = _open_container(self.path, self.limits)
         try:
             self._stream = _video_stream(self.path, self._container)
+            codec = self._stream.codec_context
+            self._budget.require_num_frames(self._stream.frames)
+            if codec.width and codec.height:
+                self._budget.require_frame_size(codec.width, codec.height)
         except VideoError:
             self._container.close()
             raise
-        self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        self._stream.codec_context.thread_count = self._threads
+        codec.options = {"max_pixels": str(self.limits.max_frame_pixels)}
+        codec.thread_count = self._threads
         if self._threads != 1:
-            self._stream.codec_context.thread_type = "AUTO"
+            codec.thread_type = "AUTO"
 
     def _list_frames(self) -> None:
         """Find out how many frames there are, their timestamps, and at which of them decoding can start."""
-        listed, self._listing_damage = list_packets(self._container, self._stream)
+        listed, self._listing_damage = list_packets(self._container, self._stream, self._budget)
         self._timestamps = sorted(packet.pts for packet in listed if packet.pts is not None)
         decoding_times = [packet.dts for packet in listed if packet.dts is not None]
         self._counted = (
@@ -259,6 +267,7 @@ class _VideoFile(VideoReader):
         shown = self._previous if self._newest.number > index and self._previous else self._newest
         if shown.frame.is_corrupt:
             self._flawed.add(shown.number)
+        self._budget.require_frame_size(shown.frame.width, shown.frame.height)
         try:
             return self._to_rgb(shown.frame)
         except av.FFmpegError as error:
@@ -286,7 +295,10 @@ class _VideoFile(VideoReader):
             self._decoded = self._decode(0)
             newest = next(self._decoded, None)
         if newest is None:
-            raise VideoError(self.path, f"none of its {self.num_frames} frames can be decoded")
+            reason = f"none of its {self.num_frames} frames can be decoded"
+            if not self._stream.codec_context.width:
+                reason += f"; are they larger than max_frame_pixels = {self.limits.max_frame_pixels}?"
+            raise VideoError(self.path, reason)
         self._newest = newest
 
     def _reopen(self) -> None:
@@ -306,9 +318,9 @@ class _VideoFile(VideoReader):
                 expected = number + 1
 
     def _decode_packets(self, *, from_keyframe: bool) -> Iterator[VideoFrame]:
-        """Every frame that can be decoded, the others left out. VideoError after STALL_SECONDS without."""
+        """Every frame that can be decoded, the others left out. VideoError where the limits are exceeded."""
         decoder = self._stream.codec_context
-        give_up = time.monotonic() + STALL_SECONDS
+        stalled, began = 0.0, time.monotonic()
         for packet in chain(packets(self._container, self._stream), [None]):  # None: the rest, please
             if from_keyframe and packet is not None and not packet.is_keyframe:
                 continue
@@ -317,25 +329,32 @@ class _VideoFile(VideoReader):
                 decoded = decoder.decode(packet)
             except av.FFmpegError:
                 decoded = []
-            for frame in decoded:
-                yield frame
-                give_up = time.monotonic() + STALL_SECONDS
-            if time.monotonic() > give_up:
-                raise VideoError(self.path, f"decoding gave no frame for {STALL_SECONDS:.0f} seconds")
+            seconds = time.monotonic() - began
+            self._budget.decode(sum(frame.width * frame.height for frame in decoded), seconds)
+            stalled = 0.0 if decoded else stalled + seconds
+            if stalled > self.limits.stall_seconds:
+                raise VideoError(
+                    self.path, f"decoding gave no frame for {self.limits.stall_seconds:g} seconds"
+                )
+            yield from decoded
+            began = time.monotonic()  # without the time that the caller takes for the frames
 
 
-def _open_container(path: Path) -> InputContainer:
+def _open_container(path: Path, limits: ReadLimits) -> InputContainer:
     try:
         return av.open(
-            f"file:{path}", options=_OPEN_OPTIONS, timeout=STALL_SECONDS, metadata_errors="replace"
+            f"file:{path}",
+            options=open_options(VIDEO_CONTAINERS, limits.max_frame_pixels),
+            timeout=limits.stall_seconds,
+            metadata_errors="replace",
         )
+    except av.ArgumentError as error:  # also what FFmpeg says of a container that is not on the list
+        raise VideoError(path, "it is not a video, or its container is not one of those read") from error
     except av.FFmpegError as error:
         raise VideoError(path, f"it is not a video, or broken from the start ({error.strerror})") from error
 
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
-    if _NOT_VIDEO.fullmatch(container.format.name):
-        raise VideoError(path, f"it is not a video (FFmpeg takes it for {container.format.long_name!r})")
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
         raise VideoError(path, "it has no video stream")

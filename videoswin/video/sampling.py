@@ -6,6 +6,7 @@ N frames in the video, T in a clip. A video is looped when a clip reaches past i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -100,13 +101,18 @@ def torchvision_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -
     As VideoClips and UniformClipSampler in torchvision.datasets with one frame between clips; torchvision
     itself drops videos shorter than a clip.
     """
-    resampled = resample(num_frames, fps, clip.fps or fps)
+    # Only as many of the resampled video's frames as are needed: a file may claim to last for years.
+    target_fps = clip.fps or fps
+    length = _resampled_length(num_frames, fps, target_fps)
     reach = (clip.frames - 1) * clip.stride + 1
-    possible = max(len(resampled) - reach + 1, 1)
+    possible = max(length - reach + 1, 1)
     # torch, because the published starts carry the rounding of its linspace.
     starts = torch.linspace(0, possible - 1, steps=count).floor().long().tolist()
     offsets = range(0, clip.frames * clip.stride, clip.stride)
-    return [[resampled[(start + offset) % len(resampled)] for offset in offsets] for start in starts]
+    return [
+        _resampled_frames([(start + offset) % length for offset in offsets], num_frames, fps / target_fps)
+        for start in starts
+    ]
 
 
 def resample(num_frames: int, fps: float, target_fps: float) -> list[int]:
@@ -114,12 +120,24 @@ def resample(num_frames: int, fps: float, target_fps: float) -> list[int]:
 
     As VideoClips._resample_video_idx in torchvision.datasets, with its single precision.
     """
+    length = _resampled_length(num_frames, fps, target_fps)
+    return _resampled_frames(range(length), num_frames, fps / target_fps)
+
+
+def _resampled_length(num_frames: int, fps: float, target_fps: float) -> int:
     step = fps / target_fps
     if step.is_integer():
-        return list(range(0, num_frames, int(step)))
-    length = max(math.floor(num_frames * target_fps / fps), 1)
-    indices: list[int] = (torch.arange(length, dtype=torch.float32) * step).floor().long().tolist()
-    return indices
+        return len(range(0, num_frames, int(step)))
+    return max(math.floor(num_frames * target_fps / fps), 1)
+
+
+def _resampled_frames(positions: Sequence[int], num_frames: int, step: float) -> list[int]:
+    if step.is_integer():
+        return [position * int(step) for position in positions]
+    indices = (torch.tensor(positions, dtype=torch.float32) * step).floor().long()
+    # From 2**24 positions on, single precision may round beyond the last frame.
+    frames: list[int] = indices.clamp_(max=num_frames - 1).tolist()
+    return frames
 
 
 def segment_midpoints(num_frames: int, count: int) -> list[int]:

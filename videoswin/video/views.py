@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError, VideoReader, open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import ClipSpec, ViewPlan
@@ -22,14 +23,16 @@ class DamagedVideoWarning(UserWarning):
     """A video is damaged; what could be decoded of it was used."""
 
 
-def load_views(path: str | os.PathLike[str], clip: ClipSpec, views: ViewPlan) -> Tensor:
+def load_views(
+    path: str | os.PathLike[str], clip: ClipSpec, views: ViewPlan, *, limits: ReadLimits | None = None
+) -> Tensor:
     """Every view of the video at `path`, a file or a folder of frames: uint8 (V, 3, T, S, S), clip by clip.
 
     Of whole frames (V, 3, T, H, W), the shorter of H and W being `clip.short_side`. An adaptive plan has its
-    views in another order, see looking_order. VideoError if the video cannot be read;
-    DamagedVideoWarning if only a part of it can.
+    views in another order, see looking_order. VideoError if the video cannot be read or exceeds
+    `limits` (None: the defaults of ReadLimits); DamagedVideoWarning if only a part of it can be read.
     """
-    with open_video(path) as reader:
+    with open_video(path, limits=limits) as reader:
         views_cthw = read_views(reader, clip, views)
         if reader.damage is not None:
             warnings.warn(f"{path}: {reader.damage}", DamagedVideoWarning, stacklevel=2)

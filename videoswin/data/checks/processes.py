@@ -15,7 +15,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import torch
 
-from videoswin.video.reader import STALL_SECONDS, VideoError
+from videoswin.video.limits import STALL_SECONDS
+from videoswin.video.reader import VideoError
 
 SILENCE_SECONDS: Final = 2 * STALL_SECONDS
 """A process that says nothing for this long is given up on. The reader gives up by itself after half of it:
