@@ -152,6 +152,18 @@ def test_the_table_of_classes_reads_back(report: Report, tmp_path: Path) -> None
     assert float(rows[0]["low"]) < 0.5 < float(rows[0]["high"])
 
 
+def test_no_label_is_a_formula_in_the_table_of_classes(tmp_path: Path) -> None:
+    names = ("=HYPERLINK(1)", "walk;=1+1", "walk")
+    make_report([(0,)], [[0.6, 0.3, 0.1]], names=names).save(tmp_path)
+    text = (tmp_path / "per_class.csv").read_text()
+    labels = [row[0] for row in csv.reader(text.splitlines())]
+    assert labels == ["label", "'=HYPERLINK(1)", "walk;=1+1", "walk"]
+    assert not any(
+        row[0].startswith("=") for line in text.splitlines() for row in csv.reader([line], delimiter=";")
+    )
+    assert [len(row) for row in csv.reader(text.splitlines(), delimiter=";")] == [1] * 4
+
+
 def test_the_confusion_reads_back_with_its_pairs(report: Report, tmp_path: Path) -> None:
     report.save(tmp_path)
     content = json.loads((tmp_path / "confusion.json").read_text())

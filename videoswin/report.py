@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from videoswin._files import replacing
+from videoswin._text import csv_cell
 from videoswin.data.batch import Failure
 from videoswin.data.manifest import Sample
 from videoswin.draw import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
@@ -168,12 +169,13 @@ def _top(report: Report, index: int, k: int) -> list[tuple[str, float]]:
 def _per_class_table(report: Report) -> str:
     """per_class.csv."""
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
+    # Quoted, a label with a semicolon stays one cell where spreadsheets split at semicolons.
+    writer = csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(
         ("label", "videos", "average_precision" if report.multi_label else "accuracy", "low", "high")
     )
     for entry in report.per_class:
-        writer.writerow((entry.label, entry.videos, entry.score, *(entry.interval or ("", ""))))
+        writer.writerow((csv_cell(entry.label), entry.videos, entry.score, *(entry.interval or ("", ""))))
     return table.getvalue()
 
 
