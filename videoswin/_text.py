@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-# Joiners shape letters (Persian, Indic scripts) and emoji; the other format characters here are visible signs,
+# Joiners shape letters (Persian, Indic scripts) and emoji; the other characters here are visible signs,
 # Unicode's Prepended_Concatenation_Mark. What is left of category Cf is invisible or a bidirectional control.
 _ALLOWED_FORMAT: Final = frozenset("\u200c\u200d\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd") | {
     chr(code) for code in range(0x0600, 0x0606)
