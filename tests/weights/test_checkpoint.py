@@ -133,7 +133,7 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
         ({"version": "1"}, "its version is '1', wanted a whole number"),
         ({"clip": [1]}, "does not load"),
         ({"labels": ["a"]}, "1 labels, wanted 5"),
-        ({"clip": {"frames": 0}}, "frames is 0"),
+        ({"clip": {"frames": 0}}, "frames must be an integer from 1 to 4096, got 0"),
         ({"config": {"embed_dim": 32}}, "missing 2 required .* 'depths'"),
     ],
 )
@@ -183,7 +183,7 @@ def test_file_with_numbers_that_are_not_finite_is_refused(value, checkpoint, tmp
 
 
 def test_impossible_number_of_classes_is_an_error_and_nothing_is_logged(checkpoint, caplog):
-    with pytest.raises(ValueError, match="num_classes must be made of positive whole numbers, got -1"):
+    with pytest.raises(ValueError, match="num_classes must be an integer from 1 to 1000000, got -1"):
         checkpoint.model(num_classes=-1)
     assert not caplog.records
 
