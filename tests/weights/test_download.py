@@ -13,7 +13,6 @@ import time
 import pytest
 import torch
 
-from videoswin.model.config import TINY
 from videoswin.weights import catalog
 from videoswin.weights import download as module
 from videoswin.weights.catalog import ENTRIES, Entry
@@ -271,8 +270,16 @@ def put_there_by_hand(entry, weights, config, monkeypatch, *, known_hash):
     monkeypatch.setattr(catalog, "ENTRIES", {**ENTRIES, entry.name: changed})
 
 
-# Expanded from one number, so that the file is small.
-ZEROS = {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes(TINY).items()}
+@pytest.fixture
+def small_tiny(config, monkeypatch):
+    """A small architecture in the place of the published Swin-T, whose file has 110 MB."""
+    small = config.replace(num_classes=400)
+    monkeypatch.setattr("videoswin.weights.checkpoint.TINY", small)
+    return small
+
+
+def zeros(config):
+    return {name: torch.zeros(shape) for name, shape in parameter_shapes(config).items()}
 
 
 @pytest.mark.parametrize(
@@ -282,22 +289,26 @@ ZEROS = {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes
         (False, "recognised by its file name, no hash is published"),
     ],
 )
-def test_file_put_there_by_hand_is_used(known_hash, identity, monkeypatch):
+def test_file_put_there_by_hand_is_used(known_hash, identity, small_tiny, monkeypatch):
     entry = ENTRIES["tiny-k400"]
-    put_there_by_hand(entry, ZEROS, TINY, monkeypatch, known_hash=known_hash)
+    put_there_by_hand(entry, zeros(small_tiny), small_tiny, monkeypatch, known_hash=known_hash)
     checkpoint = Checkpoint.load("tiny-k400")
-    assert (checkpoint.name, checkpoint.licence, checkpoint.config) == ("tiny-k400", "BSD-3-Clause", TINY)
+    assert (checkpoint.name, checkpoint.licence, checkpoint.config) == (
+        "tiny-k400",
+        "BSD-3-Clause",
+        small_tiny,
+    )
     assert checkpoint.labels == load_labels("kinetics400")
     assert (checkpoint.clip, checkpoint.views) == entry.clip_and_views()
     assert checkpoint.lineage["url"] == entry.url
     assert checkpoint.lineage["identity"].startswith(identity)
 
 
-def test_file_name_alone_earns_no_identity_where_a_hash_is_published(home, tmp_path):
+def test_file_name_alone_earns_no_identity_where_a_hash_is_published(config, home, tmp_path):
     home.mkdir()
     for folder, cure in ((home, "remove it to download it again"), (tmp_path, "rename or remove it")):
         path = folder / cached_file(ENTRIES["tiny-k400"]).name
-        torch.save(WRITERS["torchvision"](ZEROS, TINY), path)
+        torch.save(WRITERS["torchvision"](zeros(config), config), path)
         with pytest.raises(ValueError, match=rf"has the name of tiny-k400, but .* wanted 7615ae03.*; {cure}"):
             Checkpoint.load("tiny-k400" if folder == home else path)
 

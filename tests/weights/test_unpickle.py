@@ -2,6 +2,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from videoswin._errors import InputError
 from videoswin.weights.unpickle import read_file
 
 
@@ -120,6 +122,37 @@ def test_truncated_file_is_refused(zip_format, tmp_path):
         read_file(path)
 
 
+def test_compressed_archive_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as stored,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as compressed,
+    ):
+        for name in stored.namelist():
+            compressed.writestr(name, stored.read(name))
+    with pytest.raises(
+        InputError, match=r"must be an uncompressed archive, .*, got \d+ bytes that become 40"
+    ):
+        read_file(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_tensor_of_more_values_than_the_file_has_is_refused(zip_format, tmp_path):
+    contents = {"state_dict": {"a": torch.zeros(()).expand(10**6, 10**6)}}
+    torch.save(contents, tmp_path / "a.pth", _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(
+        InputError, match=r"must hold the values of its tensors, got \d+ bytes for tensors of 4"
+    ):
+        read_file(tmp_path / "a.pth")
+
+
+def test_tensors_may_share_their_values(tmp_path):
+    shared = torch.arange(1000.0)
+    weights = {"a": shared, "b": shared}
+    torch.save({"state_dict": weights, "average": weights}, tmp_path / "a.pth")
+    assert torch.equal(read_file(tmp_path / "a.pth")[0]["average"]["b"], shared)
+
+
 def test_kind_is_read_from_the_bytes_not_the_name(tmp_path):
     path = tmp_path / "weights.bin"
     save_file({"a": torch.ones(3)}, path, metadata={"who": "timm"})
@@ -130,7 +163,7 @@ def test_kind_is_read_from_the_bytes_not_the_name(tmp_path):
 
 def test_file_that_holds_a_bare_tensor_is_refused(tmp_path):
     torch.save(torch.ones(3), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="holds a Tensor, wanted a state dict"):
+    with pytest.raises(ValueError, match="must hold a state dict, got a Tensor"):
         read_file(tmp_path / "a.pth")
 
 

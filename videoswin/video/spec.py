@@ -146,9 +146,9 @@ class ClipSpec:
     def from_dict(cls, fields: Mapping[str, Any]) -> ClipSpec:
         """The ClipSpec that `to_dict` wrote; ValueError names fields that do not exist."""
         if isinstance(fields, Mapping) and isinstance(fields.get("normalisation"), Mapping):
-            normalisation = _from_fields(Normalisation, fields["normalisation"])
+            normalisation = from_fields(Normalisation, fields["normalisation"])
             fields = {**fields, "normalisation": normalisation}
-        return _from_fields(cls, fields)
+        return from_fields(cls, fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ class ViewPlan:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ViewPlan:
         """The ViewPlan that `to_dict` wrote; ValueError names fields that do not exist."""
-        return _from_fields(cls, fields)
+        return from_fields(cls, fields)
 
 
 def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:
@@ -296,11 +296,12 @@ def apply_protocol(name: str, clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     return PROTOCOLS[name](clip)
 
 
-_Spec = TypeVar("_Spec", Normalisation, ClipSpec, ViewPlan)
+_Fields = TypeVar("_Fields")
 
 
-def _from_fields(cls: type[_Spec], fields: Mapping[str, Any]) -> _Spec:
-    known = {field.name: field for field in dataclasses.fields(cls)}
+def from_fields(cls: type[_Fields], fields: Mapping[str, Any]) -> _Fields:
+    """Return the dataclass `cls` with these fields; InputError if some are unknown or missing."""
+    known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if not isinstance(fields, Mapping):
         raise InputError(
             f"{cls.__name__} must be an object with {', '.join(known)}, got {reprlib.repr(fields)}"

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
+import tarfile
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from videoswin._errors import InputError
+from videoswin.weights.layout import is_dense
 
 
 class Inert:
@@ -55,6 +59,11 @@ _STAND_INS: list[Any] = [(Inert, name) for name in _OBJECTS] + [(OrderedDict, na
 
 # Torch's readers meet damage with whatever error comes first.
 _UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    tarfile.TarError,
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -64,6 +73,8 @@ _UNREADABLE = (
     AttributeError,
     TypeError,
 )
+_MAX_GROWTH = 8
+"""Size of what a file holds over its own: several names of one file may share their values."""
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
@@ -95,6 +106,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
+    _require_small_members(path)
     try:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
@@ -108,8 +120,45 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             ) from error
         raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
     if not isinstance(contents, Mapping):
-        raise InputError(f"{path} holds a {type(contents).__name__}, wanted a state dict")
+        raise InputError(f"{path} must hold a state dict, got a {type(contents).__name__}")
+    _require_stored(contents, path)
     return contents
+
+
+def _require_small_members(path: Path) -> None:
+    """InputError for a zip archive whose members grow: torch.save compresses none, TorchScript only code."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, *_UNREADABLE) as error:
+        raise InputError(f"{path} is damaged ({_first_sentence(error)})") from error
+    if size > _MAX_GROWTH * path.stat().st_size:
+        raise InputError(
+            f"{path} must be an uncompressed archive, as torch.save writes, got {path.stat().st_size} bytes "
+            f"that become {size}; save it again"
+        )
+
+
+def _require_stored(contents: Mapping[str, Any], path: Path) -> None:
+    """InputError if the tensors claim far more bytes than the file has, as expanded ones do.
+
+    Sparse, nested and meta tensors, whose bytes cannot be told, are left to those who want dense weights.
+    """
+    claimed, seen, mappings = 0, {id(contents)}, [contents]
+    while mappings:
+        for value in mappings.pop().values():
+            if isinstance(value, Mapping) and id(value) not in seen:
+                seen.add(id(value))
+                mappings.append(value)
+            elif isinstance(value, torch.Tensor) and is_dense(value):
+                claimed += value.numel() * value.element_size()
+    if claimed > _MAX_GROWTH * path.stat().st_size:
+        raise InputError(
+            f"{path} must hold the values of its tensors, got {path.stat().st_size} bytes for tensors of "
+            f"{claimed}; save contiguous tensors"
+        )
 
 
 def _first_sentence(error: Exception) -> str:
