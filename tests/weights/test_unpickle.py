@@ -113,6 +113,25 @@ def test_other_files_are_refused_in_one_line(contents, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_safetensors_file_without_its_first_byte_is_refused(tmp_path):
+    path = tmp_path / "file.safetensors"
+    save_file({"a": torch.ones(3)}, path)
+    path.write_bytes(path.read_bytes()[1:])
+    with pytest.raises(InputError, match="damaged or no PyTorch file"):
+        read_file(path)
+
+
+def test_damaged_end_of_an_archive_is_refused(tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save({"a": torch.ones(3)}, path)
+    contents = bytearray(path.read_bytes())
+    locator = contents.rindex(b"PK\x06\x07")
+    contents[locator + 16 : locator + 20] = b"\xff" * 4  # the number of disks
+    path.write_bytes(contents)
+    with pytest.raises(InputError, match="is damaged"):
+        read_file(path)
+
+
 @pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
 def test_truncated_file_is_refused(zip_format, tmp_path):
     path = tmp_path / "file.pth"

@@ -59,6 +59,8 @@ _STAND_INS: list[Any] = [(Inert, name) for name in _OBJECTS] + [(OrderedDict, na
 
 # Torch's readers meet damage with whatever error comes first.
 _UNREADABLE = (
+    SafetensorError,
+    zipfile.BadZipFile,
     ArithmeticError,
     AssertionError,
     MemoryError,
@@ -110,6 +112,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
             warnings.filterwarnings("ignore", message=".*TorchScript archive")
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
@@ -127,12 +130,12 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
 
 def _require_small_members(path: Path) -> None:
     """InputError for a zip archive whose members grow: torch.save compresses none, TorchScript only code."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, *_UNREADABLE) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} is damaged ({_first_sentence(error)})") from error
     if size > _MAX_GROWTH * path.stat().st_size:
         raise InputError(
