@@ -100,6 +100,7 @@ def test_trainer_checkpoint_with_pickled_objects_is_read(trainer_objects, zip_fo
         (b"", "damaged or no PyTorch file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "damaged or no PyTorch file"),
         (b"<!DOCTYPE html><html></html>", "damaged or no PyTorch file"),
+        (b"c\\iodule\nname\n.", "damaged or no PyTorch file"),
         (b"PK\x03\x04" + bytes(64), "damaged or no PyTorch file"),
         (b"\x10\0\0\0\0\0\0\0{'a': 1 aaaaaaaa", "damaged safetensors file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(64), "Keras file, which this package does not read"),
@@ -153,6 +154,16 @@ def test_compressed_archive_is_refused(tmp_path):
         InputError, match=r"must be an uncompressed archive, .*, got \d+ bytes that become 40"
     ):
         read_file(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_key_whose_hash_would_take_years_is_refused(zip_format, tmp_path):
+    doubled = ()
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    torch.save([doubled], tmp_path / "a.pth", _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(InputError, match="must hold tuples of at most 1000000 values, got one of more"):
+        read_file(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
