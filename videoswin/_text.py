@@ -31,7 +31,7 @@ def is_printable_name(text: str) -> bool:
         False if it is blank, or holds a control character, a line separator, a bidirectional control, another
         invisible format character or a lone surrogate.
     """
-    return bool(text.strip()) and all(map(_is_printable, text))
+    return bool(text.strip()) and (text.isprintable() or all(map(_is_printable, text)))
 
 
 def printable(text: str) -> str:

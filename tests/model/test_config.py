@@ -42,6 +42,17 @@ def test_every_head_has_32_channels(config: VideoSwinConfig) -> None:
         ("in_channels", 0, "0"),
         ("in_channels", 5, "5"),
         ("sliced_bias", math.nan, "nan"),
+        ("sliced_bias", 1, "1"),
+        ("embed_dim", 10**9, "1000000000"),
+        ("embed_dim", 10**400, "1000.*"),
+        ("depths", (2, 2, 10**9, 2), "1000000000"),
+        ("depths", {"2": 2}, "{'2': 2}"),
+        ("depths", (2, [2], 6, 2), r"\[2\]"),
+        ("num_heads", (3, 6, 12, 10**9), "1000000000"),
+        ("window", (8, 7, 10**9), "1000000000"),
+        ("window", (), r"\(\)"),
+        ("num_classes", 10**9, "1000000000"),
+        ("num_classes", True, "True"),
     ],
 )
 def test_bad_values_are_named_with_what_came(field: str, value: Any, came: str) -> None:
@@ -52,8 +63,15 @@ def test_bad_values_are_named_with_what_came(field: str, value: Any, came: str) 
 def test_stages_must_agree() -> None:
     with pytest.raises(ValueError, match=r"depths \(2, 2\) and num_heads \(3,\) must name the same stages"):
         TINY.replace(depths=(2, 2), num_heads=(3,))
-    with pytest.raises(ValueError, match="at least one"):
-        TINY.replace(depths=(), num_heads=())
+    for stages in (0, 9, 10**6):
+        with pytest.raises(ValueError, match="must name the same stages, 1 to 8"):
+            TINY.replace(depths=(1,) * stages, num_heads=(1,) * stages)
+
+
+def test_position_bias_of_a_window_has_a_bound() -> None:
+    assert LARGE.replace(window=(32, 12, 12)).window == (32, 12, 12)
+    with pytest.raises(ValueError, match=r"window \(1, 256, 256\) must have at most 1073741824 pairs"):
+        TINY.replace(window=(1, 256, 256))
 
 
 def test_window_has_three_axes() -> None:

@@ -51,10 +51,12 @@ recipes = st.builds(
         clip=st.builds(
             ClipSpec,
             frames=st.integers(1, 64),
-            fps=st.none() | numbers,
+            fps=st.none() | st.floats(0.01, 60),
             size=st.integers(1, 224),
             normalisation=st.just(PER_CLIP)
-            | st.builds(Normalisation, mean=st.tuples(*[numbers] * 3), std=st.tuples(*[numbers] * 3)),
+            | st.builds(
+                Normalisation, mean=st.tuples(*[numbers] * 3), std=st.tuples(*[st.floats(0.01, 1)] * 3)
+            ),
             rule=st.sampled_from(["dense", "segments"]),
         ),
         views=st.builds(ViewPlan, crops=st.sampled_from([1, 3])),

@@ -1,7 +1,9 @@
 import json
+import re
 
 import pytest
 
+from videoswin._errors import InputError
 from videoswin.video.spec import (
     IMAGENET,
     PER_CLIP,
@@ -11,6 +13,7 @@ from videoswin.video.spec import (
     Normalisation,
     ViewPlan,
     apply_protocol,
+    require_affordable,
 )
 
 CAMERA_MOTION = ClipSpec(
@@ -65,51 +68,112 @@ def test_an_unknown_protocol_is_refused_with_the_known_names():
         apply_protocol("official-4x4", ClipSpec())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"frames": 0}, "frames is 0"),
-        ({"frames": 8.0}, "frames is 8.0"),
-        ({"stride": True}, "stride is True"),
-        ({"fps": float("nan")}, "fps is nan"),
-        ({"fps": 0.0}, "fps is 0.0"),
-        ({"size": 256}, "short_side is 224, too small to crop size 256"),
-        ({"rule": "uniform"}, "rule is 'uniform', wanted one of 'dense', 'segments'"),
-        ({"normalisation": "imagenet"}, "normalisation is 'imagenet'"),
-        ({"normalisation": None}, "normalisation is None"),
-    ],
-)
+HUGE = 10**400
+
+IMPOSSIBLE_CLIPS = [
+    ({"frames": 0}, "frames must be an integer from 1 to 4096, got 0"),
+    ({"frames": 8.0}, "frames must be an integer from 1 to 4096, got 8.0"),
+    ({"frames": 10**9}, "frames must be an integer from 1 to 4096, got 1000000000"),
+    ({"frames": HUGE}, "frames must be an integer from 1 to 4096, got 1000"),
+    ({"frames": "8"}, "frames must be an integer from 1 to 4096, got '8'"),
+    ({"frames": [8]}, "frames must be an integer from 1 to 4096, got [8]"),
+    ({"stride": True}, "stride must be an integer from 1 to 100000, got True"),
+    ({"stride": 10**6}, "stride must be an integer from 1 to 100000, got 1000000"),
+    ({"size": 10**6}, "size must be an integer from 1 to 4096, got 1000000"),
+    ({"short_side": 10**6}, "short_side must be an integer from 1 to 4096, got 1000000"),
+    ({"fps": float("nan")}, "fps must be a number from 0.01 to 1000, got nan"),
+    ({"fps": 0.0}, "fps must be a number from 0.01 to 1000, got 0.0"),
+    ({"fps": 1e-300}, "fps must be a number from 0.01 to 1000, got 1e-300"),
+    ({"fps": float("inf")}, "fps must be a number from 0.01 to 1000, got inf"),
+    ({"fps": HUGE}, "fps must be a number from 0.01 to 1000, got 1000"),
+    ({"fps": "25"}, "fps must be a number from 0.01 to 1000, got '25'"),
+    ({"fps": True}, "fps must be a number from 0.01 to 1000, got True"),
+    ({"size": 256}, "short_side is 224, too small to crop size 256"),
+    ({"rule": "uniform"}, "rule must be one of 'dense', 'segments', got 'uniform'"),
+    ({"rule": ["dense"]}, "rule must be one of 'dense', 'segments', got ['dense']"),
+    ({"antialias": 1}, "antialias must be one of False, True, got 1"),
+    ({"antialias": "no"}, "antialias must be one of False, True, got 'no'"),
+    ({"normalisation": "imagenet"}, "normalisation must be a Normalisation or PER_CLIP, got 'imagenet'"),
+    ({"normalisation": None}, "normalisation must be a Normalisation or PER_CLIP, got None"),
+    (
+        {"frames": 4096, "size": 224},
+        "a clip must have at most 134217728 values, got 4096 frames of 224 x 224 pixels; use fewer frames",
+    ),
+    ({"size": 4096, "short_side": 4096}, "a clip must have at most 134217728 values, got 32 frames of 4096"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), IMPOSSIBLE_CLIPS)
 def test_an_impossible_clip_spec_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=re.escape(message)):
         ClipSpec(**changes)
+    with pytest.raises(InputError, match=re.escape(message)):
+        ClipSpec.from_dict(changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"clips": 0}, "clips is 0"),
-        ({"crops": 2}, "crops is 2, wanted one of 1, 3, 'full'"),
-        ({"margin": -0.1}, "margin is -0.1, wanted 0 to 1"),
-        ({"margin": float("nan")}, "margin is nan"),
-        ({"placement": "slowfast"}, "placement is 'slow"),
+        ({"clips": 0}, "clips must be an integer from 1 to 10000, got 0"),
+        ({"clips": 10**9}, "clips must be an integer from 1 to 10000, got 1000000000"),
+        ({"crops": 2}, "crops must be one of 1, 3, 'full', got 2"),
+        ({"crops": True}, "crops must be one of 1, 3, 'full', got True"),
+        ({"crops": 3.0}, "crops must be one of 1, 3, 'full', got 3.0"),
+        ({"margin": -0.1}, "margin must be a number from 0 to 1, got -0.1"),
+        ({"margin": float("nan")}, "margin must be a number from 0 to 1, got nan"),
+        ({"margin": "1"}, "margin must be a number from 0 to 1, got '1'"),
+        ({"placement": "slowfast"}, "placement must be one of 'official', 'mmaction2', 'torchvision', got"),
     ],
 )
 def test_an_impossible_view_plan_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=re.escape(message)):
         ViewPlan(**changes)
+    with pytest.raises(InputError, match=re.escape(message)):
+        ViewPlan.from_dict(changes)
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"),
-    [((0.5, 0.5), (1, 1, 1)), ((0.5, 0.5, float("nan")), (1, 1, 1)), ((0.5, 0.5, 0.5), (1, 1, 0))],
+    ("mean", "std", "message"),
+    [
+        ((0.5, 0.5), (1, 1, 1), "mean must be three numbers"),
+        ("abc", (1, 1, 1), "mean must be three numbers (R, G, B), got 'abc'"),
+        (0.5, (1, 1, 1), "mean must be three numbers (R, G, B), got 0.5"),
+        ((0.5, 0.5, float("nan")), (1, 1, 1), "mean must be a number from -1e+06 to 1e+06, got nan"),
+        ((0.5, 0.5, 0.5), (1, 1, 0), "std must be a number from 1e-06 to 1e+06, got 0"),
+        ((0.5, 0.5, 0.5), (1, 1, 1e-45), "std must be a number from 1e-06 to 1e+06, got 1e-45"),
+        ((0.5, 0.5, 0.5), (1, True, 1), "std must be a number from 1e-06 to 1e+06, got True"),
+    ],
 )
-def test_an_impossible_normalisation_is_refused(mean, std):
-    with pytest.raises(ValueError, match="wanted three"):
+def test_an_impossible_normalisation_is_refused(mean, std, message):
+    with pytest.raises(InputError, match=re.escape(message)):
         Normalisation(mean=mean, std=std)
+    with pytest.raises(InputError, match=re.escape(message)):
+        ClipSpec.from_dict({"normalisation": {"mean": mean, "std": std}})
+
+
+def test_views_of_one_video_have_a_budget_of_memory_and_of_frames():
+    for name in PROTOCOLS:
+        require_affordable(*apply_protocol(name, ClipSpec(size=384, short_side=384)))
+    with pytest.raises(InputError, match="at most 1073741824 values, got 3000 views of 32 frames of 224"):
+        require_affordable(ClipSpec(), ViewPlan(clips=1000))
+    with pytest.raises(InputError, match="at most 1048576 frames, got 10000 clips of 4096 frames"):
+        require_affordable(ClipSpec(frames=4096, size=1), ViewPlan(clips=10_000, crops=1))
+
+
+@pytest.mark.parametrize("fields", [None, 7, "frames", [1], [["frames", 8]]])
+def test_specs_are_read_from_objects_only(fields):
+    for spec in (ClipSpec, ViewPlan):
+        with pytest.raises(InputError, match=rf"{spec.__name__} must be an object with"):
+            spec.from_dict(fields)
+
+
+def test_missing_fields_are_named():
+    with pytest.raises(InputError, match="Normalisation has no value for std"):
+        ClipSpec.from_dict({"normalisation": {"mean": [0, 0, 0]}})
 
 
 def test_unknown_fields_are_named():
-    with pytest.raises(ValueError, match="ClipSpec has no tempo; it has antialias, fps, frames"):
+    with pytest.raises(ValueError, match="ClipSpec has no 'tempo'; it has antialias, fps, frames"):
         ClipSpec.from_dict({"frames": 8, "tempo": 3})
 
 

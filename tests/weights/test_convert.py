@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from videoswin._errors import InputError
 from videoswin.model.config import NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import relative_position_index
@@ -169,7 +170,7 @@ def test_written_names_are_those_of_the_libraries(layout, names, weights, config
 @pytest.mark.parametrize("build", [official, microsoft])
 def test_integer_weights_are_refused_before_anything_casts_them(build, weights):
     weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].to(torch.int8)
-    with pytest.raises(ValueError, match=r"floating-point numbers, but patch_embed\.proj\.weight are not"):
+    with pytest.raises(ValueError, match=r"float64, but patch_embed\.proj\.weight are not"):
         convert(build(weights))
 
 
@@ -380,6 +381,17 @@ def test_stored_lookup_of_no_window_is_an_error(weights):
 def of_shapes(config):
     """A state dict that takes no memory."""
     return {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes(config).items()}
+
+
+def test_names_cannot_claim_stages_blocks_or_models_without_end(weights):
+    for name in ("stages.999999999.blocks.0.norm1.bias", "stages.0.blocks.999999999.norm1.bias"):
+        with pytest.raises(
+            InputError, match=r"at most 8 stages of 256 blocks, got names of more, such as \("
+        ):
+            convert(weights | {name: torch.zeros(1)})
+    many = {f"{number}.patch_embed.proj.weight": torch.zeros(1) for number in range(101)}
+    with pytest.raises(InputError, match="at most 100 prefixes that could wrap a model, got 101"):
+        convert(many)
 
 
 def test_published_architecture_is_named():

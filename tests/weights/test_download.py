@@ -2,30 +2,34 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import http.server
+import io
 import multiprocessing
 import os
 import socket
 import threading
 import time
+import urllib.request
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
-from videoswin.model.config import TINY
-from videoswin.weights import catalog
-from videoswin.weights import download as module
+from videoswin.weights import catalog, transfer
 from videoswin.weights.catalog import ENTRIES, Entry
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.convert import WRITERS
-from videoswin.weights.download import DownloadError, Timeouts, cache_folder, cached_file, download, fetch
+from videoswin.weights.download import DownloadError, cache_folder, cached_file, download, fetch
 from videoswin.weights.labels import load_labels
 from videoswin.weights.layout import parameter_shapes
+from videoswin.weights.transfer import Timeouts, receive
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()
-QUICK = Timeouts(answer=2.0, silence=2.0)
+QUICK = Timeouts(answer=2.0, silence=2.0, retry=0.0)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -42,6 +46,8 @@ class Server(http.server.ThreadingHTTPServer):
     status = 200
     content_type = "application/octet-stream"
     delay = 0.0
+    raw = None
+    """A function that answers in place of all of the above: it is given the handler."""
     etag: str | None = None
 
     def __init__(self):
@@ -58,6 +64,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         server.requests.append(self.headers.get("Range"))
         time.sleep(server.delay)
+        if server.raw is not None:
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                server.raw(self)
+            return
         start = 0
         same_version = self.headers.get("If-Range") in (None, server.etag)
         if server.ranges and same_version and (wanted := self.headers.get("Range")):
@@ -136,7 +147,7 @@ def test_without_ranges_a_cut_download_starts_again_and_gives_up_in_the_end(serv
     server.cut_after, server.ranges = 400_000, False
     with pytest.raises(DownloadError, match="the connection ends after 400000 of 1048576 bytes"):
         fetch(entry_at(server.url), timeouts=QUICK)
-    assert len(server.requests) == 1 + module.ATTEMPTS_WITHOUT_PROGRESS
+    assert len(server.requests) == 1 + transfer.ATTEMPTS_WITHOUT_PROGRESS
     assert not (home / "model-7615ae03.pth").exists()
 
 
@@ -271,8 +282,16 @@ def put_there_by_hand(entry, weights, config, monkeypatch, *, known_hash):
     monkeypatch.setattr(catalog, "ENTRIES", {**ENTRIES, entry.name: changed})
 
 
-# Expanded from one number, so that the file is small.
-ZEROS = {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes(TINY).items()}
+@pytest.fixture
+def small_tiny(config, monkeypatch):
+    """A small architecture in the place of the published Swin-T, whose file has 110 MB."""
+    small = config.replace(num_classes=400)
+    monkeypatch.setattr("videoswin.weights.checkpoint.TINY", small)
+    return small
+
+
+def zeros(config):
+    return {name: torch.zeros(shape) for name, shape in parameter_shapes(config).items()}
 
 
 @pytest.mark.parametrize(
@@ -282,22 +301,26 @@ ZEROS = {name: torch.zeros(()).expand(shape) for name, shape in parameter_shapes
         (False, "recognised by its file name, no hash is published"),
     ],
 )
-def test_file_put_there_by_hand_is_used(known_hash, identity, monkeypatch):
+def test_file_put_there_by_hand_is_used(known_hash, identity, small_tiny, monkeypatch):
     entry = ENTRIES["tiny-k400"]
-    put_there_by_hand(entry, ZEROS, TINY, monkeypatch, known_hash=known_hash)
+    put_there_by_hand(entry, zeros(small_tiny), small_tiny, monkeypatch, known_hash=known_hash)
     checkpoint = Checkpoint.load("tiny-k400")
-    assert (checkpoint.name, checkpoint.licence, checkpoint.config) == ("tiny-k400", "BSD-3-Clause", TINY)
+    assert (checkpoint.name, checkpoint.licence, checkpoint.config) == (
+        "tiny-k400",
+        "BSD-3-Clause",
+        small_tiny,
+    )
     assert checkpoint.labels == load_labels("kinetics400")
     assert (checkpoint.clip, checkpoint.views) == entry.clip_and_views()
     assert checkpoint.lineage["url"] == entry.url
     assert checkpoint.lineage["identity"].startswith(identity)
 
 
-def test_file_name_alone_earns_no_identity_where_a_hash_is_published(home, tmp_path):
+def test_file_name_alone_earns_no_identity_where_a_hash_is_published(config, home, tmp_path):
     home.mkdir()
     for folder, cure in ((home, "remove it to download it again"), (tmp_path, "rename or remove it")):
         path = folder / cached_file(ENTRIES["tiny-k400"]).name
-        torch.save(WRITERS["torchvision"](ZEROS, TINY), path)
+        torch.save(WRITERS["torchvision"](zeros(config), config), path)
         with pytest.raises(ValueError, match=rf"has the name of tiny-k400, but .* wanted 7615ae03.*; {cure}"):
             Checkpoint.load("tiny-k400" if folder == home else path)
 
@@ -321,6 +344,248 @@ def test_silent_address_is_given_up_within_the_time_for_an_answer(server):
     server.delay = 5.0
     with pytest.raises(DownloadError, match=r"no answer within 0\.2 s"):
         fetch(entry_at(server.url), timeouts=Timeouts(answer=0.2))
+
+
+def answering(head: str, body: bytes = BODY):
+    """A raw answer: status line and headers, and a body."""
+
+    def answer(handler):
+        handler.wfile.write(b"HTTP/1.1 " + head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+
+    return answer
+
+
+LENGTH = f"Content-Length: {len(BODY)}"
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (f"204 No Content\n{LENGTH}", "the server answers 204 No Content, not 200 OK"),
+        (f"203 Other\x1b[31m\n{LENGTH}", r"the server answers 203 Other\\x1b\[31m, not 200 OK"),
+        (f"200 OK\n{LENGTH}\nContent-Encoding: gzip", "sent the file encoded as 'gzip', which was not asked"),
+        ("200 OK\nContent-Length: abc", "Content-Length must be a number of bytes, got 'abc'"),
+        ("200 OK\nContent-Length: -5", "Content-Length must be a number of bytes, got '-5'"),
+        ("200 OK\nContent-Length: " + "9" * 30, "Content-Length must be a number of bytes, got '999"),
+        (
+            "200 OK\nContent-Length: 9999999999",
+            "must have at most 4294967296 bytes, the server has 9999999999",
+        ),
+        ("200 OK\nX: y", "does not say how long the file is, and no hash of it is published"),
+        (f"206 Partial Content\n{LENGTH}", "the server sent another part of the file"),
+        (f"206 Partial Content\n{LENGTH}\nContent-Range: bytes 5-9/10", "sent another part of the file"),
+        ("302 Found\nLocation: ftp://127.0.0.1/x", "redirects from http to ftp://127.0.0.1/x, which is not"),
+        (
+            "302 Found\nLocation: file:///etc/passwd",
+            "Redirection to url 'file:///etc/passwd' is not allowed",
+        ),
+        ("302 Found\nLocation: http://[::1", "Invalid IPv6 URL"),
+        ("302 Found\nLocation: /again", "the server answers 302 .* infinite loop"),
+        ("404 Not\x07 Found\nContent-Length: 0", r"the server answers 404 Not\\x07 Found"),
+    ],
+)
+def test_answer_that_is_not_the_whole_file_is_refused_in_one_line(head, message, server, home):
+    server.raw = answering(head)
+    with pytest.raises(DownloadError, match=message) as error:
+        fetch(dataclasses.replace(entry_at(server.url, sha256=None), size_mb=None), timeouts=QUICK)
+    assert "\n" not in str(error.value)
+    assert not (home / "model-7615ae03.pth").exists()
+
+
+def test_redirect_from_https_to_http_is_not_followed():
+    request = urllib.request.Request("https://weights.invalid/x")
+    for url in ("http://weights.invalid/x", "ftp://weights.invalid/x", "HTTP://weights.invalid/x"):
+        with pytest.raises(OSError, match=r"redirects from https to .*, which is not followed"):
+            transfer._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", {}, url)
+    for url in ("https://other.invalid/y", "HTTPS://other.invalid/y"):
+        assert (
+            transfer._Redirects().redirect_request(request, io.BytesIO(), 302, "Found", {}, url) is not None
+        )
+
+
+def test_redirect_from_http_to_http_is_followed_and_its_endless_body_not_read(server):
+    def answer(handler):
+        server.raw = None
+        answering("302 Found\nLocation: /elsewhere", b"")(handler)
+        while True:
+            handler.wfile.write(bytes(1 << 18))
+
+    server.raw = answer
+    assert fetch(entry_at(server.url), timeouts=QUICK).read_bytes() == BODY
+
+
+CHUNKED = "200 OK\nTransfer-Encoding: chunked"
+
+
+def endless(handler):
+    answering(CHUNKED, b"")(handler)
+    while True:
+        handler.wfile.write(b"40000\r\n" + bytes(1 << 18) + b"\r\n")
+
+
+def test_endless_body_ends_at_the_known_size(server, home):
+    server.raw = endless
+    entry = dataclasses.replace(entry_at(server.url), size_mb=2)
+    with pytest.raises(DownloadError, match="must have at most 3000000 bytes, the server sends more"):
+        fetch(entry, timeouts=QUICK)
+    assert (home / "model-7615ae03.pth.part").stat().st_size <= 3_000_000
+
+
+def test_length_beyond_the_known_size_is_refused_before_the_first_byte(server, home):
+    entry = dataclasses.replace(entry_at(server.url), size_mb=2)
+    server.promised_more = 10**9
+    with pytest.raises(DownloadError, match="must have at most 3000000 bytes, the server has 1001048576"):
+        fetch(entry, timeouts=QUICK)
+    assert len(server.requests) == 1
+    assert files_in(home) == []
+
+
+def test_chunked_body_without_hash_is_complete_only_with_its_end(server, tmp_path):
+    whole = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:1000], BODY[1000:]))
+    server.raw = answering(CHUNKED, whole + b"0\r\n\r\n")
+    download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
+    assert (tmp_path / "x").read_bytes() == BODY
+    server.raw = answering(CHUNKED, whole)
+    with pytest.raises(OSError, match="IncompleteRead"):
+        download(server.url, tmp_path / "y", sha256=None, timeouts=QUICK)
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize(
+    ("head", "drop"),
+    [("200 OK\nContent-Length: 1000", b"x"), (CHUNKED, b"1\r\nx\r\n"), (CHUNKED, b"0")],
+    ids=["length", "chunks", "header of a chunk"],
+)
+def test_slow_drip_ends_and_can_be_resumed(head, drop, server, tmp_path):
+    stop = threading.Event()
+
+    def drip(handler):
+        answering(head, b"")(handler)
+        while not stop.wait(0.01):
+            handler.wfile.write(drop)
+
+    server.raw = drip
+    with pytest.raises(OSError, match=r"the server sent only \d+ bytes in 0\.2 s; run again to resume"):
+        download(server.url, tmp_path / "x", sha256=SHA256, timeouts=Timeouts(stall=0.2))
+    stop.set()
+    assert len(server.requests) == 1
+    assert not (tmp_path / "x").exists()
+    assert (tmp_path / "x.part").exists()
+
+
+def test_first_bytes_are_shown_before_the_rest_comes(server, tmp_path):
+    shown = threading.Event()
+    body = BODY[:20]
+
+    def answer(handler):
+        answering("200 OK\nContent-Length: 20", body[:10])(handler)
+        assert shown.wait(30)
+        handler.wfile.write(body[10:])
+
+    server.raw = answer
+    receive(
+        server.url,
+        tmp_path / "x",
+        QUICK,
+        lambda done, _total: shown.set() if done == 10 else None,
+        max_bytes=20,
+        may_be_unmeasured=False,
+    )
+    assert (tmp_path / "x").read_bytes() == body
+
+
+def test_part_of_another_version_is_dropped_although_the_server_ignores_if_range(server, tmp_path):
+    server.etag = '"v1"'
+    interrupted(server, tmp_path / "x")
+    server.body = BODY[::-1]
+    head = (
+        f'206 Partial Content\nETag: "v2"\nContent-Length: {len(BODY) - 400_000}\n'
+        f"Content-Range: bytes 400000-{len(BODY) - 1}/{len(BODY)}"
+    )
+
+    def answer(handler):
+        server.raw = None
+        answering(head, server.body[400_000:])(handler)
+
+    server.raw, server.etag = answer, '"v2"'
+    download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
+    assert (tmp_path / "x").read_bytes() == BODY[::-1]
+    assert server.requests == ["bytes=400000-", None]
+
+
+def test_old_version_as_long_as_the_new_file_is_not_taken_for_it(server, tmp_path):
+    server.etag = '"v1"'
+    interrupted(server, tmp_path / "x")
+
+    def answer(handler):
+        server.raw = None
+        answering("416 Range Not Satisfiable\nContent-Range: bytes */400000\nContent-Length: 0", b"")(handler)
+
+    server.raw = answer
+    download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
+    assert (tmp_path / "x").read_bytes() == BODY
+    assert server.requests == ["bytes=400000-", None]
+
+
+def test_part_that_is_shorter_than_the_range_asked_for_is_followed_by_the_rest(server, tmp_path):
+    (tmp_path / "x.part").write_bytes(BODY[:1000])
+
+    def answer(handler):
+        server.raw = None
+        head = f"206 Partial Content\nContent-Length: 500\nContent-Range: bytes 1000-1499/{len(BODY)}"
+        answering(head, BODY[1000:1500])(handler)
+
+    server.raw = answer
+    download(server.url, tmp_path / "x", sha256=SHA256, timeouts=QUICK)
+    assert (tmp_path / "x").read_bytes() == BODY
+    assert server.requests == ["bytes=1000-", "bytes=1500-"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b'"v1"\r\nX: y', b"\x1b[31m", b'"v1"' * 1000])
+def test_damaged_version_file_costs_the_part_and_nothing_else(damage, server, tmp_path):
+    server.etag = '"v1"'
+    interrupted(server, tmp_path / "x")
+    (tmp_path / "x.part.version").write_bytes(damage)
+    download(server.url, tmp_path / "x", sha256=None, timeouts=QUICK)
+    assert (tmp_path / "x").read_bytes() == BODY
+    assert server.requests == [None]
+
+
+@pytest.mark.parametrize("etag", ['"\xff"', '"' + "v" * 2000 + '"'])
+def test_version_that_cannot_be_sent_back_is_not_kept(etag, server, tmp_path):
+    server.etag = etag
+    interrupted(server, tmp_path / "x")
+    assert files_in(tmp_path) == ["x.part"]
+
+
+def test_full_disk_is_not_tried_again_and_the_download_resumes(server, home, monkeypatch):
+    room = [400_000]
+    real_open = Path.open
+
+    def open_on_a_full_disk(path, mode="r", *args, **keywords):
+        file = real_open(path, mode, *args, **keywords)
+        if path.suffix == ".part" and mode != "rb":
+            write = file.write
+
+            def limited(data):
+                if (room[0] - len(data)) < 0:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                room[0] -= len(data)
+                return write(data)
+
+            file = mock.MagicMock(wraps=file, write=limited)
+            file.__enter__.return_value = file
+            file.__exit__.side_effect = lambda *_: file.close()
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_on_a_full_disk)
+        with pytest.raises(DownloadError, match=r"cannot be downloaded \(No space left on device\)"):
+            fetch(entry_at(server.url), timeouts=QUICK)
+    have = (home / "model-7615ae03.pth.part").stat().st_size
+    assert 0 < have <= 400_000
+    assert fetch(entry_at(server.url), timeouts=QUICK).read_bytes() == BODY
+    assert server.requests == [None, f"bytes={have}-"]
 
 
 def test_proxy_of_the_environment_is_used(server, monkeypatch):

@@ -65,6 +65,11 @@ def test_table_that_no_window_has_is_an_error():
         window_of_table(170)
 
 
+def test_table_longer_than_any_is_no_ones_and_takes_no_time():
+    with pytest.raises(ValueError, match="1000000000001 rows: no window fits"):
+        window_of_table(10**12 + 1)
+
+
 def test_gaps_are_named(config, weights):
     assert describe_gaps(weights, config) == ""
     del weights["stages.1.blocks.0.norm2.bias"]

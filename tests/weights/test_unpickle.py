@@ -2,6 +2,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from videoswin._errors import InputError
 from videoswin.weights.unpickle import read_file
 
 
@@ -98,6 +100,7 @@ def test_trainer_checkpoint_with_pickled_objects_is_read(trainer_objects, zip_fo
         (b"", "damaged or no PyTorch file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "damaged or no PyTorch file"),
         (b"<!DOCTYPE html><html></html>", "damaged or no PyTorch file"),
+        (b"c\\iodule\nname\n.", "damaged or no PyTorch file"),
         (b"PK\x03\x04" + bytes(64), "damaged or no PyTorch file"),
         (b"\x10\0\0\0\0\0\0\0{'a': 1 aaaaaaaa", "damaged safetensors file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(64), "Keras file, which this package does not read"),
@@ -111,6 +114,25 @@ def test_other_files_are_refused_in_one_line(contents, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_safetensors_file_without_its_first_byte_is_refused(tmp_path):
+    path = tmp_path / "file.safetensors"
+    save_file({"a": torch.ones(3)}, path)
+    path.write_bytes(path.read_bytes()[1:])
+    with pytest.raises(InputError, match="damaged or no PyTorch file"):
+        read_file(path)
+
+
+def test_damaged_end_of_an_archive_is_refused(tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save({"a": torch.ones(3)}, path)
+    contents = bytearray(path.read_bytes())
+    locator = contents.rindex(b"PK\x06\x07")
+    contents[locator + 16 : locator + 20] = b"\xff" * 4  # the number of disks
+    path.write_bytes(contents)
+    with pytest.raises(InputError, match="is damaged"):
+        read_file(path)
+
+
 @pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
 def test_truncated_file_is_refused(zip_format, tmp_path):
     path = tmp_path / "file.pth"
@@ -118,6 +140,47 @@ def test_truncated_file_is_refused(zip_format, tmp_path):
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(ValueError, match="damaged or no PyTorch file"):
         read_file(path)
+
+
+def test_compressed_archive_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as stored,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as compressed,
+    ):
+        for name in stored.namelist():
+            compressed.writestr(name, stored.read(name))
+    with pytest.raises(
+        InputError, match=r"must be an uncompressed archive, .*, got \d+ bytes that become 40"
+    ):
+        read_file(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_key_whose_hash_would_take_years_is_refused(zip_format, tmp_path):
+    doubled = ()
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    torch.save([doubled], tmp_path / "a.pth", _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(InputError, match="must hold tuples of at most 1000000 values, got one of more"):
+        read_file(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_tensor_of_more_values_than_the_file_has_is_refused(zip_format, tmp_path):
+    contents = {"state_dict": {"a": torch.zeros(()).expand(10**6, 10**6)}}
+    torch.save(contents, tmp_path / "a.pth", _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(
+        InputError, match=r"must hold the values of its tensors, got \d+ bytes for tensors of 4"
+    ):
+        read_file(tmp_path / "a.pth")
+
+
+def test_tensors_may_share_their_values(tmp_path):
+    shared = torch.arange(1000.0)
+    weights = {"a": shared, "b": shared}
+    torch.save({"state_dict": weights, "average": weights}, tmp_path / "a.pth")
+    assert torch.equal(read_file(tmp_path / "a.pth")[0]["average"]["b"], shared)
 
 
 def test_kind_is_read_from_the_bytes_not_the_name(tmp_path):
@@ -130,7 +193,7 @@ def test_kind_is_read_from_the_bytes_not_the_name(tmp_path):
 
 def test_file_that_holds_a_bare_tensor_is_refused(tmp_path):
     torch.save(torch.ones(3), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="holds a Tensor, wanted a state dict"):
+    with pytest.raises(ValueError, match="must hold a state dict, got a Tensor"):
         read_file(tmp_path / "a.pth")
 
 

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import reprlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 PATCH = (2, 4, 4)
 """Frames, rows and columns of pixels in one token; the same in every published video model."""
 MLP_RATIO = 4
 """Width of the hidden layer of the MLP over the width of the block."""
 
+# Far above every published model; a checkpoint from elsewhere must not make loops or tables without end.
+MAX_STAGES: Final = 8
+MAX_DEPTH: Final = 256
+"""Blocks in one stage."""
+_LIMITS: Final = {
+    "embed_dim": 4096,
+    "depths": MAX_DEPTH,
+    "num_heads": 4096,
+    "window": 1 << 15,
+    "num_classes": 1_000_000,
+    "in_channels": 4,
+}
+_MAX_WINDOW_PAIRS: Final = 1 << 30
+"""Pairs of tokens in one window, times heads: the values of one position bias, 4 GiB of float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSwinConfig:
-    """Architecture of one Video Swin Transformer (Liu et al. 2021); ValueError if it cannot exist."""
+    """Architecture of one Video Swin Transformer (Liu et al. 2021); ValueError if it cannot exist.
+
+    Every number has an upper bound, far above the published models.
+    """
 
     embed_dim: int
     """Channels after the patch embedding; doubled by every further stage."""
@@ -38,24 +58,30 @@ class VideoSwinConfig:
         for name in ("depths", "num_heads", "window"):
             value = getattr(self, name)
             if not isinstance(value, (tuple, list)):
-                raise ValueError(f"{name} must be a tuple of positive whole numbers, got {value!r}")
+                raise ValueError(f"{name} must be a tuple of integers, got {reprlib.repr(value)}")
             # JSON has no tuples: lists from a checkpoint's metadata become tuples again.
             object.__setattr__(self, name, tuple(value))
-        for name in ("embed_dim", "num_classes", "in_channels"):
-            _require_positive_int(name, getattr(self, name))
-        for name in ("depths", "num_heads", "window"):
-            for value in getattr(self, name):
-                _require_positive_int(name, value)
-        if not self.depths or len(self.depths) != len(self.num_heads):
-            raise ValueError(
-                f"depths {self.depths} and num_heads {self.num_heads} must name the same stages, at least one"
-            )
         if len(self.window) != 3:
-            raise ValueError(f"window must be (time, height, width), got {self.window}")
+            raise ValueError(f"window must be (time, height, width), got {reprlib.repr(self.window)}")
+        if not 1 <= len(self.depths) <= MAX_STAGES or len(self.depths) != len(self.num_heads):
+            raise ValueError(
+                f"depths {reprlib.repr(self.depths)} and num_heads {reprlib.repr(self.num_heads)} "
+                f"must name the same stages, 1 to {MAX_STAGES}"
+            )
+        for name, limit in _LIMITS.items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is not int or not 1 <= number <= limit:
+                    raise ValueError(
+                        f"{name} must be an integer from 1 to {limit}, got {reprlib.repr(number)}"
+                    )
         if not isinstance(self.sliced_bias, bool):
-            raise ValueError(f"sliced_bias must be True or False, got {self.sliced_bias!r}")
-        if self.in_channels > 4:
-            raise ValueError(f"in_channels must be 1 to 4, got {self.in_channels}")
+            raise ValueError(f"sliced_bias must be True or False, got {reprlib.repr(self.sliced_bias)}")
+        if (pairs := math.prod(self.window) ** 2 * max(self.num_heads)) > _MAX_WINDOW_PAIRS:
+            raise ValueError(
+                f"window {self.window} must have at most {_MAX_WINDOW_PAIRS} pairs of tokens times heads, "
+                f"got {pairs}; use a smaller window"
+            )
         for stage, heads in enumerate(self.num_heads):
             if self.stage_dim(stage) % heads:
                 raise ValueError(
@@ -78,11 +104,6 @@ class VideoSwinConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, fit for JSON; `VideoSwinConfig(**d)` reads them back."""
         return dataclasses.asdict(self)
-
-
-def _require_positive_int(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be made of positive whole numbers, got {value!r}")
 
 
 # Liu et al. 2021, section 3.3; heads have 32 channels everywhere.

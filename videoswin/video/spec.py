@@ -8,7 +8,7 @@ sampling they were trained with.
 from __future__ import annotations
 
 import dataclasses
-import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,6 +25,40 @@ SAFE_MARGIN: Final = 0.9
 the bundled model's answers to 360 films (benchmarks/results/approximate_views.json)."""
 
 
+# Specs also come from files of others, where a number without bound would hang or exhaust the memory.
+MAX_FRAMES: Final = 4096
+"""Frames in a clip."""
+MAX_STRIDE: Final = 100_000
+MAX_FPS: Final = 1000.0
+MIN_FPS: Final = 0.01
+MAX_SIDE: Final = 4096
+"""Pixels of `size` and `short_side`."""
+MAX_CLIPS: Final = 10_000
+MAX_CLIP_BYTES: Final = 1 << 27
+"""Of one clip in one crop, as uint8: 3 * T * S * S; 28 times 32 frames of 224 x 224."""
+MAX_VIEW_BYTES: Final = 1 << 30
+"""Of all views of a checkpoint's own plan; 18 times those of official-4x3 at 32 frames of 224 x 224."""
+MAX_SAMPLED_FRAMES: Final = 1 << 20
+"""Of all clips of a checkpoint's own plan."""
+
+
+def _require_count(name: str, value: object, most: int) -> None:
+    if type(value) is not int or not 1 <= value <= most:
+        raise InputError(f"{name} must be an integer from 1 to {most}, got {reprlib.repr(value)}")
+
+
+def _require_number(name: str, value: object, least: float, most: float) -> None:
+    # NaN fails the comparison, an integer too long for a float does not.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise InputError(f"{name} must be a number from {least:g} to {most:g}, got {reprlib.repr(value)}")
+
+
+def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    # By type, too: True equals 1.
+    if not any(type(value) is type(choice) and value == choice for choice in allowed):
+        raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {reprlib.repr(value)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
     """A fixed mean and standard deviation, per channel, of RGB values scaled to 0..1."""
@@ -34,12 +68,12 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            values = tuple(getattr(self, name))  # JSON gives lists
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise InputError(f"{name} is {values}, wanted three finite numbers (R, G, B)")
-            object.__setattr__(self, name, values)
-        if min(self.std) <= 0:
-            raise InputError(f"std is {self.std}, wanted three numbers above 0")
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)) or len(values) != 3:
+                raise InputError(f"{name} must be three numbers (R, G, B), got {reprlib.repr(values)}")
+            for value in values:
+                _require_number(name, value, 1e-6 if name == "std" else -1e6, 1e6)
+            object.__setattr__(self, name, tuple(values))  # JSON gives lists
 
 
 IMAGENET: Final = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -70,22 +104,35 @@ class ClipSpec:
     """Low-pass before shrinking. The published models were trained and tested without."""
 
     def __post_init__(self) -> None:
-        for name in ("frames", "stride", "size", "short_side"):
-            _require_count(name, getattr(self, name))
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise InputError(
-                f"fps is {self.fps}, wanted a finite number above 0, or None for the video's own frames"
-            )
+        _require_count("frames", self.frames, MAX_FRAMES)
+        _require_count("stride", self.stride, MAX_STRIDE)
+        _require_count("size", self.size, MAX_SIDE)
+        _require_count("short_side", self.short_side, MAX_SIDE)
+        if self.fps is not None:
+            _require_number("fps", self.fps, MIN_FPS, MAX_FPS)
         if self.short_side < self.size:
             raise InputError(f"short_side is {self.short_side}, too small to crop size {self.size} from")
+        if self.num_bytes > MAX_CLIP_BYTES:
+            raise InputError(
+                f"a clip must have at most {MAX_CLIP_BYTES} values, got {self.frames} frames of "
+                f"{self.size} x {self.size} pixels; use fewer frames or a smaller size"
+            )
         if not (isinstance(self.normalisation, Normalisation) or self.normalisation == PER_CLIP):
-            raise InputError(f"normalisation is {self.normalisation!r}, wanted a Normalisation or PER_CLIP")
+            raise InputError(
+                f"normalisation must be a Normalisation or PER_CLIP, got {reprlib.repr(self.normalisation)}"
+            )
+        _require_one_of("antialias", self.antialias, (False, True))
         _require_one_of("rule", self.rule, get_args(Rule))
 
     @property
     def span(self) -> int:
         """Frames that a clip reaches over, as the published code counts them: `frames * stride`."""
         return self.frames * self.stride
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of one clip in one crop as uint8."""
+        return 3 * self.frames * self.size**2
 
     def replace(self, **changes: Any) -> ClipSpec:
         """A copy with these fields changed."""
@@ -98,10 +145,10 @@ class ClipSpec:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ClipSpec:
         """The ClipSpec that `to_dict` wrote; ValueError names fields that do not exist."""
-        fields = dict(fields)
-        if isinstance(fields.get("normalisation"), Mapping):
-            fields["normalisation"] = _from_fields(Normalisation, fields["normalisation"])
-        return _from_fields(cls, fields)
+        if isinstance(fields, Mapping) and isinstance(fields.get("normalisation"), Mapping):
+            normalisation = from_fields(Normalisation, fields["normalisation"])
+            fields = {**fields, "normalisation": normalisation}
+        return from_fields(cls, fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +165,10 @@ class ViewPlan:
     """Stop looking when the likeliest class leads the next one by more than this; at 1 nothing is skipped."""
 
     def __post_init__(self) -> None:
-        _require_count("clips", self.clips)
+        _require_count("clips", self.clips, MAX_CLIPS)
         _require_one_of("crops", self.crops, get_args(Crops))
         _require_one_of("placement", self.placement, get_args(Placement))
-        if not 0 <= self.margin <= 1:
-            raise InputError(f"margin is {self.margin}, wanted 0 to 1, where 1 looks at every view")
+        _require_number("margin", self.margin, 0, 1)
 
     @property
     def num_views(self) -> int:
@@ -156,7 +202,24 @@ class ViewPlan:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ViewPlan:
         """The ViewPlan that `to_dict` wrote; ValueError names fields that do not exist."""
-        return _from_fields(cls, fields)
+        return from_fields(cls, fields)
+
+
+def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:
+    """Raise InputError if the views of one video need more memory or frames than any sensible plan.
+
+    For plans that come with weights; a plan that the user asks for is the user's choice.
+    """
+    if views.num_views * clip.num_bytes > MAX_VIEW_BYTES:
+        raise InputError(
+            f"all views of a video must have at most {MAX_VIEW_BYTES} values, got {views.num_views} views of "
+            f"{clip.frames} frames of {clip.size} x {clip.size} pixels; use fewer clips"
+        )
+    if views.clips * clip.frames > MAX_SAMPLED_FRAMES:
+        raise InputError(
+            f"all clips of a video must have at most {MAX_SAMPLED_FRAMES} frames, got {views.clips} clips of "
+            f"{clip.frames} frames; use fewer clips"
+        )
 
 
 def official_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
@@ -233,21 +296,22 @@ def apply_protocol(name: str, clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     return PROTOCOLS[name](clip)
 
 
-def _require_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}, wanted a whole number, 1 or more")
+_Fields = TypeVar("_Fields")
 
 
-def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name} is {value!r}, wanted one of {', '.join(map(repr, allowed))}")
-
-
-_Spec = TypeVar("_Spec", Normalisation, ClipSpec, ViewPlan)
-
-
-def _from_fields(cls: type[_Spec], fields: Mapping[str, Any]) -> _Spec:
-    known = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(fields) - known):
-        raise InputError(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+def from_fields(cls: type[_Fields], fields: Mapping[str, Any]) -> _Fields:
+    """Return the dataclass `cls` with these fields; InputError if some are unknown or missing."""
+    known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(fields, Mapping):
+        raise InputError(
+            f"{cls.__name__} must be an object with {', '.join(known)}, got {reprlib.repr(fields)}"
+        )
+    if unknown := [name for name in fields if name not in known]:
+        raise InputError(
+            f"{cls.__name__} has no {', '.join(map(reprlib.repr, unknown[:3]))}; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    required = [name for name, field in known.items() if field.default is dataclasses.MISSING]
+    if missing := [name for name in required if name not in fields]:
+        raise InputError(f"{cls.__name__} has no value for {', '.join(missing)}")
     return cls(**fields)

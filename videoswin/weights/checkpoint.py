@@ -22,15 +22,31 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
+from videoswin._text import printable
 from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
+from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol, require_affordable
 from videoswin.weights import catalog
-from videoswin.weights.convert import WRITERS, Conversion, convert
+from videoswin.weights.convert import WRITERS, Conversion, check_window, convert
 from videoswin.weights.download import fetch, in_cache, require_published_bytes
 from videoswin.weights.inflate import Method, resize_tables
 from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
-from videoswin.weights.layout import Window, describe_gaps, has_head, require_finite, require_floating_point
+from videoswin.weights.layout import (
+    Window,
+    describe_gaps,
+    first_few,
+    has_head,
+    parameter_shapes,
+    require_finite,
+    require_floating_point,
+)
+from videoswin.weights.metadata import (
+    MAX_METADATA,
+    parse_config,
+    parse_metadata,
+    require_description,
+    require_fields,
+)
 from videoswin.weights.unpickle import read_file
 
 FORMAT_VERSION = 2
@@ -44,7 +60,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Weights and what they are: architecture, sampling, labels, origin. ValueError if the parts disagree."""
+    """Weights and what they are: architecture, sampling, labels, origin.
+
+    InputError if the parts disagree, a name cannot be printed, or the views of one video exceed every budget.
+    """
 
     weights: dict[str, Tensor] = field(repr=False)
     """Every tensor by its name in our layout; without `head.*` for a backbone that has no classes yet."""
@@ -65,15 +84,25 @@ class Checkpoint:
     name: str = "unnamed"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels))
+        require_floating_point(self.weights)
         if gaps := describe_gaps(self.weights, self.config):
             raise InputError(f"the weights do not make the model of the config: {gaps}")
-        require_floating_point(self.weights)
+        if unknown := sorted(self.weights.keys() - parameter_shapes(self.config).keys()):
+            raise InputError(f"weights must be those of the config, got {first_few(unknown)} besides")
+        require_description(
+            name=self.name,
+            labels=self.labels,
+            multi_label=self.multi_label,
+            licence=self.licence,
+            lineage=self.lineage,
+        )
+        object.__setattr__(self, "labels", tuple(self.labels))
         classes = self.config.num_classes if self.has_head else 0
         if len(self.labels) != classes:
             raise InputError(
-                f"there are {len(self.labels)} labels, wanted {classes}, one for each class of the head"
+                f"there must be {classes} labels, one for each class of the head, got {len(self.labels)}"
             )
+        require_affordable(self.clip, self.views)
 
     @property
     def has_head(self) -> bool:
@@ -107,11 +136,11 @@ class Checkpoint:
             return checkpoint.with_window(window) if window else checkpoint
         try:
             conversion = convert(contents, method=inflate, window=window)
-        except ValueError as error:
+            if entry is not None:
+                _require_architecture(conversion.config, entry, path)
+            return cls._from_conversion(conversion, name=printable(path.stem), source=str(path), entry=entry)
+        except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        if entry is not None:
-            _require_architecture(conversion.config, entry, path)
-        return cls._from_conversion(conversion, name=path.stem, source=str(path), entry=entry)
 
     @classmethod
     def from_state_dict(
@@ -155,7 +184,7 @@ class Checkpoint:
 
     def with_window(self, window: Window) -> Checkpoint:
         """The same for another attention window: bias tables resized, linear in time, bicubic in space."""
-        window = self.config.replace(window=window).window
+        window = check_window(window, self.config)
         if window == self.config.window:
             return self
         return dataclasses.replace(
@@ -191,35 +220,35 @@ class Checkpoint:
         if self.multi_label:
             # Packages that know version 1 only would take the softmax of these logits: they must refuse.
             description |= {"version": 2, "multi_label": True}
+        if len(metadata := json.dumps(description)) > MAX_METADATA:
+            raise InputError(
+                f"metadata must have at most {MAX_METADATA} characters, got {len(metadata)}; "
+                "shorten the lineage"
+            )
         # Safetensors refuses tensors that share memory or are not contiguous.
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights.items()}
         with replacing(path) as partial:
-            safetensors.torch.save_file(tensors, partial, metadata={_METADATA_KEY: json.dumps(description)})
+            safetensors.torch.save_file(tensors, partial, metadata={_METADATA_KEY: metadata})
 
     @classmethod
     def _from_metadata(cls, weights: Mapping[str, Tensor], metadata: str, path: Path) -> Checkpoint:
         try:
-            description = json.loads(metadata)
-            version = description["version"] if isinstance(description, dict) else None
-            if not isinstance(version, int):
-                raise InputError(f"its version is {version!r}, wanted a whole number")
-            if version > FORMAT_VERSION:
-                raise InputError(
-                    f"it has version {version}, this package reads up to {FORMAT_VERSION}; upgrade it"
-                )
+            fields = parse_metadata(metadata, latest_version=FORMAT_VERSION)
+            require_fields(fields, ("config", "clip", "views", "labels", "lineage", "licence", "name"))
+            require_floating_point(weights)
             require_finite(weights)
             return cls(
                 weights=dict(weights),
-                config=VideoSwinConfig(**description["config"]),
-                clip=ClipSpec.from_dict(description["clip"]),
-                views=ViewPlan.from_dict(description["views"]),
-                labels=tuple(description["labels"]),
-                multi_label=description.get("multi_label", False),
-                lineage=description["lineage"],
-                licence=description["licence"],
-                name=description["name"],
+                config=parse_config(fields["config"]),
+                clip=ClipSpec.from_dict(fields["clip"]),
+                views=ViewPlan.from_dict(fields["views"]),
+                labels=fields["labels"],
+                multi_label=fields.get("multi_label", False),
+                lineage=fields["lineage"],
+                licence=fields["licence"],
+                name=fields["name"],
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except InputError as error:
             raise InputError(f"{path} is a videoswin checkpoint that does not load: {error}") from error
 
     @classmethod

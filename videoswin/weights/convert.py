@@ -57,6 +57,7 @@ FORMATS: tuple[Format, ...] = (
 _PATCH_EMBEDDING = re.compile(
     r"((?:.+\.)?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection|features\.0\.0)\.weight"
 )
+_MAX_WRAPPERS = 100
 WRITERS: Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Tensor]]] = {
     "official": official.from_videoswin,
     "mmaction2": mmaction2.from_videoswin,
@@ -103,7 +104,7 @@ def convert(
     Raises ValueError naming what is missing if the backbone is not covered completely, or if no layout fits.
     """
     require_method(method)
-    window = None if window is None else TINY.replace(window=window).window  # checked, and no list any more
+    window = None if window is None else check_window(window)
     state_dict, beside = unwrap(contents)
     _refuse_swin_v2(state_dict)
     layout = recognize(state_dict)
@@ -118,6 +119,7 @@ def convert(
     require_finite(weights)
     used = {origin for name in weights for origin in renamed.origins[name]}
     if window is not None:
+        window = check_window(window, config)
         weights = resize_tables(weights, config.window, window)
         config = config.replace(window=window)
     untouched = [name for name, tensor in weights.items() if state_dict.get(name) is tensor]
@@ -130,6 +132,14 @@ def convert(
         unused=tuple(name for name in state_dict if name not in used) + beside,
         licence=omnivore.LICENCE if layout is omnivore else None,
     )
+
+
+def check_window(window: Window, config: VideoSwinConfig = TINY) -> Window:
+    """Return the window as a tuple; InputError if a model of this config cannot have it."""
+    try:
+        return config.replace(window=window).window
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def recognize(state_dict: StateDict) -> Format:
@@ -180,6 +190,11 @@ def _wrapper(state_dict: StateDict) -> str:
     found: list[str] = []
     parents = (match[1] for match in map(_PATCH_EMBEDDING.fullmatch, state_dict) if match)
     prefixes = {parent[: dot.end()] for parent in parents for dot in re.finditer(r"\.", parent)}
+    if len(prefixes) > _MAX_WRAPPERS:
+        raise InputError(
+            f"a state dict must have at most {_MAX_WRAPPERS} prefixes that could wrap a model, "
+            f"got {len(prefixes)}; give the tensors of one model"
+        )
     for prefix in sorted({"", *prefixes}, key=len):
         inside = {
             key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)

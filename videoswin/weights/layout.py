@@ -16,6 +16,8 @@ from videoswin.model.config import (
     BASE_W16,
     LARGE,
     LARGE_384,
+    MAX_DEPTH,
+    MAX_STAGES,
     MLP_RATIO,
     NANO,
     PATCH,
@@ -31,6 +33,8 @@ _PUBLISHED = {"Swin-T": TINY, "Swin-S": SMALL, "Swin-B": BASE, "Swin-L": LARGE}
 _PUBLISHED_WINDOWS = tuple(config.window for config in (TINY, BASE_W16, LARGE_384, NANO))
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 TABLE = "relative_position_bias_table"
+_MAX_TABLE_ROWS = 1 << 18  # no window that a config allows has more
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
@@ -81,6 +85,11 @@ def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) ->
         )
     blocks = {(int(match[1]), int(match[2])) for match in map(_BLOCK.match, weights) if match}
     num_stages = 1 + max((stage for stage, _ in blocks), default=-1)
+    if num_stages > MAX_STAGES or max((block for _, block in blocks), default=0) >= MAX_DEPTH:
+        raise InputError(
+            f"there must be at most {MAX_STAGES} stages of {MAX_DEPTH} blocks, got names of more, such as "
+            f"{max(blocks)} (stage, block)"
+        )
     depths = [
         1 + max((block for s, block in blocks if s == stage), default=-1) for stage in range(num_stages)
     ]
@@ -133,7 +142,9 @@ def window_of_lookup(lookup: Tensor, rows: int) -> Window:
 
 
 def _windows_that_fit(rows: int) -> list[Window]:
-    """Every window whose table has this many rows."""
+    """Every window whose table has this many rows; none of a table that no config allows."""
+    if rows > _MAX_TABLE_ROWS:
+        return []
     odd = [factor for factor in range(1, rows + 1, 2) if rows % factor == 0]
     return [
         ((p + 1) // 2, (m + 1) // 2, (rows // (p * m) + 1) // 2)
@@ -198,10 +209,13 @@ def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str
 
 
 def require_floating_point(weights: Mapping[str, Tensor]) -> None:
-    """ValueError naming tensors of another kind, such as quantised ones."""
-    others = [name for name, tensor in weights.items() if not tensor.is_floating_point()]
+    """InputError naming tensors of another kind, such as integers, 8-bit floats, quantized or sparse ones."""
+    others = [name for name, tensor in weights.items() if not is_dense(tensor) or tensor.dtype not in _DTYPES]
     if others:
-        raise InputError(f"weights must be floating-point numbers, but {first_few(others)} are not")
+        raise InputError(
+            "weights must be dense tensors of float16, bfloat16, float32 or float64, "
+            f"but {first_few(others)} are not; save them as one of these"
+        )
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:
@@ -220,6 +234,11 @@ def first_few(names: list[str] | tuple[str, ...], count: int = 3) -> str:
     """`a, b, c and 7 more`."""
     more = len(names) - count
     return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the tensor has one stored value for each place, unlike sparse, nested and meta tensors."""
+    return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_meta)
 
 
 def _table_of_stage(weights: Mapping[str, Tensor], stage: int, depth: int) -> Tensor:

@@ -8,18 +8,23 @@ is refused.
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
+import struct
+import tarfile
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
 from videoswin._errors import InputError
+from videoswin.weights.layout import is_dense
 
 
 class Inert:
@@ -55,6 +60,13 @@ _STAND_INS: list[Any] = [(Inert, name) for name in _OBJECTS] + [(OrderedDict, na
 
 # Torch's readers meet damage with whatever error comes first.
 _UNREADABLE = (
+    SafetensorError,
+    zipfile.BadZipFile,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    tarfile.TarError,
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -64,6 +76,9 @@ _UNREADABLE = (
     AttributeError,
     TypeError,
 )
+_MAX_GROWTH = 8
+"""Size of what a file holds over its own: several names of one file may share their values."""
+_MAX_TUPLE = 1_000_000
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
@@ -95,9 +110,11 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
+    _require_loadable(path)
     try:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
             warnings.filterwarnings("ignore", message=".*TorchScript archive")
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
@@ -108,8 +125,95 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             ) from error
         raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
     if not isinstance(contents, Mapping):
-        raise InputError(f"{path} holds a {type(contents).__name__}, wanted a state dict")
+        raise InputError(f"{path} must hold a state dict, got a {type(contents).__name__}")
+    _require_stored(contents, path)
     return contents
+
+
+def _require_loadable(path: Path) -> None:
+    """InputError for a file that torch.load reads with memory or time out of proportion to its size."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*invalid escape sequence")  # in a damaged pickle
+            size, values = _examine(path)
+    except _UNREADABLE as error:
+        raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
+    if size > _MAX_GROWTH * path.stat().st_size:
+        raise InputError(
+            f"{path} must be an uncompressed archive, as torch.save writes, got {path.stat().st_size} bytes "
+            f"that become {size}; save it again"
+        )
+    if values > _MAX_TUPLE:
+        raise InputError(f"{path} must hold tuples of at most {_MAX_TUPLE} values, got one of more")
+
+
+def _examine(path: Path) -> tuple[int, int]:
+    """The size of the file once it is unpacked, and the values in the largest tuple of its pickles."""
+    size, values = path.stat().st_size, 0
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            for _ in range(5):  # pickles of the legacy format, before its tensors' values
+                if values <= _MAX_TUPLE:
+                    values = max(values, _largest_tuple(file))
+        return size, values
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        for member in archive.infolist():
+            if member.filename.endswith(".pkl") and unpacked <= _MAX_GROWTH * size:
+                with archive.open(member) as pickled:
+                    values = max(values, _largest_tuple(pickled))
+    return unpacked, values
+
+
+def _largest_tuple(pickled: IO[bytes]) -> int:
+    """The values in the largest tuple, an inner tuple counted wherever it occurs; stops above _MAX_TUPLE.
+
+    Sixty tuples of twice the one before fit in 300 bytes, but their hash, as the key of a dict, takes years.
+    """
+    stack: list[int] = []  # values in each object on the stack of the unpickler, -1 for a mark
+    memo: dict[int, int] = {}
+    largest = 0
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif opcode.name == "MARK":
+            stack.append(-1)
+        else:
+            values, taken = 1, opcode.stack_before
+            if pickletools.markobject in taken:
+                while (top := stack.pop()) != -1:
+                    values += top
+                taken = taken[: taken.index(pickletools.markobject)]
+            values += sum(stack.pop() for _ in taken)
+            if opcode.name not in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE", "NEWOBJ"):
+                values = 1  # lists and dicts have no hash
+            stack += [values] * len(opcode.stack_after)
+            largest = max(largest, values)
+            if largest > _MAX_TUPLE:
+                break
+    return largest
+
+
+def _require_stored(contents: Mapping[str, Any], path: Path) -> None:
+    """InputError if the tensors claim far more bytes than the file has, as expanded ones do.
+
+    Sparse, nested and meta tensors, whose bytes cannot be told, are left to those who want dense weights.
+    """
+    claimed, seen, mappings = 0, {id(contents)}, [contents]
+    while mappings:
+        for value in mappings.pop().values():
+            if isinstance(value, Mapping) and id(value) not in seen:
+                seen.add(id(value))
+                mappings.append(value)
+            elif isinstance(value, torch.Tensor) and is_dense(value):
+                claimed += value.numel() * value.element_size()
+    if claimed > _MAX_GROWTH * path.stat().st_size:
+        raise InputError(
+            f"{path} must hold the values of its tensors, got {path.stat().st_size} bytes for tensors of "
+            f"{claimed}; save contiguous tensors"
+        )
 
 
 def _first_sentence(error: Exception) -> str:
