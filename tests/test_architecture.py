@@ -156,7 +156,7 @@ FROZEN_COMMANDS = {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
         *("precision", "accept_licence"),
     },
-    "train": {"recipe", "out", "data", "from_", "set"},
+    "train": {"recipe", "out", "data", "from_", "set", "trust"},
 }
 """Scripts depend on these: adding one is a decision, removing one is a break."""
 

@@ -95,7 +95,7 @@ def test_a_folder_is_checked_trained_on_killed_resumed_evaluated_and_predicted_w
         process.send_signal(signal.SIGKILL)
     code, out, err = output(f"{train} {SHORT}", folder)
     assert code == 0, err
-    assert "going on after step" in err
+    assert "resuming after step" in err
     assert out.strip() == "run/best.safetensors"
     assert (folder / "run" / "curves.png").exists()
 

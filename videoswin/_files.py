@@ -1,31 +1,94 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and locks on them."""
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place once it is complete."""
+    """Yield a file to write beside `path`, which replaces it once it is complete and on the disk.
+
+    Raises:
+        OSError: The system refused to write, as on a full disk; names `path`. The file before is kept.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield partial
-        # Some writers make files that nobody else may read; a checkpoint is for whoever the user lets.
-        partial.chmod(0o666 & ~_umask())
-        os.replace(partial, path)
+        with naming(path):
+            yield partial
+            with partial.open("rb+") as file:  # some file systems find only now that they are full
+                os.fsync(file.fileno())
+            # Some writers make files that nobody else may read; a checkpoint is for whoever the user lets.
+            partial.chmod(0o666 & ~_umask())
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in every OSError from inside, also where a library hides the system's error in its own."""
+    try:
+        yield
+    except Exception as error:
+        hidden = re.search(r"\(os error (\d+)\)", str(error))  # as Rust says it, in safetensors
+        number = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
+        if number is None or _is_of_another_folder(error, path):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _is_of_another_folder(error: Exception, path: Path) -> bool:
+    name = getattr(error, "filename", None)
+    return isinstance(name, (str, os.PathLike)) and Path(name).parent != path.parent
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Hold a lock on the file `path`, created if need be; yields False if another process holds it.
+
+    The system releases it when this process ends, however it ends. Processes forked from this one do not
+    hold it. The file stays: to remove it would let two processes lock two files of that name.
+    """
+    with path.open("a") as file:
+        yield _lock(file)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> bool:
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import errno
+    import fcntl
+
+    def _lock(file: IO[str]) -> bool:
+        try:
+            # Not flock: data workers that outlive a killed process would hold that for some seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # Other errors: a file system without locks, where nothing is known of other processes.
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return True
+
+
+@contextmanager
 def replacing_all(path: Path) -> Iterator[Path]:
     """As `replacing`, for writers that want the real name, or write other files beside it."""
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with naming(path), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         yield Path(folder, path.name)
         # The one that names the others comes last, and an older one goes first: nobody reads half of each.
         *others, main = sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name)

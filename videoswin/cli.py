@@ -174,11 +174,12 @@ def train(
     data: str | None = None,
     from_: str | None = None,
     set: list[str] = [],  # noqa: B006 - never changed
+    trust: bool = False,
 ) -> int:
     """Train a model: fine-tune on your videos, or run a published recipe.
 
     Example: videoswin train finetune --data my_videos/ --from tiny-k400 --out run/
-    A run that was stopped goes on when the same command is given again.
+    Run the same command again to resume a run that was stopped.
 
     Args:
         recipe: finetune, kinetics:tiny, ..., my_module:my_recipe, or run/recipe.json to repeat a run.
@@ -186,6 +187,7 @@ def train(
         data: Folder with a folder for each class, or a list of labelled videos.
         from_: Model to start from: catalog name, bundled name or file.
         set: Change a setting, e.g. --set optimizer.rate=1e-4 (as often as you like).
+        trust: Run the code that a recipe.json names, if that is not a recipe of videoswin.
     """
     from pathlib import Path
 
@@ -194,13 +196,13 @@ def train(
     from videoswin.training.loop import train as run
     from videoswin.training.settings import parse_assignments, recipe_json
 
-    built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set))
+    built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set), trust=trust)
     for choice in explain(built) if recipe == "finetune" and _speaks() else ():
         print_to_stderr(choice)
     best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
     if _speaks():
         if best is None:
-            print_to_stderr("stopped and saved; the same command goes on")
+            print_to_stderr("stopped and saved; run the same command again to resume")
         else:
             print(printable(str(best)))
     return 0

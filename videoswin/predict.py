@@ -313,10 +313,14 @@ def _model_of(
     return model
 
 
+class NonFiniteScoresError(InputError):
+    """A model gives scores that are not numbers."""
+
+
 def require_numbers(probabilities: Tensor, model: str) -> Tensor:
-    """The probabilities; ValueError naming the model if one is not a number."""
+    """The probabilities; NonFiniteScoresError, a ValueError, naming the model if one is not a number."""
     if not probabilities.isfinite().all():
-        raise InputError(f"{model} gives scores that are not numbers: are its weights damaged?")
+        raise NonFiniteScoresError(f"{model} gives scores that are not numbers: are its weights damaged?")
     return probabilities
 
 

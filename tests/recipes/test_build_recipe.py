@@ -1,10 +1,12 @@
 """Recipes by name, from one's own file, and again from what a run folder kept."""
 
+import contextlib
 import json
 import sys
 
 import pytest
 
+from videoswin._errors import InputError
 from videoswin.recipes import RECIPES, build_recipe
 from videoswin.training.recipe import Recipe
 from videoswin.training.settings import flatten, recipe_json
@@ -175,3 +177,57 @@ def test_a_run_of_a_version_with_other_settings_is_refused_by_name(tmp_path):
         ValueError, match=r"recipe\.json does not fit camera-motion as it is now: .*optimizer\.speed"
     ):
         build_recipe(path)
+
+
+def test_a_recipe_json_that_names_code_outside_videoswin_is_refused_unless_trusted(own_file, tmp_path):
+    path, recipe = written(tmp_path, "own_recipes:mine", data="videos/")
+    sys.modules.pop("own_recipes")
+    with pytest.raises(
+        ValueError, match=r"recipe\.json runs code outside videoswin.*own_recipes:mine.*--trust"
+    ):
+        build_recipe(path)
+    assert "own_recipes" not in sys.modules
+    assert build_recipe(path, trust=True) == recipe
+
+
+@pytest.mark.parametrize("name", ["os:system", "videoswin.recipes.kinetics:tiny", "evil.py:f", "recipe.json"])
+def test_nothing_that_a_recipe_json_names_is_imported_but_the_recipes_of_the_package(name, tmp_path):
+    path, _ = written(tmp_path, "camera-motion")
+    contents = json.loads((tmp_path / "recipe.json").read_text()) | {"name": name}
+    (tmp_path / "recipe.json").write_text(json.dumps(contents))
+    with pytest.raises(ValueError, match=r"--trust"):
+        build_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", 5), ("name", None), ("data", ["a"]), ("start", 1.5), ("settings", []), ("settings", None)],
+)
+def test_a_recipe_json_with_a_field_of_the_wrong_type_is_refused_by_name(field, value, tmp_path):
+    path, _ = written(tmp_path, "camera-motion")
+    contents = json.loads((tmp_path / "recipe.json").read_text()) | {field: value}
+    (tmp_path / "recipe.json").write_text(json.dumps(contents))
+    with pytest.raises(ValueError, match=rf"'{field}' in .*recipe\.json must be .*, got ") as caught:
+        build_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("junk", [b"", b"\0", b"\xff", b"[1]", b"{}", b"[" * 100_000, b"9" * 10_000])
+def test_junk_in_a_recipe_json_is_one_line_that_names_the_file(junk, tmp_path):
+    (tmp_path / "recipe.json").write_bytes(junk)
+    with pytest.raises(ValueError, match=r"recipe\.json is ") as caught:
+        build_recipe(str(tmp_path / "recipe.json"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, True, "x", 5, 1.5, [1], {"a": 1}, [[]], {}])
+@pytest.mark.parametrize(
+    "key", ["schedule.epochs", "augment.flip_pairs", "model.config.window", "data.workers"]
+)
+def test_a_value_of_any_kind_in_a_recipe_json_gives_a_recipe_or_an_input_error(key, value, tmp_path):
+    path, _ = written(tmp_path, "camera-motion")
+    contents = json.loads((tmp_path / "recipe.json").read_text())
+    contents["settings"][key] = value
+    (tmp_path / "recipe.json").write_text(json.dumps(contents))
+    with contextlib.suppress(InputError):
+        assert isinstance(build_recipe(path), Recipe)

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import lightning_fabric  # noqa: F401 - once here, not in every child
 import torch
@@ -44,11 +45,11 @@ def killed_while_writing(folder: Path, write: int) -> None:
     """Die in the middle of the `write`-th state, half of its bytes on the disk; then go on to the end."""
     save, calls = torch.save, []
 
-    def half_saved(state: object, path: Path) -> None:
-        save(state, path)
-        calls.append(path)
+    def half_saved(state: object, file: BinaryIO) -> None:
+        save(state, file)
+        calls.append(file)
         if len(calls) == write:
-            os.truncate(path, path.stat().st_size // 2)
+            file.truncate(file.tell() // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:

@@ -83,4 +83,4 @@ def test_a_finished_run_is_not_taken_for_another(tmp_path):
 def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):
     (tmp_path / ".state.pt.123.part").write_bytes(b"half")
     loop.train(stripes(), tmp_path)
-    assert not list(tmp_path.glob(".*"))
+    assert list(tmp_path.glob(".*")) == [tmp_path / ".lock"]

@@ -58,6 +58,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
 def test_a_finished_run_leaves_its_metrics_pictures_and_checkpoint_and_no_state(tmp_path, real_pictures):
     loop.train(stripes(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock",
         "curves.png",
         "environment.json",
         "failures.jsonl",

@@ -42,7 +42,7 @@ def test_a_save_that_fails_leaves_the_state_before_and_no_rubbish(parts, tmp_pat
     before = path.read_bytes()
 
     def cut_off(state, target):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", cut_off)

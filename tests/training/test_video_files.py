@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests.training.small_runs import stripes
 from videoswin.data.compression import write_h264
 from videoswin.training import loop
 from videoswin.training.recipe import VideoFiles
+from videoswin.training.recorder import Recorder
 from videoswin.training.safeguards import TrainingError
 from videoswin.training.source import open_source
 from videoswin.video.spec import PER_CLIP, ClipSpec
@@ -129,3 +131,51 @@ def test_a_flipped_direction_is_warned_of(folder, tmp_path, capsys):
         recipe(tmp_path / "videos", schedule__epochs=1, augment__flip_pairs=pairs), tmp_path / "paired"
     )
     assert "augment.flip=0" not in capsys.readouterr().err
+
+
+def interrupted(made, out, monkeypatch):
+    """Train until the end of the first epoch."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "validated", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(made, out)
+
+
+def test_a_run_resumes_wherever_its_videos_and_its_start_are_now(folder, tmp_path, monkeypatch):
+    """Spelled differently, from a list instead of a folder, moved: the same names and labels."""
+    start = Checkpoint.load(loop.train(stripes(schedule__epochs=1), tmp_path / "start"))
+    start.save(tmp_path / "start.safetensors")
+    first = recipe(folder, model__start=str(tmp_path / "start.safetensors"), run__save_every=1)
+    whole = loop.train(first, tmp_path / "whole")
+    interrupted(first, tmp_path / "run", monkeypatch)
+    shutil.copytree(folder, tmp_path / "moved")
+    shutil.move(tmp_path / "start.safetensors", tmp_path / "moved.safetensors")
+    monkeypatch.chdir(tmp_path)
+    again = dataclasses.replace(recipe("./moved/", model__start="moved.safetensors"), name="renamed")
+    resumed = loop.train(again, tmp_path / "run")
+    ours, theirs = (Checkpoint.load(path).weights for path in (resumed, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert loop.train(recipe("moved", model__start="./moved.safetensors"), tmp_path / "run") == resumed
+
+
+def test_a_run_does_not_resume_on_other_videos_or_from_another_start(folder, tmp_path, monkeypatch):
+    start = Checkpoint.load(loop.train(stripes(schedule__epochs=1), tmp_path / "start"))
+    start.save(tmp_path / "start.safetensors")
+    made = recipe(folder, model__start=str(tmp_path / "start.safetensors"), run__save_every=1)
+    interrupted(made, tmp_path / "run", monkeypatch)
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "lying" / "0.mp4").rename(tmp_path / "other" / "lying" / "another.mp4")
+    with pytest.raises(ValueError, match=r"unfinished run that differs \(data: .* then, .* now"):
+        loop.train(recipe(tmp_path / "other", model__start=made.model.start), tmp_path / "run")
+    start.weights["head.bias"] += 1
+    start.save(tmp_path / "start.safetensors")
+    with pytest.raises(ValueError, match=r"differs \(start: .* then, .* now.*same settings to resume"):
+        loop.train(made, tmp_path / "run")
+
+
+def test_a_run_that_diverges_says_so_and_not_that_weights_are_damaged(folder, tmp_path):
+    one_step = recipe(folder, optimizer__rate=1e30, data__batch_size=28, schedule__warmup_epochs=0.0)
+    with pytest.raises(TrainingError, match=r"scores .* are not numbers.*optimizer\.rate") as caught:
+        loop.train(one_step, tmp_path)
+    assert "damaged" not in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -53,6 +53,7 @@ def build_recipe(
     data: str | None = None,
     start: str | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
+    trust: bool = False,
 ) -> Recipe:
     """The recipe of that name, with settings put over it; ValueError names what does not fit, and the cure.
 
@@ -61,24 +62,31 @@ def build_recipe(
     data: videos to learn from, for functions that take them. start: weights to start from, likewise.
     settings: see `videoswin.training.settings.with_settings`. A function that must read the videos takes
         `root` and `validation` of VideoFiles from them, too.
+    trust: run the code that a recipe.json names if its recipe is none of RECIPES. A `my_module:my_recipe`
+        given as the name itself needs no trust: whoever gives it chooses the code.
     """
     if is_written(name):
-        recipe = _run_again(name, data, start)
+        recipe = _run_again(name, data, start, trust=trust)
     else:
         recipe = _call(_find(name), name, data, start, settings)
     return with_settings(recipe, settings)
 
 
-def _run_again(path: str, data: str | None, start: str | None) -> Recipe:
+def _run_again(path: str, data: str | None, start: str | None, *, trust: bool) -> Recipe:
     """The recipe that a run folder keeps; `data` and `start`, where given, in place of its own."""
     written = read_written(path)
+    if written.name not in RECIPES and not trust:
+        raise InputError(
+            f"{path} runs code outside videoswin, {written.name!r}: add --trust (in Python trust=True) if "
+            "you trust both the file and that code"
+        )
     replaced = {"data.source.train": data, "model.start": start}
     settings = {key: value for key, value in written.settings.items() if replaced.get(key) is None}
     function = _find(written.name)
     recipe = _call(function, written.name, data or written.data, start or written.start, settings)
     try:
         recipe = with_settings(recipe, settings)
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f"{path} does not fit {written.name} as it is now: {error}") from error
     if missing := flatten(recipe).keys() - written.settings.keys():
         raise InputError(

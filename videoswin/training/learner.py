@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from videoswin.training.lora import choose_what_learns, plain_state_dict
 from videoswin.training.loss import balanced_class_weights
 from videoswin.training.mixup import erase, mix, soft_targets
 from videoswin.training.optimizer import adamw, schedule
-from videoswin.training.recipe import Recipe, Run
+from videoswin.training.recipe import Model, Recipe, Run
 from videoswin.training.sharding import sharded_strategy, whole
 from videoswin.training.source import Source
 from videoswin.video.transforms import normalize
@@ -55,6 +56,8 @@ class Learner:
     class_weights: Tensor | None
     """(K,), or None if every clip counts the same."""
     lineage: dict[str, str]
+    start_digest: str | None
+    """Of the weights that the model started with; None if it started from nothing."""
     keeps_head: bool
     """True if the model started with a trained head for these very classes."""
 
@@ -128,7 +131,8 @@ def launch(run: Run) -> Fabric:
 def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: int) -> Learner:
     """The learner before its first step; its random weights, if any, depend on the seed alone."""
     torch.manual_seed(recipe.run.seed)
-    bare, keeps_head, lineage = build_model(recipe, source.labels)
+    start = load_start(recipe.model)
+    bare, keeps_head, lineage = build_model(recipe, start, source.labels)
     if recipe.run.precision != "32-true":
         half = torch.float16 if recipe.run.precision == "16-mixed" else torch.bfloat16
         use_fastest_attention(bare, fabric.device, half)
@@ -154,15 +158,36 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
         multi_label=source.multi_label,
         class_weights=weights,
         lineage=lineage | {"trained on": source.description},
+        start_digest=weights_digest(start),
         keeps_head=keeps_head,
     )
 
 
-def build_model(recipe: Recipe, labels: tuple[str, ...]) -> tuple[VideoSwin, bool, dict[str, str]]:
+def load_start(plan: Model) -> Checkpoint | None:
+    """The checkpoint that a run starts from; None if it starts from nothing."""
+    if plan.start is None:
+        return None
+    return Checkpoint.load(plan.start, window=plan.config.window if plan.config else None)
+
+
+def weights_digest(checkpoint: Checkpoint | None) -> str | None:
+    """SHA-256 of the names and values of its weights, whatever file they are in; None for none."""
+    if checkpoint is None:
+        return None
+    digest = hashlib.sha256()
+    for name, weight in sorted(checkpoint.weights.items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"SHA-256 {digest.hexdigest()[:16]}"
+
+
+def build_model(
+    recipe: Recipe, checkpoint: Checkpoint | None, labels: tuple[str, ...]
+) -> tuple[VideoSwin, bool, dict[str, str]]:
     """The model at its start, whether its head is a trained one for these labels, and its lineage.
 
-    ValueError for a recipe that would start from random weights without saying so, or from a checkpoint of
-    another architecture than its `config`.
+    checkpoint: that of `load_start`. ValueError for a recipe that would start from random weights without
+    saying so, or from a checkpoint of another architecture than its `config`.
     """
     plan = recipe.model
     options: dict[str, Any] = {
@@ -170,7 +195,7 @@ def build_model(recipe: Recipe, labels: tuple[str, ...]) -> tuple[VideoSwin, boo
         "dropout": plan.dropout,
         "checkpointing": plan.checkpointing,
     }
-    if plan.start is None:
+    if checkpoint is None:
         if plan.config is None or plan.initialize is None:
             raise InputError(
                 "nothing says where the weights start: name a model or file (--from or model.start), or give "
@@ -180,7 +205,6 @@ def build_model(recipe: Recipe, labels: tuple[str, ...]) -> tuple[VideoSwin, boo
         plan.initialize(model)
         return model, False, {"started from": "random weights"}
 
-    checkpoint = Checkpoint.load(plan.start, window=plan.config.window if plan.config else None)
     if plan.config is not None:
         theirs = replace(checkpoint.config, num_classes=plan.config.num_classes)
         if theirs != plan.config:

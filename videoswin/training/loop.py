@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,17 +19,18 @@ from videoswin._errors import InputError
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
-from videoswin.predict import Predictor
-from videoswin.training.learner import Learner, assemble, launch
+from videoswin.predict import NonFiniteScoresError, Predictor
+from videoswin.training.learner import Learner, assemble, launch, load_start, weights_digest
 from videoswin.training.loss import classification_loss
 from videoswin.training.recipe import Recipe
-from videoswin.training.recorder import Recorder, identity
+from videoswin.training.recorder import CURE, Recorder, identity, origin
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.safeguards import (
     StopRequest,
+    TrainingError,
     describe_start,
-    ignore_stop_request,
-    memory_suffices,
+    end_on_sigterm,
+    explained,
     require_divisible_batch,
 )
 from videoswin.training.settings import flatten
@@ -38,6 +39,9 @@ from videoswin.training.state import differences
 from videoswin.training.together import mean_over_processes
 from videoswin.video.spec import ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
@@ -87,16 +91,31 @@ def named_right(logits: Tensor, targets: Tensor) -> Tensor:
 def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = None) -> Path | None:
     """Train as the recipe says into the folder `out` (see run_folder.py); the path of the best checkpoint.
 
-    Goes on from the folder's state where an earlier call stopped, exactly as if it had not; does nothing if
-    that came to the end. None if SIGTERM asked it to stop: everything is saved then, and the same call
-    goes on. ValueError if the folder holds another run, TrainingError if the run cannot go on.
+    Resumes from the folder's state where an earlier call stopped, exactly as if it had not; does nothing if
+    that came to the end. None if SIGTERM asked it to stop (in the main thread; elsewhere it is not noticed):
+    everything is saved then, and the same call resumes. ValueError if the folder holds another run,
+    TrainingError if the run cannot continue.
 
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
     fabric = launch(recipe.run)
     source, folder = open_source(recipe), RunFolder(out)
-    if finished_before(recipe, source, folder):
+    with folder.locked():
+        if not finished_before(recipe, source, folder) and not run(
+            recipe, source, fabric, folder, written_as
+        ):
+            return None
         return folder.result
+
+
+def run(
+    recipe: Recipe,
+    source: Source,
+    fabric: Fabric,
+    folder: RunFolder,
+    written_as: Mapping[str, Any] | None,
+) -> bool:
+    """Train to the end; False if SIGTERM asked to stop before that, and the state is saved."""
     require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
     sampler = BatchSampler(
         source.length,
@@ -111,37 +130,51 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     loader = batch_loader(learner, source, sampler)
     fabric.barrier()
     written = folder if fabric.is_global_zero else None
-    with Recorder(written, learner, sampler, source) as recorder, StopRequest() as stop:
+    with (
+        Recorder(written, learner, sampler, source) as recorder,
+        explained(folder.path, recorder.resuming),
+        StopRequest() as stop,
+    ):
         if recorder.resume(folder.state):
-            recorder.say(f"going on after step {recorder.step}")
+            recorder.say(f"resuming after step {recorder.step}")
         elif written is not None:
             folder.describe(dict(written_as or flatten(recipe)))
             folder.list_videos(source.training, source.validation)
             describe_start(learner, source, recorder.say)
         while recorder.epoch < recipe.schedule.epochs and not recorder.no_longer_improves:
-            for batch in batches(loader, fabric.device, recorder):
-                with memory_suffices():
-                    result = training_step(learner, batch, recorder.step)
-                recorder.stepped(result, batch)
-                if stop.heard(fabric) and not recorder.wants_validation:
+            left = len(sampler) - recorder.step % len(sampler)
+            for batch in batches(loader, left, fabric.device, recorder, stop):
+                if stop.heard(fabric):
                     recorder.save()
-                    return None
+                    return False
+                assert batch is not None
+                recorder.stepped(training_step(learner, batch, recorder.step), batch)
             if recorder.wants_validation:
                 checkpoint = learner.checkpoint()
                 recorder.validated(checkpoint, validate(learner, source, checkpoint))
         recorder.finish()
-    return folder.result
+    return True
 
 
 def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
-    """Whether this very run is complete; ValueError if another one is."""
-    if folder.finished is None:
+    """Whether this very run is complete.
+
+    ValueError if another run is, TrainingError if the run is but its result is gone.
+    """
+    finished = folder.finished
+    if finished is None:
         return False
-    ours = identity(flatten(recipe), source.description)
-    if changed := differences(ours, identity(folder.settings, folder.finished)):
+    ours = identity(flatten(recipe), origin(source, weights_digest(load_start(recipe.model))))
+    theirs = {key: value for key, value in finished.items() if key in ("data", "start")}
+    if changed := differences(ours, identity(folder.settings, theirs)):
         raise InputError(
             f"{folder.path} holds a finished run with another {', '.join(changed[:3])}; choose another "
-            "folder, or remove that one"
+            "folder with --out"
+        )
+    if not folder.result.exists():
+        raise TrainingError(
+            f"the run in {folder.path} is finished, but its {folder.result.name} is gone: put it back, or "
+            "choose another folder with --out to train again"
         )
     return True
 
@@ -156,24 +189,39 @@ def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> Dat
         persistent_workers=workers > 0,
         collate_fn=collate,
         pin_memory=learner.fabric.device.type == "cuda",
-        worker_init_fn=ignore_stop_request,
+        worker_init_fn=end_on_sigterm,
     )
 
 
-def batches(loader: DataLoader[Batch], device: torch.device, recorder: Recorder) -> Iterator[Batch]:
-    """The rest of the epoch on the device; the recorder hears how long none was ready."""
-    waiting_since = time.monotonic()
-    for batch in loader:
+def batches(
+    loader: DataLoader[Batch], left: int, device: torch.device, recorder: Recorder, stop: StopRequest
+) -> Iterator[Batch | None]:
+    """The batches left of the epoch, on the device; None, and no more, if asked to stop while none is ready.
+
+    The recorder hears how long none was ready.
+    """
+    loaded = stop.wait_for(lambda: iter(loader))
+    for _ in range(left):
+        waiting_since = time.monotonic()
+        batch = None if loaded is None else stop.wait_for(loaded.__next__)
         recorder.progress.waited(time.monotonic() - waiting_since)
+        if batch is None:
+            yield None
+            return
         clips, targets, counts = (tensor.to(device, non_blocking=True) for tensor in batch[:3])
         yield Batch(clips, targets, counts, batch.failures)
-        waiting_since = time.monotonic()
 
 
 def validate(learner: Learner, source: Source, checkpoint: Checkpoint) -> Report | None:
-    """How a checkpoint does on the validation videos, at one centre view each; None if there are none."""
+    """How a checkpoint does on the validation videos, at one center view each; None if there are none.
+
+    TrainingError if its scores are not numbers: weights may be finite, and yet too large to compute with.
+    """
     if source.validation is None:
         return None
     one_look = replace(checkpoint, views=ViewPlan(clips=1, crops=1))
     predictor = Predictor(one_look, device=str(learner.fabric.device))
-    return evaluate(predictor, source.validation, workers=learner.recipe.data.workers)
+    try:
+        return evaluate(predictor, source.validation, workers=learner.recipe.data.workers)
+    except NonFiniteScoresError as error:
+        raise TrainingError(f"the scores of the validation videos are not numbers; {CURE}") from error

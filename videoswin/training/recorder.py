@@ -26,18 +26,28 @@ from videoswin.weights.checkpoint import Checkpoint
 
 NOT_DECISIVE = frozenset(
     {"data.workers", "run.threads", "run.report_every", "run.save_every", "run.device", "run.devices"}
-    | {"run.nodes", "run.strategy", "run.micro_batches"}
+    | {"run.nodes", "run.strategy", "run.micro_batches", "run.licence", "name"}
+    | {"model.start", "data.source.train", "data.source.validation", "data.source.root"}
 )
-"""Settings under which a run may go on from another's state: how it is carried out, not what is learned."""
-_CURE = (
+"""Settings under which a run may go on from another's state: how it is carried out, not what is learned.
+
+Nor where its data and the weights that it starts from lie: their digests tell whether they are the same.
+"""
+CURE = (
     "what was saved before is sound and is kept. Lower optimizer.rate, set optimizer.clip_norm=1, or use "
     "run.precision=32-true"
 )
+"""Ends the sentence that tells of a run which has diverged."""
 
 
-def identity(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
-    """What makes a run this one: those of its recipe's settings that decide what is learned, and the data."""
-    return {key: value for key, value in settings.items() if key not in NOT_DECISIVE} | {"data": data}
+def identity(settings: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
+    """What makes a run this one: the settings of its recipe that decide what is learned, and its origin."""
+    return {key: value for key, value in settings.items() if key not in NOT_DECISIVE} | dict(origin)
+
+
+def origin(source: Source, start_digest: str | None) -> dict[str, str]:
+    """What a run learns from and what it starts from, as digests."""
+    return {"data": source.digest} | ({} if start_digest is None else {"start": start_digest})
 
 
 class Recorder:
@@ -53,6 +63,7 @@ class Recorder:
         self.progress = TrainingProgress(recipe.name, steps, shown=folder is not None)
         self.step = 0
         """Steps made."""
+        self._saved_step: int | None = None
         self._best_score, self._best_epoch = -math.inf, -1
         self._window: list[list[float]] = []
         """Loss and accuracy of every step since the last report,"""
@@ -104,9 +115,18 @@ class Recorder:
         epoch, batch = divmod(self.step, len(self._sampler))
         self._sampler.load_state_dict({"epoch": epoch, "batch": batch})
         self.progress.made(self.step)
+        self._saved_step = self.step if resumed else None
         if self._folder is not None:
             self._folder.go_on_from(self.step)
         return resumed
+
+    def resuming(self) -> str:
+        """What to do after a failure: the rest of a sentence."""
+        if self._saved_step is None:
+            return "run the same command again; nothing was saved yet"
+        return (
+            f"run the same command again to resume from the state of step {self._saved_step}, which is sound"
+        )
 
     def stepped(self, result: Tensor, batch: Batch) -> None:
         """One step more; `result` is its loss and accuracy. Reports and saves when it is time to."""
@@ -153,6 +173,7 @@ class Recorder:
         self._settle()
         self._require_sound_weights()
         save_state(None if self._folder is None else self._folder.state, self._identity(), self._parts())
+        self._saved_step = self.step
 
     def finish(self) -> None:
         """The run is over: say how it ended."""
@@ -165,7 +186,7 @@ class Recorder:
         if self._failed:
             self.say(f"videos that could not be read: {len(self._failed)}; failures.jsonl names them")
         if self._folder is not None:
-            self._folder.finish(self.step, self._source.description)
+            self._folder.finish(self.step, origin(self._source, self._learner.start_digest))
 
     def state_dict(self) -> dict[str, Any]:
         """What of this record a run needs to go on."""
@@ -206,7 +227,8 @@ class Recorder:
         return parts
 
     def _identity(self) -> dict[str, Any]:
-        return identity(flatten(self._learner.recipe), self._source.description)
+        learner = self._learner
+        return identity(flatten(learner.recipe), origin(self._source, learner.start_digest))
 
     def _report(self) -> None:
         self._settle()
@@ -250,14 +272,14 @@ class Recorder:
         # A loss scaler finds its scale by overflowing now and then, and skips those steps.
         if broken.all() if self._learner.recipe.run.precision == "16-mixed" else broken.any():
             first = self.step - len(losses) + int(broken.nonzero()[0]) + 1
-            raise TrainingError(f"the loss of step {first} is not a number; {_CURE}")
+            raise TrainingError(f"the loss of step {first} is not a number; {CURE}")
 
     def _require_sound_weights(self) -> None:
         weights = self._learner.bare.named_parameters()
         broken = [name for name, weight in weights if not own_part(weight).isfinite().all()]
         # What only one process sees must stop all of them, or the others would wait for it.
         for name in gathered(broken):
-            raise TrainingError(f"after step {self.step}, {name} is not all numbers; {_CURE}")
+            raise TrainingError(f"after step {self.step}, {name} is not all numbers; {CURE}")
 
     def _require_few_failures(self) -> None:
         if len(self._failed) > self._source.failure_limit * self._source.length:

@@ -12,14 +12,17 @@ failures.jsonl     videos that could not be read
 best.safetensors   the checkpoint that validated best
 last.safetensors   the newest
 state.pt           to go on from after an interruption; gone once the run is finished
+.lock              locked by the run that writes here
 """
 
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +31,12 @@ import torch
 from torch import Tensor
 
 from videoswin import draw
-from videoswin._files import replacing
+from videoswin._errors import InputError
+from videoswin._files import lock, naming, replacing
 from videoswin._optional import require
+from videoswin._ranks import from_all_ranks, rank_and_world_size
 from videoswin.data.manifest import Manifest, write_manifest
+from videoswin.training.safeguards import TrainingError
 
 LIBRARIES = ("videoswin", "torch", "lightning", "av", "numpy", "safetensors")
 
@@ -44,18 +50,40 @@ class RunFolder:
         self.path = path
         self._board: Any = None
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder. Every process of the run must call it.
+
+        Raises:
+            TrainingError: Another run is writing into the folder.
+        """
+        rank, _ = rank_and_world_size()
+        with lock(self.path / ".lock") if rank == 0 else nullcontext(True) as ours:
+            if not all(from_all_ranks(ours)):
+                raise TrainingError(
+                    f"another training run is writing into {self.path}: wait for its end, or choose another "
+                    "folder with --out"
+                )
+            yield
+
     @property
-    def finished(self) -> str | None:
-        """What the run in it learned from, if it came to its end."""
-        return next((row["data"] for row in self._rows("metrics.jsonl") if "finished" in row), None)
+    def finished(self) -> dict[str, Any] | None:
+        """The last row of the run in it, with what it learned from, if it came to its end."""
+        return next((row for row in self._rows("metrics.jsonl") if "finished" in row), None)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Those that its recipe.json says; none if there is no such file."""
         path = self.path / "recipe.json"
-        written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        settings: dict[str, Any] = written.get("settings", written)
-        return settings
+        try:
+            written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            settings = written.get("settings", written)
+            return dict(settings)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{path} is damaged, so that the run in this folder cannot be compared; its checkpoints are "
+                "whole. Choose another folder with --out"
+            ) from error
 
     @property
     def best(self) -> Path:
@@ -106,10 +134,11 @@ class RunFolder:
     def record(self, row: dict[str, Any]) -> None:
         """One row of metrics, with its `step`, to the JSON lines and to TensorBoard."""
         self._append("metrics.jsonl", row)
-        for name, value in row.items():
-            if isinstance(value, float):
-                self._board.add_scalar(name, value, row["step"])
-        self._board.flush()
+        with naming(self.path / "tensorboard"):
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, row["step"])
+            self._board.flush()
 
     def record_failures(self, step: int, reasons: Mapping[str, str]) -> None:
         """Videos that could not be read, by path, and the step after which that was known."""
@@ -137,31 +166,52 @@ class RunFolder:
         with replacing(self.path / "samples.png") as unfinished:
             draw.draw_contact_sheet(unfinished, clips)
 
-    def finish(self, step: int, data: str) -> None:
-        """The run, on `data`, is over: its state is of no more use."""
-        self._append("metrics.jsonl", {"step": step, "finished": True, "data": data})
+    def finish(self, step: int, origin: Mapping[str, str]) -> None:
+        """The run, from `origin`, is over: its state is of no more use."""
+        self._append("metrics.jsonl", {"step": step, "finished": True, **origin})
         self.state.unlink(missing_ok=True)
 
     @property
     def result(self) -> Path:
         """The best checkpoint; the last where nothing was validated."""
-        return self.best if self.best.exists() else self.last
+        scores = [row.get("validation_score", math.nan) for row in self._rows("metrics.jsonl")]
+        return self.best if any(score > -math.inf for score in scores) else self.last
 
     def close(self) -> None:
         """Let go of TensorBoard's file."""
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # every row was flushed, or its error raised
+                self._board.close()
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         with replacing(self.path / name) as unfinished:
             unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        path = self.path / name
+        with naming(path), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
-        """Every whole line; the last may have been cut off by a kill."""
+        """Every whole line; the last may have been cut off by a kill. InputError for a damaged one."""
         path = self.path / name
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not (isinstance(row, dict) and isinstance(row.get("step"), int) and _holds_numbers(row)):
+                raise InputError(
+                    f"line {number} of {path} is damaged: remove that line. Checkpoints and state do not "
+                    "depend on it"
+                )
+            rows.append(row)
+        return rows
+
+
+def _holds_numbers(row: Mapping[str, Any]) -> bool:
+    """Whether what is drawn or compared of a row, where it is there, are numbers."""
+    numbers = (row.get(name, 0) for name in ("loss", "accuracy", "rate", "validation_score"))
+    return all(isinstance(number, (int, float)) for number in numbers)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -26,48 +29,112 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 GIB = 2**30
+SAME_REQUEST_SECONDS = 5.0
+"""Schedulers and launchers may send SIGTERM twice; later than this it is a request to end at once."""
+
+Thing = TypeVar("Thing")
 
 
 class TrainingError(VideoSwinError, RuntimeError):
-    """A run that cannot go on; the message says why and what helps."""
+    """A run that cannot continue; the message says why and what helps."""
 
 
 class StopRequest:
-    """Whether SIGTERM has asked for an end, as schedulers do; inside `with`, it no longer kills."""
+    """Whether SIGTERM has asked for an end, as schedulers do; inside `with`, it no longer kills.
+
+    A second one, some seconds later, does: the run may be stuck. Outside the main thread, where Python takes
+    no signals, SIGTERM does what it does in the rest of the program.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked_at: float | None = None
+        self._waiting = False
+        self._before: Any = None
 
     def __enter__(self) -> StopRequest:
-        self._before = signal.signal(signal.SIGTERM, self._ask)
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
 
     def heard(self, fabric: Fabric) -> bool:
         """True in every process once one of them was asked. Every process must call it."""
-        return any_process(self._asked, fabric)
+        return any_process(self._asked_at is not None, fabric)
+
+    def wait_for(self, result: Callable[[], Thing]) -> Thing | None:
+        """Return the result of a call that may take long; None, at once, if asked to stop meanwhile."""
+        try:
+            try:
+                self._waiting = True
+                return None if self._asked_at is not None else result()
+            finally:
+                self._waiting = False
+        except _Stopped:
+            return None
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+        elif now - self._asked_at > SAME_REQUEST_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if self._waiting:
+            raise _Stopped
+
+
+class _Stopped(BaseException):
+    """Ends a wait; no handler of errors may take it for one."""
 
 
 @contextmanager
-def memory_suffices() -> Iterator[None]:
-    """TrainingError with a cure where a device runs out of memory."""
+def explained(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
+    """Raise a TrainingError with a cure for what the machine may do to a run in `folder`.
+
+    That is: out of memory, a disk that is full, a data worker that was killed. resuming: says what can be
+    resumed, and how.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except OSError as error:
+        if not isinstance(error.filename, str) or folder not in Path(error.filename).parents:
+            raise
         raise TrainingError(
-            "the device has run out of memory: raise run.micro_batches, set model.checkpointing=true, or "
-            "lower data.batch_size"
+            f"{error.filename} cannot be written: {error.strerror}. Once that is fixed, {resuming()}"
         ) from error
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise TrainingError(
+                "the device has run out of memory: raise run.micro_batches, set model.checkpointing=true, or "
+                "lower data.batch_size"
+            ) from error
+        if str(error).startswith("DataLoader worker (pid"):
+            signaled = re.search(r"killed by signal: [\w ]+", str(error))
+            raise TrainingError(
+                f"a data worker was {signaled[0] if signaled else 'killed'}. If memory or /dev/shm was "
+                f"short, lower data.workers; {resuming()}"
+            ) from error
+        raise
 
 
-def ignore_stop_request(worker: int) -> None:
-    """For the start of a data worker: stopping is for the training process, which then ends its workers."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def end_on_sigterm(worker: int) -> None:
+    """For the start of a data worker: SIGTERM ends it at once, whatever it does, and is no failure.
+
+    Schedulers send SIGTERM to every process of a run. Torch raises an error in the training process, wherever
+    that is, when a signal kills a worker; it could then not finish its step and save.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where processes are ended without a signal
+        return
+
+    def wait_for_sigterm() -> None:
+        signal.sigwait({signal.SIGTERM})
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait_for_sigterm, daemon=True).start()
 
 
 def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int) -> None:

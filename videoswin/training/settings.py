@@ -21,6 +21,7 @@ from videoswin.training.values import json_value, kinds_of, readings, wanted
 
 FORMAT_VERSION = 1
 """Version of what `recipe_json` gives; a file with another one is refused."""
+_ALL_SETTINGS = "The recipe.json of any run lists all settings"
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
@@ -92,13 +93,17 @@ def read_written(path: str) -> Written:
     """The recipe of a run folder; ValueError if the file is something else or from another version."""
     try:
         contents = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    names = {"version", *(field.name for field in dataclasses.fields(Written))}
-    if not isinstance(contents, dict) or contents.keys() != names:
-        raise InputError(f"{path} is no recipe of a run folder: it does not hold {', '.join(sorted(names))}")
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, digits or brackets without end
+        raise InputError(f"{path} is not JSON ({error}): is it the recipe.json of a run folder?") from error
+    types = get_type_hints(Written) | {"version": int, "settings": dict}
+    if not isinstance(contents, dict) or contents.keys() != types.keys():
+        raise InputError(f"{path} is no recipe of a run folder: it does not hold {', '.join(sorted(types))}")
     if (version := contents.pop("version")) != FORMAT_VERSION:
         raise InputError(f"{path} has version {version!r}, this package reads {FORMAT_VERSION}")
+    for name, value in contents.items():
+        if not isinstance(value, types[name]):
+            kind = wanted(types[name]) if name != "settings" else "an object"
+            raise InputError(f"{name!r} in {path} must be {kind}, got {value!r:.80}")
     return Written(**contents)
 
 
@@ -187,17 +192,17 @@ def _by_field(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _no_such_setting(key: str, known: list[str], values: Mapping[str, Any]) -> str:
     parts = [name for name in known if name.startswith(f"{key}.")]
     if parts:
-        return f"{key} cannot be set as a whole; its parts are {', '.join(parts)}"
+        return (
+            f"{key} cannot be set as a whole; set its parts, such as {', '.join(parts[:3])}. {_ALL_SETTINGS}"
+        )
     endings = difflib.get_close_matches(
         key.rpartition(".")[2], [n.rpartition(".")[2] for n in known], cutoff=0.8
     )
     near = [name for name in known if name.rpartition(".")[2] in endings]
-    near += [name for name in difflib.get_close_matches(key, known, n=3) if name not in near]
-    if not near:
-        beside = [name for name in known if name.startswith(f"{key.partition('.')[0]}.")]
-        return f"there is no setting {key!r}; there are {', '.join(beside or known)}"
+    # Never none: three names, even if unlike, show what names look like.
+    near += [name for name in difflib.get_close_matches(key, known, n=3, cutoff=0) if name not in near]
     example = f" ({_assignment(near[0], values[near[0]])})" if near[0] in values else ""
-    return f"there is no setting {key!r}; did you mean {' or '.join(near[:3])}?{example}"
+    return f"there is no setting {key!r}; did you mean {' or '.join(near[:3])}?{example} {_ALL_SETTINGS}"
 
 
 def _assignment(key: str, value: Any) -> str:

@@ -39,6 +39,8 @@ class Source:
     """None if there is nothing to validate on."""
     description: str
     """What the clips are, in words or as a path and a hash."""
+    digest: str
+    """What they are, wherever they lie: other clips or labels have another one."""
 
     @property
     def class_counts(self) -> list[int]:
@@ -79,6 +81,8 @@ def open_source(recipe: Recipe) -> Source:
         training=training,
         validation=validation,
         description=f"{len(dataset)} videos of {source.train}, SHA-256 {training.digest[:16]}",
+        digest=f"SHA-256 {training.digest[:16]}"
+        + ("" if validation is None else f", validation {validation.digest[:16]}"),
     )
 
 
@@ -130,4 +134,5 @@ def _generated(source: Generated, recipe: Recipe) -> Source:
         training=None,
         validation=None,
         description=source.description,
+        digest=source.description,
     )
