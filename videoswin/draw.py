@@ -108,6 +108,11 @@ def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
     figure.savefig(path, format="png")
 
 
+def require_drawing() -> None:
+    """Raise MissingPackageError if matplotlib, which every picture needs, is not installed."""
+    require("matplotlib", extra="train")
+
+
 class _Picture(NamedTuple):
     frame_hwc: Tensor
     """uint8 (H, W, 3)."""

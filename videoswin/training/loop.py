@@ -5,6 +5,7 @@ Device, precision and processes are Lightning Fabric's business. B clips, K clas
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._errors import InputError
+from videoswin._optional import require
+from videoswin._shared_memory import send_tensors_safely, shared_memory_notice
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
@@ -93,6 +96,7 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
 
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
+    require_training_packages()
     fabric = launch(recipe.run)
     source, folder = open_source(recipe), RunFolder(out)
     if finished_before(recipe, source, folder):
@@ -112,6 +116,8 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     fabric.barrier()
     written = folder if fabric.is_global_zero else None
     with Recorder(written, learner, sampler, source) as recorder, StopRequest() as stop:
+        if notice := shared_memory_notice(batch_bytes(recipe, fabric.world_size), recipe.data.workers):
+            recorder.say(notice)
         if recorder.resume(folder.state):
             recorder.say(f"going on after step {recorder.step}")
         elif written is not None:
@@ -131,6 +137,12 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
                 recorder.validated(checkpoint, validate(learner, source, checkpoint))
         recorder.finish()
     return folder.result
+
+
+def require_training_packages() -> None:
+    """Raise MissingPackageError if a package is not installed that training needs now or later."""
+    for package in ("lightning_fabric", "matplotlib", "tensorboard"):
+        require(package, extra="train")
 
 
 def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
@@ -156,8 +168,20 @@ def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> Dat
         persistent_workers=workers > 0,
         collate_fn=collate,
         pin_memory=learner.fabric.device.type == "cuda",
-        worker_init_fn=ignore_stop_request,
+        worker_init_fn=start_data_worker,
     )
+
+
+def start_data_worker(worker_id: int) -> None:
+    """Prepare a data worker's process."""
+    ignore_stop_request(worker_id)
+    send_tensors_safely()
+
+
+def batch_bytes(recipe: Recipe, world_size: int) -> int:
+    """Return the size of the clips that a data worker sends at a time."""
+    clip = recipe.data.clip
+    return recipe.data.batch_size // world_size * 3 * clip.frames * clip.size**2
 
 
 def batches(loader: DataLoader[Batch], device: torch.device, recorder: Recorder) -> Iterator[Batch]:
@@ -176,4 +200,9 @@ def validate(learner: Learner, source: Source, checkpoint: Checkpoint) -> Report
         return None
     one_look = replace(checkpoint, views=ViewPlan(clips=1, crops=1))
     predictor = Predictor(one_look, device=str(learner.fabric.device))
-    return evaluate(predictor, source.validation, workers=learner.recipe.data.workers)
+    return evaluate(
+        predictor,
+        source.validation,
+        workers=learner.recipe.data.workers,
+        progress=not sys.stderr.isatty(),  # a terminal shows the steps at that time
+    )
