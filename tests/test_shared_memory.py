@@ -1,5 +1,6 @@
 """Data workers and a shared memory that is too small: tensors arrive all the same."""
 
+import multiprocessing
 import resource
 from collections.abc import Iterator
 
@@ -8,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from videoswin import _shared_memory
-from videoswin._shared_memory import send_tensors_safely, shared_memory_notice
+from videoswin._errors import InputError
+from videoswin._shared_memory import require_room_for_workers, send_tensors_safely, shared_memory_notice
 
 MB = 2**20
 
@@ -75,3 +77,14 @@ def test_there_is_no_notice_where_nothing_is_missing(
 ) -> None:
     monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: free)
     assert shared_memory_notice(58 * MB, workers=workers) is None
+
+
+def test_workers_that_cannot_be_started_are_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room() -> None:
+        raise OSError(28, "No space left on device")
+
+    require_room_for_workers(2, name="workers")
+    monkeypatch.setattr(multiprocessing, "Semaphore", no_room)
+    require_room_for_workers(0, name="workers")
+    with pytest.raises(InputError, match=r"workers must be 0 .*, got 2: .*\(No space left on device\)"):
+        require_room_for_workers(2, name="workers")

@@ -77,7 +77,7 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
         if not self._is_live and self._done == self._total and self._elapsed > FIRST_LINE_SECONDS:
-            self.say(f"{self._count}, took {format_duration(self._elapsed)}")
+            self.say(f"{self._count_text}, took {format_duration(self._elapsed)}")
 
     def resume(self, done: int) -> None:
         """Count units that were finished before this process started; they say nothing about its speed."""
@@ -85,15 +85,23 @@ class Progress:
         self._bar.update(self._task, completed=done)
 
     def advance(self, facts: str | None = None) -> None:
-        """Count one more unit; print a line if the last one was long ago.
+        """Count one more unit, and report if the last report was long ago.
 
         Args:
             facts: What to show beside the count from now on; None leaves it as it is.
         """
+        self.count(facts)
+        self.report_if_due()
+
+    def count(self, facts: str | None = None) -> None:
+        """Count one more unit without printing a line."""
         self._done += 1
         if facts is not None:
             self._facts = facts
         self._bar.update(self._task, completed=self._done, facts=f"{self._speed}  {self._facts}")
+
+    def report_if_due(self) -> None:
+        """Report if the last report was long ago."""
         pause = self._clock() - self._last_line
         if not self._is_live and pause >= self._pause and self._done < self._total:
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
@@ -107,7 +115,7 @@ class Progress:
         if not self._is_live:
             self._last_line = self._clock()
             left = f"{format_duration(self._seconds_left)} left"
-            self.say(", ".join(filter(None, (self._count, self._speed, left, self._facts))))
+            self.say(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
@@ -119,7 +127,7 @@ class Progress:
         return self._clock() - self._start
 
     @property
-    def _count(self) -> str:
+    def _count_text(self) -> str:
         percent = 100 * self._done // max(self._total, 1)
         return f"{self._title}: {self._done} of {self._total} {self._unit} ({percent} %)"
 

@@ -6,6 +6,7 @@ a worker cannot send its result: the thread that sends prints a traceback, and t
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final
@@ -13,6 +14,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
+
+from videoswin._errors import InputError
 
 PREFETCH: Final = 2
 """Items that a worker of a DataLoader prepares ahead."""
@@ -28,6 +31,23 @@ def free_shared_memory() -> int | None:
     except (AttributeError, OSError):
         return None
     return stats.f_bavail * stats.f_frsize
+
+
+def require_room_for_workers(workers: int, *, name: str) -> None:
+    """Raise InputError if data workers cannot even be started: their semaphores are in shared memory, too.
+
+    Args:
+        workers: Number of worker processes.
+        name: The option or argument that gave it, for the message.
+    """
+    try:
+        # More than a DataLoader makes; all at once, and gone when this returns.
+        _ = [multiprocessing.Semaphore() for _ in range(8 * (workers + 1) if workers else 0)]
+    except OSError as error:
+        raise InputError(
+            f"{name} must be 0 on this machine, got {workers}: {_FOLDER} has no room for worker processes "
+            f"({error.strerror})"
+        ) from error
 
 
 def send_tensors_safely(worker_id: int = 0) -> None:

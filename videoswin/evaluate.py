@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from videoswin._errors import InputError
 from videoswin._progress import Progress
 from videoswin._ranks import from_all_ranks, rank_and_world_size
-from videoswin._shared_memory import send_tensors_safely, shared_memory_notice
+from videoswin._shared_memory import require_room_for_workers, send_tensors_safely, shared_memory_notice
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
 from videoswin.report import Report
@@ -51,6 +51,7 @@ def evaluate(
         raise InputError(f"{manifest.source} lists no labelled videos")
     if views_per_batch is not None and views_per_batch < 1:
         raise InputError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
+    require_room_for_workers(workers, name="workers")
     targets = _targets(manifest, predictor.labels)
     rank, world_size = rank_and_world_size()
     share = _Share(range(rank, len(manifest.samples), world_size))

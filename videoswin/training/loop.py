@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from videoswin._errors import InputError
 from videoswin._optional import require
-from videoswin._shared_memory import send_tensors_safely, shared_memory_notice
+from videoswin._shared_memory import require_room_for_workers, send_tensors_safely, shared_memory_notice
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
@@ -101,6 +101,7 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     source, folder = open_source(recipe), RunFolder(out)
     if finished_before(recipe, source, folder):
         return folder.result
+    require_room_for_workers(recipe.data.workers, name="data.workers")
     require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
     sampler = BatchSampler(
         source.length,

@@ -24,7 +24,7 @@ class TrainingProgress(Progress):
     def stepped(self, clips: int) -> None:
         """One more step, of so many clips over all devices."""
         self._clips += clips
-        self.advance()
+        self.count()
 
     def speed(self) -> dict[str, float]:
         """Clips a second and the part of the time that was waiting, since this was last asked."""

@@ -119,6 +119,8 @@ class Recorder:
         self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
         if self.step % run.report_every == 0 or self.wants_validation:
             self._report()
+        else:
+            self.progress.report_if_due()
         if self.wants_validation:
             # Its state is saved once it is validated, or a run that goes on from there would leave that out.
             self._require_sound_weights()
