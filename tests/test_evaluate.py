@@ -245,7 +245,7 @@ def test_too_little_shared_memory_is_told_before_the_start_and_used_as_far_as_it
     monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: 1000)
     report = evaluate(predictor, manifest, workers=2, progress=True)
     assert torch.equal(report.scores, sound.scores)
-    assert f"2 workers use up to {math.ceil(megabytes)} MB" in capfd.readouterr().err.splitlines()[1]
+    assert f"workers=2 needs up to {math.ceil(megabytes)} MB" in capfd.readouterr().err.splitlines()[1]
 
 
 def evaluate_on_a_rank(rank: int, folder: str, checkpoint: Checkpoint, manifest: Manifest) -> None:

@@ -67,7 +67,7 @@ def test_the_notice_names_what_is_there_what_is_needed_and_the_cure(monkeypatch:
     monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: 64 * MB)
     notice = shared_memory_notice(58 * MB, workers=2)
     assert notice is not None
-    assert "64 MB free, but 2 workers use up to 290 MB" in notice
+    assert "64 MB free, but workers=2 needs up to 290 MB" in notice
     assert "--shm-size=580m" in notice
 
 

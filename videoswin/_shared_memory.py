@@ -72,8 +72,8 @@ def shared_memory_notice(item_bytes: int, workers: int) -> str | None:
     if workers == 0 or free is None or free >= needed:
         return None
     return (
-        f"{_FOLDER} has {free // _MB} MB free, but {workers} workers use up to {-(-needed // _MB)} MB: what "
-        "does not fit is sent through pipes, which is slower. In Docker, add "
+        f"{_FOLDER} has {free // _MB} MB free, but workers={workers} needs up to {-(-needed // _MB)} MB: "
+        "what does not fit is sent through pipes, which is slower. In Docker, add "
         f"--shm-size={-(-2 * needed // _MB)}m"
     )
 
@@ -85,8 +85,8 @@ def _reduce(tensor: Tensor) -> tuple[Any, ...]:
     if free is not None and tensor.untyped_storage().nbytes() > free:
         return torch.from_numpy, (tensor.numpy(),)
     try:
-        tensor.share_memory_()
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:  # another process was faster, or the limit on open files is reached
         return torch.from_numpy, (tensor.numpy(),)
-    reduced: tuple[Any, ...] = reduce_tensor(tensor)
+    reduced: tuple[Any, ...] = reduce_tensor(tensor)  # type: ignore[no-untyped-call]
     return reduced

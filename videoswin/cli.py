@@ -195,7 +195,7 @@ def train(
 
     from videoswin.recipes import build_recipe
     from videoswin.recipes.finetune import explain
-    from videoswin.training.loop import require_training_packages
+    from videoswin.training.learner import require_training_packages
     from videoswin.training.loop import train as run
     from videoswin.training.settings import parse_assignments, recipe_json
 

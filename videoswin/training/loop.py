@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._errors import InputError
-from videoswin._optional import require
-from videoswin._shared_memory import require_room_for_workers, send_tensors_safely, shared_memory_notice
+from videoswin._shared_memory import require_room_for_workers, send_tensors_safely
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
@@ -96,12 +95,10 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
 
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
-    require_training_packages()
     fabric = launch(recipe.run)
     source, folder = open_source(recipe), RunFolder(out)
     if finished_before(recipe, source, folder):
         return folder.result
-    require_room_for_workers(recipe.data.workers, name="data.workers")
     require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
     sampler = BatchSampler(
         source.length,
@@ -117,8 +114,6 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     fabric.barrier()
     written = folder if fabric.is_global_zero else None
     with Recorder(written, learner, sampler, source) as recorder, StopRequest() as stop:
-        if notice := shared_memory_notice(batch_bytes(recipe, fabric.world_size), recipe.data.workers):
-            recorder.say(notice)
         if recorder.resume(folder.state):
             recorder.say(f"going on after step {recorder.step}")
         elif written is not None:
@@ -140,12 +135,6 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     return folder.result
 
 
-def require_training_packages() -> None:
-    """Raise MissingPackageError if a package is not installed that training needs now or later."""
-    for package in ("lightning_fabric", "matplotlib", "tensorboard"):
-        require(package, extra="train")
-
-
 def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
     """Whether this very run is complete; ValueError if another one is."""
     if folder.finished is None:
@@ -162,6 +151,7 @@ def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
 def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> DataLoader[Batch]:
     """Batches that workers prepare while the model learns: the rest of an epoch at each iteration."""
     workers = learner.recipe.data.workers
+    require_room_for_workers(workers, name="data.workers")
     return DataLoader(
         source.dataset,  # type: ignore[arg-type]  # of items; they are collated to batches
         batch_sampler=sampler,
@@ -177,12 +167,6 @@ def start_data_worker(worker_id: int) -> None:
     """Prepare a data worker's process."""
     ignore_stop_request(worker_id)
     send_tensors_safely()
-
-
-def batch_bytes(recipe: Recipe, world_size: int) -> int:
-    """Return the size of the clips that a data worker sends at a time."""
-    clip = recipe.data.clip
-    return recipe.data.batch_size // world_size * 3 * clip.frames * clip.size**2
 
 
 def batches(loader: DataLoader[Batch], device: torch.device, recorder: Recorder) -> Iterator[Batch]:
