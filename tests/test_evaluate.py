@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch.distributed
 import torch.multiprocessing
 
 from videoswin import _shared_memory
+from videoswin._errors import VideoSwinError
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluate import evaluate, match_classes
@@ -246,6 +248,20 @@ def test_too_little_shared_memory_is_told_before_the_start_and_used_as_far_as_it
     report = evaluate(predictor, manifest, workers=2, progress=True)
     assert torch.equal(report.scores, sound.scores)
     assert f"workers=2 needs up to {math.ceil(megabytes)} MB" in capfd.readouterr().err.splitlines()[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the worker inherits what the test changes")
+def test_a_worker_that_is_killed_ends_the_evaluation_with_the_cure(
+    predictor: Predictor, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("videoswin.evaluate.load_video", killed)
+    with pytest.raises(
+        VideoSwinError, match=r"worker process that decodes videos was killed.*: lower workers"
+    ):
+        evaluate(predictor, manifest, workers=1)
 
 
 def evaluate_on_a_rank(rank: int, folder: str, checkpoint: Checkpoint, manifest: Manifest) -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from videoswin import _shared_memory
 from videoswin._errors import InputError
-from videoswin._shared_memory import require_room_for_workers, send_tensors_safely, shared_memory_notice
+from videoswin._shared_memory import require_startable_workers, send_tensors_safely, shared_memory_notice
 
 MB = 2**20
 
@@ -83,8 +83,13 @@ def test_workers_that_cannot_be_started_are_refused_with_the_cure(monkeypatch: p
     def no_room() -> None:
         raise OSError(28, "No space left on device")
 
-    require_room_for_workers(2, name="workers")
+    require_startable_workers(2, name="workers")
     monkeypatch.setattr(multiprocessing, "Semaphore", no_room)
-    require_room_for_workers(0, name="workers")
+    require_startable_workers(0, name="workers")
     with pytest.raises(InputError, match=r"workers must be 0 .*, got 2: .*\(No space left on device\)"):
-        require_room_for_workers(2, name="workers")
+        require_startable_workers(2, name="workers")
+
+
+def test_a_negative_number_of_workers_is_refused() -> None:
+    with pytest.raises(InputError, match="workers must be >= 0, got -1"):
+        require_startable_workers(-1, name="workers")

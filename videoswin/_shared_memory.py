@@ -33,13 +33,15 @@ def free_shared_memory() -> int | None:
     return stats.f_bavail * stats.f_frsize
 
 
-def require_room_for_workers(workers: int, *, name: str) -> None:
-    """Raise InputError if data workers cannot even be started: their semaphores are in shared memory, too.
+def require_startable_workers(workers: int, *, name: str) -> None:
+    """Raise InputError if so many data workers cannot be started; their semaphores are in shared memory, too.
 
     Args:
         workers: Number of worker processes.
         name: The option or argument that gave it, for the message.
     """
+    if workers < 0:
+        raise InputError(f"{name} must be >= 0, got {workers}")
     try:
         # More than a DataLoader makes; all at once, and gone when this returns.
         _ = [multiprocessing.Semaphore() for _ in range(8 * (workers + 1) if workers else 0)]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoSwinError
 from videoswin._progress import Progress
 from videoswin._ranks import from_all_ranks, rank_and_world_size
-from videoswin._shared_memory import require_room_for_workers, send_tensors_safely, shared_memory_notice
+from videoswin._shared_memory import require_startable_workers, send_tensors_safely, shared_memory_notice
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
 from videoswin.report import Report
@@ -50,8 +50,8 @@ def evaluate(
     if not any(sample.labels for sample in manifest.samples):
         raise InputError(f"{manifest.source} lists no labelled videos")
     if views_per_batch is not None and views_per_batch < 1:
-        raise InputError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
-    require_room_for_workers(workers, name="workers")
+        raise InputError(f"views_per_batch must be >= 1, got {views_per_batch}")
+    require_startable_workers(workers, name="workers")
     targets = _targets(manifest, predictor.labels)
     rank, world_size = rank_and_world_size()
     share = _Share(range(rank, len(manifest.samples), world_size))
@@ -70,7 +70,7 @@ def evaluate(
     with Progress("evaluate", len(share.indices), "videos", shown=shown) as bar:
         if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
             bar.say(notice)
-        readable = _readable(loaded, share, bar.advance)
+        readable = _readable(_received(loaded), share, bar.advance)
         share.scores, _ = predictor.score_videos(
             readable, len(share.indices), views_per_batch=views_per_batch
         )
@@ -150,6 +150,19 @@ def _readable(
                 share.damage[index] = video.damage
             yield position, video.views
         advance()
+
+
+def _received(loaded: Iterator[Loaded]) -> Iterator[Loaded]:
+    """Yield what the workers have decoded; VideoSwinError if the system has killed one of them."""
+    try:
+        yield from loaded
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise VideoSwinError(
+            "a worker process that decodes videos was killed, often because memory is short: lower workers, "
+            "or set it to 0"
+        ) from error
 
 
 def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: list[_Share]) -> Report:

@@ -28,8 +28,9 @@ def check_videos(
     too short. `progress` shows on stderr how far it is and how long it will take. ValueError for negative
     numbers, ChildProcessError if no process can be started.
     """
-    if workers < 0 or shortest_frames < 0:
-        raise InputError(f"workers is {workers} and shortest_frames {shortest_frames}, wanted 0 or more")
+    for name, value in (("workers", workers), ("shortest_frames", shortest_frames)):
+        if value < 0:
+            raise InputError(f"{name} must be >= 0, got {value}")
     paths = list(dict.fromkeys(sample.path for sample in manifest.samples))
     examined: dict[str, VideoFacts | VideoError] = {}
     troubled = 0

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._errors import InputError
-from videoswin._shared_memory import require_room_for_workers, send_tensors_safely
+from videoswin._shared_memory import require_startable_workers, send_tensors_safely
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
@@ -151,7 +151,7 @@ def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
 def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> DataLoader[Batch]:
     """Batches that workers prepare while the model learns: the rest of an epoch at each iteration."""
     workers = learner.recipe.data.workers
-    require_room_for_workers(workers, name="data.workers")
+    require_startable_workers(workers, name="data.workers")
     return DataLoader(
         source.dataset,  # type: ignore[arg-type]  # of items; they are collated to batches
         batch_sampler=sampler,
