@@ -312,7 +312,13 @@ def export(
     checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
     videos = list(find_videos([clips])) if clips else []
     comparison = export_model(
-        checkpoint, target, format=format, precision=precision, videos=videos, say=print_to_stderr
+        checkpoint,
+        target,
+        format=format,
+        precision=precision,
+        videos=videos,
+        say=print_to_stderr,
+        progress=True,
     )
     if json:
         print(comparison.to_json())
