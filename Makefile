@@ -48,6 +48,6 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q -e '.[train,scale,export,openvino,triton,dev,parity]'
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install -q -e '.[train,camera-motion,scale,export,openvino,triton,dev,parity]'
 	$(BIN)/python -m pip check
 	touch $@ $(VENV)/.core

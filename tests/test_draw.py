@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from videoswin import draw
 from videoswin.draw import (
     COLOURS,
     FRAME_HEIGHT,
@@ -18,6 +19,7 @@ from videoswin.draw import (
 )
 
 image = pytest.importorskip("matplotlib.image")
+font_manager = pytest.importorskip("matplotlib.font_manager")
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -101,3 +103,44 @@ def test_captions_without_frames_and_of_any_text_are_written(tmp_path: Path) -> 
     rows = [(f"{'folder/' * 60}\udc80.mp4\ntrue: $\\no_maths$", frames(0, (0, 0, 0)))]
     draw_contact_sheet(tmp_path / "x.png", rows)
     assert (pixels(tmp_path / "x.png") < 100).any()
+
+
+NO_FONT = "走\u0378"
+"""A character that few machines have a font for, and one that is not assigned at all."""
+
+
+def draw_everything(folder: Path, name: str) -> None:
+    draw_confusion(folder / "few.png", torch.tensor([[1, 2], [0, 1]]), [name, "b"])
+    many = torch.zeros(31, 31, dtype=torch.long).fill_diagonal_(1)
+    many[0, 1] = 1
+    draw_confusion(folder / "many.png", many, [f"{name} {number}" for number in range(31)])
+    draw_contact_sheet(folder / "sheet.png", [(f"{name}.mp4\ntrue: {name}", frames(1, (0, 0, 0)))])
+
+
+def test_names_that_no_font_has_are_drawn_as_boxes_and_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    draw._fonts_for.cache_clear()
+    draw_everything(tmp_path, f"{NO_FONT}\u200b")
+    assert {record.getMessage() for record in caplog.records} == {
+        "no installed font has \u8d70: pictures show boxes instead; install a font that has them, such as "
+        "Noto Sans CJK"
+    }
+    draw._fonts_for.cache_clear()
+
+
+def test_an_installed_font_that_has_the_names_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = draw._glyphs(font_manager.findfont("DejaVu Sans"))
+    name = min(draw._glyphs(font_manager.findfont("STIXGeneral")) - own)
+    families, missing = draw._fonts_for(frozenset(f"a{name}"))
+    assert len(families) == 2
+    assert missing == frozenset()
+    draw_everything(tmp_path, name)
+    assert caplog.records == []
+
+
+def test_wide_characters_are_wrapped_where_they_end() -> None:
+    assert draw._wrapped("走" * 30, 20) == ["走" * 10] * 3

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from videoswin import _shared_memory
+from videoswin._errors import VideoSwinError
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluate import evaluate, match_classes
@@ -222,7 +226,42 @@ def test_progress_goes_to_stderr(
     evaluate(predictor, manifest, workers=0, progress=True)
     shown = capfd.readouterr()
     assert shown.out == ""
-    assert "5/5" in shown.err
+    assert shown.err == "evaluate: 5 videos\n"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "megabytes"),
+    # 2 workers prepare 2 videos each, and one more is in use.
+    [("official-4x3", 5 * 12 * 3 * 4 * 16 * 16 / 2**20), ("full-frame-4x1", 5 * 4 * 3 * 4 * 455 / 2**20)],
+)
+def test_too_little_shared_memory_is_told_before_the_start_and_used_as_far_as_it_goes(
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    protocol: str,
+    megabytes: float,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = Predictor(checkpoint, device="cpu", protocol=protocol)
+    sound = evaluate(predictor, manifest, workers=0)
+    monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: 1000)
+    report = evaluate(predictor, manifest, workers=2, progress=True)
+    assert torch.equal(report.scores, sound.scores)
+    assert f"workers=2 needs up to {math.ceil(megabytes)} MB" in capfd.readouterr().err.splitlines()[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the worker inherits what the test changes")
+def test_a_worker_that_is_killed_ends_the_evaluation_with_the_cure(
+    predictor: Predictor, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("videoswin.evaluate.load_video", killed)
+    with pytest.raises(
+        VideoSwinError, match=r"worker process that decodes videos was killed.*: lower workers"
+    ):
+        evaluate(predictor, manifest, workers=1)
 
 
 def evaluate_on_a_rank(rank: int, folder: str, checkpoint: Checkpoint, manifest: Manifest) -> None:

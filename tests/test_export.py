@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -227,6 +228,18 @@ def test_evaluation_runs_an_exported_file(checkpoint: Checkpoint, videos: list[s
     ours = evaluate(Predictor.from_pretrained(onnx_file), manifest, workers=0)
     theirs = evaluate(Predictor(checkpoint, device="cpu"), manifest, workers=0)
     torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-4)
+
+
+def test_reading_and_comparing_show_their_progress_on_stderr(
+    checkpoint: Checkpoint, videos: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    comparison = export_model(checkpoint, tmp_path / "model.pt2", videos=videos[:1], progress=True)
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert [line for line in shown.err.splitlines() if re.match("read|compare", line)] == [
+        "read: 1 videos",
+        f"compare: {comparison.clips} clips",
+    ]
 
 
 def test_a_multi_label_file_answers_by_sigmoid(

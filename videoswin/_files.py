@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
+
+from videoswin._errors import InputError
 
 
 @contextmanager
@@ -96,6 +98,52 @@ def replacing_all(path: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
         for made in (*others, main):
             os.replace(made, path.parent / made.name)
+
+
+def require_writable_folder(path: str | os.PathLike[str], *, name: str) -> None:
+    """Raise if files cannot be written into the folder, before the work is done whose results go there.
+
+    Args:
+        path: The folder; it need not exist, and is not created.
+        name: The option or argument that named it, for the message.
+
+    Raises:
+        InputError: The folder cannot be created or written to.
+    """
+    folder = Path(path)
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        _write_something(folder)
+    except OSError as error:
+        raise InputError(
+            f"{name} must be a folder that can be written to, got {path}: {error.strerror}: {folder}"
+        ) from error
+
+
+def require_writable_file(path: str | os.PathLike[str], *, name: str) -> None:
+    """Raise if the file cannot be written, before the work is done whose result it gets; leave it as it is.
+
+    Args:
+        path: The file; its folder must exist.
+        name: The option or argument that named it, for the message.
+
+    Raises:
+        InputError: It is a folder, or its folder does not exist or cannot be written to.
+    """
+    reason = "a folder" if os.path.isdir(path) else None
+    try:
+        _write_something(os.path.dirname(path) or os.curdir)
+    except OSError as error:
+        reason = f"{error.strerror}: {os.path.dirname(path) or os.curdir}"
+    if reason is not None:
+        raise InputError(f"{name} must be a file that can be written, got {path}: {reason}")
+
+
+def _write_something(folder: str | os.PathLike[str]) -> None:
+    """Write a byte into a file that vanishes at once; permissions alone do not tell whether that works."""
+    with TemporaryFile(dir=folder) as file:
+        file.write(b"0")
 
 
 def _umask() -> int:

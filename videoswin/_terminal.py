@@ -94,8 +94,8 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     console.print(Text(f"Downloads go to {printable(folder)}."), soft_wrap=True)
 
 
-def print_report(report: Report, *, folder: str | None = None) -> None:
-    """How well a model does on labelled videos; `folder` is where the report was saved, if it was."""
+def print_report(report: Report) -> None:
+    """How well a model does on labelled videos."""
     from rich.console import Console
     from rich.text import Text
 
@@ -113,8 +113,6 @@ def print_report(report: Report, *, folder: str | None = None) -> None:
             console.print(Text(f"\n{title}: {len(videos)}", "red" if videos is report.failures else "yellow"))
         for line in _capped([f"{video.path}: {video.reason}" for video in videos]):
             console.print(Text(f"  {printable(line)}"))
-    if folder is not None:
-        console.print(Text(f"\n{printable(folder)} holds the report, its tables and its pictures."))
 
 
 def _print_scores(console: Console, report: Report) -> None:

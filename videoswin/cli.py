@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from videoswin._arguments import command_line
 from videoswin._errors import InputError
 from videoswin._exit import exit_code
+from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._terminal import print_failure, print_json, print_models, print_prediction, print_to_stderr
 from videoswin._text import printable
 
@@ -29,6 +30,7 @@ def demo(video: str | None = None, *, model: str = "camera-motion", out: str = "
     """
     from videoswin.demo import run_demo
 
+    require_writable_folder(out, name="--out")
     results, page = run_demo(video, model=model, out=out)
     failures = _print_results(results, top=5, as_json=False)
     print(f"{printable(str(page))} shows the frames and the scores.")
@@ -116,6 +118,7 @@ def convert(
     """
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
 
+    require_writable_file(target, name="target")
     checkpoint = Checkpoint.load(source, inflate=inflate, window=window, accept_licence=accept_licence)
     if layout == "videoswin":
         checkpoint.save(target)
@@ -146,7 +149,7 @@ def check(
         data: Folder with a folder for each class, or a list (CSV, Parquet, Kinetics, UCF101, ...).
         root: Folder that the paths of a list start from; by default the list's own.
         shortest: Frames below which a video is called short (it is looped then).
-        write: Write a list without unreadable, empty and repeated files here.
+        write: CSV file for a list without unreadable, empty and repeated files.
         workers: Processes that decode.
         json: Print the report as one JSON object.
     """
@@ -154,10 +157,12 @@ def check(
     from videoswin.data.check import check_videos
     from videoswin.data.manifest import read_manifest, write_manifest
 
-    if write is not None and not os.path.isdir(os.path.dirname(os.path.abspath(write))):
-        raise InputError(f"--write {write}: there is no such folder to write to")
+    if write is not None:
+        if not write.lower().endswith(".csv"):
+            raise InputError(f"--write must be a file that ends in .csv, got {write}")
+        require_writable_file(write, name="--write")
     manifest = read_manifest(data, root=root)
-    report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=not json)
+    report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=True)
     if write is not None and (clean := report.clean()).samples:
         write_manifest(clean, write)
     if json:
@@ -193,9 +198,12 @@ def train(
 
     from videoswin.recipes import build_recipe
     from videoswin.recipes.finetune import explain
+    from videoswin.training.learner import require_training_packages
     from videoswin.training.loop import train as run
     from videoswin.training.settings import parse_assignments, recipe_json
 
+    require_training_packages()
+    require_writable_folder(out, name="--out")
     built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set), trust=trust)
     for choice in explain(built) if recipe == "finetune" and _speaks() else ():
         print_to_stderr(choice)
@@ -243,10 +251,14 @@ def evaluate(
     from videoswin._ranks import join_ranks
     from videoswin._terminal import print_report
     from videoswin.data.manifest import read_manifest
+    from videoswin.draw import require_drawing
     from videoswin.evaluate import evaluate as score
     from videoswin.predict import Predictor
 
     rank = join_ranks()  # before the predictor chooses its device
+    if out is not None and rank == 0:
+        require_drawing()
+        require_writable_folder(out, name="--out")
     manifest = read_manifest(data, root=root)
     split = split or next((name for name in ("test", "val") if name in manifest.splits), None)
     if split is not None:
@@ -255,15 +267,17 @@ def evaluate(
     predictor = Predictor.from_pretrained(
         model, device=device, protocol=protocol, precision=precision, accept_licence=accept_licence
     )
-    report = score(predictor, manifest, workers=workers, progress=not json)
+    report = score(predictor, manifest, workers=workers, progress=True)
     if rank > 0:
         return 0  # the first one speaks for all
+    # Print first: if the report cannot be saved, its scores are not lost.
+    if json:
+        print(report.to_json(), flush=True)
+    else:
+        print_report(report)
     if out is not None:
         report.save(out)
-    if json:
-        print(report.to_json())
-    else:
-        print_report(report, folder=out)
+        print_to_stderr(f"saved the report, its tables and its pictures in {out}")
     return 0
 
 
@@ -297,10 +311,17 @@ def export(
     from videoswin.weights.checkpoint import Checkpoint
 
     require_possible(target, format=format, precision=precision, videos=clips is not None)
+    require_writable_file(target, name="target")
     checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
     videos = list(find_videos([clips])) if clips else []
     comparison = export_model(
-        checkpoint, target, format=format, precision=precision, videos=videos, say=print_to_stderr
+        checkpoint,
+        target,
+        format=format,
+        precision=precision,
+        videos=videos,
+        say=print_to_stderr,
+        progress=True,
     )
     if json:
         print(comparison.to_json())

@@ -6,16 +6,21 @@ W width. Colours are told apart by colour-blind readers too (Okabe and Ito; one 
 
 from __future__ import annotations
 
+import logging
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from rich.cells import cell_len
 from torch import Tensor
 
 from videoswin._optional import require
+
+_log = logging.getLogger(__name__)
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES: Final = ("-", "--", "-.", ":")
@@ -31,6 +36,8 @@ FRAME_HEIGHT: Final = 128
 """Of each picture on a contact sheet, in pixels."""
 FRAMES_PER_ROW: Final = 8
 
+_MISSING_SHOWN: Final = 10
+"""Characters without a font that a warning names."""
 _DPI = 100
 _MARGIN, _GAP, _NARROWEST_SHEET = 12, 4, 560
 """Pixels of a contact sheet: around it and below each row, between pictures, and the least for a caption."""
@@ -86,6 +93,7 @@ def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
     strips = [_strip(frames_thwc) for _, frames_thwc in rows]
     width = 2 * _MARGIN + max(_NARROWEST_SHEET, *(sum(picture.width + _GAP for picture in s) for s in strips))
     captions = [_wrapped(caption, (width - 2 * _MARGIN) // _CAPTION_LETTER) for caption, _ in rows]
+    drawable = _drawable([line for caption in captions for line in caption])
     heights = [
         _CAPTION_LINE * len(caption) + (FRAME_HEIGHT if strip else 0) + 2 * _GAP + _MARGIN
         for caption, strip in zip(captions, strips, strict=True)
@@ -95,7 +103,8 @@ def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
     top = height - _MARGIN
     for caption, strip, row_height in zip(captions, strips, heights, strict=True):
         text = {"va": "top", "linespacing": 1.3, "size": 8.5, "color": _INK, "parse_math": False}
-        figure.text(_MARGIN / width, top / height, "\n".join(caption), **text)
+        lines = "\n".join(next(drawable.texts) for _ in caption)
+        figure.text(_MARGIN / width, top / height, lines, family=drawable.families, **text)
         bottom = top - _CAPTION_LINE * len(caption) - _GAP - FRAME_HEIGHT
         left = _MARGIN
         for picture in strip:
@@ -106,6 +115,11 @@ def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
             left += picture.width + _GAP
         top -= row_height
     figure.savefig(path, format="png")
+
+
+def require_drawing() -> None:
+    """Raise MissingPackageError if matplotlib, which every picture needs, is not installed."""
+    require("matplotlib", extra="train")
 
 
 class _Picture(NamedTuple):
@@ -155,13 +169,15 @@ def _running_mean(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray,
 
 def _draw_named_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels: list[str]) -> None:
     side = max(2.5, 0.42 * len(labels))
-    names = _LETTER * max(map(len, labels))
+    names = _LETTER * max(map(cell_len, labels))
+    drawable = _drawable(labels)
+    texts = {"labels": list(drawable.texts), "family": drawable.families, "parse_math": False}
     across = names < 0.95 * side / len(labels)
     figure = _figure(side + names + 1.6, side + names + 0.8, layout="constrained")
     axes = figure.add_subplot()
     image = _draw_shares(axes, shares)
-    axes.set_xticks(range(len(labels)), labels, rotation=0 if across else 90, parse_math=False)
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set_xticks(range(len(labels)), rotation=0 if across else 90, **texts)
+    axes.set_yticks(range(len(labels)), **texts)
     axes.tick_params(length=0)
     for true, predicted in matrix.nonzero().tolist():
         colour = "white" if shares[true, predicted] ** _DARKENING > 0.6 else _INK
@@ -180,8 +196,8 @@ def _draw_large_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels
     _add_scale(figure, image, heat)
     pairs = confused_pairs(matrix)[:NUM_CONFUSED_PAIRS]
     drawn = bars.barh(range(len(pairs)), [count for _, _, count in pairs], color=COLOURS[0])
-    names = [f"{_cut(labels[true])} → {_cut(labels[predicted])}" for true, predicted, _ in pairs]
-    bars.set_yticks(range(len(pairs)), names, parse_math=False)
+    names = _drawable([f"{_cut(labels[true])} → {_cut(labels[predicted])}" for true, predicted, _ in pairs])
+    bars.set_yticks(range(len(pairs)), list(names.texts), family=names.families, parse_math=False)
     bars.bar_label(drawn, padding=3)
     bars.invert_yaxis()
     bars.set_xticks([])
@@ -214,6 +230,59 @@ def _cut(label: str) -> str:
 
 
 def _wrapped(caption: str, width: int) -> list[str]:
-    """Lines of at most `width` characters; bytes of a file name that are no text become question marks."""
+    """Lines of at most `width` letters; bytes of a file name that are no text become question marks."""
     text = caption.encode("utf-8", "replace").decode("utf-8")
-    return [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    # East Asian characters are twice as wide as letters.
+    return [
+        part
+        for line in text.splitlines()
+        for part in textwrap.wrap(line, max(1, width * len(line) // max(1, cell_len(line))))
+    ]
+
+
+class _Drawable(NamedTuple):
+    texts: Iterator[str]
+    """The texts, with boxes for characters that no installed font has."""
+    families: list[str]
+    """The fonts to draw them with; each character is taken from the first that has it."""
+
+
+def _drawable(texts: Sequence[str]) -> _Drawable:
+    """Return texts that can be drawn without a warning about missing glyphs, and the fonts for them."""
+    families, missing = _fonts_for(frozenset("".join(texts)) - {"\n"})
+    boxes = str.maketrans({character: "□" if character.isprintable() else "" for character in missing})
+    return _Drawable((text.translate(boxes) for text in texts), families)
+
+
+@cache
+def _fonts_for(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """Return the families of fonts that have the characters together, and the characters that none has."""
+    manager = require("matplotlib.font_manager", extra="train")
+    families = list(manager.FontProperties().get_family())
+    missing = characters - _glyphs(manager.findfont(manager.FontProperties()))
+    # Of each family the regular font, which text is drawn with; the last resort has boxes for everything.
+    fonts = sorted(
+        manager.fontManager.ttflist, key=lambda font: font.style == "normal" and font.weight == 400
+    )
+    files = {font.name: font.fname for font in fonts if "Last Resort" not in font.name}
+    for name in sorted(files, key=lambda name: ("Sans" not in name, name)):
+        if missing and (found := missing & _glyphs(files[name])):
+            families.append(name)
+            missing -= found
+    if shown := "".join(sorted(filter(str.isprintable, missing))):
+        _log.warning(
+            "no installed font has %s%s: pictures show boxes instead; install a font that has them, such as "
+            "Noto Sans CJK",
+            shown[:_MISSING_SHOWN],
+            "..." if len(shown) > _MISSING_SHOWN else "",
+        )
+    return families, missing
+
+
+def _glyphs(path: str) -> frozenset[str]:
+    """Return the characters that a font file has; none if it cannot be drawn with."""
+    try:
+        font = require("matplotlib.ft2font", extra="train").FT2Font(path)
+    except RuntimeError:  # such as a font of bitmaps
+        return frozenset()
+    return frozenset(map(chr, font.get_charmap()))

@@ -9,17 +9,16 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoSwinError
+from videoswin._progress import Progress
 from videoswin._ranks import from_all_ranks, rank_and_world_size
+from videoswin._shared_memory import require_startable_workers, send_tensors_safely, shared_memory_notice
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
 from videoswin.report import Report
@@ -45,25 +44,35 @@ def evaluate(
     workers: processes that decode; 0 decodes in this one.
     views_per_batch: views that go through the model together, of one video or of several; by default the
         predictor's.
-    progress: show a bar on stderr.
+    progress: show how far it is on stderr, and how long it will take.
     In a distributed run every rank must call this with the same arguments, and gets the same report.
     ValueError for an empty manifest, or classes that the predictor does not know.
     """
     if not any(sample.labels for sample in manifest.samples):
         raise InputError(f"{manifest.source} lists no labelled videos")
     if views_per_batch is not None and views_per_batch < 1:
-        raise InputError(f"views_per_batch is {views_per_batch}, wanted 1 or more")
+        raise InputError(f"views_per_batch must be >= 1, got {views_per_batch}")
+    require_startable_workers(workers, name="workers")
     targets = _targets(manifest, predictor.labels)
     rank, world_size = rank_and_world_size()
     share = _Share(range(rank, len(manifest.samples), world_size))
     samples = [manifest.samples[index] for index in share.indices]
     videos = _Videos(samples, predictor.clip, predictor.views, predictor.limits)
     # A generator of its own: iterating must not move torch's, on which a training run may depend.
-    loader = DataLoader(videos, batch_size=None, num_workers=workers, generator=torch.Generator())
+    loader = DataLoader(
+        videos,
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),
+        worker_init_fn=send_tensors_safely,
+    )
     since = time.monotonic()
     loaded = iter(loader)  # starts the processes, before the progress bar starts a thread
-    with _bar(len(share.indices), shown=progress and rank == 0) as advance:
-        readable = _readable(loaded, share, advance)
+    shown = progress and rank == 0
+    with Progress("evaluate", len(share.indices), "videos", shown=shown) as bar:
+        if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
+            bar.say(notice)
+        readable = _readable(_received(loaded), share, bar.advance)
         share.scores, _ = predictor.score_videos(
             readable, len(share.indices), views_per_batch=views_per_batch
         )
@@ -148,6 +157,19 @@ def _readable(
         advance()
 
 
+def _received(loaded: Iterator[Loaded]) -> Iterator[Loaded]:
+    """Yield what the workers have decoded; VideoSwinError if the system has killed one of them."""
+    try:
+        yield from loaded
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise VideoSwinError(
+            "a worker process that decodes videos was killed, often because memory is short: lower workers, "
+            "or set it to 0"
+        ) from error
+
+
 def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: list[_Share]) -> Report:
     unreadable = {index: reason for share in shares for index, reason in share.unreadable.items()}
     damage = {index: reason for share in shares for index, reason in share.damage.items()}
@@ -181,24 +203,10 @@ def _targets(manifest: Manifest, labels: tuple[str, ...]) -> Tensor:
     return targets
 
 
-@contextmanager
-def _bar(total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """A function to call after each of `total` videos, which moves a bar on stderr."""
-    if not shown:
-        yield lambda: None
-        return
-    speed = TextColumn("videos, {task.fields[speed]:.1f}/s, left")
-    columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-    since = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        progress.add_task("", total=total, speed=0.0)
-        (task,) = progress.tasks
-
-        def advance() -> None:
-            speed = (task.completed + 1) / (time.monotonic() - since)
-            progress.update(task.id, advance=1, speed=speed)
-
-        yield advance
+def _bytes_per_video(clip: ClipSpec, views: ViewPlan) -> int:
+    """Size of all views of a video; whole frames are taken to be 16:9."""
+    pixels = clip.short_side**2 * 16 // 9 if views.crops == "full" else clip.size**2
+    return views.num_views * 3 * clip.frames * pixels
 
 
 def _folded(name: str) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import replacing_all
 from videoswin._optional import require
+from videoswin._progress import Progress
 from videoswin._text import dump_json
 from videoswin.pixels import PixelModel
 from videoswin.predict import Predictor, load_video
@@ -98,6 +99,7 @@ def export_model(
     precision: ExportPrecision = "float32",
     videos: Iterable[str] = (),
     say: Callable[[str], None] = lambda step: None,
+    progress: bool = False,
 ) -> Comparison:
     """Write `target` in another runtime's format, and say how its answers differ from PyTorch's.
 
@@ -107,6 +109,7 @@ def export_model(
         from every other video where there are many, and the rest is compared on. Without videos pictures are
         made up.
     say: told each step, as it may take a minute.
+    progress: show on stderr how far reading and comparing are, and how long they will take.
     ValueError for what cannot be, ImportError for a library that is not here, VideoError for a video that
     cannot be read, ExportError if the file answers otherwise than the model; whatever stood at `target` then
     stays as it was.
@@ -116,7 +119,7 @@ def export_model(
     if not checkpoint.has_head:
         raise InputError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
     predictor = Predictor(checkpoint, device="cpu")
-    parts, source = _clips(predictor, videos, say, in_halves=precision == "int8")
+    parts, source = _clips(predictor, videos, in_halves=precision == "int8", progress=progress)
     calibration: Tensor | tuple[()] = ()
     if precision == "int8":
         # What scales were chosen on says little about what they do elsewhere.
@@ -147,7 +150,9 @@ def export_model(
         writers[kind](program, staged, facts)
         del program
         say(f"comparing with PyTorch on {len(clips)} clips ({source})")
-        comparison = replace(_compare(predictor, staged, clips, kind, facts, source), path=str(target))
+        comparison = replace(
+            _compare(predictor, staged, clips, kind, facts, source, progress), path=str(target)
+        )
         _require_equal(comparison)
     if comparison.top1_agreement < SAFE_AGREEMENT:
         say(f"only {comparison.top1_agreement:.0%} of the clips get the same likeliest class as in PyTorch")
@@ -190,7 +195,7 @@ def _format_of(target: Path, format: Format | None, precision: ExportPrecision) 
 
 
 def _clips(
-    predictor: Predictor, videos: list[str], say: Callable[[str], None], *, in_halves: bool
+    predictor: Predictor, videos: list[str], *, in_halves: bool, progress: bool
 ) -> tuple[list[Tensor], str]:
     """uint8 (n, 3, T, S, S) of each video, and where they are from.
 
@@ -209,12 +214,13 @@ def _clips(
     parts = []
     # Evenly spread over the list, which may be sorted by class, and over each video, whose neighbours in
     # time resemble each other.
-    for number in range(count):
-        say(f"reading video {number + 1} of {count}")
-        path = videos[number * len(videos) // count]
-        for start, end in _halves(path) if in_halves else [(None, None)]:
-            part = load_video(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
-            parts.append(_distinct(part.views, crops))
+    with Progress("read", count, "videos", shown=progress) as bar:
+        for number in range(count):
+            path = videos[number * len(videos) // count]
+            for start, end in _halves(path) if in_halves else [(None, None)]:
+                part = load_video(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
+                parts.append(_distinct(part.views, crops))
+            bar.advance()
     return parts, f"from {count} videos" if count > 1 else "from one video"
 
 
@@ -245,13 +251,23 @@ def _made_up(frames: int, size: int) -> Tensor:
 
 @torch.inference_mode()
 def _compare(
-    predictor: Predictor, path: Path, clips: Tensor, format: Format, facts: Facts, source: str
+    predictor: Predictor,
+    path: Path,
+    clips: Tensor,
+    format: Format,
+    facts: Facts,
+    source: str,
+    progress: bool,
 ) -> Comparison:
     assert not isinstance(predictor.model, ExportedModel)
     pytorch = PixelModel(predictor.model, predictor.clip.normalisation)
     exported = ExportedModel(path, device=torch.device("cpu"))
-    expected = torch.cat([pytorch(clip) for clip in torch.split(clips, 1)])
-    logits = torch.cat([exported(clip).float() for clip in torch.split(clips, 1)])
+    pairs = []
+    with Progress("compare", len(clips), "clips", shown=progress) as bar:
+        for clip in torch.split(clips, 1):
+            pairs.append((pytorch(clip), exported(clip).float()))
+            bar.advance()
+    expected, logits = map(torch.cat, zip(*pairs, strict=True))
     # Our own way to run OpenVINO's files takes one clip at a time; others may not.
     as_batch = partial(openvino.run_batch, path) if format == "openvino" else exported
     _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], facts.precision)

@@ -49,6 +49,10 @@ class Report(ScoredVideos):
     seconds: float
     """From the first file opened to the last score."""
 
+    def __repr__(self) -> str:
+        facts = (self.model, self.protocol, self.source, self.headline, f"{self.seconds:.1f} s")
+        return f"Report({', '.join(facts)})"
+
     @property
     def num_videos(self) -> int:
         """N, unreadable ones included."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from videoswin._errors import MissingPackageError
 from videoswin.data.batch import Draw
 from videoswin.data.camera_motion import CameraMotionClips, Difficulty, rendered_clip, turned_about
 from videoswin.data.camera_path import LABELS, reversed_label
@@ -15,6 +16,15 @@ SEED = 5
 @pytest.fixture(scope="module")
 def clips() -> CameraMotionClips:
     return CameraMotionClips(length=100, easy=0, hard=1, seed=SEED, frames=8, size=64)
+
+
+def test_without_its_photographs_the_extra_is_named(monkeypatch):
+    def missing(module):
+        raise ModuleNotFoundError(f"No module named {module!r}", name="skimage")
+
+    monkeypatch.setattr("videoswin._optional.import_module", missing)
+    with pytest.raises(MissingPackageError, match=r"pip install 'videoswin\[camera-motion\]'"):
+        load_photo("coffee.png")
 
 
 def test_an_item_is_four_uint8_clips_and_their_labels(clips):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Final
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from videoswin._errors import InputError
+from videoswin._progress import Progress
 from videoswin.data.checks.fingerprint import VideoFacts, examine_video
 from videoswin.data.checks.processes import work_in_processes
 from videoswin.data.checks.report import DataReport, make_report
@@ -29,41 +25,19 @@ def check_videos(
 
     `workers` processes decode (0: one for each core); a file that crashes one, or never comes back, is
     reported like others that cannot be read. `shortest_frames` is what a sample needs so as not to be called
-    too short. `progress` shows a bar on stderr if that is a terminal. ValueError for negative numbers,
-    ChildProcessError if no process can be started.
+    too short. `progress` shows on stderr how far it is and how long it will take. ValueError for negative
+    numbers, ChildProcessError if no process can be started.
     """
-    if workers < 0 or shortest_frames < 0:
-        raise InputError(f"workers is {workers} and shortest_frames {shortest_frames}, wanted 0 or more")
+    for name, value in (("workers", workers), ("shortest_frames", shortest_frames)):
+        if value < 0:
+            raise InputError(f"{name} must be >= 0, got {value}")
     paths = list(dict.fromkeys(sample.path for sample in manifest.samples))
     examined: dict[str, VideoFacts | VideoError] = {}
     troubled = 0
     results = work_in_processes(examine_video, paths, workers=workers or os.cpu_count() or 1)
-    with _progress_bar(len(paths), shown=progress) as show, closing(results):
+    with Progress("check", len(paths), "files", shown=progress) as bar, closing(results):
         for path, result in results:
             examined[path] = result
             troubled += isinstance(result, VideoError) or result.damage is not None
-            show(len(examined), troubled)
+            bar.advance(f"{troubled} damaged or unreadable")
     return make_report(manifest, examined, shortest_frames=shortest_frames)
-
-
-@contextmanager
-def _progress_bar(num_files: int, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the number of files done and of those with problems."""
-    console = Console(stderr=True)
-    began = time.monotonic()
-    with Progress(
-        TextColumn("decoding"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[facts]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (shown and console.is_terminal),
-    ) as bar:
-        task = bar.add_task("", total=num_files, facts="")
-
-        def show(done: int, troubled: int) -> None:
-            speed = done / max(time.monotonic() - began, 1e-9)
-            bar.update(task, completed=done, facts=f"{speed:.1f} files/s, {troubled} damaged or unreadable")
-
-        yield show

@@ -50,6 +50,9 @@ class Manifest:
     multi_label: bool = False
     """True if a video can have any number of labels."""
 
+    def __repr__(self) -> str:
+        return f"Manifest({self.source}, {len(self.samples)} samples, {len(self.classes)} classes)"
+
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that samples name, sorted; empty if none does."""

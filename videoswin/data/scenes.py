@@ -39,7 +39,7 @@ TEST_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
 
 def load_photo(name: str) -> Tensor:
     """A photograph of scikit-image's wheel as (3, H, W) in 0..1; no download."""
-    read = require("skimage.io", extra="train").imread
+    read = require("skimage.io", extra="camera-motion").imread
     pixels = np.asarray(read(str(files("skimage") / "data" / name)))
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)

@@ -24,8 +24,9 @@ ITEMS_PER_STEP = BATCH_SIZE // 4
 def camera_motion() -> Recipe:
     """NANO learns to name nine camera movements from 96,000 rendered clips, each seen four ways.
 
-    Command: `videoswin train camera-motion --out run/`. Cost: 66 minutes on two shared cores. Expected with
-    3 x 3 views through H.264 files: 99 % on unseen photographs; docs/camera-motion.md has the figures.
+    Command: `videoswin train camera-motion --out run/`; it needs the extras `train`, `camera-motion`. Cost:
+    66 minutes on two shared cores. Expected with 3 x 3 views through H.264 files: 99 % on unseen photographs;
+    docs/camera-motion.md has the figures.
     """
     return Recipe(
         name="camera-motion",

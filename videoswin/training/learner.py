@@ -111,8 +111,15 @@ class Learner:
         )
 
 
+def require_training_packages() -> None:
+    """Raise MissingPackageError if a package is not installed that a run needs, be it only at its end."""
+    for package in ("lightning_fabric", "matplotlib", "tensorboard"):
+        require(package, extra="train")
+
+
 def launch(run: Run) -> Fabric:
     """Fabric with this run's devices, its processes started, each with its threads."""
+    require_training_packages()
     if run.device != "auto":
         resolve_device({"gpu": "cuda"}.get(run.device, run.device))  # or one clear error
     fabric: Fabric = require("lightning_fabric", extra="train").Fabric(

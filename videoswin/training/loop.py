@@ -5,6 +5,7 @@ Device, precision and processes are Lightning Fabric's business. B clips, K clas
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._errors import InputError
+from videoswin._shared_memory import require_startable_workers, send_tensors_safely
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
@@ -182,6 +184,7 @@ def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
 def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> DataLoader[Batch]:
     """Batches that workers prepare while the model learns: the rest of an epoch at each iteration."""
     workers = learner.recipe.data.workers
+    require_startable_workers(workers, name="data.workers")
     return DataLoader(
         source.dataset,  # type: ignore[arg-type]  # of items; they are collated to batches
         batch_sampler=sampler,
@@ -189,8 +192,14 @@ def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> Dat
         persistent_workers=workers > 0,
         collate_fn=collate,
         pin_memory=learner.fabric.device.type == "cuda",
-        worker_init_fn=end_on_sigterm,
+        worker_init_fn=start_data_worker,
     )
+
+
+def start_data_worker(worker_id: int) -> None:
+    """Prepare a data worker's process."""
+    end_on_sigterm(worker_id)
+    send_tensors_safely()
 
 
 def batches(
@@ -222,6 +231,11 @@ def validate(learner: Learner, source: Source, checkpoint: Checkpoint) -> Report
     one_look = replace(checkpoint, views=ViewPlan(clips=1, crops=1))
     predictor = Predictor(one_look, device=str(learner.fabric.device))
     try:
-        return evaluate(predictor, source.validation, workers=learner.recipe.data.workers)
+        return evaluate(
+            predictor,
+            source.validation,
+            workers=learner.recipe.data.workers,
+            progress=not sys.stderr.isatty(),  # a terminal shows the steps at that time
+        )
     except NonFiniteScoresError as error:
         raise TrainingError(f"the scores of the validation videos are not numbers; {CURE}") from error

@@ -60,7 +60,7 @@ class Recorder:
         self._folder, self._learner, self._sampler, self._source = folder, learner, sampler, source
         recipe = learner.recipe
         steps = recipe.schedule.epochs * len(sampler)
-        self.progress = TrainingProgress(recipe.name, steps, shown=folder is not None)
+        self.progress = TrainingProgress(steps, shown=folder is not None)
         self.step = 0
         """Steps made."""
         self._saved_step: int | None = None
@@ -114,7 +114,7 @@ class Recorder:
         resumed = load_state(state, self._identity(), self._parts())
         epoch, batch = divmod(self.step, len(self._sampler))
         self._sampler.load_state_dict({"epoch": epoch, "batch": batch})
-        self.progress.made(self.step)
+        self.progress.resume(self.step)
         self._saved_step = self.step if resumed else None
         if self._folder is not None:
             self._folder.go_on_from(self.step)
@@ -139,6 +139,8 @@ class Recorder:
         self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
         if self.step % run.report_every == 0 or self.wants_validation:
             self._report()
+        else:
+            self.progress.report_if_due()
         if self.wants_validation:
             # Its state is saved once it is validated, or a run that goes on from there would leave that out.
             self._require_sound_weights()
@@ -236,9 +238,9 @@ class Recorder:
         self._window = []
         rate = max(self._learner.schedule.get_last_lr())
         speed = self.progress.speed()
-        self.progress.show(
-            f"epoch {self.step / len(self._sampler):.2f}  loss {loss:.3f}  right {accuracy:.0%}  "
-            f"{speed['clips_per_second']:.1f} clips/s  data wait {speed['data_wait']:.0%}"
+        self.progress.report(
+            f"epoch {self.step / len(self._sampler):.2f}, loss {loss:.3f}, acc {accuracy:.0%}, "
+            f"{speed['clips_per_second']:.1f} clips/s, data wait {speed['data_wait']:.0%}"
         )
         if self._folder is not None:
             row = {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from videoswin._errors import InputError, VideoSwinError
+from videoswin._shared_memory import shared_memory_notice
 from videoswin.training.learner import Learner
 from videoswin.training.loss import expected_first_loss
 from videoswin.training.memory import estimate_training_bytes
@@ -177,6 +178,10 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
     say(f"memory: about {wanted / GIB:.1f} GiB for {clips} clips at a time{free}")
     if there is not None and wanted > there:
         say("  that may not fit: raise run.micro_batches, or set model.checkpointing=true")
+    clip, batch_size = recipe.data.clip, recipe.data.batch_size // learner.fabric.world_size
+    batch_bytes = batch_size * 3 * clip.frames * clip.size**2
+    if notice := shared_memory_notice(batch_bytes, recipe.data.workers):
+        say(notice)
 
 
 def flip_warning(recipe: Recipe, labels: tuple[str, ...]) -> str | None:

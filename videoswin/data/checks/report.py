@@ -65,6 +65,13 @@ class DataReport:
     odd: tuple[Finding, ...]
     """Videos whose aspect or frame rate is not that of most."""
 
+    def __repr__(self) -> str:
+        samples, videos = len(self.manifest.samples), len(self.videos)
+        return (
+            f"DataReport({self.manifest.source}, {samples} samples, {videos} videos that can be read, "
+            f"{self.problems} problems)"
+        )
+
     @property
     def problems(self) -> int:
         """How many unreadable files, parts outside, contradictions and leaks there are.

@@ -1,0 +1,151 @@
+"""Progress of long work on stderr: a live bar on a terminal, plain lines with the time left elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import rich.progress
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+FIRST_LINE_SECONDS: Final = 5.0
+"""After this time comes the first line off a terminal, and the pause doubles with every further line,"""
+LONGEST_PAUSE_SECONDS: Final = 300.0
+"""up to this one."""
+
+
+class Progress:
+    """Counts finished units of work and shows how many there are, how fast they come and how long it takes.
+
+    Use it as a context manager. Everything goes to stderr, so that it does not mix with the output.
+
+    Example:
+        with Progress("check", len(paths), "files") as progress:
+            for path in paths:
+                check(path)
+                progress.advance()
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        unit: str,
+        *,
+        shown: bool = True,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare to show `total` units; nothing is printed before the context is entered.
+
+        Args:
+            title: What is being done, in a word.
+            total: Number of units.
+            unit: Name of the units in the plural.
+            shown: False to print nothing at all, as in all processes but the first.
+            console: Where to print instead of stderr.
+            clock: Returns the seconds since any fixed moment.
+        """
+        self._title, self._total, self._unit, self._shown, self._clock = title, total, unit, shown, clock
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._is_live = shown and self._console.is_terminal
+        self._bar = rich.progress.Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._is_live,
+            get_time=clock,
+        )
+        self._task = self._bar.add_task(title, total=total, facts="")
+        self._done = self._done_before = 0
+        self._facts = ""
+        self._start = self._last_line = clock()
+        self._pause = FIRST_LINE_SECONDS
+
+    def __enter__(self) -> Progress:
+        self._start = self._last_line = self._clock()
+        self._bar.start()
+        if not self._is_live:
+            self.say(f"{self._title}: {self._total} {self._unit}")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+        if not self._is_live and self._done == self._total and self._elapsed > FIRST_LINE_SECONDS:
+            self.say(f"{self._count_text}, took {format_duration(self._elapsed)}")
+
+    def resume(self, done: int) -> None:
+        """Count units that were finished before this process started; they say nothing about its speed."""
+        self._done = self._done_before = done
+        self._bar.update(self._task, completed=done)
+
+    def advance(self, facts: str | None = None) -> None:
+        """Count one more unit, and report if the last report was long ago.
+
+        Args:
+            facts: What to show beside the count from now on; None leaves it as it is.
+        """
+        self.count(facts)
+        self.report_if_due()
+
+    def count(self, facts: str | None = None) -> None:
+        """Count one more unit without printing a line."""
+        self._done += 1
+        if facts is not None:
+            self._facts = facts
+        self._bar.update(self._task, completed=self._done, facts=f"{self._speed}  {self._facts}")
+
+    def report_if_due(self) -> None:
+        """Report if the last report was long ago."""
+        pause = self._clock() - self._last_line
+        if not self._is_live and pause >= self._pause and self._done < self._total:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+            self.report()
+
+    def report(self, facts: str | None = None) -> None:
+        """Show the facts now: beside the bar, or in a line of their own off a terminal."""
+        if facts is not None:
+            self._facts = facts
+        self._bar.update(self._task, facts=f"{self._speed}  {self._facts}")
+        if not self._is_live:
+            self._last_line = self._clock()
+            left = f"{format_duration(self._seconds_left)} left"
+            self.say(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        if self._shown:
+            self._console.print(line, markup=False)
+
+    @property
+    def _elapsed(self) -> float:
+        return self._clock() - self._start
+
+    @property
+    def _count_text(self) -> str:
+        percent = 100 * self._done // max(self._total, 1)
+        return f"{self._title}: {self._done} of {self._total} {self._unit} ({percent} %)"
+
+    @property
+    def _speed(self) -> str:
+        per_second = (self._done - self._done_before) / max(self._elapsed, 1e-9)
+        return f"{per_second:.2g} {self._unit}/s" if per_second < 10 else f"{per_second:.0f} {self._unit}/s"
+
+    @property
+    def _seconds_left(self) -> float:
+        return (self._total - self._done) * self._elapsed / max(self._done - self._done_before, 1)
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units, such as `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
