@@ -237,8 +237,8 @@ def first_few(names: list[str] | tuple[str, ...], count: int = 3) -> str:
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether the tensor has one stored value for each place, unlike sparse, nested and meta tensors."""
-    return tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_meta)
+    """Whether the tensor has one stored value for each place, unlike sparse and nested tensors."""
+    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def _table_of_stage(weights: Mapping[str, Tensor], stage: int, depth: int) -> Tensor:

@@ -177,7 +177,7 @@ def _largest_tuple(pickled: IO[bytes]) -> int:
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif opcode.name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[argument or 0])
         elif opcode.name == "MARK":
             stack.append(-1)
         else:
@@ -199,7 +199,7 @@ def _largest_tuple(pickled: IO[bytes]) -> int:
 def _require_stored(contents: Mapping[str, Any], path: Path) -> None:
     """InputError if the tensors claim far more bytes than the file has, as expanded ones do.
 
-    Sparse, nested and meta tensors, whose bytes cannot be told, are left to those who want dense weights.
+    Sparse and nested tensors, whose bytes cannot be told, are left to those who want dense weights.
     """
     claimed, seen, mappings = 0, {id(contents)}, [contents]
     while mappings:
@@ -207,6 +207,8 @@ def _require_stored(contents: Mapping[str, Any], path: Path) -> None:
             if isinstance(value, Mapping) and id(value) not in seen:
                 seen.add(id(value))
                 mappings.append(value)
+            elif isinstance(value, torch.Tensor) and value.is_meta:
+                raise InputError(f"{path} must hold the values of its tensors, got one on the meta device")
             elif isinstance(value, torch.Tensor) and is_dense(value):
                 claimed += value.numel() * value.element_size()
     if claimed > _MAX_GROWTH * path.stat().st_size:
