@@ -69,7 +69,7 @@ def predict(
     predictor = Predictor.from_pretrained(
         model, device=device, protocol=views, precision=precision, accept_licence=accept_licence
     )
-    results = predictor.predict_all(find_videos(_with_standard_input(paths)))
+    results = predictor.predict_all(find_videos(_with_standard_input(paths), print_to_stderr))
     return 1 if _print_results(results, top=top, as_json=json) else 0
 
 
@@ -157,6 +157,8 @@ def check(
     if write is not None and not os.path.isdir(os.path.dirname(os.path.abspath(write))):
         raise InputError(f"--write {write}: there is no such folder to write to")
     manifest = read_manifest(data, root=root)
+    for note in manifest.notes:
+        print_to_stderr(f"note: {note}")
     report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=not json)
     if write is not None and (clean := report.clean()).samples:
         write_manifest(clean, write)
@@ -246,6 +248,8 @@ def evaluate(
 
     rank = join_ranks()  # before the predictor chooses its device
     manifest = read_manifest(data, root=root)
+    for note in manifest.notes if rank == 0 else ():
+        print_to_stderr(f"note: {note}")
     split = split or next((name for name in ("test", "val") if name in manifest.splits), None)
     if split is not None:
         manifest = manifest.part(split)
