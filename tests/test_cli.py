@@ -49,6 +49,18 @@ def test_predict_names_the_movement_of_every_video_in_a_folder(
     assert {line["model"] for line in lines} == {"camera-motion"}
 
 
+def test_check_says_how_it_read_the_list(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = sorted(folder.glob("*.mp4"))
+    lines = [f"{video},x,{number}" for number, video in enumerate(videos)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,fps", *lines]) + "\n")
+    run("check", str(tmp_path / "list.csv"), "--json")
+    out, err = capsys.readouterr()
+    assert json.loads(out)["num_samples"] == 2
+    assert err == f"note: {tmp_path}/list.csv: columns that are not used: fps\n"
+
+
 def test_predict_prints_bars_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("predict", str(folder / "zoom-in.mp4"), "--model", "camera-motion", "--top", "2") == 0
     first, best, second = capsys.readouterr().out.splitlines()

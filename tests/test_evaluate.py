@@ -295,6 +295,7 @@ def test_two_ranks_give_the_report_of_one(
 
 def test_classes_are_found_by_name_whatever_their_case() -> None:
     assert match_classes(("fall ", "WALK", "sit"), LABELS) == [5, 0, 2]
+    assert match_classes(("pan_left", "cafe\u0301"), ("caf\u00e9", "pan left")) == [1, 0]
 
 
 def test_a_name_spelt_exactly_goes_before_one_in_another_case() -> None:

@@ -71,7 +71,7 @@ def predict(
     predictor = Predictor.from_pretrained(
         model, device=device, protocol=views, precision=precision, accept_licence=accept_licence
     )
-    results = predictor.predict_all(find_videos(_with_standard_input(paths)))
+    results = predictor.predict_all(find_videos(_with_standard_input(paths), print_to_stderr))
     return 1 if _print_results(results, top=top, as_json=json) else 0
 
 
@@ -162,6 +162,8 @@ def check(
             raise InputError(f"--write must be a file that ends in .csv, got {write}")
         require_writable_file(write, name="--write")
     manifest = read_manifest(data, root=root)
+    for note in manifest.notes:
+        print_to_stderr(f"note: {note}")
     report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=True)
     if write is not None and (clean := report.clean()).samples:
         write_manifest(clean, write)
@@ -260,6 +262,8 @@ def evaluate(
         require_drawing()
         require_writable_folder(out, name="--out")
     manifest = read_manifest(data, root=root)
+    for note in manifest.notes if rank == 0 else ():
+        print_to_stderr(f"note: {note}")
     split = split or next((name for name in ("test", "val") if name in manifest.splits), None)
     if split is not None:
         manifest = manifest.part(split)

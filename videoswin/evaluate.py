@@ -19,6 +19,7 @@ from videoswin._errors import InputError, VideoSwinError
 from videoswin._progress import Progress
 from videoswin._ranks import from_all_ranks, rank_and_world_size
 from videoswin._shared_memory import require_startable_workers, send_tensors_safely, shared_memory_notice
+from videoswin.data.lists.rows import folded_name
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
 from videoswin.report import Report
@@ -81,13 +82,15 @@ def evaluate(
 
 
 def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """Which of `labels` each class is: by name, whatever its case, or by number if classes are 0 to n - 1.
+    """Which of `labels` each class is: by name, or by number if classes are 0 to n - 1.
+
+    Upper case, `_` for a space, and another Unicode form of the same letters make no difference.
 
     ValueError naming the classes that are none of them, and what may have been meant.
     """
-    index_of = {_folded(label): index for index, label in enumerate(labels)}
+    index_of = {folded_name(label): index for index, label in enumerate(labels)}
     index_of |= {label: index for index, label in enumerate(labels)}
-    found = [index_of.get(name, index_of.get(_folded(name))) for name in classes]
+    found = [index_of.get(name, index_of.get(folded_name(name))) for name in classes]
     numbers = {str(number) for number in range(len(classes))}
     if None in found and set(classes) == numbers and len(classes) <= len(labels):
         return [int(name) for name in classes]
@@ -209,10 +212,6 @@ def _bytes_per_video(clip: ClipSpec, views: ViewPlan) -> int:
     return views.num_views * 3 * clip.frames * pixels
 
 
-def _folded(name: str) -> str:
-    return name.strip().casefold()
-
-
 def _with_suggestion(name: str, labels: Sequence[str]) -> str:
-    close = difflib.get_close_matches(_folded(name), labels, n=1)
+    close = difflib.get_close_matches(folded_name(name), labels, n=1)
     return f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name)

@@ -127,7 +127,7 @@ def test_names_beside_the_list_are_its_classes(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "list.txt", classes=("a", "b")).classes == ("a", "b")
 
 
-@pytest.mark.parametrize("classes", [("x", "x"), ("x", " y"), ("x", ""), ("x", "y\nz")])
+@pytest.mark.parametrize("classes", [("x", "x"), ("x", " y"), ("x", ""), ("x", "y\nz"), ("x", "y\x1b[2J")])
 def test_names_that_no_file_could_hold_are_refused(tmp_path: Path, classes: tuple[str, ...]) -> None:
     (tmp_path / "list.csv").write_text("path,label\na.mp4,x\n")
     with pytest.raises(ValueError, match=r"the class name|is there twice"):
@@ -245,16 +245,16 @@ def test_a_multi_label_table_is_held_out_in_about_the_same_proportion_of_every_c
 
 
 def test_what_cannot_be_held_out_is_refused() -> None:
-    with pytest.raises(ValueError, match="no video can be held out"):
+    with pytest.raises(ValueError, match=r"no video can be held out .* set data.source.holdout=0"):
         hold_out(of_classes(1, 1), 0.5, seed=0)
     for part in (0.0, 1.0, -0.1):
-        with pytest.raises(ValueError, match=r"part is .*, wanted more than 0 and less than 1"):
+        with pytest.raises(ValueError, match="part must be above 0 and below 1, got"):
             hold_out(of_classes(5), part, seed=0)
 
 
 # Writing
 
-NAMES = st.text(st.sampled_from("aß1 |;\\\"',.-\t"), min_size=1, max_size=6).filter(
+NAMES = st.text(st.sampled_from("aß1 |;\\\"',.-"), min_size=1, max_size=6).filter(
     lambda name: name == name.strip()
 )
 FILES = st.text(st.sampled_from("aß1 |;\\\"',-\n\r\t"), min_size=1, max_size=8)
@@ -277,6 +277,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
                 start_seconds=start,
                 end_seconds=draw(st.none() | st.floats((start or 0) + 0.001, 2e4)),
                 split=draw(st.sampled_from([None, "train", "val", "test"])),
+                group=draw(st.none() | NAMES),
             )
         )
     order = draw(st.sampled_from([sorted, list]))

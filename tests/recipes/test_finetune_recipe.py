@@ -224,6 +224,21 @@ def test_what_was_set_by_hand_is_said_to_be(videos):
     assert "schedule.epochs=7" in lines[1]
 
 
+def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_for(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.mp4").touch()
+    call = {"data": str(tmp_path), "start": "camera-motion"}
+    with pytest.raises(ValueError, match=r"no video can be held out .* set data\.source\.holdout=0"):
+        build_recipe("finetune", **call)
+    recipe = build_recipe("finetune", **call, settings={"data.source.holdout": "0"})
+    assert recipe.data.source.holdout == 0
+    assert any("classes have 1 to 1 videos" in line for line in explain(recipe))
+    for value in ("x", "2"):
+        with pytest.raises(ValueError, match="holdout"):
+            build_recipe("finetune", **call, settings={"data.source.holdout": value})
+
+
 def test_only_a_recipe_with_files_and_a_start_is_explained():
     with pytest.raises(ValueError, match="camera-motion is no recipe for fine-tuning"):
         explain(build_recipe("camera-motion"))

@@ -120,6 +120,33 @@ def test_the_test_split_is_never_looked_at(folder, tmp_path):
     assert (tmp_path / "run" / "failures.jsonl").read_text() == ""
 
 
+def test_a_single_class_is_refused_because_nothing_is_learned(folder, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "lying").symlink_to(folder / "lying")
+    with pytest.raises(ValueError, match=r"at least 2 classes .* got 1 \(lying\): .* learns nothing"):
+        open_source(recipe(tmp_path / "videos"))
+
+
+def test_class_weights_on_top_of_balanced_drawing_are_refused(folder, tmp_path):
+    made = recipe(folder, optimizer__class_weights=True)
+    source = dataclasses.replace(made.data.source, balanced=True)
+    made = dataclasses.replace(made, data=dataclasses.replace(made.data, source=source))
+    with pytest.raises(
+        ValueError, match=r"class_weights and data\.source\.balanced count rare classes twice"
+    ):
+        loop.train(made, tmp_path / "run")
+
+
+def test_what_was_left_out_in_reading_is_said(folder, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    for name in ("lying", "standing"):
+        (tmp_path / "videos" / name).mkdir()
+        (tmp_path / "videos" / name / "link").symlink_to(folder / name)
+    (tmp_path / "videos" / "lying" / "a.xyz").touch()
+    loop.train(recipe(tmp_path / "videos", schedule__epochs=1), tmp_path / "run")
+    assert capsys.readouterr().err.count("no videos: 1 .xyz, such as ") == 1
+
+
 def test_a_flipped_direction_is_warned_of(folder, tmp_path, capsys):
     (tmp_path / "videos").mkdir()
     for old, new in (("lying", "turn left"), ("standing", "turn right")):

@@ -60,3 +60,41 @@ def test_a_broken_image_is_named(tmp_path):
     (tmp_path / "2.png").write_bytes(b"not an image")
     with open_video(tmp_path) as video, pytest.raises(VideoError, match=r"2\.png cannot be decoded"):
         video.read([0, 1])
+
+
+def numbers_of(folder):
+    with open_video(folder) as video:
+        return [frame_number(frame) for frame in video.read(range(video.num_frames))]
+
+
+@pytest.mark.parametrize("names", ["flow_{}_{:05}.jpg", "{}_{:05}.jpg", "Flow-{}-{}.png"])
+def test_optical_flow_beside_the_frames_is_left_out(tmp_path, names):
+    write_images(tmp_path, [f"img_{number:05}.jpg" for number in range(1, 4)])
+    for axis in "xy":
+        write_images(tmp_path, [names.format(axis, number) for number in range(1, 3)], size=(32, 32))
+    assert numbers_of(tmp_path) == [0, 1, 2]
+
+
+def test_flow_alone_is_two_series_if_it_has_two_directions(tmp_path):
+    write_images(tmp_path, [f"flow_{axis}_{number}.png" for axis in "xy" for number in range(2)])
+    with pytest.raises(
+        VideoError, match=r"more than one series of images: 2 called flow_x_#, 2 called flow_y_#"
+    ):
+        open_video(tmp_path)
+
+
+def test_two_series_of_frames_are_refused(tmp_path):
+    write_images(tmp_path, [f"{camera}_{number}.png" for camera in ("left", "right") for number in range(2)])
+    with pytest.raises(VideoError, match=r"2 called left_#, 2 called right_#; keep one in the folder"):
+        open_video(tmp_path)
+
+
+def test_a_cover_beside_the_frames_is_no_frame(tmp_path):
+    write_images(tmp_path, [f"frame_{number}.png" for number in range(3)])
+    write_images(tmp_path, ["cover.jpg"], size=(10, 10))
+    assert numbers_of(tmp_path) == [0, 1, 2]
+
+
+def test_frames_named_by_date_and_time_are_one_series(tmp_path):
+    write_images(tmp_path, [f"2024-01-0{day}_12-0{minute}.png" for day in (1, 2) for minute in (0, 1)])
+    assert numbers_of(tmp_path) == [0, 1, 2, 3]

@@ -40,6 +40,7 @@ DECIDING: Final[Mapping[str, str]] = MappingProxyType(
     {
         "root": "data.source.root",
         "validation": "data.source.validation",
+        "holdout": "data.source.holdout",
         "tune": "model.tune",
         "epochs": "schedule.epochs",
     }

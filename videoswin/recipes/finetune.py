@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -48,6 +49,7 @@ def finetune(
     start: str,
     root: str | None = None,
     validation: str | None = None,
+    holdout: str | None = None,
     tune: Tune | None = None,
     epochs: str | None = None,
 ) -> Recipe:
@@ -62,10 +64,16 @@ def finetune(
     Swin features from Kinetics reach 85 % on FCVID and 21 % on Something-Something v2 (arXiv 2210.09969). For
     such classes start from a model of movements (base-ssv2, camera-motion), or set model.tune to `all`.
 
-    root, validation: as in VideoFiles. tune, epochs: as in Model and Schedule, where they are set by hand:
-    the rest follows from them. ValueError as for `look_at`.
+    root, validation, holdout: as in VideoFiles. tune, epochs: as in Model and Schedule, where they are set
+    by hand: the rest follows from them. ValueError as for `look_at`.
     """
     source = VideoFiles(train=data, root=root, validation=validation, failure_limit=0.05)
+    if holdout is not None:
+        try:
+            fraction = float(holdout)
+        except ValueError as error:
+            raise InputError(f"data.source.holdout must be a number, got {holdout!r}") from error
+        source = replace(source, holdout=fraction)
     situation = look_at(source, start)
     checkpoint = situation.checkpoint
     # As in published training; where shrinking is antialiased, the frame may be cropped as it is.

@@ -152,6 +152,11 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     optimizer: Any = fabric.setup_optimizers(adamw(bare, plan, fused=fused))
     if plan.class_weights and source.multi_label:
         raise InputError("optimizer.class_weights is for videos with one label each; leave it off here")
+    if plan.class_weights and source.balanced:
+        raise InputError(
+            "optimizer.class_weights and data.source.balanced count rare classes twice: "
+            "set one of them to false"
+        )
     weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
     return Learner(
         recipe=recipe,

@@ -153,6 +153,9 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
     recipe = learner.recipe
     validation = len(source.validation.samples) if source.validation else 0
     say(f"{source.description}; {len(source.labels)} classes, {validation} videos to validate on")
+    manifests = [manifest for manifest in (source.training, source.validation) if manifest is not None]
+    for note in dict.fromkeys(note for manifest in manifests for note in manifest.notes):
+        say(f"note: {note}")
     say(f"{learner.lineage['started from']}; what learns:")
     for row in describe_groups(learner.optimizer):
         say(

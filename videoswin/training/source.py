@@ -102,6 +102,12 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
                 f"{listed.source} has the splits {', '.join(listed.splits)}, but none to train on"
             )
         training = replace(listed, samples=unassigned)
+    if not training.multi_label and len({sample.labels for sample in training.samples}) == 1:
+        raise InputError(
+            f"{listed.source}: at least 2 classes with training videos are required, got 1 "
+            f"({training.classes[training.samples[0].labels[0]]}): a model that knows one answer learns "
+            "nothing; add videos that show something else as another class"
+        )
     if source.validation is not None:
         validation = read_manifest(source.validation, root=source.root, classes=listed.classes)
         # A list of both sides, such as a fold of UCF101, must not be validated on what is learned.

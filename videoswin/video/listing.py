@@ -3,41 +3,128 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from videoswin._errors import InputError
 from videoswin.video.reader import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES: Final = frozenset(
-    {".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
-    | {".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+    {".3g2", ".3gp", ".amv", ".asf", ".avi", ".dav", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264"}
+    | {".h265", ".hevc", ".264", ".265", ".insv", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg"}
+    | {".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm"}
+    | {".ogv", ".qt", ".rm", ".rmvb", ".tod", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m"}
 )
 
+# Folders of optical flow that extraction tools put beside the folder of RGB frames.
+_FLOW_FOLDERS: Final = frozenset({"flow", "flow_x", "flow_y", "flow_u", "flow_v", "tvl1_flow", "u", "v"})
 
-def find_videos(paths: Iterable[str]) -> Iterator[str]:
+
+class FolderContents(NamedTuple):
+    """The files below a folder, at any depth; hidden ones do not count."""
+
+    videos: list[str]
+    """Sorted paths of the video files or, if there are none, of the folders of frames."""
+    others: Counter[str]
+    """Suffix -> number of the files that belong to none of `videos`."""
+    example: str
+    """The path of one of `others`; empty if there are none."""
+
+
+def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) -> Iterator[str]:
     """Each path in order: files as they are, folders and patterns as the videos they hold, sorted.
 
     A folder stands for every video below it, whatever the depth, or for the folders of frames below it if
-    there are none; what is hidden does not count. A path that is nowhere and a pattern that matches nothing
-    are passed on, so that whoever opens them reports them.
+    there are none; what is hidden does not count, and links are followed. A path that does not exist and a
+    pattern that matches nothing are passed on, so that opening them reports the error. `say` is told which
+    files of a folder are left out.
     """
     for path in paths:
         if Path(path).is_dir():
-            yield from _below(path)
+            videos, others, example = look_below(path)
+            if say and videos and others:
+                say(f"{path}: {say_left_out(others, example)}")
+            yield from videos or [path]
         elif glob.has_magic(path) and glob.glob(path, recursive=True) and not Path(path).exists():
             # `**` matches a folder and what is in it: each video once.
-            yield from dict.fromkeys(find_videos(sorted(glob.glob(path, recursive=True))))
+            yield from dict.fromkeys(find_videos(sorted(glob.glob(path, recursive=True)), say))
         else:
             yield path
 
 
-def _below(folder: str) -> list[str]:
-    seen = [p for p in Path(folder).rglob("*") if not _is_hidden(p.relative_to(folder))]
-    videos = {str(p) for p in seen if p.suffix.lower() in VIDEO_SUFFIXES}
-    frame_folders = {str(p.parent) for p in seen if p.suffix.lower() in IMAGE_SUFFIXES}
-    return sorted(videos or frame_folders or {folder})
+def look_below(folder: str) -> FolderContents:
+    """Return the videos below a folder, and what files are no part of them.
+
+    Raises:
+        InputError: A folder below cannot be read.
+    """
+    videos: list[str] = []
+    images: dict[Path, Counter[str]] = {}
+    others: Counter[str] = Counter()
+    examples: list[str] = []
+    for here, _, names in walk(folder):
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if name[0] == ".":
+                continue
+            if suffix in VIDEO_SUFFIXES:
+                videos.append(str(Path(here, name)))
+            elif suffix in IMAGE_SUFFIXES:
+                images.setdefault(Path(here), Counter())[suffix] += 1
+            else:
+                others[suffix] += 1
+                examples += [str(Path(here, name))] if not examples else []
+    frames = set() if videos else images.keys() - _flow_folders(images)
+    for ignored in sorted(images.keys() - frames):
+        others += images[ignored]
+        examples.append(str(ignored))
+    return FolderContents(sorted(videos or map(str, frames)), others, examples[0] if examples else "")
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _flow_folders(folders: Iterable[Path]) -> set[Path]:
+    """Those named as optical flow that lie beside one with another name."""
+    flow = {folder for folder in folders if folder.name.lower() in _FLOW_FOLDERS}
+    beside = {folder.parent for folder in folders if folder not in flow}
+    return {folder for folder in flow if folder.parent in beside}
+
+
+def say_left_out(suffixes: Counter[str], example: str) -> str:
+    """Return a sentence about the files of a folder that are no videos; there must be one or more."""
+    return (
+        f"files that are left out, because they are no videos: {count_suffixes(suffixes)}, such as {example}"
+    )
+
+
+def count_suffixes(suffixes: Counter[str]) -> str:
+    """Return how many files have which suffix, such as `12 .jpg, 1 .txt`."""
+    return ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in suffixes.most_common())
+
+
+def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Do what os.walk does top down, through links, in sorted order and without hidden folders.
+
+    No folder is entered twice, nor one that `folder` itself lies in, wherever links lead.
+
+    Raises:
+        InputError: A folder cannot be read.
+    """
+    entered = {_identity(parent) for parent in Path(folder).resolve().parents}
+    for here, subfolders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        if _identity(here) in entered:
+            subfolders.clear()
+            continue
+        entered.add(_identity(here))
+        subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
+        yield here, subfolders, sorted(files)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error

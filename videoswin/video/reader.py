@@ -35,6 +35,9 @@ FOLDER_FPS: Final = 30.0
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
+# Images of optical flow, as MMAction2, TSN and GluonCV call them: flow_x_00001.jpg, x_00001.jpg.
+_FLOW_NAME: Final = re.compile(r"(flow|tvl1).*|[xyuv][_-]?#")
+
 # A seek flushes the decoder; decoding this many frames forward costs no more.
 _SEEK_SAVES_FRAMES: Final = 16
 
@@ -143,7 +146,8 @@ class _ImageFolder(VideoReader):
     def __init__(self, path: Path, limits: ReadLimits) -> None:
         self.path, self.limits, self._budget = path, limits, WorkBudget(path, limits)
         images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        self._images = sorted((file for file in images if file.name[0] != "."), key=_natural_order)
+        shown = [file for file in images if file.name[0] != "."]
+        self._images = sorted(_one_series(path, shown), key=_natural_order)
         if not self._images:
             raise VideoError(
                 path, f"the folder holds neither videos nor images ({', '.join(sorted(IMAGE_SUFFIXES))})"
@@ -361,6 +365,27 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     if stream.codec_context is None:
         raise VideoError(path, "no decoder for its video stream")
     return stream
+
+
+def _one_series(folder: Path, images: list[Path]) -> list[Path]:
+    """The images of the one series of names, such as img_00001.jpg, ...: that of the RGB frames.
+
+    Optical flow beside them is left out, and so is a single image of another name, such as a cover.
+    VideoError if several series are there: they are not one video.
+    """
+    series: dict[str, list[Path]] = {}
+    for image in images:
+        series.setdefault(re.sub(r"\d+", "#", image.stem).lower(), []).append(image)
+    if rgb := {name: files for name, files in series.items() if not _FLOW_NAME.fullmatch(name)}:
+        series = rgb
+    several = {name: files for name, files in series.items() if len(files) > 1}
+    if len(several) > 1:
+        found = ", ".join(f"{len(files)} called {name}" for name, files in sorted(several.items()))
+        raise VideoError(folder, f"it holds more than one series of images: {found}; keep one in the folder")
+    # Most names alike: the others are no frames. Else names say nothing, and every image is a frame.
+    if several and 2 * len(largest := next(iter(several.values()))) > sum(map(len, series.values())):
+        return largest
+    return [image for files in series.values() for image in files]
 
 
 def _natural_order(file: Path) -> list[str | int]:

@@ -61,6 +61,8 @@ def test_kinetics_files_are_found_in_whatever_folders(tmp_path: Path, first: str
     assert rows(manifest, tmp_path) == [(first, "abseiling", "val"), (second, "air drumming", "val")]
     # The file is the part already.
     assert {(s.start_seconds, s.end_seconds) for s in manifest.samples} == {(None, None)}
+    assert [s.group for s in manifest.samples] == ["-3B32lodo2M", "_dbcJuKJQNs"]
+    assert manifest.notes == ()
 
 
 def test_kinetics_as_folders_of_frames_is_found_too(tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ def test_the_first_number_behind_a_folder_counts_its_frames(tmp_path: Path) -> N
         ("a.mp4 0\nb.mp4\n", "line 2: found 'b.mp4', wanted a path and then whole numbers"),
         ("a.mp4 0\n\nb.mp4 walk\n", "line 3: found 'b.mp4 walk'"),
         ("a.mp4 0\nb.mp4 -1\n", "line 2: found the label '-1', wanted a number from 0 to 0"),
-        ("folder 0 1\n", "line 1: found 0 frames"),
+        ("folder 0 1\n", "line 1: the number of frames must be >= 1, got 0"),
         ("a.mp4 1\n7\n", "line 2: found '7'"),
     ],
 )
@@ -275,6 +277,7 @@ def test_a_file_of_ucf101_stands_for_its_fold_and_the_folder_for_the_first(ucf10
     assert rows(manifest, ucf101.parent) == FOLD_1
     assert manifest.classes == ("Archery", "Apply")
     assert "list01.txt" in manifest.source
+    assert [sample.group for sample in manifest.samples] == ["v_Archery_g08", "v_Apply_g08", "v_Archery_g01"]
 
 
 def test_another_fold_of_ucf101_is_asked_for_by_its_file(ucf101: Path) -> None:
@@ -332,6 +335,12 @@ def test_a_file_of_hmdb51_stands_for_its_fold_and_the_folder_for_the_first(hmdb5
 def test_another_fold_of_hmdb51_is_asked_for_by_one_of_its_files(hmdb51: Path) -> None:
     manifest = read_manifest(hmdb51 / "wave_test_split2.txt", root=hmdb51.parent)
     assert rows(manifest, hmdb51.parent) == [("brush_hair/c.avi", "brush_hair", "train")]
+
+
+def test_clips_of_one_film_are_a_group_of_hmdb51(hmdb51: Path) -> None:
+    write(hmdb51 / "wave_test_split1.txt", "Some_Film_wave_u_cm_np1_fr_med_7.avi 1 \nc.avi 2 \n")
+    manifest = read_manifest(hmdb51, root=hmdb51.parent)
+    assert [sample.group for sample in manifest.samples] == [None, "Some_Film", None]
 
 
 def test_a_faulty_list_of_hmdb51_is_refused_with_the_line(hmdb51: Path) -> None:
@@ -424,6 +433,89 @@ def test_a_folder_of_another_shape_is_refused(tmp_path: Path, names: list[str], 
     for name in names:
         (tmp_path / name).mkdir(parents=True) if name.endswith("/") else touch(tmp_path, name)
     with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path)
+
+
+def test_class_folders_behind_links_are_read_even_if_links_lead_in_a_circle(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/a.mp4", "videos/run/b.mp4", "elsewhere/c.mp4")
+    (tmp_path / "videos" / "walk").symlink_to(tmp_path / "disk")
+    (tmp_path / "videos" / "run" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "videos" / "run" / "round").symlink_to(tmp_path / "videos")
+    assert rows(read_manifest(tmp_path / "videos"), tmp_path / "videos") == [
+        ("run/b.mp4", "run", None),
+        ("run/more/c.mp4", "run", None),
+        ("walk/a.mp4", "walk", None),
+    ]
+
+
+def test_recordings_of_cameras_are_videos(tmp_path: Path) -> None:
+    names = [f"walk/a{suffix}" for suffix in (".3g2", ".MXF", ".asf", ".dav", ".h264", ".m2v")]
+    touch(tmp_path, *names)
+    assert [path for path, _, _ in rows(read_manifest(tmp_path), tmp_path)] == names
+
+
+def test_files_that_are_no_videos_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "walk/a.mp4", "walk/a.xyz", "walk/b.xyz", "run/c.mp4", "run/notes.txt", "docs/list.pdf")
+    (note,) = read_manifest(tmp_path).notes
+    assert "no videos: 2 .xyz, 1 .pdf, 1 .txt, such as " in note
+    assert note.endswith("list.pdf")
+
+
+def test_a_class_of_which_no_file_is_a_video_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "walk/a.mp4", "run/b.xyz", "run/c.xyz")
+    with pytest.raises(ValueError, match=r"run: none of its files is known to be a video: 2 \.xyz; convert"):
+        read_manifest(tmp_path)
+    touch(tmp_path, "split/train/run/a.mp4", "split/train/walk/b.mp4", "split/val/run/c.xyz")
+    assert "1 .xyz" in read_manifest(tmp_path / "split").notes[0]
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    touch(tmp_path, f"train/{composed}/a.mp4", f"val/{decomposed}/b.mp4")
+    manifest = read_manifest(tmp_path)
+    assert manifest.classes == (composed,)
+    assert [sample.labels for sample in manifest.samples] == [(0,), (0,)]
+    path = write(tmp_path / "list.csv", f"path,label\na.mp4,{composed}\nb.mp4,{decomposed}\n")
+    touch(tmp_path, "a.mp4")
+    assert read_manifest(path).classes == (composed,)
+
+
+def test_a_class_folder_with_underscores_is_the_known_class_with_spaces(tmp_path: Path) -> None:
+    touch(tmp_path, "pan_left/a.mp4", "Pan  Right/b.mp4")
+    manifest = read_manifest(tmp_path, classes=("pan right", "pan left"))
+    assert [sample.labels for sample in manifest.samples] == [(0,), (1,)]
+    assert manifest.classes == ("pan right", "pan left")
+
+
+def test_names_that_could_mean_two_known_classes_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "pan_left/a.mp4")
+    with pytest.raises(ValueError, match="found the label 'pan_left', wanted one of 2 classes"):
+        read_manifest(tmp_path, classes=("pan left", "Pan Left"))
+
+
+def test_a_list_in_a_folder_of_classes_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "walk/a.mp4", "run/b.mp4", "metadata.jsonl")
+    (note,) = read_manifest(tmp_path).notes
+    assert note.endswith(f"labels are names of folders; to use {tmp_path}/metadata.jsonl give that file")
+
+
+def test_two_classes_that_differ_by_an_underscore_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "pan_left/a.mp4", "pan left/b.mp4", "run/c.mp4")
+    (note,) = read_manifest(tmp_path).notes
+    assert note.endswith("'pan left' and 'pan_left' are different classes: should they be one?")
+
+
+def test_a_class_folder_with_a_control_character_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "wa\033[31mlk/a.mp4")
+    with pytest.raises(ValueError, match=r"the class name 'wa.x1b.31mlk' .* control characters"):
+        read_manifest(tmp_path)
+
+
+def test_videos_beside_a_list_are_refused_naming_the_list(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "metadata.jsonl")
+    with pytest.raises(
+        ValueError, match=r"a.mp4: the video is in no class folder .*perhaps .*metadata.jsonl"
+    ):
         read_manifest(tmp_path)
 
 

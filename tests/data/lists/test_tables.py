@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -130,12 +131,89 @@ def test_numbers_among_names_are_names(folder: Path) -> None:
     assert read(folder, "path,label\na.mp4,7\nb.mp4,walk\n").classes == ("7", "walk")
 
 
+def test_further_columns_are_left_out_with_a_note(folder: Path) -> None:
+    manifest = read(folder, "path,fps,label,annotator,end_of_shift,end\na.mp4,30,walk,me,late,3\n")
+    assert names_of(manifest) == [["walk"]]
+    assert manifest.notes == (f"{folder}/list.csv: columns that are not used: fps, annotator, end_of_shift",)
+
+
+@pytest.mark.parametrize("index", ["", "Unnamed: 0"])
+def test_the_index_of_pandas_is_no_column(folder: Path, index: str) -> None:
+    manifest = read(folder, f"{index},path,label\n0,a.mp4,walk\n1,b.mp4,run\n")
+    assert (names_of(manifest), manifest.notes) == ([["walk"], ["run"]], ())
+
+
+def test_times_may_be_minutes_and_hours(folder: Path) -> None:
+    manifest = read(folder, "path,label,start,end\na.mp4,x,1:05,75:30.5\nb.mp4,x,00:01:02.25,1:00:00\n")
+    assert [(sample.start_seconds, sample.end_seconds) for sample in manifest.samples] == [
+        (65.0, 4530.5),
+        (62.25, 3600.0),
+    ]
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;\r"])
+def test_a_line_that_names_the_delimiter_is_obeyed(folder: Path, line: str) -> None:
+    assert names_of(read(folder, f"{line}\npath;label\na.mp4;walk\n")) == [["walk"]]
+    with pytest.raises(ValueError, match="line 4, column 'label': it is empty"):
+        read(folder, f"{line}\npath;label\na.mp4;walk\nb.mp4;\n")
+
+
+def test_a_tab_may_be_named_as_the_delimiter(folder: Path) -> None:
+    assert names_of(read(folder, "sep=\t\npath\tlabel\na.mp4\twalk\n")) == [["walk"]]
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="there backslashes separate folders anyway")
+def test_backslashes_separate_folders_unless_they_are_in_the_name(folder: Path) -> None:
+    (folder / "videos").mkdir()
+    (folder / "videos" / "c.mp4").touch()
+    manifest = read(folder, "path,label\nvideos\\missing.mp4,x\nvideos\\c.mp4,x\n")
+    assert [sample.path for sample in manifest.samples] == [
+        str(folder / "videos" / "missing.mp4"),
+        str(folder / "videos" / "c.mp4"),
+    ]
+    (folder / "videos\\c.mp4").touch()
+    assert read(folder, "path,label\nvideos\\c.mp4,x\n").samples[0].path == str(folder / "videos\\c.mp4")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="both forms name the same file there")
+def test_a_file_is_found_in_another_unicode_form_of_its_name(folder: Path) -> None:
+    composed, decomposed = "caf\u00e9.mp4", "cafe\u0301.mp4"
+    (folder / decomposed).touch()
+    manifest = read(folder, f"path,label\n{composed},x\nth\u00e9.mp4,x\n")
+    assert [Path(sample.path).name for sample in manifest.samples] == [decomposed, "th\u00e9.mp4"]
+    (folder / composed).touch()
+    assert Path(read(folder, f"path,label\n{composed},x\n").samples[0].path).name == composed
+
+
+def test_a_tilde_is_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+    assert read(folder, "path,label\n~/a.mp4,x\n").samples[0].path == str(folder / "a.mp4")
+    assert read_manifest("~/list.csv", root="~").samples[0].path == str(folder / "a.mp4")
+
+
+@pytest.mark.parametrize("column", ["group", "person", "place", "source_video"])
+def test_a_column_may_say_what_samples_share(folder: Path, column: str) -> None:
+    manifest = read(folder, f"path,label,{column}\na.mp4,x, anna\nb.mp4,x,\n")
+    assert [sample.group for sample in manifest.samples] == ["anna", None]
+
+
+@pytest.mark.parametrize("header", ["path,label,group,person", "path,label,person,group"])
+def test_a_column_called_group_is_preferred_to_others(folder: Path, header: str) -> None:
+    manifest = read(folder, f"{header}\na.mp4,x,1,2\n")
+    assert manifest.samples[0].group == ("1" if header.endswith("person") else "2")
+
+
+def test_several_labels_in_a_cell_are_announced(folder: Path) -> None:
+    (note,) = read(folder, "path,label\na.mp4,sit; stand\nb.mp4,sit\n").notes
+    assert "list.csv: multi-label: 1 of 2 videos have several labels" in note
+
+
 FAULTS = {
-    "no label column": ("path,split\na.mp4,train\n", "header: found path, split, wanted a column 'label'"),
-    "no path column": ("label\nwalk\n", "header: found label, wanted a column 'path'"),
+    "no label column": ("path,split\na.mp4,train\n", "header: a column 'label' is required, got path, split"),
+    "no path column": ("label\nwalk\n", "header: a column 'path' is required, got label"),
     "a column twice": ("path,label,file\na.mp4,x,b.mp4\n", "'path' and 'file' both say the path"),
-    "an unknown column": ("path,label,strat\na.mp4,x,1\n", "found the column 'strat'.*did you mean 'start'"),
-    "a foreign column": ("path,label,qqq\na.mp4,x,1\n", "found the column 'qqq'.*take it out"),
+    "an unknown column": ("path,label,strat\na.mp4,x,1\n", "unknown column 'strat'.*did you mean 'start'"),
     "too few cells": ("path,label\na.mp4\n", "line 2: found 1 cells, wanted 2"),
     "too many cells": ("path,label\na.mp4,x\nc d, e.mp4,x\n", "line 3: found 3 cells, wanted 2.*quotes"),
     "no label": ("path,label\na.mp4,x\n\nb.mp4,\n", "line 4, column 'label': it is empty"),
@@ -148,10 +226,17 @@ FAULTS = {
     "an end at nothing": ("path,label,end\na.mp4,x,0\n", "line 2, column 'end': found 0.0 s"),
     "a negative start": (
         "path,label,start\na.mp4,x,-1\n",
-        "line 2, column 'start': found '-1', wanted seconds",
+        "line 2, column 'start': the time must be seconds, mm:ss or hh:mm:ss, got '-1'",
     ),
-    "a start in words": ("path,label,start\na.mp4,x,0:30\n", "line 2, column 'start': found '0:30'"),
-    "an endless part": ("path,label,end\na.mp4,x,inf\n", "line 2, column 'end': found 'inf'"),
+    "a start in words": ("path,label,start\na.mp4,x,soon\n", "line 2, column 'start': .* got 'soon'"),
+    "more than 59 seconds": ("path,label,start\na.mp4,x,1:60\n", "line 2, column 'start': .* got '1:60'"),
+    "a start in frames": (
+        "path,label,start_frame\na.mp4,x,30\n",
+        "'start_frame' is not understood: .* seconds or mm:ss.*remove it",
+    ),
+    "half a part in frames": ("path,label,start,end_frame\na.mp4,x,1,30\n", "'end_frame' is not understood"),
+    "two columns of groups": ("path,label,person,place\na.mp4,x,1,2\n", "both say the group: .*'group'"),
+    "an endless part": ("path,label,end\na.mp4,x,inf\n", "line 2, column 'end': .* got 'inf'"),
     "an unknown split": (
         "path,label,split\na.mp4,x,dev\n",
         "line 2, column 'split': found 'dev', wanted train",
@@ -162,6 +247,8 @@ FAULTS = {
     "only a header": ("path,label\n", "no video in it"),
     "no label anywhere": ("path,labels\na.mp4,\n", "no video has a label"),
     "a class of two lines": ('path,label\na.mp4,"x\ny"\n', "class name 'x.ny'"),
+    "an escape sequence in a class": ("path,label\na.mp4,\033[2Jx\n", "class name '.x1b.2Jx'"),
+    "a hidden direction in a class": ("path,label\na.mp4,x\u202ey\n", "class name 'x.u202ey'"),
     "bytes that are not UTF-8": (
         b"path,label\na.mp4,x\nb.mp4,caf\xe9\n",
         "line 3, byte 10: 0xe9 is not UTF-8",
@@ -198,11 +285,13 @@ def test_parquet_is_read_like_csv(folder: Path) -> None:
         label=pyarrow.array(["walk", "run"]).dictionary_encode(),
         start=[1.0, None],
         split=["train", "validation"],
+        group=[3, None],
     )
     manifest = read_manifest(path)
     assert names_of(manifest) == [["walk"], ["run"]]
     assert [sample.start_seconds for sample in manifest.samples] == [1.0, None]
     assert manifest.splits == ("train", "val")
+    assert [sample.group for sample in manifest.samples] == ["3", None]
 
 
 def test_parquet_labels_may_be_numbers_and_lists(folder: Path) -> None:

@@ -3,40 +3,70 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
+from typing import Final
+from unicodedata import normalize
 
 from videoswin._errors import InputError
 from videoswin.data.lists.rows import SPLIT_NAMES, Listing, Row
-from videoswin.video.listing import VIDEO_SUFFIXES, find_videos
-from videoswin.video.reader import IMAGE_SUFFIXES
+from videoswin.video.listing import VIDEO_SUFFIXES, count_suffixes, look_below, say_left_out
+
+_LISTS: Final = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"})
+
+# A folder with nothing else in it is no class. Anything else may be a video of a kind that is not known.
+_DOCUMENT_SUFFIXES: Final = frozenset(
+    {".cfg", ".csv", ".doc", ".docx", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".log", ".md", ".npy"}
+    | {".npz", ".parquet", ".pdf", ".pkl", ".pth", ".py", ".rst", ".sh", ".srt", ".toml", ".tsv", ".txt"}
+    | {".vtt", ".xlsx", ".xml", ".yaml", ".yml"}
+)
 
 
 def read_class_folders(folder: str) -> Listing:
     """The videos below each class folder, at any depth, or its folders of frames if it has no videos.
 
     `train/`, `val/` (`validation/`) and `test/` above the classes are splits. What is hidden does not count,
-    nor do folders that hold neither videos nor images. ValueError for videos outside every class folder, for
-    splits beside other folders with videos, and for a class that is empty.
+    nor do folders of documents. Notes say which files are left out. InputError for videos outside every class
+    folder, for splits beside other folders with videos, and for a class in which no video is found.
     """
     splits: Mapping[str, str | None] = _split_folders(folder) or {folder: None}
     rows: list[Row] = []
     empty: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
+    examples: list[str] = []
     for above, split in splits.items():
         _refuse_loose_videos(above)
         for name in _subfolders(above):
-            videos = _videos_of(os.path.join(above, name))
-            rows += [Row(path, (name,), path, split=split) for path in videos]
-            if not os.listdir(os.path.join(above, name)):
-                empty[name] = os.path.join(above, name)
+            label = normalize("NFC", name)
+            here = os.path.join(above, name)
+            videos, others, example = look_below(here)
+            rows += [Row(path, (label,), path, split=split) for path in videos]
+            left_out += others
+            examples += [example] if example else []
+            if not videos and not others.keys() <= _DOCUMENT_SUFFIXES:
+                empty[label] = (
+                    f"{here}: none of its files is known to be a video: {count_suffixes(others)}; "
+                    "convert them, or move the folder away if it is no class"
+                )
+            elif not videos and not os.listdir(here):
+                empty[label] = f"{here}: the class folder is empty: put videos into it, or remove it"
+    for label in sorted(empty.keys() - {row.labels[0] for row in rows}):
+        raise InputError(empty[label])
     if not rows:
         raise InputError(
             f"{folder}: found no folder with videos in it, wanted one for each class; "
             f"for a list of videos give the file{_lists_in(folder)}"
         )
-    for name in sorted(empty.keys() - {row.labels[0] for row in rows}):
-        raise InputError(f"{empty[name]}: the class folder is empty: put videos into it, or remove it")
     # Said outright, or folders called 1 and 2 would be taken for indices.
-    return Listing(source=folder, rows=rows, classes=tuple(sorted({row.labels[0] for row in rows})))
+    classes = tuple(sorted({row.labels[0] for row in rows}))
+    notes = [say_left_out(left_out, examples[0])] if left_out else []
+    for above in splits:
+        # As in data sets of Hugging Face, whose folders need not be classes.
+        if lists := _named(above, _LISTS, start="metadata."):
+            notes.append(
+                f"labels are names of folders; to use {os.path.join(above, lists[0])} give that file"
+            )
+    return Listing(source=folder, rows=rows, classes=classes, notes=tuple(notes))
 
 
 def _split_folders(folder: str) -> dict[str, str]:
@@ -45,7 +75,7 @@ def _split_folders(folder: str) -> dict[str, str]:
     if not named:
         return {}
     others = (name for name in _subfolders(folder) if name not in named)
-    other = next((name for name in others if _videos_of(os.path.join(folder, name))), None)
+    other = next((name for name in others if look_below(os.path.join(folder, name)).videos), None)
     if other is None:
         return {os.path.join(folder, name): SPLIT_NAMES[name.lower()] for name in named}
     # A class may be called "train". A folder of that name with its videos in further folders is a split.
@@ -62,28 +92,24 @@ def _refuse_loose_videos(folder: str) -> None:
     if loose := _loose_videos(folder):
         raise InputError(
             f"{os.path.join(folder, loose[0])}: the video is in no class folder "
-            f"({len(loose)} in {folder} are not): move it into one, or away"
+            f"({len(loose)} in {folder} are not): move it into one, or away; "
+            f"for a list of videos give the file{_lists_in(folder)}"
         )
-
-
-def _videos_of(folder: str) -> list[str]:
-    """Every video below, else every folder of frames; `find_videos` gives the folder itself for nothing."""
-    videos = list(find_videos([folder]))
-    return [] if videos == [folder] and not _named(folder, IMAGE_SUFFIXES) else videos
 
 
 def _loose_videos(folder: str) -> list[str]:
     return _named(folder, VIDEO_SUFFIXES)
 
 
-def _named(folder: str, suffixes: frozenset[str]) -> list[str]:
-    """Names of files directly in `folder` that have one of these suffixes."""
+def _named(folder: str, suffixes: frozenset[str], start: str = "") -> list[str]:
+    """Names of files directly in `folder` that have one of these suffixes, and begin with `start`."""
     with os.scandir(folder) as entries:
         return sorted(
             entry.name
             for entry in entries
             if os.path.splitext(entry.name)[1].lower() in suffixes
             and entry.name[0] != "."
+            and entry.name.startswith(start)
             and entry.is_file()
         )
 
@@ -94,5 +120,5 @@ def _subfolders(folder: str) -> list[str]:
 
 
 def _lists_in(folder: str) -> str:
-    lists = _named(folder, frozenset({".csv", ".tsv", ".txt", ".json", ".parquet"}))
+    lists = _named(folder, _LISTS)
     return f", perhaps {os.path.join(folder, lists[0])}" if lists else ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -28,6 +30,7 @@ class Row(NamedTuple):
     start_seconds: float | None = None
     end_seconds: float | None = None
     split: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,32 @@ class Listing:
     classes: tuple[str, ...] | None = None
     """The names in the order that the data set gives them; None if it gives none."""
     multi_label: bool = False
+    notes: tuple[str, ...] = ()
+    """What was decided or left out in reading, a sentence each."""
+
+
+def folded_name(name: str) -> str:
+    """Return a name without the differences that do not make another class or folder.
+
+    These are Unicode's composed and decomposed forms, upper and lower case, `_` and spaces.
+    """
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
+
+
+def require_order(start: float | None, end: float | None, where: str) -> None:
+    """InputError for a part of a video that ends before it begins."""
+    if end is not None and end <= (start or 0.0):
+        raise InputError(f"{where}: found {end} s, wanted more than the start, {start or 0.0} s")
+
+
+def path_below(root: str, path: str) -> str:
+    """Return the path of a list's entry, where `~` is the home folder unless there is a file of that name."""
+    below = os.path.join(root, path)
+    return (
+        os.path.join(root, os.path.expanduser(path))
+        if path[:1] == "~" and not os.path.exists(below)
+        else below
+    )
 
 
 def read_text(path: str) -> str:
@@ -85,13 +114,16 @@ def split_name(cell: object, where: str) -> str | None:
 
 
 def seconds(cell: object, where: str) -> float | None:
-    """A time; None for an empty cell."""
+    """A time in seconds, of seconds, `mm:ss` or `hh:mm:ss`; None for an empty cell."""
     if cell is None or cell == "":
         return None
+    clock = re.fullmatch(r"\s*(?:(\d+):)?(\d+):([0-5]?\d(?:\.\d*)?)\s*", str(cell))
     try:
         time = float(str(cell))
     except ValueError:
         time = math.nan
+    if clock is not None:
+        time = 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3])
     if not 0 <= time < math.inf:
-        raise InputError(f"{where}: found {cell!r}, wanted seconds from the beginning of the video")
+        raise InputError(f"{where}: the time must be seconds, mm:ss or hh:mm:ss, got {cell!r}")
     return time
