@@ -10,50 +10,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-VIDEO_CONTAINERS: Final = (
-    # Files that carry video. Not here: playlists and manifests, which open other files (concat, hls, dash),
-    # text drawn as a terminal would, single images, devices, and formats that only games use.
-    *("mov", "matroska", "webm", "avi", "flv", "live_flv", "kux", "asf", "asf_o", "ogg", "mxf", "gxf", "nut"),
-    *("mpegts", "mpeg", "dv", "rm", "wtv", "nsv", "nuv", "ty", "pva", "lxf", "swf", "cine", "r3d"),
-    *(
-        "dhav",
-        "hxvs",
-        "ifv",
-        "lmlm4",
-        "luodat",
-        "dxa",
-        "flic",
-        "smk",
-        "bink",
-        "ipmovie",
-        "mtv",
-        "yuv4mpegpipe",
-    ),
-    # Animated images.
-    *("gif", "apng", "jpegxl_anim"),
-    # Elementary streams.
-    *(
-        "mpegvideo",
-        "m4v",
-        "h261",
-        "h263",
-        "h264",
-        "hevc",
-        "vvc",
-        "evc",
-        "vc1",
-        "vc1test",
-        "ivf",
-        "obu",
-        "av1",
-    ),
-    *("mjpeg", "mjpeg_2000", "cavsvideo", "avs2", "avs3", "dirac", "dnxhd", "ipu", "apv"),
-)
-"""Names of FFmpeg's demuxers."""
+# Not here: playlists and manifests, which open other files (concat, hls, dash), text drawn as a terminal
+# would, single images, raw pixels and devices.
+_FILES: Final = """
+    mov matroska webm avi flv live_flv kux asf asf_o ogg mxf gxf nut mpegts mpeg dv rm wtv nsv nuv ty pva lxf
+    swf cine r3d dhav hxvs ifv lmlm4 luodat dxa flic smk bink ipmovie mtv yuv4mpegpipe
+"""
+_ANIMATED_IMAGES: Final = "gif apng jpegxl_anim"
+_ELEMENTARY_STREAMS: Final = """
+    mpegvideo m4v h261 h263 h264 hevc vvc evc vc1 vc1test ivf obu av1 mjpeg mjpeg_2000 cavsvideo avs2 avs3
+    dirac dnxhd ipu apv
+"""
+VIDEO_CONTAINERS: Final = tuple(f"{_FILES} {_ANIMATED_IMAGES} {_ELEMENTARY_STREAMS}".split())
+"""FFmpeg's demuxers that may open a video."""
 
 IMAGE_CONTAINERS: Final = ("image2", "jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe")
-"""For the images of a folder."""
-
+"""FFmpeg's demuxers that may open an image of a folder."""
 
 _MAX_STREAMS: Final = 256
 """FFmpeg opens a decoder for each stream of a file; captures of a whole transponder have some hundred."""

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import av
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from av.container import InputContainer
 from av.filter import Graph
 from av.packet import Packet
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class RgbConverter:
         return graph
 
 
-def _upright(rgb_hwc: NDArray[np.uint8], a: float, b: float, c: float, d: float) -> NDArray[np.uint8]:
+def _upright(rgb_hwc: NDArray[Any], a: float, b: float, c: float, d: float) -> NDArray[Any]:
     """The picture with the pixel at (x, y) taken to (ax + cy, bx + dy), to the nearest quarter turn."""
     if abs(b) > abs(a):
         rgb_hwc, a, d = rgb_hwc.transpose(1, 0, 2), c, b
@@ -86,16 +86,21 @@ def _upright(rgb_hwc: NDArray[np.uint8], a: float, b: float, c: float, d: float)
 
 def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     """a, b, c, d of `_upright`; EXIF orientations come as display matrices, too."""
-    for source in (lambda: frame, lambda: _without_exif(frame)):
+    for prepare in (_unchanged, _without_exif):
         # ValueError: PyAV lists no side data of a frame where it lacks a name for one, such as EXIF's.
         with suppress(ValueError, av.FFmpegError):
-            matrix = source().side_data.get(Type.DISPLAYMATRIX)
-            if matrix is None:
-                return 1.0, 0.0, 0.0, 1.0
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
-            return a, b, c, d
+            # PyAV's stub calls the container by the name of what it holds.
+            for side_data in cast("SideDataContainer", prepare(frame).side_data):
+                if side_data.type is Type.DISPLAYMATRIX:
+                    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
+                    return a, b, c, d
+            return 1.0, 0.0, 0.0, 1.0
     turn = math.radians(frame.rotation)
     return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
+
+
+def _unchanged(frame: VideoFrame) -> VideoFrame:
+    return frame
 
 
 def _without_exif(frame: VideoFrame) -> VideoFrame:
