@@ -142,10 +142,10 @@ FROZEN_COMMANDS = {
     "demo": {"video", "model", "out"},
     "export": {"model", "target", "format", "precision", "clips", "json", "accept_licence"},
     "models": {"json"},
-    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence"},
+    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence", "trust"},
     "evaluate": {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
-        *("precision", "accept_licence"),
+        *("precision", "accept_licence", "trust"),
     },
     "train": {"recipe", "out", "data", "from_", "set"},
 }

@@ -44,6 +44,7 @@ def predict(
     precision: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
     accept_licence: str | None = None,
+    trust: bool = False,
 ) -> int:
     """Name what happens in videos.
 
@@ -59,6 +60,7 @@ def predict(
         precision: bfloat16 is faster on CPUs that have it, and on GPUs; float32 by default.
         json: Print one JSON object a line.
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        trust: Load an exported .pt2 file that can run code on this machine.
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, got {top}")
@@ -66,7 +68,7 @@ def predict(
     from videoswin.video.listing import find_videos
 
     predictor = Predictor.from_pretrained(
-        model, device=device, protocol=views, precision=precision, accept_licence=accept_licence
+        model, device=device, protocol=views, precision=precision, accept_licence=accept_licence, trust=trust
     )
     results = predictor.predict_all(find_videos(_with_standard_input(paths)))
     return 1 if _print_results(results, top=top, as_json=json) else 0
@@ -218,6 +220,7 @@ def evaluate(
     precision: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
     accept_licence: str | None = None,
+    trust: bool = False,
 ) -> int:
     """Score a model on labelled videos.
 
@@ -236,6 +239,7 @@ def evaluate(
         precision: Of weights and activations, e.g. bfloat16.
         json: Print the report as one JSON object.
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        trust: Load an exported .pt2 file that can run code on this machine.
     """
     from videoswin._ranks import join_ranks
     from videoswin._terminal import print_report
@@ -250,7 +254,12 @@ def evaluate(
         manifest = manifest.part(split)
         print_to_stderr(f"scoring the split {split}")
     predictor = Predictor.from_pretrained(
-        model, device=device, protocol=protocol, precision=precision, accept_licence=accept_licence
+        model,
+        device=device,
+        protocol=protocol,
+        precision=precision,
+        accept_licence=accept_licence,
+        trust=trust,
     )
     report = score(predictor, manifest, workers=workers, progress=not json)
     if rank > 0:

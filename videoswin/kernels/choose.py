@@ -73,8 +73,8 @@ def emulation_slowdown(dtype: torch.dtype) -> float:
             seconds = [[_seconds(layer) for layer in layers] for _ in range(5)]
     finally:
         torch.set_num_threads(threads)
-    plain, half = map(min, zip(*seconds, strict=True))
-    return half / plain
+    plain, half = (min(times) for times in zip(*seconds, strict=True))
+    return float(half / plain)
 
 
 def _seconds(call: Callable[[], object]) -> float:
