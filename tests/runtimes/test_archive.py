@@ -166,10 +166,20 @@ def tree(members: Members, marker: Path) -> None:
 
 
 def operator(members: Members, marker: Path) -> None:
+    """An operator of torch that makes a file."""
+
     def change(program: Any) -> None:
-        nodes = program["graph_module"]["graph"]["nodes"]
-        call = {"target": "torch.os.mkdir", "metadata": {}, "name": "made", "outputs": [{"as_none": True}]}
-        nodes.insert(0, call | {"inputs": [{"name": "", "arg": {"as_string": str(marker)}, "kind": 1}]})
+        graph = program["graph_module"]["graph"]
+        graph["tensor_values"]["made"] = graph["tensor_values"]["p_head_bias"]
+        values = {"filename": {"as_string": str(marker)}, "shared": {"as_bool": True}, "size": {"as_int": 2}}
+        node = {
+            "target": "torch.ops.aten.from_file.default",
+            "inputs": [{"name": name, "arg": value, "kind": 1} for name, value in values.items()],
+            "outputs": [{"as_tensor": {"name": "made"}}],
+            "metadata": {},
+            "name": "made",
+        }
+        graph["nodes"].insert(0, node)
 
     in_json(members, PROGRAM, change)
 
@@ -216,7 +226,7 @@ REAL = {
     "legacy constants": (legacy_constants, "data/constants/model.pt"),
     "sample inputs": (sample_inputs, "pickled sample inputs"),
     "expression": (expression, "expr_str"),
-    "operator": (operator, "torch.os.mkdir"),
+    "operator": (operator, "torch.ops.aten.from_file.default"),
     "name of an input": (name_of_an_input, "it has a name"),
 }
 """Attacks that run when the file is trusted."""

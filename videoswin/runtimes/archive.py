@@ -139,7 +139,7 @@ def _check_members(sizes: dict[str, int]) -> None:
             if size > 0:
                 raise RefusedError("it has pickled sample inputs")
         elif name not in _OTHER_MEMBERS | _TENSOR_LISTS.keys() | {_PROGRAM} and not _EXTRA.fullmatch(name):
-            raise RefusedError(f"it has a member {reprlib.repr(name)}")
+            raise RefusedError(f"it has a member {name[:80]!r}")
 
 
 def _check(value: object, field: str) -> None:
@@ -154,7 +154,7 @@ def _check(value: object, field: str) -> None:
             elif key in _FIELDS:
                 _check(inner, key)
             elif inner:  # a later version of torch may have more fields, and nothing in them
-                raise RefusedError(f"it has a field {reprlib.repr(key)}")
+                raise RefusedError(f"it has a field {key[:80]!r}")
     elif isinstance(value, list):
         for inner in value:
             _check(inner, field)
@@ -165,10 +165,10 @@ def _check(value: object, field: str) -> None:
 def _check_text(text: str, field: str) -> None:
     if field == "target":
         if text not in _OPERATORS:
-            raise RefusedError(f"it calls {reprlib.repr(text)}")
+            raise RefusedError(f"it calls {text[:80]!r}")
     elif field in _TEXT:
         if not _TEXT[field].fullmatch(text):
-            raise RefusedError(f"it has {field}: {reprlib.repr(text)}")
+            raise RefusedError(f"it has {field}: {text[:80]!r}")
     elif field == "path_name":
         pass  # checked against the list it stands in
     elif text or field not in _DOTTED:
@@ -179,4 +179,4 @@ def _require_names(parts: Iterable[str]) -> None:
     for part in parts:
         # Modules in a list are numbered.
         if not part.isascii() or not (part.isidentifier() or part.isdigit()) or keyword.iskeyword(part):
-            raise RefusedError(f"it has a name {reprlib.repr(part)}")
+            raise RefusedError(f"it has a name {part[:80]!r}")

@@ -41,6 +41,8 @@ class Facts:
             raise InputError(f"labels must be a list of names, got {reprlib.repr(self.labels)}")
         if not isinstance(self.name, str) or not isinstance(self.licence, str):
             raise InputError(f"name and licence must be text, got {self.name!r} and {self.licence!r}")
+        if not isinstance(self.lineage, dict) or not all(isinstance(v, str) for v in self.lineage.values()):
+            raise InputError(f"lineage must map names to text, got {reprlib.repr(self.lineage)}")
         object.__setattr__(self, "labels", tuple(self.labels))  # JSON gives lists
 
     @classmethod
