@@ -124,7 +124,7 @@ def test_compiled_code_answers_as_the_checkpoint_does(checkpoint: Checkpoint, tm
     target = tmp_path / "model.pt2"
     comparison = export_model(checkpoint, target, format="aotinductor")
     assert comparison.largest_difference < 1e-5
-    with pytest.raises(ValueError, match="machine code, which AOTInductor compiled; .* use --trust"):
+    with pytest.raises(ValueError, match=r"machine code, which AOTInductor compiled; .* use --trust"):
         ExportedModel(target, device=torch.device("cpu"))
     model = ExportedModel(target, device=torch.device("cpu"), trust=True)
     assert model.facts.labels == checkpoint.labels
