@@ -60,7 +60,7 @@ def predict(
         precision: bfloat16 is faster on CPUs that have it, and on GPUs; float32 by default.
         json: Print one JSON object a line.
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
-        trust: Load an exported .pt2 file that can run code on this machine.
+        trust: Load also a .pt2 file that can run code.
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, got {top}")
@@ -222,15 +222,14 @@ def evaluate(
     accept_licence: str | None = None,
     trust: bool = False,
 ) -> int:
-    """Score a model on labelled videos.
+    """Score a model on labelled videos; those that cannot be read count as wrong.
 
     Example: videoswin evaluate test.csv --model run/best.safetensors --out report/
-    A video that cannot be read counts as wrong, and is named.
 
     Args:
         data: Folder with a folder for each class, or a list.
         model: Catalog name, bundled name or file.
-        protocol: Views of each video, e.g. official-4x3 or fast-1x1; by default the model's own.
+        protocol: Views, e.g. official-4x3; by default the model's own.
         split: Split to score; by default test, else val, if any.
         out: Folder for the report, its tables and its pictures.
         root: Folder of a list's paths; by default the list's own.
@@ -239,7 +238,7 @@ def evaluate(
         precision: Of weights and activations, e.g. bfloat16.
         json: Print the report as one JSON object.
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
-        trust: Load an exported .pt2 file that can run code on this machine.
+        trust: Load also a .pt2 file that can run code.
     """
     from videoswin._ranks import join_ranks
     from videoswin._terminal import print_report
