@@ -136,6 +136,20 @@ def loaded_by(statement: str) -> set[str]:
     )
 
 
+def test_importing_and_loading_a_model_leave_nothing_in_the_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    # torch._dynamo makes a folder for torch._inductor when it is imported, and takes seconds.
+    loaded_by(
+        "import videoswin.export, videoswin.recipes.finetune, videoswin.kernels.window_attention; "
+        "import torch; from videoswin.predict import Predictor; "
+        "predictor = Predictor.from_pretrained('camera-motion', device='cpu'); "
+        "predictor.score(torch.zeros(1, 3, 16, 64, 64, dtype=torch.uint8))"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_package_and_its_model_load_no_library_but_torch_and_numpy() -> None:
     others = {"av", "safetensors", "docstring_parser", "rich", "lightning", "skimage", "torchvision", "timm"}
     assert not loaded_by("import videoswin, videoswin.model.swin") & others
@@ -151,10 +165,10 @@ FROZEN_COMMANDS = {
     "demo": {"video", "model", "out"},
     "export": {"model", "target", "format", "precision", "clips", "json", "accept_licence"},
     "models": {"json"},
-    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence"},
+    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence", "trust"},
     "evaluate": {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
-        *("precision", "accept_licence"),
+        *("precision", "accept_licence", "trust"),
     },
     "train": {"recipe", "out", "data", "from_", "set", "trust"},
 }

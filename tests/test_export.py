@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,9 @@ def test_compiled_code_answers_as_the_checkpoint_does(checkpoint: Checkpoint, tm
     target = tmp_path / "model.pt2"
     comparison = export_model(checkpoint, target, format="aotinductor")
     assert comparison.largest_difference < 1e-5
-    model = ExportedModel(target, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"machine code, which AOTInductor compiled; .* use --trust"):
+        ExportedModel(target, device=torch.device("cpu"))
+    model = ExportedModel(target, device=torch.device("cpu"), trust=True)
     assert model.facts.labels == checkpoint.labels
     assert model(torch.zeros(3, 3, 8, 48, 48, dtype=torch.uint8)).shape == (3, 3)
 
@@ -261,6 +264,41 @@ def test_a_file_that_answers_otherwise_is_not_kept_and_nothing_is_lost(
         export_model(checkpoint, target)
     assert target.read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("name", "format"), [("model.xml", "openvino"), ("model.pt2", "torch")])
+def test_a_file_that_is_slower_than_float32_is_said_to_be(
+    name: str, format: Format, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[object] = []
+
+    def times(*passes: partial[object]) -> list[float]:
+        compared.extend(each.func for each in passes)
+        return [2.0, 3.0, 2.0]
+
+    monkeypatch.setattr(export, "_fastest_of_each", times)
+    said: list[str] = []
+    comparison = export_model(checkpoint, tmp_path / name, precision="bfloat16", say=said.append)
+    assert said[-1] == ("bfloat16 takes 1.50 times as long as float32 on this CPU: export in float32 for it")
+    assert comparison.seconds_per_clip_float32 == 2.0
+    pytorch, exported, in_float32 = compared
+    assert isinstance(exported, ExportedModel)
+    assert exported.facts.precision == "bfloat16"
+    if format == "openvino":
+        assert isinstance(in_float32, ExportedModel)
+        assert in_float32.facts.precision == "float32"
+    else:
+        assert in_float32 is pytorch
+
+
+def test_a_file_that_is_not_slower_needs_no_word(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_fastest_of_each", lambda *passes: [3.0, 2.0, 2.0])
+    said: list[str] = []
+    export_model(checkpoint, tmp_path / "model.xml", say=said.append)
+    export_model(checkpoint, tmp_path / "model.xml", precision="bfloat16", say=said.append)
+    assert not any("times as long" in line for line in said)
 
 
 def test_what_cannot_be_exported_is_said_before_any_work(

@@ -47,6 +47,7 @@ def predict(
     precision: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
     accept_licence: str | None = None,
+    trust: bool = False,
 ) -> int:
     """Name what happens in videos.
 
@@ -62,6 +63,7 @@ def predict(
         precision: bfloat16 is faster on CPUs that have it, and on GPUs; float32 by default.
         json: Print one JSON object a line.
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        trust: Load also a .pt2 file that can run code.
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, got {top}")
@@ -69,7 +71,7 @@ def predict(
     from videoswin.video.listing import find_videos
 
     predictor = Predictor.from_pretrained(
-        model, device=device, protocol=views, precision=precision, accept_licence=accept_licence
+        model, device=device, protocol=views, precision=precision, accept_licence=accept_licence, trust=trust
     )
     results = predictor.predict_all(find_videos(_with_standard_input(paths), print_to_stderr))
     return 1 if _print_results(results, top=top, as_json=json) else 0
@@ -231,16 +233,16 @@ def evaluate(
     precision: Literal["float32", "bfloat16", "float16"] | None = None,
     json: bool = False,
     accept_licence: str | None = None,
+    trust: bool = False,
 ) -> int:
-    """Score a model on labelled videos.
+    """Score a model on labelled videos; those that cannot be read count as wrong.
 
     Example: videoswin evaluate test.csv --model run/best.safetensors --out report/
-    A video that cannot be read counts as wrong, and is named.
 
     Args:
         data: Folder with a folder for each class, or a list.
         model: Catalog name, bundled name or file.
-        protocol: Views of each video, e.g. official-4x3 or fast-1x1; by default the model's own.
+        protocol: Views, e.g. official-4x3; by default the model's own.
         split: Split to score; by default test, else val, if any.
         out: Folder for the report, its tables and its pictures.
         root: Folder of a list's paths; by default the list's own.
@@ -249,6 +251,7 @@ def evaluate(
         precision: Of weights and activations, e.g. bfloat16.
         json: Print the report as one JSON object.
         accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        trust: Load also a .pt2 file that can run code.
     """
     from videoswin._ranks import join_ranks
     from videoswin._terminal import print_report
@@ -269,7 +272,12 @@ def evaluate(
         manifest = manifest.part(split)
         print_to_stderr(f"scoring the split {split}")
     predictor = Predictor.from_pretrained(
-        model, device=device, protocol=protocol, precision=precision, accept_licence=accept_licence
+        model,
+        device=device,
+        protocol=protocol,
+        precision=precision,
+        accept_licence=accept_licence,
+        trust=trust,
     )
     report = score(predictor, manifest, workers=workers, progress=True)
     if rank > 0:

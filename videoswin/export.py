@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 import torch
@@ -84,6 +85,8 @@ class Comparison:
     seconds_per_clip: float
     """The fastest of a few passes, in turn with PyTorch's; benchmarks/model_cpu.py takes more care."""
     seconds_per_clip_pytorch: float
+    seconds_per_clip_float32: float
+    """Of the same format in float32; PyTorch's for .pt2, which PyTorch runs."""
     threads: int
 
     def to_json(self) -> str:
@@ -148,14 +151,23 @@ def export_model(
             "aotinductor": torch_programs.write_compiled,
         }
         writers[kind](program, staged, facts)
-        del program
         say(f"comparing with PyTorch on {len(clips)} clips ({source})")
-        comparison = replace(
-            _compare(predictor, staged, clips, kind, facts, source, progress), path=str(target)
-        )
+        with TemporaryDirectory() as folder:
+            float32 = None
+            if kind == "openvino" and precision != "float32":
+                float32 = Path(folder, "float32.xml")
+                openvino.write(program, float32, replace(facts, precision="float32"))
+            del program
+            comparison = _compare(predictor, staged, clips, kind, facts, source, float32, progress)
+        comparison = replace(comparison, path=str(target))
         _require_equal(comparison)
     if comparison.top1_agreement < SAFE_AGREEMENT:
         say(f"only {comparison.top1_agreement:.0%} of the clips get the same likeliest class as in PyTorch")
+    slowdown = comparison.seconds_per_clip / comparison.seconds_per_clip_float32
+    if precision != "float32" and slowdown > 1:
+        say(
+            f"{precision} takes {slowdown:.2f} times as long as float32 on this CPU: export in float32 for it"
+        )
     return comparison
 
 
@@ -257,11 +269,13 @@ def _compare(
     format: Format,
     facts: Facts,
     source: str,
+    float32: Path | None,
     progress: bool,
 ) -> Comparison:
+    """The file beside PyTorch; `float32` is a file in that precision to compare the time with, if any."""
     assert not isinstance(predictor.model, ExportedModel)
     pytorch = PixelModel(predictor.model, predictor.clip.normalisation)
-    exported = ExportedModel(path, device=torch.device("cpu"))
+    exported = ExportedModel(path, device=torch.device("cpu"), trust=True)  # it was written a moment ago
     pairs = []
     with Progress("compare", len(clips), "clips", shown=progress) as bar:
         for clip in torch.split(clips, 1):
@@ -271,7 +285,11 @@ def _compare(
     # Our own way to run OpenVINO's files takes one clip at a time; others may not.
     as_batch = partial(openvino.run_batch, path) if format == "openvino" else exported
     _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], facts.precision)
-    seconds = _fastest_of_each(lambda: pytorch(clips[:1]), lambda: exported(clips[:1]))
+    if facts.precision == "float32":
+        in_float32: Callable[[Tensor], Tensor] = exported
+    else:
+        in_float32 = ExportedModel(float32, device=torch.device("cpu")) if float32 else pytorch
+    seconds = _fastest_of_each(*(partial(model, clips[:1]) for model in (pytorch, exported, in_float32)))
     weights = sum(p.numel() * p.element_size() for p in predictor.model.parameters())
     return Comparison(
         path=str(path),
@@ -285,6 +303,7 @@ def _compare(
         megabytes_pytorch=weights / 1e6,
         seconds_per_clip=seconds[1],
         seconds_per_clip_pytorch=seconds[0],
+        seconds_per_clip_float32=seconds[2],
         threads=torch.get_num_threads(),
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin._text import dump_json
 from videoswin.adaptive import look_until_sure
-from videoswin.kernels.choose import use_fastest_blocks
+from videoswin.kernels.choose import use_fastest_blocks, warn_if_emulated
 from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
 from videoswin.runtimes.exported import ExportedModel, is_exported
@@ -168,15 +168,26 @@ class Predictor:
         precision: Precision | None = None,
         accept_licence: str | None = None,
         limits: ReadLimits | None = None,
+        trust: bool = False,
     ) -> Predictor:
         """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load.
 
         Also of a file that `videoswin export` wrote: .onnx, .xml (OpenVINO), .pt2 (torch.export).
+
+        Args:
+            name_or_path: Catalog name, bundled name or file.
+            device: As for the constructor.
+            protocol: As for the constructor.
+            precision: As for the constructor.
+            accept_licence: License of restricted weights that you accept.
+            trust: Load also a .pt2 file that can run code on this machine: one compiled by AOTInductor, or
+                one that is refused otherwise.
         """
         source: Checkpoint | ExportedModel
         if is_exported(name_or_path):
             # Most are for processors; a GPU must be asked for.
-            source = ExportedModel(name_or_path, device=resolve_device("cpu" if device == "auto" else device))
+            target = resolve_device("cpu" if device == "auto" else device)
+            source = ExportedModel(name_or_path, device=target, trust=trust)
         else:
             source = Checkpoint.load(name_or_path, accept_licence=accept_licence)
         return cls(source, device=device, protocol=protocol, precision=precision, limits=limits)
@@ -309,6 +320,7 @@ def _model_of(
     dtype = PRECISIONS[precision or "float32"]
     model = source.model().to(device, dtype)
     if dtype != torch.float32:
+        warn_if_emulated(device, dtype)
         use_fastest_blocks(model, device, dtype)
     return model
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)  # a slow machine must not fail
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton interprets only where there is no GPU")
 def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
@@ -100,6 +101,16 @@ def test_a_section_that_breaks_off_keeps_its_rows_and_does_not_end_the_run(
     found = json.loads(result.read_text())
     assert found["attention"] == [{"number": 1}, {"failed": "RuntimeError: illegal memory access"}]
     assert found["tiles"] == [{"number": 2}]
+
+
+def test_a_dry_run_has_no_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(bench: gpu.Bench, deadline: Deadline) -> Iterator[dict[str, bool]]:
+        monkeypatch.setattr("benchmarks.gpu_timing.time", SimpleNamespace(monotonic=lambda: 1e12))
+        yield {"late": deadline.passed()}
+
+    monkeypatch.setattr(gpu, "SECTIONS", {"attention": late})
+    run(monkeypatch, str(tmp_path / "gpu.json"))
+    assert json.loads((tmp_path / "gpu.json").read_text())["attention"] == [{"late": False}]
 
 
 def test_a_system_that_cannot_run_is_named_and_the_others_are_compared(

@@ -32,6 +32,39 @@ def test_a_cpu_gets_boxes_and_the_log_says_why(caplog: pytest.LogCaptureFixture)
     ]
 
 
+@pytest.mark.parametrize("capabilities", [{}, {"avx2": True}, {"bf16": True}], ids=str)
+def test_emulated_half_precision_is_said_to_be_slower_in_one_line(
+    capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(choose, "emulation_slowdown", lambda dtype: 9.24)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        choose.warn_if_emulated("cpu", dtype)
+        choose.warn_if_emulated("cuda", dtype)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"this CPU has no instructions for {name}, which takes about 9 times as long as float32 here "
+        "(measured on one layer): use float32"
+        for name in ("bfloat16", "float16")
+    ]
+
+
+def test_half_precision_that_is_not_slower_needs_no_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(choose, "emulation_slowdown", lambda dtype: 0.5)
+    choose.warn_if_emulated("cpu", torch.bfloat16)
+    capabilities = {"amx_bf16": True, "avx512_fp16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(choose, "emulation_slowdown", lambda dtype: 2.0)
+    choose.warn_if_emulated("cpu", torch.bfloat16)
+    choose.warn_if_emulated("cpu", torch.float16)
+    assert caplog.records == []
+
+
+def test_slowdown_is_measured() -> None:
+    assert choose.emulation_slowdown(torch.bfloat16) > 0
+
+
 def test_choosing_and_tracing_need_no_triton() -> None:
     hidden = "import sys; sys.modules['triton'] = None"
     choice = "from videoswin.kernels.choose import fastest_attention; fastest_attention('cpu')"

@@ -62,6 +62,22 @@ def test_fused_attention_without_gradients_equals_the_paper(dtype: torch.dtype) 
     assert error < {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
 
 
+@pytest.mark.parametrize("capabilities", [{"avx2": True}, {"avx512_bf16": True}], ids=str)
+def test_bfloat16_is_multiplied_in_steps_only_where_the_cpu_has_instructions_for_it(
+    capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    geometry = window_geometry((4, 4, 4), (2, 2, 2), (0, 0, 0), False, torch.device("cpu"))
+    qkv = torch.randn(1, *geometry.grid, 3, HEADS, WIDTH).bfloat16()
+    table = torch.randn(3 * 3 * 3, HEADS)
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        ours = box_attention(qkv, table, geometry)
+    fused = "aten::scaled_dot_product_attention" in {event.key for event in profile.key_averages()}
+    assert fused is ("avx2" in capabilities)
+    expected = plain_attention(qkv.double(), table.double(), geometry)
+    assert (ours.double() - expected).abs().max() < 3e-2
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_gradients_of_full_windows_equal_the_paper(dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)

@@ -1,8 +1,12 @@
-"""Which kernels to hand to a model on a device: those of Triton where they run, are right, and pay."""
+"""Which kernels to hand to a model on a device: those of Triton where they run, are right, and pay.
+
+Also what to say of a CPU that has no instructions for half precision.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from math import prod
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from videoswin.kernels.verify import TOLERANCE, branch_error, fault_found_by, why_not
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
+from videoswin.model.cached import has_instructions_for
 from videoswin.model.config import TINY
 from videoswin.model.swin import Block, Stage, VideoSwin
 from videoswin.model.windows import Grid
@@ -32,6 +37,50 @@ WORTHWHILE = 0.95
 
 Milliseconds = Callable[[Callable[[], object]], float]
 """What a call takes on the current device."""
+
+
+def warn_if_emulated(device: torch.device | str, dtype: torch.dtype) -> None:
+    """Log in one line how much slower half precision is on a CPU that has no instructions for it.
+
+    Args:
+        device: Where the model runs; only CPUs emulate.
+        dtype: What it computes in.
+    """
+    if torch.device(device).type != "cpu" or has_instructions_for(dtype):
+        return
+    slowdown = emulation_slowdown(dtype)
+    if slowdown > 1:
+        logger.warning(
+            "this CPU has no instructions for %s, which takes about %.0f times as long as float32 here "
+            "(measured on one layer): use float32",
+            str(dtype).removeprefix("torch."),
+            slowdown,
+        )
+
+
+@lru_cache
+def emulation_slowdown(dtype: torch.dtype) -> float:
+    """Return how many times as long as in float32 a linear layer takes in `dtype` on this CPU.
+
+    Takes some 50 milliseconds. A layer of this size comes close to what whole models lose.
+    """
+    x = torch.ones(256, 256)
+    layers = [partial(torch.nn.functional.linear, x.to(each), x.to(each)) for each in (torch.float32, dtype)]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # or other programs on the other cores would count
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            seconds = [[_seconds(layer) for layer in layers] for _ in range(5)]
+    finally:
+        torch.set_num_threads(threads)
+    plain, half = (min(times) for times in zip(*seconds, strict=True))
+    return float(half / plain)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def fastest_attention(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from videoswin.model.cached import CACHED_NUMBERS, fits_pieces, linear
+from videoswin.model.cached import CACHED_NUMBERS, fits_pieces, has_instructions_for, linear
 from videoswin.model.windows import (
     Boxes,
     Grid,
@@ -70,17 +70,18 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     if bias.requires_grad and bias.device.type == "cpu" and not torch.compiler.is_compiling():
         out: Tensor = _LeanAttention.apply(q, k, v, bias)  # type: ignore[no-untyped-call]
         return out
-    if q.dtype == torch.bfloat16 and fits_pieces(q):
+    if q.dtype == torch.bfloat16 and fits_pieces(q) and has_instructions_for(q.dtype):
         return _attention_in_steps(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 def _attention_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """The same for bfloat16 on a CPU, where torch's fused kernel is slower than products and a softmax.
+    """The same for a CPU with bfloat16, where torch's fused kernel is slower than products and a softmax.
 
-    So it was on processors with AVX-512 and without AMX; none with AMX was at hand. The weights of a few
-    boxes at a time stay in the cache. Logits are rounded to bfloat16 before the softmax, as they are where
-    attention is written out, and are not in the fused kernel.
+    So it was on processors with AVX-512 and without AMX; none with AMX was at hand. Where bfloat16 is
+    emulated, the fused kernel is faster. The weights of a few boxes at a time stay in the cache. Logits are
+    rounded to bfloat16 before the softmax, as they are where attention is written out, and are not in the
+    fused kernel.
     """
     few = max(1, CACHED_NUMBERS // bias.numel())
     outputs = []

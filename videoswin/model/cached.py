@@ -5,8 +5,6 @@ Legend: C channels in, K channels out.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +12,11 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 CACHED_NUMBERS = 2**20
 """Numbers of an intermediate result that a CPU holds at a time (4 MiB in float32)."""
+_INSTRUCTIONS = {
+    torch.bfloat16: ("avx512_bf16", "amx_bf16"),
+    torch.float16: ("avx512_fp16", "amx_fp16"),
+}
+"""Any of which is enough, as torch.cpu.get_capabilities names them."""
 
 
 def fits_pieces(x: Tensor) -> bool:
@@ -51,14 +54,17 @@ def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
         torch._C._get_mkldnn_enabled()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and x.dtype == weight.dtype
-        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _has_bfloat16()))
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and has_instructions_for(x.dtype)
         # Whoever counts operations must see the ordinary ones.
         and not is_in_torch_dispatch_mode()
     )
 
 
-@cache
-def _has_bfloat16() -> bool:
-    """Whether oneDNN multiplies bfloat16 on this processor."""
-    has: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return has
+def has_instructions_for(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies numbers of `dtype` itself instead of emulating that, which is slow.
+
+    False for half precision on processors other than x86, where nothing has been measured.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return dtype not in _INSTRUCTIONS or any(capabilities.get(name) for name in _INSTRUCTIONS[dtype])

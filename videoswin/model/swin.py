@@ -209,7 +209,8 @@ class VideoSwin(nn.Module):
         self.norm = nn.LayerNorm(config.feature_dim)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(config.feature_dim, config.num_classes)
-        initialize(self)
+        if not self.head.weight.is_meta:  # without numbers; there torch would import its compiler for them
+            initialize(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, in, T, H, W) floating point, normalised, any T, H, W >= 1 -> logits (B, K)."""

@@ -119,8 +119,6 @@ def sliced_position_index(window: Grid, full_window: Grid) -> Tensor:
     return relative_position_index(full_window, full_window)[:n, :n]
 
 
-# torch.compile must take the result as it is instead of tracing how it was made.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def window_geometry(
     grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
 ) -> WindowGeometry:
@@ -128,6 +126,12 @@ def window_geometry(
     # torch.export runs us inside modes that would make symbolic tensors, and the cache would keep those.
     with _disable_current_modes():
         return _cached_geometry(grid, window, shift, sliced_bias, device)
+
+
+# torch.compile must take the result as it is instead of tracing how it was made. This is all that
+# torch.compiler.assume_constant_result does, but that imports torch._dynamo, which takes seconds and makes a
+# folder in the temporary directory.
+window_geometry._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 # Bounded: a geometry of Swin-L at 384 px holds some 25 MB; a model at one input size needs two per stage.

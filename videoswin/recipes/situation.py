@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from videoswin.model.cached import has_instructions_for
 from videoswin.predict import resolve_device
 from videoswin.training.recipe import VideoFiles
 from videoswin.training.safeguards import total_bytes
@@ -83,7 +84,4 @@ def natural_precision(device: str) -> str:
     """bf16 where the hardware has it, fp16 on other CUDA devices, else fp32, in Lightning Fabric's words."""
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    has = torch.cpu.get_capabilities()
-    if device == "cpu" and (has.get("avx512_bf16") or has.get("amx_bf16")):
-        return "bf16-mixed"
-    return "32-true"
+    return "bf16-mixed" if device == "cpu" and has_instructions_for(torch.bfloat16) else "32-true"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from videoswin._errors import InputError
 from videoswin.video.spec import ClipSpec, ViewPlan
@@ -30,6 +31,19 @@ class Facts:
     multi_label: bool
     licence: str
     lineage: dict[str, str] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(ExportPrecision):
+            raise InputError(f"precision must be one of {get_args(ExportPrecision)}, got {self.precision!r}")
+        if not isinstance(self.multi_label, bool):
+            raise InputError(f"multi_label must be true or false, got {self.multi_label!r}")
+        if isinstance(self.labels, str) or not all(isinstance(text, str) for text in self.labels):
+            raise InputError(f"labels must be a list of names, got {reprlib.repr(self.labels)}")
+        if not isinstance(self.name, str) or not isinstance(self.licence, str):
+            raise InputError(f"name and licence must be text, got {self.name!r} and {self.licence!r}")
+        if not isinstance(self.lineage, dict) or not all(isinstance(v, str) for v in self.lineage.values()):
+            raise InputError(f"lineage must map names to text, got {reprlib.repr(self.lineage)}")
+        object.__setattr__(self, "labels", tuple(self.labels))  # JSON gives lists
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, precision: ExportPrecision) -> Facts:
@@ -64,6 +78,6 @@ class Facts:
             if version > VERSION:
                 raise InputError(f"it has version {version}, this package reads up to {VERSION}; upgrade it")
             clip, views = ClipSpec.from_dict(fields.pop("clip")), ViewPlan.from_dict(fields.pop("views"))
-            return cls(clip=clip, views=views, labels=tuple(fields.pop("labels")), **fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return cls(clip=clip, views=views, **fields)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"{path} is an exported model that does not load: {error}") from error

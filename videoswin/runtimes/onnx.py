@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoswin._errors import InputError
 from videoswin._optional import require
+from videoswin.kernels.verify import in_one_line
 from videoswin.runtimes.facts import KEY, Facts
 from videoswin.runtimes.loaded import Loaded
 
@@ -77,18 +78,34 @@ def load(path: Path, device: torch.device) -> Loaded:
     facts = Facts.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(pixels: Tensor) -> Tensor:
-        (logits,) = session.run(["logits"], {"pixels": pixels.cpu().numpy()})
+        try:
+            (logits,) = session.run(["logits"], {"pixels": pixels.cpu().numpy()})
+        except _errors(runtime) as error:
+            raise RuntimeError(str(error)) from error
         return torch.from_numpy(logits).to(device)
 
     return Loaded(facts, run)
 
 
 def _session(runtime: Any, path: Path, options: Any, provider: tuple[str, dict[str, int]]) -> Any:
-    errors = runtime.capi.onnxruntime_pybind11_state
     try:
         return runtime.InferenceSession(path, options, providers=[provider])
-    except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument) as error:
-        raise InputError(f"{path} is no model that ONNX Runtime reads: {error}") from error
+    except _errors(runtime) as error:
+        raise InputError(f"{path} is no model that ONNX Runtime reads: {in_one_line(error)}") from error
+
+
+def _errors(runtime: Any) -> tuple[type[Exception], ...]:
+    """ONNX Runtime's errors, which have no class in common."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
 
 
 @contextmanager

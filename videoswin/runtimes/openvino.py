@@ -17,6 +17,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._optional import require
+from videoswin.kernels.verify import in_one_line
 from videoswin.runtimes.facts import KEY, ExportPrecision, Facts
 from videoswin.runtimes.loaded import Loaded
 
@@ -46,9 +47,12 @@ def load(path: Path, device: torch.device) -> Loaded:
     if device.type != "cpu":
         raise InputError(f"OpenVINO models run on a CPU here, not on {device}; use --device cpu")
     core, model, facts = _read(path)
-    # One clip fills the cores that a CPU has for it, and fixed sizes are planned once: one view at a time.
-    model.reshape([1, *model.input().partial_shape[1:]])
-    compiled = core.compile_model(model, "CPU", settings(facts.precision))
+    try:
+        # One clip fills the cores that a CPU has for it, and fixed sizes are planned once: view by view.
+        model.reshape([1, *model.input().partial_shape[1:]])
+        compiled = core.compile_model(model, "CPU", settings(facts.precision))
+    except RuntimeError as error:
+        raise InputError(f"{path} is no model that OpenVINO runs: {in_one_line(error)}") from error
 
     def run(pixels: Tensor) -> Tensor:
         return torch.stack([torch.from_numpy(compiled(view[None].numpy())[0][0].copy()) for view in pixels])
@@ -69,7 +73,7 @@ def _read(path: Path) -> tuple[Any, Any, Facts]:
     try:
         model = core.read_model(path)
     except RuntimeError as error:
-        raise InputError(f"{path} is no model that OpenVINO reads: {error}") from error
+        raise InputError(f"{path} is no model that OpenVINO reads: {in_one_line(error)}") from error
     info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     return core, model, Facts.from_json(info, path)
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.data.batch import Batch
-from videoswin.kernels.choose import use_fastest_attention
+from videoswin.kernels.choose import use_fastest_attention, warn_if_emulated
 from videoswin.model.swin import VideoSwin
 from videoswin.predict import resolve_device
 from videoswin.training.average import MovingAverage
@@ -142,6 +142,8 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     bare, keeps_head, lineage = build_model(recipe, start, source.labels)
     if recipe.run.precision != "32-true":
         half = torch.float16 if recipe.run.precision == "16-mixed" else torch.bfloat16
+        if fabric.is_global_zero:
+            warn_if_emulated(fabric.device, half)
         use_fastest_attention(bare, fabric.device, half)
     choose_what_learns(bare, recipe.model.tune, recipe.model.lora_rank)
     plan = recipe.optimizer
