@@ -25,6 +25,10 @@ def test_facts_come_back_from_json() -> None:
     assert Facts.from_json(FACTS.to_json(), "model.onnx") == FACTS
 
 
+def test_unknown_fields_are_ignored_as_in_a_checkpoint() -> None:
+    assert Facts.from_json(json.dumps(json.loads(FACTS.to_json()) | {"unknown": 1}), "m.onnx") == FACTS
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -45,7 +49,10 @@ def test_facts_come_back_from_json() -> None:
         {"views": None},
         {"version": "1"},
         {"version": None},
-        {"unknown": 1},
+        {"labels": ["a", "a"]},
+        {"labels": ["a", "b\x1b[2J"]},
+        {"clip": {"frames": 10**9}},
+        {"views": {"clips": 10**9}},
     ],
     ids=str,
 )

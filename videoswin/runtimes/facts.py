@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import reprlib
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from videoswin._errors import InputError
-from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.spec import ClipSpec, ViewPlan, require_affordable
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import parse_metadata, require_description, require_fields
 
 ExportPrecision = Literal["float32", "bfloat16", "int8"]
 
@@ -35,15 +36,15 @@ class Facts:
     def __post_init__(self) -> None:
         if self.precision not in get_args(ExportPrecision):
             raise InputError(f"precision must be one of {get_args(ExportPrecision)}, got {self.precision!r}")
-        if not isinstance(self.multi_label, bool):
-            raise InputError(f"multi_label must be true or false, got {self.multi_label!r}")
-        if isinstance(self.labels, str) or not all(isinstance(text, str) for text in self.labels):
-            raise InputError(f"labels must be a list of names, got {reprlib.repr(self.labels)}")
-        if not isinstance(self.name, str) or not isinstance(self.licence, str):
-            raise InputError(f"name and licence must be text, got {self.name!r} and {self.licence!r}")
-        if not isinstance(self.lineage, dict) or not all(isinstance(v, str) for v in self.lineage.values()):
-            raise InputError(f"lineage must map names to text, got {reprlib.repr(self.lineage)}")
+        require_description(
+            name=self.name,
+            labels=self.labels,
+            multi_label=self.multi_label,
+            licence=self.licence,
+            lineage=self.lineage,
+        )
         object.__setattr__(self, "labels", tuple(self.labels))  # JSON gives lists
+        require_affordable(self.clip, self.views)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, precision: ExportPrecision) -> Facts:
@@ -73,11 +74,10 @@ class Facts:
                 "Other files run in their own runtime only"
             )
         try:
-            fields = json.loads(text)
-            version = fields.pop("version")
-            if version > VERSION:
-                raise InputError(f"it has version {version}, this package reads up to {VERSION}; upgrade it")
-            clip, views = ClipSpec.from_dict(fields.pop("clip")), ViewPlan.from_dict(fields.pop("views"))
-            return cls(clip=clip, views=views, **fields)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            fields = parse_metadata(text, latest_version=VERSION)
+            names = tuple(field.name for field in dataclasses.fields(cls))
+            require_fields(fields, names)
+            specs = {"clip": ClipSpec.from_dict(fields["clip"]), "views": ViewPlan.from_dict(fields["views"])}
+            return cls(**({name: fields[name] for name in names} | specs))
+        except InputError as error:
             raise InputError(f"{path} is an exported model that does not load: {error}") from error
