@@ -10,6 +10,8 @@ import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from videoswin._text import printable
+
 FIRST_LINE_SECONDS: Final = 5.0
 """After this time comes the first line off a terminal, and the pause doubles with every further line,"""
 LONGEST_PAUSE_SECONDS: Final = 300.0
@@ -120,7 +122,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line that stays."""
         if self._shown:
-            self._console.print(line, markup=False)
+            self._console.print(printable(line), markup=False)
 
     @property
     def _elapsed(self) -> float:

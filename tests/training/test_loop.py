@@ -90,6 +90,12 @@ def test_without_weights_to_start_from_it_refuses(tmp_path):
         loop.train(stripes(model__initialize=None), tmp_path)
 
 
+def test_a_name_that_no_checkpoint_may_have_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(ValueError, match=r"name must be printable text"):
+        loop.train(stripes(name="red\x1b[31m"), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.batch_size is 16, wanted a multiple of 6"):
         loop.train(stripes(run__micro_batches=3), tmp_path)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from videoswin._errors import InputError
+from videoswin._text import printable
 from videoswin.recipes.situation import Situation, look_at
 from videoswin.training.memory import Tune, estimate_training_bytes
 from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
@@ -79,7 +80,7 @@ def finetune(
     # As in published training; where shrinking is antialiased, the frame may be cropped as it is.
     short_side = None if checkpoint.clip.antialias else round(checkpoint.clip.size * 256 / 224)
     plain = Recipe(
-        name=f"{Path(data).resolve().stem}-from-{checkpoint.name}",
+        name=f"{printable(Path(data).resolve().stem)}-from-{checkpoint.name}",
         data=Data(source=source, clip=checkpoint.clip, views=checkpoint.views, batch_size=LARGEST_BATCH),
         model=Model(start=start),
         augment=Augment(short_side=short_side),

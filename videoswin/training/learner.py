@@ -29,6 +29,7 @@ from videoswin.training.sharding import sharded_strategy, whole
 from videoswin.training.source import Source
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import require_description
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -147,6 +148,14 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
         use_fastest_attention(bare, fabric.device, half)
     choose_what_learns(bare, recipe.model.tune, recipe.model.lora_rank)
     plan = recipe.optimizer
+    # A checkpoint would refuse these only after the first epoch.
+    require_description(
+        name=recipe.name,
+        labels=source.labels,
+        multi_label=source.multi_label,
+        licence=recipe.run.licence,
+        lineage=lineage,
+    )
     # Lightning does not clip the gradients of a fused optimizer that works under a loss scaler.
     fused = plan.clip_norm is None or recipe.run.precision != "16-mixed"
     model = fabric.setup_module(bare.train())
