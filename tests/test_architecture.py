@@ -13,8 +13,8 @@ from videoswin import cli
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
-    {"_errors"},
-    {"_files", "_optional", "_progress", "_ranks", "_shared_memory", "_text"},
+    {"_errors", "_text"},
+    {"_files", "_optional", "_progress", "_ranks", "_shared_memory"},
     {"model", "video", "draw", "scores"},
     {"kernels", "weights", "data", "pixels", "stream", "adaptive"},
     {"runtimes"},

@@ -1,5 +1,6 @@
 """The loop learns, repeats itself, and leaves a folder that says what happened."""
 
+import dataclasses
 import json
 
 import pytest
@@ -92,7 +93,7 @@ def test_without_weights_to_start_from_it_refuses(tmp_path):
 
 def test_a_name_that_no_checkpoint_may_have_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match=r"name must be printable text"):
-        loop.train(stripes(name="red\x1b[31m"), tmp_path)
+        loop.train(dataclasses.replace(stripes(), name="red\x1b[31m"), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
