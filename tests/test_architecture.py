@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
     {"_errors", "_text"},
-    {"_files", "_optional", "_progress", "_ranks", "_shared_memory"},
+    {"_files", "_optional", "_progress", "_ranks", "_workers"},
     {"model", "video", "draw", "scores"},
     {"kernels", "weights", "data", "pixels", "stream", "adaptive"},
     {"runtimes"},

@@ -12,8 +12,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from videoswin import _shared_memory
-from videoswin._errors import VideoSwinError
+from videoswin._workers import WorkerKilledError
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluate import evaluate, match_classes
@@ -244,7 +243,7 @@ def test_too_little_shared_memory_is_told_before_the_start_and_used_as_far_as_it
 ) -> None:
     predictor = Predictor(checkpoint, device="cpu", protocol=protocol)
     sound = evaluate(predictor, manifest, workers=0)
-    monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: 1000)
+    monkeypatch.setattr("videoswin._workers.free_shared_memory", lambda: 1000)
     report = evaluate(predictor, manifest, workers=2, progress=True)
     assert torch.equal(report.scores, sound.scores)
     assert f"workers=2 needs up to {math.ceil(megabytes)} MB" in capfd.readouterr().err.splitlines()[1]
@@ -258,9 +257,7 @@ def test_a_worker_that_is_killed_ends_the_evaluation_with_the_cure(
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr("videoswin.evaluate.load_video", killed)
-    with pytest.raises(
-        VideoSwinError, match=r"worker process that decodes videos was killed.*: lower workers"
-    ):
+    with pytest.raises(WorkerKilledError, match=r"data worker was killed.*lower the number of workers"):
         evaluate(predictor, manifest, workers=1)
 
 

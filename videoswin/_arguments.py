@@ -11,6 +11,8 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from docstring_parser import parse as parse_docstring
 
+from videoswin._text import printable
+
 
 def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentParser:
     """Return the parser of `videoswin COMMAND ...`.
@@ -65,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+        self.exit(2, f"{self.prog}: {printable(message)} (see `{self.prog} --help`)\n")
 
 
 def _add_argument(

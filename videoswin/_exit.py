@@ -48,6 +48,8 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
+        if not _output_is_closed():
+            return _report_bug()
         # The reader of our output has left, as in `| head`: nothing more to say, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -60,9 +62,19 @@ def _is_environment_error(error: Exception) -> bool:
     return isinstance(error, OSError) and (error.filename is not None or error.errno in _ENVIRONMENT_ERRNOS)
 
 
+def _output_is_closed() -> bool:
+    """Whether it is standard output that nobody reads, and not a pipe between our own processes."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
 def _report_bug() -> int:
     """Print the traceback of the exception being handled, and where to report it."""
-    traceback.print_exc()
+    for line in traceback.format_exc().splitlines():
+        print_to_stderr(line)
     print_to_stderr(
         "videoswin: this is a bug in videoswin. Please report it with the lines above, the command and the "
         "versions of videoswin, torch and av (`pip list`); see CONTRIBUTING.md"

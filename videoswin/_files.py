@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,15 +53,30 @@ def _is_of_another_folder(error: Exception, path: Path) -> bool:
     return isinstance(name, (str, os.PathLike)) and Path(name).parent != path.parent
 
 
+_locking = threading.Lock()
+_held: set[Path] = set()
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Hold a lock on the file `path`, created if need be; yields False if another process holds it.
+    """Hold a lock on the file `path`, created if need be; yields False if another process or thread holds it.
 
     The system releases it when this process ends, however it ends. Processes forked from this one do not
     hold it. The file stays: to remove it would let two processes lock two files of that name.
     """
-    with path.open("a") as file:
-        yield _lock(file)
+    name = path.resolve()
+    # The system's lock does not keep out other threads, and ends when any of them closes the file.
+    with _locking:
+        is_free = name not in _held
+        _held.add(name)
+    if not is_free:
+        yield False
+        return
+    try:
+        with path.open("a") as file:
+            yield _lock(file)
+    finally:
+        _held.discard(name)
 
 
 if sys.platform == "win32":

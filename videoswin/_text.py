@@ -15,6 +15,10 @@ from typing import Any, Final
 _ALLOWED_FORMAT: Final = frozenset("\u200c\u200d\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd") | {
     chr(code) for code in range(0x0600, 0x0606)
 }
+# Invisible fillers and selectors, which only change the look of other characters.
+_BLANKS: Final = frozenset(" \u034f\u115f\u1160\u17b4\u17b5\u200c\u200d\u2800\u3164\uffa0") | {
+    chr(code) for start, end in ((0xFE00, 0xFE10), (0xE0100, 0xE01F0)) for code in range(start, end)
+}
 # Control and format characters, surrogates (bytes of a file name that are no text), line separators.
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # The last four are the full-width forms, which East Asian spreadsheets take for formulas, too.
@@ -31,7 +35,8 @@ def is_printable_name(text: str) -> bool:
         False if it is blank, or holds a control character, a line separator, a bidirectional control, another
         invisible format character or a lone surrogate.
     """
-    return bool(text.strip()) and (text.isprintable() or all(map(_is_printable, text)))
+    is_visible = not _BLANKS.issuperset(text) and bool(text.strip())
+    return is_visible and (text.isprintable() or all(map(_is_printable, text)))
 
 
 def printable(text: str) -> str:
@@ -48,17 +53,19 @@ def printable(text: str) -> str:
     )
 
 
-def dump_json(value: Any) -> str:
-    """Return `value` as JSON on one line, which prints as it is and reads back as it was.
+def dump_json(value: Any, *, indent: int | None = None) -> str:
+    """Return `value` as JSON that is harmless to print and reads back as it was.
 
     Args:
         value: Anything that `json.dumps` takes.
+        indent: As in `json.dumps`; None is one line.
 
     Returns:
         Text of every script stays as it is; what `printable` would escape is an equivalent JSON escape.
     """
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(char if _is_printable(char) else json.dumps(char)[1:-1] for char in text)
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    # A newline is one between values: inside of strings JSON has it escaped.
+    return "".join(char if char == "\n" or _is_printable(char) else json.dumps(char)[1:-1] for char in text)
 
 
 def csv_cell(text: str) -> str:

@@ -15,10 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from videoswin._errors import InputError, VideoSwinError
+from videoswin._errors import InputError
 from videoswin._progress import Progress
 from videoswin._ranks import from_all_ranks, rank_and_world_size
-from videoswin._shared_memory import require_startable_workers, send_tensors_safely, shared_memory_notice
+from videoswin._workers import (
+    naming_killed_workers,
+    require_startable_workers,
+    shared_memory_notice,
+    start_data_worker,
+)
 from videoswin.data.lists.rows import folded_name
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.predict import LoadedVideo, Predictor, load_video, require_numbers
@@ -65,7 +70,7 @@ def evaluate(
         batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),
-        worker_init_fn=send_tensors_safely,
+        worker_init_fn=start_data_worker,
     )
     since = time.monotonic()
     loaded = iter(loader)  # starts the processes, before the progress bar starts a thread
@@ -73,10 +78,11 @@ def evaluate(
     with Progress("evaluate", len(share.indices), "videos", shown=shown) as bar:
         if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
             bar.say(notice)
-        readable = _readable(_received(loaded), share, bar.advance)
-        share.scores, _ = predictor.score_videos(
-            readable, len(share.indices), views_per_batch=views_per_batch
-        )
+        readable = _readable(loaded, share, bar.advance)
+        with naming_killed_workers():
+            share.scores, _ = predictor.score_videos(
+                readable, len(share.indices), views_per_batch=views_per_batch
+            )
     share.seconds = time.monotonic() - since
     return _report(predictor, manifest, targets, from_all_ranks(share))
 
@@ -158,19 +164,6 @@ def _readable(
                 share.damage[index] = video.damage
             yield position, video.views
         advance()
-
-
-def _received(loaded: Iterator[Loaded]) -> Iterator[Loaded]:
-    """Yield what the workers have decoded; VideoSwinError if the system has killed one of them."""
-    try:
-        yield from loaded
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise VideoSwinError(
-            "a worker process that decodes videos was killed, often because memory is short: lower workers, "
-            "or set it to 0"
-        ) from error
 
 
 def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: list[_Share]) -> Report:

@@ -119,7 +119,7 @@ class Report(ScoredVideos):
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        _write(path / "report.json", json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
+        _write(path / "report.json", dump_json(self.to_dict(), indent=1) + "\n")
         _write(path / "per_class.csv", _per_class_table(self))
         _write(path / "predictions.jsonl", _lines(_answer(self, index) for index in range(self.num_videos)))
         _write(path / "failures.jsonl", _lines(vars(failure) for failure in self.failures))
@@ -191,8 +191,7 @@ def _confusion_json(matrix: Tensor, labels: tuple[str, ...]) -> str:
     ]
     parts = {"labels": labels, "matrix": matrix.tolist(), "confused": confused}
     blocks = (
-        f"{json.dumps(name)}: [\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]"
-        for name, rows in parts.items()
+        f"{json.dumps(name)}: [\n" + ",\n".join(map(dump_json, rows)) + "\n]" for name, rows in parts.items()
     )
     return "{" + ",\n".join(blocks) + "}\n"
 
@@ -215,7 +214,7 @@ def _mistake(report: Report, index: int) -> tuple[str, Tensor]:
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(f"{dump_json(row)}\n" for row in rows)
 
 
 def _write(path: Path, text: str) -> None:

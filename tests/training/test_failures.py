@@ -15,6 +15,7 @@ import torch
 
 from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_child, stripes
 from videoswin import _files
+from videoswin._workers import WorkerKilledError, start_data_worker
 from videoswin.training import loop, run_folder, safeguards
 from videoswin.training.recipe import Generated
 from videoswin.training.recorder import Recorder
@@ -75,7 +76,8 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert f"{folder / name} cannot be written: No space left on device" in sentence
-    saved = (steps[-1] - 1) // 3 * 3
+    # Every third step is saved, and the end of an epoch before it is validated.
+    saved = 20 if step == 20 else (steps[-1] - 1) // 3 * 3
     assert (f"the state of step {saved}, which is sound" if saved else "nothing was saved yet") in sentence
     assert "run the same command again" in sentence
     assert not list(folder.glob("*.part"))
@@ -89,13 +91,31 @@ def test_a_full_disk_is_named_however_a_library_says_it(tmp_path):
     assert caught.value.errno == errno.ENOSPC
 
 
+def test_a_run_that_ends_while_it_validates_resumes_with_that_validation(
+    tmp_path, monkeypatch, uninterrupted
+):
+    def killed(*arguments, **options):
+        raise WorkerKilledError("a data worker was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", killed)
+        with pytest.raises(TrainingError, match=r"resume from the state of step 20, which is sound"):
+            loop.train(stripes(), tmp_path)
+    validated, record = [], Recorder.validated
+    monkeypatch.setattr(
+        Recorder, "validated", lambda self, *rest: (validated.append(self.step), record(self, *rest))
+    )
+    assert loop.train(stripes(), tmp_path).read_bytes() == uninterrupted
+    assert validated == [20, 40]
+
+
 @needs_fork
 def test_a_killed_data_worker_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end(
     tmp_path, uninterrupted
 ):
     clips = Generated(clips=Harmful, description="noise with stripes", labels=LABELS)
     with pytest.raises(
-        TrainingError, match=r"data worker was killed.*lower data\.workers; run.*state of step 20"
+        TrainingError, match=r"data worker was killed.*\(data\.workers\)\. Run.*state of step 20"
     ):
         loop.train(stripes(data__source=clips, data__workers=1), tmp_path / "killed")
     assert loop.train(stripes(data__workers=1), tmp_path / "killed").read_bytes() == uninterrupted
@@ -104,7 +124,7 @@ def test_a_killed_data_worker_ends_the_run_with_a_sentence_and_it_resumes_to_the
 @needs_fork
 def test_sigterm_ends_a_data_worker_whatever_it_does():
     def work():
-        safeguards.end_on_sigterm(0)
+        start_data_worker(0)
         os.write(ready[1], b"1")
         threading.Event().wait()
 

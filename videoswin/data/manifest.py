@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
-from videoswin._text import is_printable_name
+from videoswin._text import csv_cell, is_printable_name
 from videoswin.data.holdout import choose_held_out
 from videoswin.data.lists.published import read_listing
 from videoswin.data.lists.rows import Listing, Row, folded_name, read_class_names
@@ -219,7 +219,10 @@ def _units(samples: Iterable[Sample]) -> list[str]:
             node = above
         return node
 
-    nodes = [("file", os.path.normpath(sample.path)) for sample in samples]
+    paths = [os.path.abspath(sample.path) for sample in samples]
+    # Relative, so that the same videos make the same choice wherever they lie and however that is spelled.
+    folder = os.path.commonpath(map(os.path.dirname, paths))
+    nodes = [("file", os.path.relpath(path, folder)) for path in paths]
     for node, sample in zip(nodes, samples, strict=True):
         if sample.group is not None:
             parent[root_of(node)] = root_of(("group", sample.group))
@@ -343,7 +346,10 @@ def _cells(sample: Sample, classes: tuple[str, ...], folder: str) -> list[str]:
     path, below = os.path.abspath(sample.path), os.path.join(folder, "")
     times = ["" if time is None else repr(time) for time in (sample.start_seconds, sample.end_seconds)]
     labels = join_labels(classes[label] for label in sample.labels)
-    return [path.removeprefix(below), labels, *times, sample.split or "", sample.group or ""]
+    path = path.removeprefix(below)
+    if csv_cell(path) != path:
+        path = os.path.join(os.curdir, path)  # the same file, and no formula for a spreadsheet
+    return [path, labels, *times, sample.split or "", sample.group or ""]
 
 
 def _write_text(path: str, text: str) -> None:

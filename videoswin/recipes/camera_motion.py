@@ -8,6 +8,8 @@ from videoswin.data.batch import Item
 from videoswin.data.camera_motion import CameraMotionClips
 from videoswin.data.camera_path import LABELS
 from videoswin.model.config import NANO
+from videoswin.predict import resolve_device
+from videoswin.recipes.situation import natural_precision
 from videoswin.training.optimizer import initialize_from_scratch
 from videoswin.training.recipe import Augment, Data, Generated, Model, Optimizer, Recipe, Run, Schedule
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
@@ -51,7 +53,13 @@ def camera_motion() -> Recipe:
         augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, label_smoothing=0.05),
         optimizer=Optimizer(rate=1e-3, backbone=1.0, weight_decay=0.05, clip_norm=1.0, average=0.999),
         schedule=Schedule(epochs=1, warmup_epochs=400 / STEPS, decay="step"),
-        run=Run(precision="bf16-mixed", threads=1, report_every=50, save_every=250, licence="Apache-2.0"),
+        run=Run(
+            precision=natural_precision(resolve_device("auto").type),
+            threads=1,
+            report_every=50,
+            save_every=250,
+            licence="Apache-2.0",
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from videoswin.model.cached import has_instructions_for
 from videoswin.predict import resolve_device
-from videoswin.training.recipe import VideoFiles
+from videoswin.training.recipe import FabricPrecision, VideoFiles
 from videoswin.training.safeguards import total_bytes
 from videoswin.training.source import training_and_validation
 from videoswin.weights.checkpoint import Checkpoint
@@ -80,7 +80,7 @@ def look_at(source: VideoFiles, start: str) -> Situation:
     )
 
 
-def natural_precision(device: str) -> str:
+def natural_precision(device: str) -> FabricPrecision:
     """bf16 where the hardware has it, fp16 on other CUDA devices, else fp32, in Lightning Fabric's words."""
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._errors import InputError
-from videoswin._shared_memory import require_startable_workers, send_tensors_safely
+from videoswin._workers import naming_killed_workers, require_startable_workers, start_data_worker
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
@@ -31,7 +32,6 @@ from videoswin.training.safeguards import (
     StopRequest,
     TrainingError,
     describe_start,
-    end_on_sigterm,
     explained,
     require_divisible_batch,
 )
@@ -143,7 +143,18 @@ def run(
             folder.describe(dict(written_as or flatten(recipe)))
             folder.list_videos(source.training, source.validation)
             describe_start(learner, source, recorder.say)
-        while recorder.epoch < recipe.schedule.epochs and not recorder.no_longer_improves:
+        while True:
+            if recorder.wants_validation:
+                # Its state is saved: a run that is stopped or killed here resumes with the validation.
+                checkpoint = learner.checkpoint()
+                validation = partial(validate, learner, source, checkpoint)
+                # Several processes exchange their scores: none of them may leave before that.
+                report = validation() if fabric.world_size > 1 else stop.wait_for(validation)
+                if stop.heard(fabric):
+                    return False
+                recorder.validated(checkpoint, report)
+            if recorder.epoch >= recipe.schedule.epochs or recorder.no_longer_improves:
+                break
             left = len(sampler) - recorder.step % len(sampler)
             for batch in batches(loader, left, fabric.device, recorder, stop):
                 if stop.heard(fabric):
@@ -151,9 +162,6 @@ def run(
                     return False
                 assert batch is not None
                 recorder.stepped(training_step(learner, batch, recorder.step), batch)
-            if recorder.wants_validation:
-                checkpoint = learner.checkpoint()
-                recorder.validated(checkpoint, validate(learner, source, checkpoint))
         recorder.finish()
     return True
 
@@ -196,12 +204,6 @@ def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> Dat
     )
 
 
-def start_data_worker(worker_id: int) -> None:
-    """Prepare a data worker's process."""
-    end_on_sigterm(worker_id)
-    send_tensors_safely()
-
-
 def batches(
     loader: DataLoader[Batch], left: int, device: torch.device, recorder: Recorder, stop: StopRequest
 ) -> Iterator[Batch | None]:
@@ -212,7 +214,8 @@ def batches(
     loaded = stop.wait_for(lambda: iter(loader))
     for _ in range(left):
         waiting_since = time.monotonic()
-        batch = None if loaded is None else stop.wait_for(loaded.__next__)
+        with naming_killed_workers():
+            batch = None if loaded is None else stop.wait_for(loaded.__next__)
         recorder.progress.waited(time.monotonic() - waiting_since)
         if batch is None:
             yield None

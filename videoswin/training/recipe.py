@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from torch.utils.data import Dataset
 
@@ -17,6 +17,11 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.augment import ClipAugment
 from videoswin.video.spec import ClipSpec, ViewPlan
+
+FabricPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Precision of a training run, as Lightning Fabric spells it."""
+MAX_EPOCHS: Final = 1_000_000
+"""More is a mistyped number: schedules count their steps beforehand."""
 
 
 def _require(wanted: Literal["above 0", "0 or more"], **values: float | None) -> None:
@@ -153,6 +158,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         _require("above 0", epochs=self.epochs, validate_every=self.validate_every, patience=self.patience)
+        if self.epochs > MAX_EPOCHS:
+            raise InputError(f"epochs must be <= {MAX_EPOCHS}, got {self.epochs}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise InputError(
                 f"warmup_epochs is {self.warmup_epochs}, wanted 0 or more, and below epochs, {self.epochs}"
@@ -164,8 +171,7 @@ class Run:
     """How the run is carried out, and what is told about it."""
 
     seed: int = 0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
-    """As Lightning Fabric spells it."""
+    precision: FabricPrecision = "bf16-mixed"
     device: str = "auto"
     """As Lightning Fabric spells accelerators: `auto`, `cpu`, `cuda`."""
     devices: int = 1
@@ -189,6 +195,7 @@ class Run:
     def __post_init__(self) -> None:
         _require("above 0", devices=self.devices, nodes=self.nodes, micro_batches=self.micro_batches)
         _require("above 0", report_every=self.report_every, save_every=self.save_every)
+        _require("0 or more", seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

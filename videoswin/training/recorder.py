@@ -64,6 +64,7 @@ class Recorder:
         self.step = 0
         """Steps made."""
         self._saved_step: int | None = None
+        self._validated_step = 0
         self._best_score, self._best_epoch = -math.inf, -1
         self._window: list[list[float]] = []
         """Loss and accuracy of every step since the last report,"""
@@ -83,10 +84,11 @@ class Recorder:
 
     @property
     def wants_validation(self) -> bool:
-        """True at the end of an epoch that the recipe validates after."""
+        """True at the end of an epoch that the recipe validates after, until that is done."""
         plan = self._learner.recipe.schedule
         ends = self.step > 0 and self.step % len(self._sampler) == 0
-        return ends and (self.epoch % plan.validate_every == 0 or self.epoch >= plan.epochs)
+        due = self.epoch % plan.validate_every == 0 or self.epoch >= plan.epochs
+        return ends and due and self._validated_step != self.step
 
     @property
     def no_longer_improves(self) -> bool:
@@ -141,14 +143,12 @@ class Recorder:
             self._report()
         else:
             self.progress.report_if_due()
-        if self.wants_validation:
-            # Its state is saved once it is validated, or a run that goes on from there would leave that out.
-            self._require_sound_weights()
-        elif self.step % run.save_every == 0:
+        if self.wants_validation or self.step % run.save_every == 0:
             self.save()
 
     def validated(self, checkpoint: Checkpoint, report: Report | None) -> None:
         """Record a validation of the checkpoint, if there is one; keep it, and the best; save the state."""
+        self._validated_step = self.step
         improves = report is not None and report.score > self._best_score
         if report is not None:
             if improves:
@@ -195,6 +195,7 @@ class Recorder:
         best = {"score": self._best_score, "epoch": self._best_epoch}
         return {
             "step": self.step,
+            "validated_step": self._validated_step,
             "best": best,
             "window": self._window,
             "failed": self._failed,
@@ -204,7 +205,7 @@ class Recorder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up that record."""
         self.step, self._window, self._failed = state["step"], state["window"], state["failed"]
-        self._unvalidated = state["unvalidated"]
+        self._unvalidated, self._validated_step = state["unvalidated"], state["validated_step"]
         self._best_score, self._best_epoch = state["best"]["score"], state["best"]["epoch"]
 
     def _look_at_the_first(self, batch: Batch) -> None:

@@ -35,6 +35,7 @@ from videoswin._errors import InputError
 from videoswin._files import lock, naming, replacing
 from videoswin._optional import require
 from videoswin._ranks import from_all_ranks, rank_and_world_size
+from videoswin._text import dump_json
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.training.safeguards import TrainingError
 
@@ -127,7 +128,7 @@ class RunFolder:
         for name in ("metrics.jsonl", "failures.jsonl"):
             kept = [row for row in self._rows(name) if row["step"] <= step]
             with replacing(self.path / name) as unfinished:
-                unfinished.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+                unfinished.write_text("".join(f"{dump_json(row)}\n" for row in kept), encoding="utf-8")
         board = require("torch.utils.tensorboard", extra="train")
         self._board = board.SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
@@ -185,12 +186,12 @@ class RunFolder:
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         with replacing(self.path / name) as unfinished:
-            unfinished.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            unfinished.write_text(dump_json(content, indent=2) + "\n", encoding="utf-8")
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         path = self.path / name
         with naming(path), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(dump_json(row) + "\n")
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         """Every whole line; the last may have been cut off by a kill. InputError for a damaged one."""

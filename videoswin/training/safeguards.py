@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from videoswin._errors import InputError, VideoSwinError
-from videoswin._shared_memory import shared_memory_notice
+from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.training.learner import Learner
 from videoswin.training.loss import expected_first_loss
 from videoswin.training.memory import estimate_training_bytes
@@ -106,36 +105,16 @@ def explained(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
         raise TrainingError(
             f"{error.filename} cannot be written: {error.strerror}. Once that is fixed, {resuming()}"
         ) from error
+    except WorkerKilledError as error:
+        cure = resuming()
+        raise TrainingError(f"{error} (data.workers). {cure[0].upper()}{cure[1:]}") from error
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise TrainingError(
                 "the device has run out of memory: raise run.micro_batches, set model.checkpointing=true, or "
                 "lower data.batch_size"
             ) from error
-        if str(error).startswith("DataLoader worker (pid"):
-            signaled = re.search(r"killed by signal: [\w ]+", str(error))
-            raise TrainingError(
-                f"a data worker was {signaled[0] if signaled else 'killed'}. If memory or /dev/shm was "
-                f"short, lower data.workers; {resuming()}"
-            ) from error
         raise
-
-
-def end_on_sigterm(worker: int) -> None:
-    """For the start of a data worker: SIGTERM ends it at once, whatever it does, and is no failure.
-
-    Schedulers send SIGTERM to every process of a run. Torch raises an error in the training process, wherever
-    that is, when a signal kills a worker; it could then not finish its step and save.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, where processes are ended without a signal
-        return
-
-    def wait_for_sigterm() -> None:
-        signal.sigwait({signal.SIGTERM})
-        os._exit(0)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=wait_for_sigterm, daemon=True).start()
 
 
 def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int) -> None:

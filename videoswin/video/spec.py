@@ -33,6 +33,8 @@ MAX_FPS: Final = 1000.0
 MIN_FPS: Final = 0.01
 MAX_SIDE: Final = 4096
 """Pixels of `size` and `short_side`."""
+LONGEST_FULL_FRAME: Final = 4.0
+"""Longer side over shorter from which on a frame is too long to be one view: cost grows with its length."""
 MAX_CLIPS: Final = 10_000
 MAX_CLIP_BYTES: Final = 1 << 27
 """Of one clip in one crop, as uint8: 3 * T * S * S; 28 times 32 frames of 224 x 224."""
@@ -210,11 +212,16 @@ def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:
 
     For plans that come with weights; a plan that the user asks for is the user's choice.
     """
-    if views.num_views * clip.num_bytes > MAX_VIEW_BYTES:
+    width, height = clip.size, clip.size
+    if views.crops == "full":
+        width, height = round(LONGEST_FULL_FRAME * clip.short_side), clip.short_side
+    if views.num_views * 3 * clip.frames * width * height > MAX_VIEW_BYTES:
         raise InputError(
             f"all views of a video must have at most {MAX_VIEW_BYTES} values, got {views.num_views} views of "
-            f"{clip.frames} frames of {clip.size} x {clip.size} pixels; use fewer clips"
+            f"{clip.frames} frames of up to {width} x {height} pixels; use fewer clips"
         )
+    if clip.rule == "segments" and views.clips != 1:
+        raise InputError(f"clips must be 1 with rule 'segments', which covers the video, got {views.clips}")
     if views.clips * clip.frames > MAX_SAMPLED_FRAMES:
         raise InputError(
             f"all clips of a video must have at most {MAX_SAMPLED_FRAMES} frames, got {views.clips} clips of "

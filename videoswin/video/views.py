@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,11 +11,8 @@ from torch import Tensor
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError, VideoReader, open_video
 from videoswin.video.sampling import sample_clips
-from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.spec import LONGEST_FULL_FRAME, ClipSpec, ViewPlan
 from videoswin.video.transforms import resize_short_side, spatial_crops
-
-LONGEST_FULL_FRAME: Final = 4.0
-"""Longer side over shorter from which on a frame is too long to be one view: cost grows with its length."""
 
 
 class DamagedVideoWarning(UserWarning):

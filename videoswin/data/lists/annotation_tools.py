@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from os.path import exists, join
 from typing import Any, Final
@@ -59,7 +60,10 @@ def _label_studio_path(data: Mapping[str, Any], where: str) -> str:
     """The video of a task, without what the server adds to its path."""
     texts = [str(value) for value in (data.get("video"), *data.values()) if isinstance(value, str)]
     for text in texts:
-        url = urlsplit(text)
+        try:
+            url = urlsplit(text)
+        except ValueError as error:
+            raise InputError(f"{where}: {text[:80]!r} is not a URL: {error}") from error
         local = parse_qs(url.query).get("d")  # /data/local-files/?d=videos/a.mp4
         video = (
             local[0] if local else unquote(url.path) if url.scheme in ("http", "https", "s3", "gs") else text
@@ -153,7 +157,10 @@ def read_fiftyone_samples(path: str, samples: list[dict[str, Any]], root: str) -
         for key in (key for key, kind in kinds.items() if kind in ("Classification", "Classifications")):
             fields.add(key)
             several = map(_object, _list(sample[key].get("classifications", [sample[key]])))
-            labels = tuple(str(one["label"]) for one in several if one.get("label"))
+            found = [one["label"] for one in several if one.get("label")]
+            if strange := [label for label in found if not isinstance(label, str)]:
+                raise InputError(f"{where}: a label must be text, got {reprlib.repr(strange[0])}")
+            labels = tuple(found)
         tags = [tag for tag in _list(sample.get("tags")) if str(tag).lower() in SPLIT_NAMES]
         split = split_name(tags[0], where) if tags else None
         if labels:

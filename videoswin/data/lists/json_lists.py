@@ -75,6 +75,10 @@ def _json(path: str, text: str, first_line: int) -> Any:
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise InputError(f"{path}, line {line}, column {error.colno}: {error.msg}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{path}, line {first_line}: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}, line {first_line}: objects are nested too deeply") from error
 
 
 def _cell(value: Any) -> Any:

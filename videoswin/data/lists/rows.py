@@ -117,7 +117,7 @@ def seconds(cell: object, where: str) -> float | None:
     """A time in seconds, of seconds, `mm:ss` or `hh:mm:ss`; None for an empty cell."""
     if cell is None or cell == "":
         return None
-    clock = re.fullmatch(r"\s*(?:(\d+):)?(\d+):([0-5]?\d(?:\.\d*)?)\s*", str(cell))
+    clock = re.fullmatch(r"\s*(?:(\d{1,9}):)?(\d{1,9}):([0-5]?\d(?:\.\d*)?)\s*", str(cell))
     try:
         time = float(str(cell))
     except ValueError:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from videoswin import _shared_memory
+from videoswin import _workers
 from videoswin._errors import InputError
-from videoswin._shared_memory import require_startable_workers, send_tensors_safely, shared_memory_notice
+from videoswin._workers import require_startable_workers, shared_memory_notice, start_data_worker
 
 MB = 2**20
 
@@ -27,7 +27,7 @@ class Numbers(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 def received(**options: object) -> list[tuple[int, int, int]]:
     """Smallest and largest value of each item's first tensor, and its second."""
-    loader = DataLoader(Numbers(), batch_size=None, worker_init_fn=send_tensors_safely, **options)
+    loader = DataLoader(Numbers(), batch_size=None, worker_init_fn=start_data_worker, **options)
     return [(int(large.min()), int(large.max()), small.item()) for large, small in loader]
 
 
@@ -45,7 +45,7 @@ EXPECTED = [(index, index, index) for index in range(5)]
 
 @pytest.mark.parametrize("free", [0, MB - 1, None])
 def test_tensors_arrive_whatever_is_free(free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: free)
+    monkeypatch.setattr(_workers, "free_shared_memory", lambda: free)
     assert received(num_workers=2) == EXPECTED
 
 
@@ -56,15 +56,15 @@ def test_tensors_arrive_although_shared_memory_refuses_what_it_promised(no_large
 def test_a_tensor_that_does_not_fit_is_pickled_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = torch.arange(100)
     for free, shared in ((799, False), (800, True)):
-        monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda free=free: free)
-        rebuild, arguments = _shared_memory._reduce(tensor)
+        monkeypatch.setattr(_workers, "free_shared_memory", lambda free=free: free)
+        rebuild, arguments = _workers._reduce(tensor)
         assert (rebuild is not torch.from_numpy) is shared
         assert tensor.is_shared() is shared
         assert torch.equal(rebuild(*arguments), tensor)
 
 
 def test_the_notice_names_what_is_there_what_is_needed_and_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: 64 * MB)
+    monkeypatch.setattr(_workers, "free_shared_memory", lambda: 64 * MB)
     notice = shared_memory_notice(58 * MB, workers=2)
     assert notice is not None
     assert "64 MB free, but workers=2 needs up to 290 MB" in notice
@@ -75,7 +75,7 @@ def test_the_notice_names_what_is_there_what_is_needed_and_the_cure(monkeypatch:
 def test_there_is_no_notice_where_nothing_is_missing(
     free: int | None, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_shared_memory, "free_shared_memory", lambda: free)
+    monkeypatch.setattr(_workers, "free_shared_memory", lambda: free)
     assert shared_memory_notice(58 * MB, workers=workers) is None
 
 
@@ -91,5 +91,5 @@ def test_workers_that_cannot_be_started_are_refused_with_the_cure(monkeypatch: p
 
 
 def test_a_negative_number_of_workers_is_refused() -> None:
-    with pytest.raises(InputError, match="workers must be >= 0, got -1"):
+    with pytest.raises(InputError, match="workers must be from 0 to 1024, got -1"):
         require_startable_workers(-1, name="workers")

@@ -1,13 +1,19 @@
-"""Tensors from data workers: through shared memory while it has room, through pipes otherwise.
+"""Data workers: how they send tensors, how they end, and what is said if the system kills one.
 
 PyTorch sends tensors between processes in shared memory. Where that is small (Docker gives 64 MB),
 a worker cannot send its result: the thread that sends prints a traceback, and the other side waits forever.
+Here a tensor goes through shared memory while that has room, and through pipes otherwise.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final
 
@@ -15,10 +21,13 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoSwinError
 
 PREFETCH: Final = 2
 """Items that a worker of a DataLoader prepares ahead."""
+
+MAX_WORKERS: Final = 1024
+"""More processes than any machine has use for; a mistyped number must not start them."""
 
 _FOLDER: Final = "/dev/shm"
 _MB: Final = 2**20
@@ -40,8 +49,8 @@ def require_startable_workers(workers: int, *, name: str) -> None:
         workers: Number of worker processes.
         name: The option or argument that gave it, for the message.
     """
-    if workers < 0:
-        raise InputError(f"{name} must be >= 0, got {workers}")
+    if not 0 <= workers <= MAX_WORKERS:
+        raise InputError(f"{name} must be from 0 to {MAX_WORKERS}, got {workers}")
     try:
         # More than a DataLoader makes; all at once, and gone when this returns.
         _ = [multiprocessing.Semaphore() for _ in range(8 * (workers + 1) if workers else 0)]
@@ -52,10 +61,52 @@ def require_startable_workers(workers: int, *, name: str) -> None:
         ) from error
 
 
-def send_tensors_safely(worker_id: int = 0) -> None:
+class WorkerKilledError(VideoSwinError):
+    """The system has killed a data worker, often because memory is short."""
+
+
+@contextmanager
+def naming_killed_workers() -> Iterator[None]:
+    """Raise WorkerKilledError for what torch raises when a data worker has died."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        signaled = re.search(r"killed by signal: [\w ]+", str(error))
+        raise WorkerKilledError(
+            f"a data worker was {signaled[0] if signaled else 'killed'}; if memory or /dev/shm is short, "
+            "lower the number of workers, or set it to 0"
+        ) from error
+
+
+def start_data_worker(worker_id: int) -> None:
+    """Prepare a data worker's process: the `worker_init_fn` of every DataLoader of the package."""
+    _end_on_sigterm()
+    send_tensors_safely()
+
+
+def _end_on_sigterm() -> None:
+    """Let SIGTERM end this process at once, whatever it does, with an exit code that is no failure.
+
+    Schedulers send SIGTERM to every process of a run. Torch raises an error in the training process, wherever
+    that is, when a signal kills a worker; it could then not finish its step and save.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where processes are ended without a signal
+        return
+
+    def wait_for_sigterm() -> None:
+        signal.sigwait({signal.SIGTERM})
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait_for_sigterm, daemon=True).start()
+
+
+def send_tensors_safely() -> None:
     """Let this process send a tensor by value if shared memory has no room for it.
 
-    Meant as `worker_init_fn` of a DataLoader: it changes how the worker's own process pickles tensors.
+    It changes how the process, a data worker's, pickles tensors.
     """
     # DataLoader pickles in a thread whose errors reach nobody, so the choice has to be made in there.
     ForkingPickler.register(Tensor, _reduce)
