@@ -42,3 +42,4 @@ def test_the_page_states_the_limits_that_hold(subject: str, numbers: list[float]
     stated |= {float(int(gib) << 30) for gib in re.findall(r"(\d+) GiB", found[1])}
     assert set(map(float, numbers)) <= stated
     assert READ.max_seconds == 3600
+    assert "one hour of decoding" in PAGE

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoSwinError
 from videoswin._text import dump_json
 from videoswin.adaptive import look_until_sure
 from videoswin.kernels.choose import use_fastest_blocks, warn_if_emulated
@@ -325,7 +325,7 @@ def _model_of(
     return model
 
 
-class NonFiniteScoresError(InputError):
+class NonFiniteScoresError(VideoSwinError, ValueError):
     """A model gives scores that are not numbers."""
 
 

@@ -199,12 +199,12 @@ def test_a_setting_that_does_not_exist_names_the_nearest(key, right):
 def test_no_answer_to_a_wrong_setting_lists_more_than_three_names(key):
     with pytest.raises(ValueError, match=r"recipe\.json of any run lists all settings") as caught:
         with_settings(RECIPE, {key: 1})
-    assert 1 <= sum(str(caught.value).count(name) > 0 for name in flatten(RECIPE)) <= 3
+    assert sum(str(caught.value).count(name) > 0 for name in flatten(RECIPE)) <= 3
 
 
 def test_a_part_cannot_be_set_as_a_whole():
     with pytest.raises(
-        ValueError, match=r"data.views cannot be set as a whole; its parts are data.views.clips"
+        ValueError, match=r"data.views cannot be set as a whole; set its parts, such as data.views.clips"
     ):
         with_settings(RECIPE, {"data.views": "fast"})
 

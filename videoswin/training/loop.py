@@ -5,6 +5,7 @@ Device, precision and processes are Lightning Fabric's business. B clips, K clas
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,8 @@ from videoswin.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+logger = logging.getLogger(__name__)
 
 
 def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
@@ -186,6 +189,7 @@ def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
             f"the run in {folder.path} is finished, but its {folder.result.name} is gone: put it back, or "
             "choose another folder with --out to train again"
         )
+    logger.warning("the run in %s is finished already: nothing is left to train", folder.path)
     return True
 
 

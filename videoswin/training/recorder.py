@@ -34,7 +34,7 @@ NOT_DECISIVE = frozenset(
 Nor where its data and the weights that it starts from lie: their digests tell whether they are the same.
 """
 CURE = (
-    "what was saved before is sound and is kept. Lower optimizer.rate, set optimizer.clip_norm=1, or use "
+    "a state that was saved before is sound and is kept. Lower optimizer.rate or optimizer.clip_norm, or use "
     "run.precision=32-true"
 )
 """Ends the sentence that tells of a run which has diverged."""

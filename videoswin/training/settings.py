@@ -93,6 +93,8 @@ def read_written(path: str) -> Written:
     """The recipe of a run folder; ValueError if the file is something else or from another version."""
     try:
         contents = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, digits or brackets without end
         raise InputError(f"{path} is not JSON ({error}): is it the recipe.json of a run folder?") from error
     types = get_type_hints(Written) | {"version": int, "settings": dict}
@@ -199,8 +201,9 @@ def _no_such_setting(key: str, known: list[str], values: Mapping[str, Any]) -> s
         key.rpartition(".")[2], [n.rpartition(".")[2] for n in known], cutoff=0.8
     )
     near = [name for name in known if name.rpartition(".")[2] in endings]
-    # Never none: three names, even if unlike, show what names look like.
-    near += [name for name in difflib.get_close_matches(key, known, n=3, cutoff=0) if name not in near]
+    near += [name for name in difflib.get_close_matches(key, known, n=3) if name not in near]
+    if not near:
+        return f"there is no setting {key!r}. {_ALL_SETTINGS}"
     example = f" ({_assignment(near[0], values[near[0]])})" if near[0] in values else ""
     return f"there is no setting {key!r}; did you mean {' or '.join(near[:3])}?{example} {_ALL_SETTINGS}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -81,9 +83,15 @@ def open_source(recipe: Recipe) -> Source:
         training=training,
         validation=validation,
         description=f"{len(dataset)} videos of {source.train}, SHA-256 {training.digest[:16]}",
-        digest=f"SHA-256 {training.digest[:16]}"
-        + ("" if validation is None else f", validation {validation.digest[:16]}"),
+        digest=f"SHA-256 {_digest(training)}"
+        + ("" if validation is None else f", validation {_digest(validation)}"),
     )
+
+
+def _digest(manifest: Manifest) -> str:
+    """The manifest's digest with the sizes of its files: other videos of the same names are other data."""
+    sizes = [os.path.getsize(s.path) if os.path.isfile(s.path) else None for s in manifest.samples]
+    return hashlib.sha256(f"{manifest.digest} {sizes}".encode()).hexdigest()[:16]
 
 
 def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest, Manifest | None]:
