@@ -122,7 +122,7 @@ def cutout(frames: Tensor, fraction: float, rng: Generator) -> Tensor:
 
 
 def _nearest(frames: Tensor, matrix: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """Frames whose pixel at (x, y) is the one at matrix @ (x, y, 1), gray where there is none; as Pillow's."""
+    """Frames whose pixel at (x, y) is that at matrix @ (x, y, 1), gray where there is none, as in Pillow."""
     num_frames, _, height, width = frames.shape
     x = torch.arange(width, dtype=torch.float64) + 0.5
     y = torch.arange(height, dtype=torch.float64).unsqueeze(1) + 0.5
