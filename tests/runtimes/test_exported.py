@@ -97,6 +97,17 @@ def test_an_onnx_file_reads_no_other_file(location: str, tmp_path: Path) -> None
         score(path)
 
 
+def test_an_onnx_file_reads_no_other_file_for_a_constant_either(tmp_path: Path) -> None:
+    (tmp_path / "beside.bin").write_bytes(np.ones((3, 2), np.float32).tobytes())
+    weights = onnx.TensorProto(name="hidden", data_type=onnx.TensorProto.FLOAT, dims=[3, 2])
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="beside.bin")
+    constant = onnx.helper.make_node("Constant", [], ["weights"], value=weights)
+    path = write_onnx(tmp_path / "model.onnx", [constant, *to_logits()], weights=constants()[:1])
+    with pytest.raises(InputError, match="must hold all of its weights, got 'hidden' in another file"):
+        score(path)
+
+
 def test_an_onnx_file_names_no_library(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Run", ["pixels"], ["logits"], domain="other", library="/tmp/library.so")
     with pytest.raises(InputError, match="not a registered function"):

@@ -147,7 +147,7 @@ def test_refusal_of_other_objects_says_how_to_save_the_tensors_alone(tmp_path, m
     path = tmp_path / "model.pth"
     torch.save({"model": stand_in(monkeypatch, "their_library.Wrapper")()}, path)
     with pytest.raises(
-        InputError, match=r"asks for their_library\.Wrapper.*torch\.save\(torch\.load\('model"
+        InputError, match=r"asks for their_library\.Wrapper.*torch\.save\(model\.state_dict\(\)"
     ):
         read_file(path)
 

@@ -179,9 +179,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         if refused := re.search(r"GLOBAL ([\w.]+\w)", str(error)):
             raise InputError(
                 f"{path} was not loaded and nothing in it was run: it asks for {refused[1]}, "
-                "and only tensors and plain values are read; where you trust the file and have the libraries "
-                "that wrote it, save its tensors alone: "
-                f"torch.save(torch.load({path.name!r}, weights_only=False)['state_dict'], 'weights.pth')"
+                "and only tensors and plain values are read; if you trust the file, load it where the "
+                "program that wrote it is installed, and save its tensors alone: "
+                "torch.save(model.state_dict(), 'weights.pth')"
             ) from error
         raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
     if not isinstance(contents, Mapping):
