@@ -239,10 +239,21 @@ def test_reading_and_comparing_show_their_progress_on_stderr(
     comparison = export_model(checkpoint, tmp_path / "model.pt2", videos=videos[:1], progress=True)
     shown = capfd.readouterr()
     assert shown.out == ""
-    assert [line for line in shown.err.splitlines() if re.match("read|compare", line)] == [
+    assert [line for line in shown.err.splitlines() if re.match("read|compare|time", line)] == [
         "read: 1 videos",
         f"compare: {comparison.clips} clips",
+        "time: 5 rounds",
     ]
+
+
+@pytest.mark.parametrize(("number", "clips"), [(1, 15), (30, 16)])
+def test_few_clips_are_compared_however_long_or_many_the_videos_are(
+    number: int, clips: int, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "film.mp4"
+    write_h264(path, film_thwc(120), fps=10, crf=23)
+    comparison = export_model(checkpoint, tmp_path / "model.pt2", videos=[str(path)] * number)
+    assert comparison.clips == clips
 
 
 def test_a_multi_label_file_answers_by_sigmoid(
@@ -381,7 +392,11 @@ def test_a_file_from_elsewhere_is_one_clear_error(onnx_file: Path, tmp_path: Pat
     target = tmp_path / "model.onnx"
     model = onnx.load(onnx_file)
     later = json.loads(model.metadata_props[0].value) | {"version": 99}
-    for value, message in ((json.dumps(later), "reads up to 1"), ("{}", "does not load"), ("", "export")):
+    for value, message in (
+        (json.dumps(later), "version must be at most 1, got 99"),
+        ("{}", "does not load"),
+        ("", "export"),
+    ):
         del model.metadata_props[:]
         model.metadata_props.add(key="videoswin", value=value)
         onnx.save(model, target)
@@ -430,8 +445,9 @@ def test_scales_are_not_chosen_on_what_is_compared(
     chosen_on: list[torch.Tensor] = []
     write = runtime.write
 
-    def noted(*arguments: object, calibration: torch.Tensor) -> None:
-        chosen_on.append(calibration)
+    def noted(*arguments: object, calibration: torch.Tensor | tuple[()] = ()) -> None:
+        if isinstance(calibration, torch.Tensor):  # not the file in float32 that it is compared with
+            chosen_on.append(calibration)
         write(*arguments, calibration=calibration)
 
     monkeypatch.setattr(runtime, "write", noted)

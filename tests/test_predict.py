@@ -71,6 +71,20 @@ def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, 
     torch.testing.assert_close(predictor(video).probabilities, one_by_one)
 
 
+def test_the_score_can_be_that_of_the_mean_logits(checkpoint: Checkpoint, video: Path) -> None:
+    plan = checkpoint.views.replace(average="logits")
+    predictor = Predictor(dataclasses.replace(checkpoint, views=plan), device="cpu")
+    views = load_views(video, checkpoint.clip, plan)
+    logits = predictor.logits_each(views)
+    expected = logits.mean(0).softmax(-1)
+    assert not torch.allclose(expected, logits.softmax(-1).mean(0), atol=1e-7, rtol=0)
+    torch.testing.assert_close(predictor.score(views), expected)
+    torch.testing.assert_close(predictor(video).probabilities, expected)
+    scores, looked = predictor.score_videos([(1, views)], 2)
+    assert looked == [0, len(views)]
+    assert scores[0].tolist() == [0.0, 0.0, 0.0]  # of a video that did not come up
+
+
 @pytest.mark.parametrize(
     "views",
     [torch.rand(1, 3, 4, 24, 24), torch.zeros(1, 4, 4, 24, 24, dtype=torch.uint8), torch.zeros(3, 4, 24, 24)],

@@ -41,6 +41,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if type(error) is RuntimeError and isinstance(error.__context__, OSError):
+            error = error.__context__  # torch.save: it still writes the end of the archive, and fails again
         hidden = re.search(r"\(os error (\d+)\)", str(error))  # as Rust says it, in safetensors
         number = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
         if number is None or _is_of_another_folder(error, path):

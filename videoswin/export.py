@@ -57,8 +57,8 @@ LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"float32": 1e-3, "bfl
 SAFE_AGREEMENT = 0.99
 """Share of clips with the same likeliest class below which a file is kept, but not without a word."""
 
-MOST_CLIPS = 64
-"""About as many views of videos give an int8 model's scales or are compared, together."""
+MOST_CLIPS: Final[dict[ExportPrecision, int]] = {"float32": 16, "bfloat16": 16, "int8": 64}
+"""About as many views of videos are compared; of int8, half of them give the scales instead."""
 GENERATED_CLIPS = 4
 TIMED_ROUNDS = 5
 
@@ -122,7 +122,7 @@ def export_model(
     if not checkpoint.has_head:
         raise InputError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
     predictor = Predictor(checkpoint, device="cpu")
-    parts, source = _clips(predictor, videos, in_halves=precision == "int8", progress=progress)
+    parts, source = _clips(predictor, videos, precision, progress)
     calibration: Tensor | tuple[()] = ()
     if precision == "int8":
         # What scales were chosen on says little about what they do elsewhere.
@@ -207,19 +207,20 @@ def _format_of(target: Path, format: Format | None, precision: ExportPrecision) 
 
 
 def _clips(
-    predictor: Predictor, videos: list[str], *, in_halves: bool, progress: bool
+    predictor: Predictor, videos: list[str], precision: ExportPrecision, progress: bool
 ) -> tuple[list[Tensor], str]:
     """uint8 (n, 3, T, S, S) of each video, and where they are from.
 
-    in_halves: of the first and of the second half in time of each video, which share no frame; but of whole
-        ones where there are too many for two clips of each, or a clip is the whole video.
+    For int8 of the first and of the second half in time of each video, which share no frame; but of whole
+    ones where there are too many for two clips of each, or a clip is the whole video.
     """
     if not videos:
         return [_made_up(predictor.clip.frames, predictor.clip.size)], "made up"
-    count = min(len(videos), MOST_CLIPS)
-    crops: Literal[1, 3] = 3 if count <= MOST_CLIPS // 4 else 1
-    in_halves = in_halves and predictor.clip.rule == "dense" and count <= MOST_CLIPS // 2
-    each = MOST_CLIPS // (count * crops)
+    most = MOST_CLIPS[precision]
+    count = min(len(videos), most)
+    crops: Literal[1, 3] = 3 if count <= most // 4 else 1
+    in_halves = precision == "int8" and predictor.clip.rule == "dense" and count <= most // 2
+    each = most // (count * crops)
     plan = ViewPlan(clips=max(1, each // 2 if in_halves else each), crops=crops)
     if predictor.clip.rule == "segments":
         plan = plan.replace(clips=1)
@@ -289,7 +290,8 @@ def _compare(
         in_float32: Callable[[Tensor], Tensor] = exported
     else:
         in_float32 = ExportedModel(float32, device=torch.device("cpu")) if float32 else pytorch
-    seconds = _fastest_of_each(*(partial(model, clips[:1]) for model in (pytorch, exported, in_float32)))
+    models = (pytorch, exported, in_float32)
+    seconds = _fastest_of_each(*(partial(model, clips[:1]) for model in models), progress=progress)
     weights = sum(p.numel() * p.element_size() for p in predictor.model.parameters())
     return Comparison(
         path=str(path),
@@ -308,14 +310,16 @@ def _compare(
     )
 
 
-def _fastest_of_each(*passes: Callable[[], object]) -> list[float]:
+def _fastest_of_each(*passes: Callable[[], object], progress: bool) -> list[float]:
     """The least seconds that each pass takes, in turn: what else a machine does only ever adds to them."""
     fastest = [math.inf for _ in passes]
-    for _ in range(TIMED_ROUNDS):
-        for index, one_pass in enumerate(passes):
-            since = time.perf_counter()
-            one_pass()
-            fastest[index] = min(fastest[index], time.perf_counter() - since)
+    with Progress("time", TIMED_ROUNDS, "rounds", shown=progress) as bar:
+        for _ in range(TIMED_ROUNDS):
+            for index, one_pass in enumerate(passes):
+                since = time.perf_counter()
+                one_pass()
+                fastest[index] = min(fastest[index], time.perf_counter() - since)
+            bar.advance()
     return fastest
 
 

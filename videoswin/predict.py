@@ -225,8 +225,9 @@ class Predictor:
         )
 
     def score(self, views: Tensor) -> Tensor:
-        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: the mean over the views of `score_each`.
+        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: the mean over the views.
 
+        Of the probabilities of `score_each`, or, as `views.average` says, of the logits before them.
         With an adaptive plan the mean over the first of them, which tell most in what `load` gives.
         ValueError if the model gives no numbers, as one with broken weights does.
         """
@@ -246,23 +247,33 @@ class Predictor:
             for video, views in videos:
                 sums[video], looked[video] = look_until_sure(self.score_each, views, self.views.margin)
         else:
+            each = self.logits_each if self.views.average == "logits" else self.score_each
             for pixels, owners in batches(videos, views_per_batch or self.views_per_batch):
-                sums.index_add_(0, owners.to(self.device), self.score_each(pixels))
+                sums.index_add_(0, owners.to(self.device), each(pixels))
                 looked += torch.bincount(owners, minlength=count)
-        return sums.cpu() / looked.clamp(min=1)[:, None], looked.tolist()
+        means = sums.cpu() / looked.clamp(min=1)[:, None]
+        if self.views.average == "logits":
+            means = self._probabilities(means) * looked.bool()[:, None]
+        return means, looked.tolist()
 
-    @torch.inference_mode()
     def score_each(self, views: Tensor) -> Tensor:
         """(V, 3, T, S, S) uint8 -> (V, K) probabilities of each view, in one batch, on the model's device.
 
         By softmax; of a multi-label model by sigmoid, each class for itself. ValueError for other tensors.
         """
+        return self._probabilities(self.logits_each(views))
+
+    @torch.inference_mode()
+    def logits_each(self, views: Tensor) -> Tensor:
+        """(V, 3, T, S, S) uint8 -> (V, K) float32 logits of each view, as `score_each`."""
         if views.dtype != torch.uint8 or views.ndim != 5 or views.shape[1] != 3:
             got = f"{views.dtype} {tuple(views.shape)}"
             raise ValueError(
                 f"views are {got}, wanted torch.uint8 (V, 3, T, H, W), as Predictor.load has them"
             )
-        logits = self._logits(views.to(self.device)).float()  # (V, K)
+        return self._logits(views.to(self.device)).float()
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
     def _logits(self, pixels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from videoswin.model.config import NANO, TINY
-from videoswin.model.swin import Block, VideoSwin, initialize
+from videoswin.model.swin import Block, StageNorms, VideoSwin, freeze_stages, initialize
 from videoswin.model.windows import _cached_geometry
 
 CLIP_SHAPE = (2, 3, 6, 40, 36)  # shifted, padded and clipped windows all occur
@@ -248,3 +248,41 @@ def _block(drop_path: float) -> Block:
     block = VideoSwin(NANO, drop_path=drop_path).stages[-1].blocks[-1]  # type: ignore[index]
     assert isinstance(block, Block)
     return block
+
+
+# Backbone options
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 3])
+def test_frozen_stages_and_what_is_before_them_neither_learn_nor_drop_paths(
+    count: int, clips: Tensor
+) -> None:
+    model = VideoSwin(NANO, drop_path=0.5)
+    freeze_stages(model, count)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    frozen = ("patch_embed.", *(f"stages.{stage}." for stage in range(count))) if count >= 0 else ()
+    assert learning == {name for name, _ in model.named_parameters() if not name.startswith(frozen or "-")}
+    for stage, blocks in enumerate(model.stages):
+        dropping = [module.drop_path for module in blocks.modules() if isinstance(module, Block)]
+        assert (sum(dropping) == 0) == (stage < count)
+    assert gradients(model.train(), clips).keys() == learning
+
+
+@pytest.mark.parametrize("count", [-2, 4])
+def test_stages_that_are_not_there_cannot_be_frozen(count: int) -> None:
+    with pytest.raises(ValueError, match=f"frozen_stages must be from -1 to 3, got {count}"):
+        freeze_stages(VideoSwin(NANO), count)
+
+
+def test_every_map_can_have_a_norm_of_its_own_as_in_mmaction2(model: VideoSwin, clips: Tensor) -> None:
+    maps = model.feature_maps(clips)
+    norms = StageNorms(NANO)
+    normed = norms(maps)
+    assert [m.shape for m in normed] == [m.shape for m in maps]
+    assert normed[-1] is maps[-1]
+    for index, (before, after) in enumerate(zip(maps[:-1], normed[:-1], strict=True)):
+        variance, mean = torch.var_mean(before, dim=1, correction=0, keepdim=True)
+        torch.testing.assert_close(after, (before - mean) / (variance + 1e-5).sqrt())
+        assert f"norms.{index}.weight" in norms.state_dict()
+    normed[0].sum().backward()
+    assert norms.norms[0].bias.grad is not None

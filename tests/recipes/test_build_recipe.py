@@ -56,6 +56,7 @@ def test_the_known_recipes_are_these():
         "kinetics:base_22k",
         "kinetics600:base_22k",
         "something:base",
+        "something:base_imgaug",
         "kinetics:tiny_modern",
         "kinetics:small_modern",
         "kinetics:base_modern",

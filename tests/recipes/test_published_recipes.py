@@ -117,6 +117,14 @@ def test_something_has_the_operations_and_the_strength_that_imgaug_gives_n_4_and
     assert augment.rand_magnitude / 10 == pytest.approx(7 / 30)
 
 
+def test_something_as_published_has_the_augmentation_of_imgaug_and_nothing_else_differs():
+    plain, published = recipe_of("something:base"), recipe_of("something:base_imgaug")
+    augment = dataclasses.replace(
+        plain.augment, rand_augment=4, rand_magnitude=7.0, rand_policy="imgaug", flip=0.0
+    )
+    assert published == dataclasses.replace(plain, name="something-base-imgaug", augment=augment)
+
+
 @pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
 def test_the_start_is_in_the_catalog_and_has_the_architecture(name):
     model = recipe_of(name).model
@@ -164,7 +172,7 @@ def test_a_batch_divides_among_micro_batches_and_the_clips_of_a_video(name):
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_says_its_command_its_cost_and_what_to_expect(name):
-    text = RECIPES[name].__doc__
+    text = " ".join(RECIPES[name].__doc__.split()) + " "
     assert f"`videoswin train {name} " in text
     assert "Cost: " in text
     assert "Expected" in text

@@ -78,19 +78,33 @@ def test_an_onnx_file_with_another_input_is_one_error(tmp_path: Path) -> None:
         score(path)
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "{folder}/secret.bin", "/dev/zero", "link.bin"])
-def test_an_onnx_file_reads_no_file_outside_its_folder(location: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "location", ["../secret.bin", "{folder}/secret.bin", "/dev/zero", "link.bin", "beside.bin"]
+)
+def test_an_onnx_file_reads_no_other_file(location: str, tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(np.ones((3, 2), np.float32).tobytes())
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (folder / "beside.bin").write_bytes((tmp_path / "secret.bin").read_bytes())
     axes, _ = constants()
     weights = onnx.TensorProto(name="weights", data_type=onnx.TensorProto.FLOAT, dims=[3, 2])
     weights.data_location = onnx.TensorProto.EXTERNAL
     weights.external_data.add(key="location", value=location.format(folder=tmp_path))
     weights.external_data.add(key="length", value="24")
     path = write_onnx(folder / "model.onnx", to_logits(), weights=[axes, weights])
-    with pytest.raises(InputError, match="is no model that ONNX Runtime reads"):
+    with pytest.raises(InputError, match="must hold all of its weights, got 'weights' in another file"):
+        score(path)
+
+
+def test_an_onnx_file_reads_no_other_file_for_a_constant_either(tmp_path: Path) -> None:
+    (tmp_path / "beside.bin").write_bytes(np.ones((3, 2), np.float32).tobytes())
+    weights = onnx.TensorProto(name="hidden", data_type=onnx.TensorProto.FLOAT, dims=[3, 2])
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="beside.bin")
+    constant = onnx.helper.make_node("Constant", [], ["weights"], value=weights)
+    path = write_onnx(tmp_path / "model.onnx", [constant, *to_logits()], weights=constants()[:1])
+    with pytest.raises(InputError, match="must hold all of its weights, got 'hidden' in another file"):
         score(path)
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from tests.training.small_runs import CLIP, LABELS, Stripes, stripes
+from videoswin._errors import InputError
 from videoswin.data.batch import Batch, Draw, Failure, collate
+from videoswin.model.swin import VideoSwin
 from videoswin.training import loop
 from videoswin.training.learner import assemble, launch
 from videoswin.training.safeguards import TrainingError
@@ -167,3 +169,22 @@ def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
     assert torch.allclose(result, whole, atol=1e-6)
     # AdamW's first step moves every weight by the rate, whichever way its gradient points.
     assert torch.allclose(weight, whole_weight, atol=1e-4)
+
+
+def test_frozen_stages_keep_their_weights_and_the_rest_learns(tmp_path):
+    config = stripes().model.config.replace(depths=(1, 1), num_heads=(1, 2))
+    frozen = stripes(model__config=config, model__frozen_stages=1, optimizer__average=None)
+    loop.train(frozen, tmp_path / "run")
+    torch.manual_seed(frozen.run.seed)
+    start = VideoSwin(config.replace(num_classes=2))
+    frozen.model.initialize(start)
+    weights = Checkpoint.load(tmp_path / "run" / "last.safetensors").weights
+    same = {name for name, tensor in start.state_dict().items() if torch.equal(weights[name], tensor)}
+    frozen_names = {name for name in weights if name.startswith(("patch_embed.", "stages.0."))}
+    # In a map of one token no bias of attention matters.
+    assert same - {"stages.1.blocks.0.attn.relative_position_bias_table"} == frozen_names
+
+
+def test_more_frozen_stages_than_there_are_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"model\.frozen_stages must be from -1 to 1, got 2"):
+        loop.train(stripes(model__frozen_stages=2), tmp_path / "run")

@@ -179,7 +179,7 @@ def test_what_is_measured_is_measured_in_each_frame():
         ({"flip": 1.5}, "flip is 1.5, wanted 0 to 1"),
         ({"erasing": -0.1}, "erasing is -0.1"),
         ({"colour_jitter": float("nan")}, "colour_jitter is nan"),
-        ({"rand_magnitude": 11.0}, "rand_magnitude is 11.0, wanted 0 to 10"),
+        ({"rand_magnitude": 11.0}, "rand_magnitude must be from 0 to 10, got 11.0"),
         ({"area": (0.0, 1.0)}, r"area is \(0.0, 1.0\)"),
         ({"area": (0.5, 1.5)}, r"area is \(0.5, 1.5\)"),
         ({"ratio": (2.0, 1.0)}, r"ratio is \(2.0, 1.0\)"),

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,22 @@ def something_something(num_frames, clip):
     segment = float(num_frames - 1) / clip.frames
     edges = [int(np.round(segment * i)) for i in range(clip.frames + 1)]
     return [[(start + end) // 2 for start, end in pairwise(edges)]]
+
+
+def omnivore(num_frames, fps):
+    """Frames within 10 seconds, UniformTemporalSubsample(160), TemporalCrop(32, stride=40)."""
+    within = [index for index in range(num_frames) if index / fps <= 10]
+    indices = torch.linspace(0, len(within) - 1, 160)
+    chosen = torch.clamp(indices, 0, len(within) - 1).long().tolist()
+    return [chosen[start : start + 32] for start in range(0, 160 - 32 + 1, 40)]
+
+
+@pytest.mark.parametrize("fps", [10.0, 15.0, 24.0, 25.0, 29.97, 30.0, 50.0])
+def test_omnivore_clips_match_its_code_for_every_length_up_to_600(fps):
+    clip, views = apply_protocol("omnivore-4x3", ClipSpec(frames=32, stride=2))
+    assert (views.clips, views.crops, views.average) == (4, 3, "logits")
+    for num_frames in LENGTHS:
+        assert sample_clips(num_frames, fps, clip, views) == omnivore(num_frames, fps), num_frames
 
 
 @pytest.mark.parametrize("clips", [1, 2, 4, 10])

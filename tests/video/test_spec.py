@@ -122,7 +122,10 @@ def test_an_impossible_clip_spec_is_refused(changes, message):
         ({"margin": -0.1}, "margin must be a number from 0 to 1, got -0.1"),
         ({"margin": float("nan")}, "margin must be a number from 0 to 1, got nan"),
         ({"margin": "1"}, "margin must be a number from 0 to 1, got '1'"),
-        ({"placement": "slowfast"}, "placement must be one of 'official', 'mmaction2', 'torchvision', got"),
+        (
+            {"placement": "slowfast"},
+            "placement must be one of 'official', 'mmaction2', 'torchvision', 'omnivore'",
+        ),
     ],
 )
 def test_an_impossible_view_plan_is_refused(changes, message):
@@ -182,3 +185,18 @@ def test_specs_can_be_used_as_keys():
         len({ClipSpec(), ClipSpec(normalisation=IMAGENET), CAMERA_MOTION, CAMERA_MOTION.replace(fps=5.0)})
         == 3
     )
+
+
+def test_adaptive_plan_averages_probabilities():
+    with pytest.raises(
+        InputError, match="average must be 'probabilities' with a margin below 1, got 'logits'"
+    ):
+        ViewPlan(margin=0.9, average="logits")
+    with pytest.raises(InputError, match="average must be one of 'probabilities', 'logits', got 'scores'"):
+        ViewPlan(average="scores")
+
+
+def test_plan_of_older_files_averages_probabilities():
+    fields = ViewPlan().to_dict()
+    del fields["average"]
+    assert ViewPlan.from_dict(fields) == ViewPlan(average="probabilities")

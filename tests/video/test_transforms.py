@@ -1,10 +1,18 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videoswin.video.spec import IMAGENET, PER_CLIP
-from videoswin.video.transforms import crop_corners, normalize, resize_short_side, spatial_crops
+from videoswin.video.transforms import (
+    crop_corners,
+    normalize,
+    resize_short_side,
+    resized_length,
+    spatial_crops,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +78,25 @@ def test_crops_lie_inside_the_frame_and_along_the_longer_side(size, extra_height
     assert corners[-1] == ((height - size) // 2, (width - size) // 2)
     across = 0 if width >= height else 1
     assert len({corner[across] for corner in corners}) == 1
+
+
+def omnivore_corners(height, width, size):
+    """uniform_crop of Omnivore, for spatial_idx 0 and 2, and 1 last."""
+    y, x = (math.ceil((length - size) / 2) for length in (height, width))
+    if height > width:
+        return [(0, x), (height - size, x), (y, x)]
+    return [(y, 0), (y, width - size), (y, x)]
+
+
+@given(height=st.integers(24, 200), width=st.integers(24, 200))
+def test_crops_of_omnivore_are_those_of_its_code(height, width):
+    assert crop_corners(height, width, 24, 3, "omnivore") == omnivore_corners(height, width, 24)
+
+
+def test_longer_side_of_omnivore_is_rounded_down():
+    # short_side_scale of pytorchvideo: int(math.floor((float(w) / h) * size))
+    for width in range(240, 960):
+        assert resized_length(240, width, 224, "omnivore") == math.floor((float(width) / 240) * 224)
 
 
 @settings(deadline=None, max_examples=30)

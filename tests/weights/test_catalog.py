@@ -46,6 +46,14 @@ def test_default_model_is_the_verified_file_tested_as_the_paper_does():
     assert (entry.protocol, entry.scores[0].top1) == ("official-4x3", 78.8)
 
 
+def test_scores_of_omnivore_stand_beside_its_own_protocol():
+    scored = [entry for entry in ENTRIES.values() if entry.layout == "omnivore" and entry.scores]
+    assert len(scored) == 5
+    for entry in scored:
+        assert entry.protocol == entry.scores[0].protocol == "omnivore-4x3"
+    assert ENTRIES["omnivore-base-epic"].protocol == "official-4x3"  # how it was tested is not published
+
+
 def test_mmaction2_links_have_the_published_form():
     run = "swin-small-p244-w877_in1k-pre_32xb4-amp-32x2x1-30e_kinetics710-rgb"
     url = f"https://download.openmmlab.com/mmaction/v1.0/recognition/swin/{run}/{run}_20230612-8e082ff1.pth"

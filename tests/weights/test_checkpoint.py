@@ -367,3 +367,25 @@ def test_unreadable_layout_names_the_file(tmp_path):
         ValueError, match=r"resnet\.pth: its 1 tensors, named like conv\.weight, are of no layout"
     ):
         Checkpoint.load(tmp_path / "resnet.pth")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_full_disk_is_an_os_error_with_the_name_of_the_file(name, tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_state_dict({"a": torch.zeros(100_000)}, tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_choice_among_the_weights_of_a_file_is_logged_and_kept(weights, tmp_path, caplog):
+    torch.save({"model": weights, "model_ema": dict(weights)}, tmp_path / "best.pth")
+    checkpoint = Checkpoint.load(tmp_path / "best.pth")
+    said = "the averaged weights under model_ema are used, not the raw ones under model"
+    assert said in caplog.text
+    assert checkpoint.lineage["conversion"].endswith(said)

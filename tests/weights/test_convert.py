@@ -9,7 +9,8 @@ from videoswin._errors import InputError
 from videoswin.model.config import NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import relative_position_index
-from videoswin.weights.convert import FORMATS, WRITERS, convert, unwrap
+from videoswin.weights.containers import unwrap
+from videoswin.weights.convert import FORMATS, WRITERS, convert, is_model
 from videoswin.weights.layout import parameter_shapes
 
 INDEX = relative_position_index((4, 4, 4), (4, 4, 4))
@@ -159,7 +160,7 @@ def outside_blocks_and_first(names):
     [(official, OFFICIAL_NAMES), (mmaction2, MMACTION2_NAMES), (omnivore, OMNIVORE_NAMES)],
 )
 def test_key_tables_are_those_of_the_libraries(build, names, weights):
-    assert outside_blocks_and_first(unwrap(build(weights))[0]) == set(names)
+    assert outside_blocks_and_first(unwrap(build(weights), is_model).state_dict) == set(names)
 
 
 @pytest.mark.parametrize(("layout", "names"), [("official", OFFICIAL_NAMES), ("mmaction2", MMACTION2_NAMES)])
@@ -207,7 +208,7 @@ def test_layouts_are_written_without_a_head_too(layout, weights, config):
 @pytest.mark.parametrize("build", [official, mmaction2, omnivore, microsoft, simmim])
 def test_every_name_is_accounted_for(build, weights):
     contents = build(weights) | {"optimizer": {"lr": 1}}
-    state_dict, _ = unwrap(contents)
+    state_dict = unwrap(contents, is_model).state_dict
     conversion = convert(contents)
     assert len(conversion.loaded) + len(conversion.converted) == len(conversion.weights)
     assert len(conversion.weights) + len(conversion.unused) == len(state_dict) + 1
@@ -239,11 +240,100 @@ def test_wrapper_is_stripped_beside_other_tensors_which_are_unused(wrapper, weig
 
 
 def test_two_models_in_one_file_are_refused(weights):
-    both = {f"{side}.{name}": tensor for side in ("net", "ema") for name, tensor in weights.items()}
-    with pytest.raises(
-        ValueError, match=r"a model under each of (net\., ema\.|ema\., net\.); give the tensors"
-    ):
+    both = {f"{side}.{name}": tensor for side in ("net", "old") for name, tensor in weights.items()}
+    with pytest.raises(ValueError, match=r"a model under each of (net, old|old, net); give the tensors"):
         convert(both)
+    with pytest.raises(ValueError, match=r"a model under each of student, teacher; give the tensors"):
+        convert({"student": weights, "teacher": dict(weights)})
+
+
+CONTAINERS = ("module", "model_state", "net", "network", "weights", "params", "state_dict_ema", "anything")
+
+
+@pytest.mark.parametrize("outer", [None, "model", "checkpoint"])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_model_is_found_in_containers_of_any_name_and_depth(container, outer, weights):
+    contents = {container: weights, "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}
+    conversion = convert({outer: contents, "best": 0.5} if outer else contents)
+    assert conversion.weights.keys() == weights.keys()
+    assert set(conversion.unused) == {"epoch", "optimizer"} | ({"best"} if outer else set())
+    assert conversion.notes == ()
+
+
+def averaged(weights):
+    return {name: tensor + 1 for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("raw", "average"),
+    [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("net", "swa_model")],
+)
+def test_averaged_weights_are_used_and_said_so(raw, average, weights):
+    conversion = convert({raw: weights, average: averaged(weights)})
+    assert torch.equal(conversion.weights["norm.weight"], weights["norm.weight"] + 1)
+    assert conversion.notes == (
+        f"the averaged weights under {average} are used, not the raw ones under {raw}",
+    )
+
+
+def test_averaged_weights_are_told_by_their_prefix_too(weights):
+    both = {f"model.{name}": tensor for name, tensor in weights.items()}
+    both |= {f"model_ema.module.{name}": tensor for name, tensor in averaged(weights).items()}
+    conversion = convert({"state_dict": both})
+    assert torch.equal(conversion.weights["head.bias"], weights["head.bias"] + 1)
+    assert conversion.notes[0].startswith("the averaged weights under state_dict.model_ema.module are used")
+
+
+def test_average_that_mmengine_has_exchanged_with_the_raw_weights_is_taken(weights):
+    contents = {"state_dict": averaged(weights), "ema_state_dict": weights, "message_hub": {}}
+    assert torch.equal(convert(contents).weights["head.bias"], weights["head.bias"] + 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["head.1", "fc", "classifier", "head.fc", "cls_head.fc", "module.classifier.1"]
+)
+@pytest.mark.parametrize("wrapper", ["", "encoder."])
+def test_head_of_another_name_is_taken_and_said_so(name, wrapper, weights):
+    backbone = {f"{wrapper}{key}": value for key, value in weights.items() if not key.startswith("head.")}
+    head = {f"{name}.{part}": weights[f"head.{part}"] for part in ("weight", "bias")}
+    conversion = convert(backbone | head)
+    assert all(torch.equal(conversion.weights[key], tensor) for key, tensor in weights.items())
+    assert conversion.config.num_classes == 5
+    assert conversion.notes == (f"{name} is taken as the head",)
+    assert conversion.unused == ()
+
+
+def test_head_in_a_container_of_its_own_is_taken(weights):
+    backbone = {key: value for key, value in weights.items() if not key.startswith("head.")}
+    head = {part: weights[f"head.{part}"] for part in ("weight", "bias")}
+    conversion = convert({"backbone": backbone, "classifier": head, "epoch": 1})
+    assert torch.equal(conversion.weights["head.weight"], weights["head.weight"])
+    assert conversion.unused == ("epoch",)
+
+
+def test_heads_that_do_not_fit_are_left_out_and_said_so(weights):
+    backbone = {key: value for key, value in weights.items() if not key.startswith("head.")}
+    two_layers = {"fc.0.weight": torch.ones(7, 64), "fc.2.weight": torch.ones(5, 7)}
+    verb_and_noun = {
+        f"head.{name}.{part}": weights[f"head.{part}"] for name in "vn" for part in ("weight", "bias")
+    }
+    no_bias = {"classifier.weight": weights["head.weight"]}
+    for head in (two_layers, verb_and_noun, no_bias):
+        conversion = convert(backbone | head)
+        assert "head.weight" not in conversion.weights
+        assert set(head) <= set(conversion.unused)
+        (note,) = conversion.notes
+        assert note.startswith("the head was left out, as it is not one linear layer with a bias: ")
+        assert next(iter(head)) in note
+
+
+def test_tensors_of_another_kind_are_not_taken_as_a_head(weights):
+    backbone = {key: value for key, value in weights.items() if not key.startswith("head.")}
+    conversion = convert(
+        backbone | {"projection.weight": torch.ones(5, 64), "projection.bias": torch.ones(5)}
+    )
+    assert "head.weight" not in conversion.weights
+    assert conversion.unused == ("projection.weight", "projection.bias")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 import os
 import pickle
+import re
 import sys
 import types
+import typing
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 import pytest
@@ -92,6 +94,77 @@ def test_trainer_checkpoint_with_pickled_objects_is_read(trainer_objects, zip_fo
     assert torch.equal(read["state_dict"]["a"], tensor)
     assert metadata == {}
     assert type(read["message_hub"]["train/loss"]).__name__ == "Inert"
+
+
+def stand_in(monkeypatch, name, *bases, **members):
+    """A class under the name that a library gives it, as long as the test lasts."""
+    module_name, _, class_name = name.rpartition(".")
+    parts = module_name.split(".")
+    for end in range(1, len(parts) + 1):
+        module = ".".join(parts[:end])
+        if module not in sys.modules:
+            monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    cls = type(class_name, bases, {"__module__": module_name, **members})
+    monkeypatch.setattr(sys.modules[module_name], class_name, cls, raising=False)
+    return cls
+
+
+@pytest.mark.parametrize("zip_format", [True, False], ids=["zip", "legacy"])
+def test_checkpoint_with_a_hydra_configuration_is_read(zip_format, tmp_path, monkeypatch):
+    node = stand_in(monkeypatch, "omegaconf.nodes.AnyNode")()
+    node.__dict__.update(_val=3, _metadata=stand_in(monkeypatch, "omegaconf.base.ContainerMetadata")())
+    node._metadata.__dict__.update(
+        ref_type=typing.Any, object_type=dict, key_type=int, flags=defaultdict(list)
+    )
+    config = stand_in(monkeypatch, "omegaconf.dictconfig.DictConfig")()
+    config.__dict__["_content"] = {"lr": node}
+    path = tmp_path / "hydra.ckpt"
+    contents = {"state_dict": {"a": torch.ones(2)}, "hyper_parameters": config}
+    torch.save(contents, path, _use_new_zipfile_serialization=zip_format)
+    read, _ = read_file(path)
+    assert torch.equal(read["state_dict"]["a"], torch.ones(2))
+    assert type(read["hyper_parameters"]).__name__ == "Inert"
+
+
+@pytest.mark.parametrize("factory", [dict, list, int, float, None])
+def test_defaultdict_is_read_as_a_plain_mapping(factory, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(defaultdict(factory, model={"a": torch.ones(2)}), path)
+    read, _ = read_file(path)
+    assert torch.equal(read["model"]["a"], torch.ones(2))
+    with pytest.raises(KeyError):
+        read["other"]
+
+
+def test_lightning_hyperparameters_are_read(tmp_path, monkeypatch):
+    attributes = stand_in(monkeypatch, "lightning_fabric.utilities.data.AttributeDict", dict)
+    path = tmp_path / "epoch=3.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": attributes(lr=0.1)}, path)
+    assert read_file(path)[0]["hyper_parameters"] == {"lr": 0.1}
+
+
+def test_refusal_of_other_objects_says_how_to_save_the_tensors_alone(tmp_path, monkeypatch):
+    path = tmp_path / "model.pth"
+    torch.save({"model": stand_in(monkeypatch, "their_library.Wrapper")()}, path)
+    with pytest.raises(
+        InputError, match=r"asks for their_library\.Wrapper.*torch\.save\(model\.state_dict\(\)"
+    ):
+        read_file(path)
+
+
+def exported_files(folder):
+    with zipfile.ZipFile(folder / "a.pt2", "w") as archive:  # as torch.export.save begins it
+        archive.writestr("a/archive_format", "pt2")
+    (folder / "b.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
+    (folder / "c.xml").write_text('<?xml version="1.0"?><net name="x" version="11"></net>')
+    (folder / "c.bin").write_bytes(bytes(64))
+    return {"a.pt2": "PyTorch (.pt2)", "b.onnx": "ONNX Runtime", "c.xml": "OpenVINO", "c.bin": "OpenVINO"}
+
+
+def test_exported_file_is_called_what_it_is(tmp_path):
+    for name, runtime in exported_files(tmp_path).items():
+        with pytest.raises(InputError, match=re.escape(f"got a model exported for {runtime}; give the")):
+            read_file(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -201,5 +274,5 @@ def test_file_that_holds_a_bare_tensor_is_refused(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript_file_is_refused_without_a_warning(tmp_path):
     torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a\.pt is damaged or no PyTorch file .*TorchScript"):
+    with pytest.raises(ValueError, match=r"a\.pt must be a checkpoint, got a model exported for TorchScript"):
         read_file(tmp_path / "a.pt")

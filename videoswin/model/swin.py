@@ -247,6 +247,47 @@ class VideoSwin(nn.Module):
             raise ValueError(f"clips must be normalised floating point numbers, got {clips.dtype}")
 
 
+class StageNorms(nn.Module):
+    """A LayerNorm for each map of `VideoSwin.feature_maps`, for the neck or head of another task.
+
+    As in mmaction2's backbone with several `out_indices`. The last map keeps the model's own norm. The others
+    start with weight 1 and bias 0, as no published weights have them, and are to be trained.
+
+    Example:
+        norms = StageNorms(model.config)
+        maps = norms(model.feature_maps(clips))
+    """
+
+    def __init__(self, config: VideoSwinConfig) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(config.stage_dim(stage)) for stage in range(len(config.depths) - 1)
+        )
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """One map a stage, (B, C_i, T', H_i, W_i) -> the same shapes, normalized over the channels."""
+        *inner, last = maps
+        normed = zip(self.norms, inner, strict=True)
+        return [norm(tokens.movedim(1, -1)).movedim(-1, 1) for norm, tokens in normed] + [last]
+
+
+def freeze_stages(model: VideoSwin, count: int) -> None:
+    """Freeze the patch embedding and the first `count` stages, in place; -1 freezes nothing.
+
+    Frozen blocks drop no paths either: `frozen_stages` of the official code and mmaction2 puts them into
+    eval mode. ValueError if the model has fewer stages.
+    """
+    if not -1 <= count <= len(model.stages):
+        raise ValueError(f"frozen_stages must be from -1 to {len(model.stages)}, got {count}")
+    if count < 0:
+        return
+    for part in (model.patch_embed, *model.stages[:count]):
+        part.requires_grad_(False)
+        for module in part.modules():
+            if isinstance(module, Block):
+                module.drop_path = 0.0
+
+
 def initialize(model: VideoSwin) -> None:
     """Initialise everything, in this one function, as the official code does for training from image weights.
 

@@ -28,6 +28,7 @@ RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
         "kinetics:base_22k": kinetics.base_22k,
         "kinetics600:base_22k": kinetics.base_22k_600,
         "something:base": something.base,
+        "something:base_imgaug": something.base_imgaug,
         "kinetics:tiny_modern": kinetics.tiny_modern,
         "kinetics:small_modern": kinetics.small_modern,
         "kinetics:base_modern": kinetics.base_modern,

@@ -63,6 +63,7 @@ def _feed_cast_alone(graph: Any) -> None:
 def load(path: Path, device: torch.device) -> Loaded:
     """The model in ONNX Runtime; ValueError if that cannot use `device`, or the file is none."""
     runtime = require("onnxruntime", extra="export")
+    _require_self_contained(path)
     provider = f"{device.type.upper()}ExecutionProvider"
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -85,6 +86,34 @@ def load(path: Path, device: torch.device) -> Loaded:
         return torch.from_numpy(logits).to(device)
 
     return Loaded(facts, run)
+
+
+def _require_self_contained(path: Path) -> None:
+    """InputError if tensors are in other files: ONNX Runtime up to 1.23 reads any file that a model names."""
+    onnx = require("onnx", extra="export")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # of protobuf, which is onnx's dependency, not ours
+            raise
+        return  # ONNX Runtime says what is wrong
+    for tensor in _tensors(model):
+        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise InputError(
+                f"{path} must hold all of its weights, got {tensor.name!r} in another file; export it again"
+            )
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor in a message of ONNX, in whatever field of whatever subgraph or function."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for inner in [value] if hasattr(value, "ListFields") else value:
+            if field.message_type.name == "TensorProto":
+                yield inner
+            else:
+                yield from _tensors(inner)
 
 
 def _session(runtime: Any, path: Path, options: Any, provider: tuple[str, dict[str, int]]) -> Any:

@@ -17,7 +17,7 @@ from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.data.batch import Batch
 from videoswin.kernels.choose import use_fastest_attention, warn_if_emulated
-from videoswin.model.swin import VideoSwin
+from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.predict import resolve_device
 from videoswin.training.average import MovingAverage
 from videoswin.training.lora import choose_what_learns, plain_state_dict
@@ -147,6 +147,10 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
             warn_if_emulated(fabric.device, half)
         use_fastest_attention(bare, fabric.device, half)
     choose_what_learns(bare, recipe.model.tune, recipe.model.lora_rank)
+    try:
+        freeze_stages(bare, recipe.model.frozen_stages)
+    except ValueError as error:
+        raise InputError(f"model.{error}") from error
     plan = recipe.optimizer
     # A checkpoint would refuse these only after the first epoch.
     require_description(

@@ -100,6 +100,8 @@ class Model:
     tune: Literal["all", "head", "lora"] = "all"
     """What learns: every weight, the head alone, or the head and low-rank changes (training/lora.py)."""
     lora_rank: int = 8
+    frozen_stages: int = -1
+    """Stages that do not learn, with the patch embedding before them; -1 freezes nothing, not even that."""
     drop_path: float = 0.1
     dropout: float = 0.5
     """Before the head, in training."""

@@ -10,15 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, get_args
 
 from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
 from videoswin.video.colour import jitter_colour
+from videoswin.video.imgaug_policy import IMGAUG_OPERATIONS, MAX_MAGNITUDE, imgaug_rand_augment
 from videoswin.video.rand_augment import rand_augment
 from videoswin.video.transforms import resize_short_side
+
+Policy = Literal["timm", "imgaug"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +41,11 @@ class ClipAugment:
     colour_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation; hue changes by a quarter of it."""
     rand_augment: int = 0
-    """Operations of RandAugment drawn for each clip; half of them are done, as in timm."""
+    """Operations of RandAugment drawn for each clip; under the policy of timm, half of them are done."""
     rand_magnitude: float = 7.0
-    """Their strength, 0 to 10 as in timm; imgaug counts to 30."""
+    """Their strength: 0 to 10 as in timm, 0 to 30 as in imgaug."""
+    rand_policy: Policy = "timm"
+    """Whose operations and strengths; that of imgaug also mirrors half of the clips, whatever `flip` is."""
     erasing: float = 0.0
     """Probability of blanking a rectangle, the same in all frames."""
 
@@ -48,8 +53,16 @@ class ClipAugment:
         for name in ("flip", "colour_jitter", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted 0 to 1")
-        if not 0 <= self.rand_magnitude <= 10:
-            raise ValueError(f"rand_magnitude is {self.rand_magnitude}, wanted 0 to 10")
+        if self.rand_policy not in get_args(Policy):
+            choices = ", ".join(get_args(Policy))
+            raise ValueError(f"rand_policy must be one of {choices}, got {self.rand_policy!r}")
+        most = MAX_MAGNITUDE if self.rand_policy == "imgaug" else 10
+        if not 0 <= self.rand_magnitude <= most:
+            raise ValueError(f"rand_magnitude must be from 0 to {most}, got {self.rand_magnitude}")
+        if self.rand_policy == "imgaug" and self.rand_augment > len(IMGAUG_OPERATIONS):
+            raise ValueError(
+                f"rand_augment must be at most {len(IMGAUG_OPERATIONS)}, got {self.rand_augment}"
+            )
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(f"area is {self.area}, wanted the least and the most, above 0 and up to 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
@@ -78,7 +91,8 @@ def augment_clip(
     if plan.colour_jitter > 0:
         frames_tchw = jitter_colour(frames_tchw, plan.colour_jitter, rng)
     if plan.rand_augment > 0:
-        frames_tchw = rand_augment(frames_tchw, plan.rand_augment, plan.rand_magnitude, rng)
+        policy = imgaug_rand_augment if plan.rand_policy == "imgaug" else rand_augment
+        frames_tchw = policy(frames_tchw, plan.rand_augment, plan.rand_magnitude, rng)
     return frames_tchw.transpose(0, 1), mirrored
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 import torch
 from numpy.random import Generator
 
 from videoswin.video.spec import ClipSpec, ViewPlan
+
+OMNIVORE_SECONDS: Final = 10.0
 
 
 def sample_clips(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -> list[list[int]]:
@@ -28,6 +31,8 @@ def sample_clips(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -
         return [segment_midpoints(num_frames, clip.frames)]
     if views.placement == "torchvision":
         return torchvision_clips(num_frames, fps, clip, views.clips)
+    if views.placement == "omnivore":
+        return omnivore_clips(num_frames, fps, clip, views.clips)
 
     # Frames of the video per frame of the resampled one.
     rate = 1.0 if clip.fps is None else fps / clip.fps
@@ -113,6 +118,21 @@ def torchvision_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -
         _resampled_frames([(start + offset) % length for offset in offsets], num_frames, fps / target_fps)
         for start in starts
     ]
+
+
+def omnivore_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -> list[list[int]]:
+    """Return the frame indices of `count` clips of the first 10 seconds, or of the whole video if shorter.
+
+    10 * clip.fps frames are spread evenly over those seconds, both ends included; clips begin at equal steps
+    among them. As UniformTemporalSubsample in pytorchvideo and TemporalCrop in Omnivore
+    (omnivision/data/transforms/pytorchvideo.py).
+    """
+    last = min(num_frames - 1, math.floor(OMNIVORE_SECONDS * fps + 1e-6))  # the frame at 10.0 s is among them
+    length = round(OMNIVORE_SECONDS * (clip.fps or fps))
+    frames = torch.linspace(0, last, length).clamp_(max=last).long().tolist()  # with its rounding
+    starts = range(0, length, max(length // count, 1))
+    offsets = range(0, clip.frames * clip.stride, clip.stride)
+    return [[frames[(start + offset) % length] for offset in offsets] for start in starts[:count]]
 
 
 def resample(num_frames: int, fps: float, target_fps: float) -> list[int]:

@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from videoswin._errors import InputError
 
 Rule = Literal["dense", "segments"]
-Placement = Literal["official", "mmaction2", "torchvision"]
+Placement = Literal["official", "mmaction2", "torchvision", "omnivore"]
+Average = Literal["probabilities", "logits"]
 Crops = Literal[1, 3, "full"]
 
 SAFE_MARGIN: Final = 0.9
@@ -162,7 +163,9 @@ class ViewPlan:
     crops: Crops = 3
     """Squares of each clip: 1 in the centre, or 3 along the frame's longer side; `full`: all of the frame."""
     placement: Placement = "official"
-    """Whose rule places the clips in time; see sampling.py."""
+    """Whose rules place the clips in time and the crops in the frame; see sampling.py and transforms.py."""
+    average: Average = "probabilities"
+    """What is averaged over the views: probabilities, or logits before they become probabilities."""
     margin: float = 1.0
     """Stop looking when the likeliest class leads the next one by more than this; at 1 nothing is skipped."""
 
@@ -170,7 +173,10 @@ class ViewPlan:
         _require_count("clips", self.clips, MAX_CLIPS)
         _require_one_of("crops", self.crops, get_args(Crops))
         _require_one_of("placement", self.placement, get_args(Placement))
+        _require_one_of("average", self.average, get_args(Average))
         _require_number("margin", self.margin, 0, 1)
+        if self.is_adaptive and self.average != "probabilities":
+            raise InputError(f"average must be 'probabilities' with a margin below 1, got {self.average!r}")
 
     @property
     def num_views(self) -> int:
@@ -248,6 +254,18 @@ def torchvision_15fps_12x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     )
 
 
+def omnivore_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
+    """Omnivore's Kinetics test: 4 clips of the first 10 seconds at 16 frames a second, mean of logits.
+
+    Source: omnivision/config/experiments/omnivore/inference_k400_in1k_pretrained.yaml in
+    facebookresearch/omnivore: 160 frames of one 10-second clip, cut at stride 40 into clips of 32.
+    """
+    return (
+        clip.replace(rule="dense", fps=16.0, stride=1, short_side=clip.size),
+        ViewPlan(clips=4, crops=3, placement="omnivore", average="logits"),
+    )
+
+
 def ssv2_1x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     """Video Swin's Something-Something test: 1 clip over the whole video, short side = crop size, 3 crops."""
     return (
@@ -283,6 +301,7 @@ PROTOCOLS: Final[Mapping[str, Callable[[ClipSpec], tuple[ClipSpec, ViewPlan]]]] 
         "official-4x3": official_4x3,
         "mmaction2-4x3": mmaction2_4x3,
         "torchvision-15fps-12x1": torchvision_15fps_12x1,
+        "omnivore-4x3": omnivore_4x3,
         "ssv2-1x3": ssv2_1x3,
         "fast-1x1": fast_1x1,
         "full-frame-4x1": full_frame_4x1,

@@ -77,5 +77,5 @@ def _seen(reader: VideoReader, frame_hwc: Tensor, clip: ClipSpec, views: ViewPla
             f"its frames are {width}x{height}, too long to be seen whole (at most 1 to "
             f"{LONGEST_FULL_FRAME:g}); use three crops, as in official-4x3",
         )
-    resized = resize_short_side(frame_hwc[None], clip.short_side, clip.antialias)
-    return spatial_crops(resized, clip.size, views.crops)
+    resized = resize_short_side(frame_hwc[None], clip.short_side, clip.antialias, views.placement)
+    return spatial_crops(resized, clip.size, views.crops, views.placement)

@@ -255,7 +255,9 @@ class Checkpoint:
     def _from_conversion(
         cls, conversion: Conversion, name: str, source: str, entry: catalog.Entry | None
     ) -> Checkpoint:
-        lineage = {"source": source, "conversion": conversion.summary()}
+        for note in conversion.notes:
+            _log.warning("%s: %s", source, note)
+        lineage = {"source": source, "conversion": "; ".join((conversion.summary(), *conversion.notes))}
         labels, lineage["labels"] = _choose_labels(conversion, entry)
         if entry is None:
             licence = conversion.licence or _UNKNOWN_LICENCE
@@ -297,7 +299,9 @@ def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[st
                 {name: tensor.clone() for name, tensor in state_dict.items()}, partial
             )
         else:
-            torch.save(dict(state_dict), partial)
+            # Given a path, torch writes by itself and hides the system's error, such as a full disk.
+            with partial.open("wb") as file:
+                torch.save(dict(state_dict), file)
 
 
 def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,10 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin.model.config import TINY, VideoSwinConfig
 from videoswin.model.windows import bias_table_rows
+from videoswin.weights.containers import Unwrapped, find_head, unwrap
 from videoswin.weights.formats import (
     Format,
+    Renamed,
     StateDict,
     is_buffer,
     mmaction2,
@@ -32,6 +33,7 @@ from videoswin.weights.layout import (
     Window,
     describe_gaps,
     first_few,
+    has_head,
     infer_config,
     missing_blocks,
     parameter_shapes,
@@ -53,11 +55,6 @@ FORMATS: tuple[Format, ...] = (
     swin2d_huggingface,
     swin2d_torchvision,
 )
-# The one tensor that every layout has.
-_PATCH_EMBEDDING = re.compile(
-    r"((?:.+\.)?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection|features\.0\.0)\.weight"
-)
-_MAX_WRAPPERS = 100
 WRITERS: Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Tensor]]] = {
     "official": official.from_videoswin,
     "mmaction2": mmaction2.from_videoswin,
@@ -80,6 +77,8 @@ class Conversion:
     """Our names of tensors that were renamed, joined, inflated or resized."""
     unused: tuple[str, ...]
     """The file's names that the model has no place for."""
+    notes: tuple[str, ...]
+    """Sentences about what the user may not expect: weights chosen, a head left out."""
     licence: str | None
     """Licence of everything published in this layout, if it has one."""
 
@@ -105,11 +104,12 @@ def convert(
     """
     require_method(method)
     window = None if window is None else check_window(window)
-    state_dict, beside = unwrap(contents)
+    found = unwrap(contents, is_model)
+    state_dict = found.state_dict
     _refuse_swin_v2(state_dict)
     layout = recognize(state_dict)
     try:
-        renamed = layout.to_videoswin(state_dict)
+        renamed, head_note = _with_head(layout.to_videoswin(state_dict), found)
         weights, config = _as_video(renamed.weights, state_dict, window, method)
     except ValueError as error:
         raise InputError(f"this looks like a file of {layout.NAME}, but {error}") from error
@@ -118,6 +118,7 @@ def convert(
     weights = {name: tensor for name, tensor in weights.items() if name in places}
     require_finite(weights)
     used = {origin for name in weights for origin in renamed.origins[name]}
+    used |= {origin.partition(".")[0] for origin in used - state_dict.keys()}  # a container of the head alone
     if window is not None:
         window = check_window(window, config)
         weights = resize_tables(weights, config.window, window)
@@ -129,7 +130,8 @@ def convert(
         layout=layout.NAME,
         loaded=tuple(untouched),
         converted=tuple(name for name in weights if name not in set(untouched)),
-        unused=tuple(name for name in state_dict if name not in used) + beside,
+        unused=tuple(name for name in (*state_dict, *found.beside) if name not in used),
+        notes=tuple(note for note in (found.choice, head_note) if note),
         licence=omnivore.LICENCE if layout is omnivore else None,
     )
 
@@ -140,6 +142,11 @@ def check_window(window: Window, config: VideoSwinConfig = TINY) -> Window:
         return config.replace(window=window).window
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def is_model(state_dict: StateDict) -> bool:
+    """Whether a flat state dict is of a layout that we know."""
+    return any(layout.recognizes(state_dict) for layout in FORMATS)
 
 
 def recognize(state_dict: StateDict) -> Format:
@@ -155,56 +162,25 @@ def recognize(state_dict: StateDict) -> Format:
     )
 
 
-def unwrap(contents: Mapping[str, Any]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The flat state dict inside the usual containers and wrappers, and the names of what lay beside it."""
-    if not isinstance(contents, Mapping):
-        raise InputError(f"a state dict is a mapping of names to tensors, got {type(contents).__name__}")
-    if isinstance(contents.get("trunk"), Mapping) and isinstance(contents.get("heads"), Mapping):
-        used = ["trunk", "heads"]
-        entries: Mapping[Any, Any] = {
-            f"{part}.{name}": value for part in used for name, value in contents[part].items()
-        }
-    else:
-        containers = ("state_dict", "model", "model_state_dict")
-        used = [name for name in containers if isinstance(contents.get(name), Mapping)][:1]
-        entries = contents[used[0]] if used else contents
-    beside = [str(name) for name in contents if name not in used] if used else []
-    # None of a model's parameters is a single number; counters and losses are.
-    state_dict = {name: value for name, value in entries.items() if isinstance(value, Tensor) and value.ndim}
-    if unnamed := [name for name in state_dict if not isinstance(name, str)]:
-        raise InputError(f"the tensors of a state dict have names, got {unnamed[0]!r}")
-    beside += [str(name) for name in entries if name not in state_dict]
-    wrapper = _wrapper(state_dict)
-    beside += [name for name in state_dict if not name.startswith(wrapper)]
-    stripped = {
-        name.removeprefix(wrapper): tensor for name, tensor in state_dict.items() if name.startswith(wrapper)
+def _with_head(renamed: Renamed, found: Unwrapped) -> tuple[Renamed, str | None]:
+    """The same with a head of another name or place, if it has none of its own; and what to say about it."""
+    if "norm.weight" not in renamed.weights or has_head(renamed.weights) or _is_image(renamed.weights):
+        return renamed, None
+    placed = {
+        name for ours, names in renamed.origins.items() if not ours.startswith("head.") for name in names
     }
-    return stripped, tuple(beside)
-
-
-def _wrapper(state_dict: StateDict) -> str:
-    """What DistributedDataParallel, torch.compile, Lightning or a trainer put before a model's names.
-
-    Empty if there is none, or no model that we know; ValueError if there are two models.
-    """
-    found: list[str] = []
-    parents = (match[1] for match in map(_PATCH_EMBEDDING.fullmatch, state_dict) if match)
-    prefixes = {parent[: dot.end()] for parent in parents for dot in re.finditer(r"\.", parent)}
-    if len(prefixes) > _MAX_WRAPPERS:
-        raise InputError(
-            f"a state dict must have at most {_MAX_WRAPPERS} prefixes that could wrap a model, "
-            f"got {len(prefixes)}; give the tensors of one model"
+    tensors = found.around | {name: tensor for name, tensor in found.state_dict.items() if name not in placed}
+    head, left_out = find_head(tensors, len(renamed.weights["norm.weight"]))
+    if left_out:
+        return renamed, (
+            f"the head was left out, as it is not one linear layer with a bias: {first_few(left_out)}"
         )
-    for prefix in sorted({"", *prefixes}, key=len):
-        inside = {
-            key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)
-        }
-        nested = any(prefix.startswith(outer) for outer in found)
-        if not nested and any(layout.recognizes(inside) for layout in FORMATS):
-            found.append(prefix)
-    if len(found) > 1:
-        raise InputError(f"there is a model under each of {', '.join(found)}; give the tensors of one")
-    return found[0] if found else ""
+    if head is None:
+        return renamed, None
+    parts = ("weight", "bias")
+    weights = renamed.weights | {f"head.{part}": tensors[f"{head}.{part}"] for part in parts}
+    origins = renamed.origins | {f"head.{part}": (f"{head}.{part}",) for part in parts}
+    return Renamed(weights, origins), f"{head} is taken as the head"
 
 
 def _as_video(

@@ -54,9 +54,41 @@ _OBJECTS = (
     "argparse.Namespace",
     "pathlib.PosixPath",
 )
-# SimMIM and Swin pickle their configuration, a yacs dictionary; mmengine one of its own.
-_MAPPINGS = ("yacs.config.CfgNode", "mmengine.config.config.ConfigDict", "addict.addict.Dict")
-_STAND_INS: list[Any] = [(Inert, name) for name in _OBJECTS] + [(OrderedDict, name) for name in _MAPPINGS]
+# Lightning keeps its hyperparameters, and trainers started by Hydra their configuration.
+_HYDRA_NODES = ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String", "Interpolation")
+_HYDRA = (
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.base.SCMode",
+    *(f"omegaconf.nodes.{kind}Node" for kind in _HYDRA_NODES),
+    "typing.Any",
+    "pathlib.Path",
+    *(f"builtins.{kind}" for kind in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple")),
+)
+# SimMIM and Swin pickle their configuration, a yacs dictionary; mmengine one of its own. Lightning's
+# hyperparameters are an AttributeDict.
+_MAPPINGS = (
+    "yacs.config.CfgNode",
+    "mmengine.config.config.ConfigDict",
+    "addict.addict.Dict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+
+
+def _empty_mapping(*_factory: object) -> OrderedDict[Any, Any]:
+    """Stands for defaultdict, whose factory would be called for what is missing."""
+    return OrderedDict()
+
+
+_STAND_INS: list[Any] = [
+    *((Inert, name) for name in (*_OBJECTS, *_HYDRA)),
+    *((OrderedDict, name) for name in _MAPPINGS),
+    (_empty_mapping, "collections.defaultdict"),
+]
 
 # Torch's readers meet damage with whatever error comes first.
 _UNREADABLE = (
@@ -95,9 +127,35 @@ def read_file(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
             f"{path} is a Keras file, which this package does not read; the Keras ports hold the official "
             "weights, which the catalog has under their own names (videoswin models)"
         )
+    if (runtime := _exported_for(path, start)) is not None:
+        raise InputError(
+            f"{path} must be a checkpoint, got a model exported for {runtime}; give the checkpoint that it "
+            "was made from (what `videoswin export` wrote is run by predict and evaluate as it is)"
+        )
     if start[8:9] == b"{" and not start.startswith(_ZIP):
         return _read_safetensors(path)
     return _read_pickle(path), {}
+
+
+def _exported_for(path: Path, start: bytes) -> str | None:
+    """The runtime that an exported file is for; None for any other file."""
+    if path.suffix == ".onnx":
+        return "ONNX Runtime"
+    if (path.suffix == ".xml" and start.startswith(b"<")) or (
+        path.suffix == ".bin" and path.with_suffix(".xml").is_file()
+    ):
+        return "OpenVINO"
+    if start.startswith(_ZIP):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {name.partition("/")[2] for name in archive.namelist()}
+        except _UNREADABLE:
+            return None  # what is wrong with it is said where it is read
+        if "archive_format" in names:
+            return "PyTorch (.pt2)"
+        if "constants.pkl" in names:
+            return "TorchScript"
+    return None
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
@@ -121,7 +179,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         if refused := re.search(r"GLOBAL ([\w.]+\w)", str(error)):
             raise InputError(
                 f"{path} was not loaded and nothing in it was run: it asks for {refused[1]}, "
-                "and only tensors and plain values are read"
+                "and only tensors and plain values are read; if you trust the file, load it where the "
+                "program that wrote it is installed, and save its tensors alone: "
+                "torch.save(model.state_dict(), 'weights.pth')"
             ) from error
         raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
     if not isinstance(contents, Mapping):

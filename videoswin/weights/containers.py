@@ -1,0 +1,224 @@
+"""Find the state dict of one model in whatever a trainer saved around it.
+
+Trainers put a model's tensors under `state_dict`, `model`, `module`, `net` and many more names, one inside
+the other, beside the state of the optimizer, moving averages and counters. A model is found by its tensors,
+not by the name of its container.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import Tensor
+
+from videoswin._errors import InputError
+from videoswin.weights.formats import StateDict
+
+# The one tensor that every layout has.
+_PATCH_EMBEDDING = re.compile(
+    r"((?:.+\.)?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection|features\.0\.0)\.weight"
+)
+_MAX_PREFIXES: Final = 100
+_MAX_MODELS: Final = 16
+_MAX_DEPTH: Final = 6
+"""Containers inside one another."""
+_AVERAGE = re.compile(r"(?:.*[._])?(?:ema|swa|averaged?)(?:[._].*)?", re.IGNORECASE)
+"""Name of a container or prefix of averaged weights, such as state_dict_ema, model_ema or ema.module."""
+_HEAD_NAMES: Final = frozenset({"head", "heads", "fc", "fc_cls", "cls_head", "classifier"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unwrapped:
+    """The state dict of one model, and what was around it in the file."""
+
+    state_dict: dict[str, Tensor]
+    """Tensors by name, without the prefix that a wrapper gave to all of them."""
+    around: dict[str, Tensor]
+    """Tensors outside that prefix or container, by full name; a head may be among them."""
+    beside: tuple[str, ...]
+    """Names of everything that is not in `state_dict`."""
+    choice: str | None
+    """Which of the file's models was taken, as a sentence; None if there is only one."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    path: tuple[str, ...]
+    """Keys that lead to the mapping."""
+    prefix: str
+    """What its names begin with."""
+
+    @property
+    def name(self) -> str:
+        return ".".join((*self.path, self.prefix)).rstrip(".") or "no prefix"
+
+
+def unwrap(contents: Mapping[str, Any], is_model: Callable[[StateDict], bool]) -> Unwrapped:
+    """Return the model's state dict inside the usual containers and wrappers.
+
+    Averaged weights (EMA, SWA) are preferred to the raw ones beside them, as timm prefers them.
+
+    Args:
+        contents: What `torch.load` gave.
+        is_model: Whether a flat state dict is that of a model.
+
+    Raises:
+        InputError: There are several models and none of them is the obvious one.
+    """
+    if not isinstance(contents, Mapping):
+        raise InputError(f"a state dict is a mapping of names to tensors, got {type(contents).__name__}")
+    mappings = dict(_mappings(contents))
+    models = [
+        _Model(path, prefix)
+        for path, entries in mappings.items()
+        for prefix in _prefixes(_tensors(entries), is_model)
+    ]
+    chosen, choice = _choose(models, contents)
+    if chosen is None:  # what looks most like a model, for the message
+        chosen = _Model(max(mappings, key=lambda path: _num_tensors(mappings[path])), "")
+    entries, prefix = mappings[chosen.path], chosen.prefix
+    if unnamed := [
+        name for name, value in entries.items() if _is_tensor(value) and not isinstance(name, str)
+    ]:
+        raise InputError(f"the tensors of a state dict have names, got {unnamed[0]!r}")
+    tensors = _tensors(entries)
+    outside = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
+    beside = [
+        str(key)
+        for depth, step in enumerate(chosen.path)
+        for key in mappings[chosen.path[:depth]]
+        if str(key) != step
+    ]
+    return Unwrapped(
+        state_dict={
+            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+        },
+        around=_of_no_other_model(outside, chosen.path, models) | _siblings(mappings, chosen, models),
+        beside=(*beside, *(str(name) for name in entries if name not in tensors), *outside),
+        choice=choice,
+    )
+
+
+def find_head(tensors: StateDict, width: int) -> tuple[str | None, tuple[str, ...]]:
+    """Find the linear classifier of a model among tensors that have no place in its backbone.
+
+    Args:
+        tensors: What has no place, by name.
+        width: Number of features that the backbone gives.
+
+    Returns:
+        What the names of its weight and bias begin with, or None; and the names of heads that do not fit.
+    """
+    named = tuple(name for name in tensors if _HEAD_NAMES.intersection(name.split(".")))
+    layers = [name.removesuffix(".weight") for name in named if name.endswith(".weight")]
+    # Several layers are several heads, or one of more than a linear layer.
+    if len(layers) == 1 and _is_linear(tensors, layers[0], width):
+        return layers[0], ()
+    return None, named
+
+
+def _mappings(contents: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """Every mapping in `contents`, outer ones first, with the keys that lead to it."""
+    queue: deque[tuple[tuple[str, ...], Mapping[Any, Any]]] = deque([((), contents)])
+    seen = {id(contents)}
+    while queue:
+        path, mapping = queue.popleft()
+        yield path, _with_parts_joined(mapping, seen)
+        for key, value in mapping.items():
+            if isinstance(value, Mapping) and id(value) not in seen and len(path) < _MAX_DEPTH:
+                seen.add(id(value))
+                queue.append(((*path, str(key)), value))
+
+
+def _with_parts_joined(mapping: Mapping[Any, Any], seen: set[int]) -> Mapping[Any, Any]:
+    """Omnivore's `trunk` and `heads` as the one state dict that they are."""
+    parts = [mapping.get("trunk"), mapping.get("heads")]
+    if not all(isinstance(part, Mapping) for part in parts):
+        return mapping
+    seen.update(map(id, parts))
+    joined = {f"{part}.{name}": value for part in ("trunk", "heads") for name, value in mapping[part].items()}
+    return {key: value for key, value in mapping.items() if key not in ("trunk", "heads")} | joined
+
+
+def _prefixes(state_dict: StateDict, is_model: Callable[[StateDict], bool]) -> list[str]:
+    """What DistributedDataParallel, torch.compile, Lightning or a trainer put before each model's names."""
+    found: list[str] = []
+    parents = (match[1] for match in map(_PATCH_EMBEDDING.fullmatch, state_dict) if match)
+    prefixes = {parent[: dot.end()] for parent in parents for dot in re.finditer(r"^|\.", parent)}
+    if len(wrappers := prefixes - {""}) > _MAX_PREFIXES:
+        raise InputError(
+            f"a state dict must have at most {_MAX_PREFIXES} prefixes that could wrap a model, "
+            f"got {len(wrappers)}; give the tensors of one model"
+        )
+    for prefix in sorted(prefixes, key=len):
+        inside = {
+            key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)
+        }
+        nested = any(prefix.startswith(outer) for outer in found)
+        if not nested and is_model(inside):
+            found.append(prefix)
+    return found
+
+
+def _choose(models: list[_Model], contents: Mapping[str, Any]) -> tuple[_Model | None, str | None]:
+    """The model to take, None if there is none, and a sentence if there was a choice."""
+    if len(models) > _MAX_MODELS:
+        raise InputError(f"a file must have at most {_MAX_MODELS} models, got {len(models)}")
+    # mmengine's EMAHook exchanges the two when it saves: its `state_dict` is the average.
+    swapped = "message_hub" in contents
+    averages = [m for m in models if _AVERAGE.fullmatch(m.name) and not swapped]
+    raw = [m for m in models if m not in averages and not (swapped and m.path[:1] == ("ema_state_dict",))]
+    for some, others in ((averages, raw), (raw, averages)):
+        if len(some) == 1 and len(others) <= 1:
+            if not others:
+                return some[0], None
+            return some[0], (
+                f"the averaged weights under {some[0].name} are used, not the raw ones under {others[0].name}"
+            )
+    if models:
+        names = ", ".join(m.name for m in models)
+        raise InputError(f"there is a model under each of {names}; give the tensors of one")
+    return None, None
+
+
+def _siblings(
+    mappings: Mapping[tuple[str, ...], Mapping[Any, Any]], chosen: _Model, models: list[_Model]
+) -> dict[str, Tensor]:
+    """Tensors around the model's container and in those beside it, as in {"backbone": ..., "head": ...}."""
+    if not chosen.path:
+        return {}
+    parent = chosen.path[:-1]
+    tensors = _of_no_other_model(_tensors(mappings[parent]), parent, models)
+    for path, entries in mappings.items():
+        if path and path[:-1] == parent and path not in [m.path for m in models]:
+            tensors |= {f"{path[-1]}.{name}": tensor for name, tensor in _tensors(entries).items()}
+    return tensors
+
+
+def _of_no_other_model(
+    tensors: dict[str, Tensor], path: tuple[str, ...], models: list[_Model]
+) -> dict[str, Tensor]:
+    prefixes = tuple(m.prefix for m in models if m.path == path)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
+
+
+def _tensors(entries: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The named tensors that may be a model's: none of its parameters is a single number."""
+    return {name: value for name, value in entries.items() if isinstance(name, str) and _is_tensor(value)}
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+def _num_tensors(entries: Mapping[Any, Any]) -> int:
+    return sum(map(_is_tensor, entries.values()))
+
+
+def _is_linear(tensors: StateDict, name: str, width: int) -> bool:
+    weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
+    return bias is not None and bias.ndim == 1 and weight.shape == (len(bias), width)
