@@ -69,7 +69,7 @@ def several() -> Report:
 
 def test_an_unreadable_video_is_wrong_in_every_number(report: Report) -> None:
     assert report.top1 == pytest.approx(1 / 4)
-    assert report.top5 == pytest.approx(3 / 4)
+    assert report.top5 is None  # of three classes
     assert report.mean_class == pytest.approx((1 / 2 + 0) / 2)
     assert [(entry.videos, entry.score) for entry in report.per_class] == [(2, 0.5), (0, None), (2, 0.0)]
     assert report.failures == (Failure("3.mp4", "the file is empty"),)
@@ -216,13 +216,19 @@ def test_a_report_of_400_classes_has_a_confusion_too(tmp_path: Path) -> None:
 
 def test_a_report_shows_itself_in_one_line_with_its_score(report: Report) -> None:
     assert repr(report) == (
-        "Report(random, fast-1x1, made here, top-1 25.0 % of 4 videos, 1 of them unreadable, 2.0 s)"
+        "Report(random, fast-1x1, made here, top-1 25.0 % (95 % interval 4.6 to 69.9 %) of 4 videos, 1 of "
+        "them unreadable; chance 33.3 %, most frequent class 50.0 %, 2.0 s)"
     )
 
 
 def test_the_headline_says_what_was_measured(report: Report, several: Report) -> None:
-    assert report.headline == "top-1 25.0 % of 4 videos, 1 of them unreadable"
-    assert several.headline == "mAP 77.8 % of 3 videos"
+    assert report.headline == (
+        "top-1 25.0 % (95 % interval 4.6 to 69.9 %) of 4 videos, 1 of them unreadable; chance 33.3 %, most "
+        "frequent class 50.0 %"
+    )
+    assert re.fullmatch(
+        r"mAP 77\.8 % \(95 % interval [\d.]+ to [\d.]+ %\) of 3 videos; chance 33\.3 %", several.headline
+    )
 
 
 def test_a_person_sees_scores_weakest_classes_and_failures(
@@ -230,10 +236,12 @@ def test_a_person_sees_scores_weakest_classes_and_failures(
 ) -> None:
     print_report(report)
     text = capsys.readouterr().out
+    assert "top-5" not in text
     for line in (
         r"random  fast-1x1, 4 videos of made here, 2.0 s, 2.0 videos/s",
         r"top-1 +25\.0  4\.6 to 69\.9",
-        r"top-3 +75\.0 ",
+        r"without looking at the videos: chance 33\.3 %, most frequent class 50\.0 %",
+        r"warning: the 95 % interval, 4\.6 to 69\.9 %, includes the 50\.0 % of always answering the most",
         r"sit +2 +0\.0[^%]+walk +2 +50\.0",
         r"sit is taken for walk: 1",
         r"cannot be read, and count as wrong: 1\n  3\.mp4: the file is empty",

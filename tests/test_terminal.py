@@ -81,7 +81,7 @@ def test_reports_print_no_control_character(capsys: pytest.CaptureFixture[str]) 
         seconds=1.0,
     )
     assert report.failures == (Failure(HOSTILE + "2", HOSTILE),)
-    _terminal.print_report(report, folder=HOSTILE)
+    _terminal.print_report(report)
     samples = (Sample(path=HOSTILE, labels=(0,)), Sample(path="b.mp4", labels=(1,)))
     manifest = Manifest(source=HOSTILE, classes=(HOSTILE, "plain"), samples=samples)
     found = {sample.path: VideoError(sample.path, HOSTILE) for sample in samples}

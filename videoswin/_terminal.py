@@ -119,17 +119,17 @@ def _print_scores(console: Console, report: Report) -> None:
     """The numbers for the whole list, with their intervals."""
     from rich.table import Table
 
-    names = {"top1": "top-1", "top5": f"top-{min(5, len(report.labels))}"}
-    names |= {"mean_class": "mAP" if report.multi_label else "mean class"}
+    names = {"top1": "top-1", "top5": "top-5", "mean_class": "mAP" if report.multi_label else "mean class"}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("", "%", "95 % interval"):
         table.add_column(column, justify="right" if column == "%" else "left", no_wrap=True)
-    for name, title in names.items():
-        low, high = report.intervals[name]
-        table.add_row(
-            f"  {title}", f"{100 * getattr(report, name):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
-        )
+    for name, (low, high) in report.intervals.items():
+        score = f"{100 * getattr(report, name):.1f}"
+        table.add_row(f"  {names[name]}", score, f"{100 * low:.1f} to {100 * high:.1f}")
     console.print(table)
+    console.print(f"  without looking at the videos: {report.baselines}")
+    if report.chance_warning:
+        console.print(f"  warning: {report.chance_warning}", style="yellow")
 
 
 def _print_weakest_classes(console: Console, report: Report) -> None:

@@ -75,10 +75,22 @@ class Report(ScoredVideos):
 
     @property
     def headline(self) -> str:
-        """The numbers that matter, in one line."""
+        """The score, its 95 % interval, and what is reached without looking, in one line."""
         score = "mAP" if self.multi_label else "top-1"
+        low, high = self.score_interval
         unreadable = f", {len(self.unreadable)} of them unreadable" if self.unreadable else ""
-        return f"{score} {100 * self.score:.1f} % of {self.num_videos} videos{unreadable}"
+        return (
+            f"{score} {100 * self.score:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %) of "
+            f"{self.num_videos} videos{unreadable}; {self.baselines}"
+        )
+
+    @property
+    def baselines(self) -> str:
+        """What is reached without looking at the videos, in words."""
+        chance = f"chance {100 * self.chance:.1f} %"
+        return (
+            chance if self.multi_label else f"{chance}, most frequent class {100 * self.most_frequent:.1f} %"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the scores, fit for JSON."""
@@ -95,6 +107,9 @@ class Report(ScoredVideos):
             "mean_class": self.mean_class,
             "mean_average_precision": self.mean_average_precision,
             "intervals": self.intervals,
+            "chance": self.chance,
+            "most_frequent_class": self.most_frequent,
+            "warning": self.chance_warning,
             "seconds": self.seconds,
             "videos_per_second": self.videos_per_second,
             "failures": [vars(failure) for failure in self.failures],
