@@ -188,7 +188,11 @@ def _print_data_facts(console: Console, report: DataReport) -> None:
     if report.durations:
         shortest, median, longest = report.durations
         console.print(f"  seconds   {shortest:.1f} to {longest:.1f}, median {median:.1f}")
-    for title, frequencies in (("sizes", report.sizes), ("frames/s", report.rates)):
+    for title, frequencies in (
+        ("sizes", report.sizes),
+        ("frames/s", report.rates),
+        ("codecs", report.codecs),
+    ):
         if kinds := [f"{kind} ({count})" for kind, count in frequencies.items()]:
             console.print(Text(f"  {title:8}  {printable(', '.join(_capped(kinds)))}"))
 
@@ -240,7 +244,8 @@ def _sections(report: DataReport) -> list[_Section]:
         _Section("Alike: copies, or one scene twice?", False, _about_groups(report, report.possible_copies)),
         _Section("Damaged, used as far as they go", False, _about_files(report, report.damaged)),
         _Section("Short: they will be looped", False, _about_files(report, report.too_short)),
-        _Section("Of another shape or rate than most", False, _about_files(report, report.odd)),
+        _Section("Unlike most", False, _about_files(report, report.odd)),
+        _Section("Properties that give the class away", False, report.telltale),
     ]
     return [
         section._replace(title=f"{section.title} ({len(section.lines)})")
@@ -256,6 +261,10 @@ def _class_warnings(report: DataReport) -> list[_Section]:
         cure = "consider training with --set data.source.balanced=true"
         line = f"the largest class has {report.imbalance:.0f} times the samples of the smallest: {cure}"
         sections.append(_Section("Unequal classes", False, [line]))
+    if report.hardly_validated:
+        names = ", ".join(_capped(report.hardly_validated))
+        line = f"fewer than 3 videos to validate on: {names}: their scores say next to nothing"
+        sections.append(_Section("Small classes", False, [line]))
     return sections
 
 
@@ -294,7 +303,10 @@ def _next_steps(report: DataReport, written: str | None) -> list[str]:
             else f"Add --write {data} to the command for a list of the {share} that can be used."
         )
     if report.lasting_leaks:
-        steps.append("It still has parts of one video in several splits: split anew, whole videos at a time.")
+        steps.append(
+            "It still has parts of one video, or videos of one group, in several splits: split again, whole "
+            "videos and groups at a time."
+        )
     steps.append(f"To train: videoswin train finetune --data {shlex.quote(data)} --from tiny-k400 --out run/")
     return steps
 

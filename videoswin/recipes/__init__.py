@@ -41,6 +41,7 @@ DECIDING: Final[Mapping[str, str]] = MappingProxyType(
         "root": "data.source.root",
         "validation": "data.source.validation",
         "holdout": "data.source.holdout",
+        "groups": "data.source.groups",
         "tune": "model.tune",
         "epochs": "schedule.epochs",
     }

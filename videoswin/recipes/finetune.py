@@ -50,6 +50,7 @@ def finetune(
     root: str | None = None,
     validation: str | None = None,
     holdout: str | None = None,
+    groups: str | None = None,
     tune: Tune | None = None,
     epochs: str | None = None,
 ) -> Recipe:
@@ -64,10 +65,10 @@ def finetune(
     Swin features from Kinetics reach 85 % on FCVID and 21 % on Something-Something v2 (arXiv 2210.09969). For
     such classes start from a model of movements (base-ssv2, camera-motion), or set model.tune to `all`.
 
-    root, validation, holdout: as in VideoFiles. tune, epochs: as in Model and Schedule, where they are set
-    by hand: the rest follows from them. ValueError as for `look_at`.
+    root, validation, holdout, groups: as in VideoFiles. tune, epochs: as in Model and Schedule, where they
+    are set by hand: the rest follows from them. ValueError as for `look_at`.
     """
-    source = VideoFiles(train=data, root=root, validation=validation, failure_limit=0.05)
+    source = VideoFiles(train=data, root=root, validation=validation, groups=groups, failure_limit=0.05)
     if holdout is not None:
         try:
             fraction = float(holdout)
