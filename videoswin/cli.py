@@ -210,15 +210,18 @@ def train(
 
     from videoswin._ranks import is_first_process
     from videoswin.recipes import build_recipe
-    from videoswin.recipes.finetune import explain
+    from videoswin.recipes.finetune import explain, measured_before
     from videoswin.training.learner import require_training_packages
     from videoswin.training.loop import train as run
     from videoswin.training.settings import parse_assignments, recipe_json
 
     require_training_packages()
     require_writable_folder(out, name="--out")
-    built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set), trust=trust)
-    for choice in explain(built) if recipe == "finetune" and is_first_process() else ():
+    # A run that is resumed keeps what was measured when it began.
+    measured = measured_before(Path(out)) if recipe == "finetune" else {}
+    settings = {**measured, **parse_assignments(set)}
+    built = build_recipe(recipe, data=data, start=from_, settings=settings, trust=trust)
+    for choice in explain(built) if recipe == "finetune" and not measured and is_first_process() else ():
         print_to_stderr(choice)
     best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
     if is_first_process():
