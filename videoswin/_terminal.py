@@ -37,7 +37,10 @@ def print_prediction(prediction: Prediction, top: int) -> None:
 
     console = Console(soft_wrap=True, highlight=False)
     views = f" ({prediction.views_used} views)" if prediction.views_used else ""
-    facts = f"{prediction.duration_seconds:.1f} s, {prediction.model}, {prediction.protocol}{views}"
+    length = f"{prediction.duration_seconds:.1f} s"
+    if prediction.seconds_seen is not None and prediction.seconds_seen < 0.9 * prediction.duration_seconds:
+        length = f"{length}, of which the model saw {prediction.seconds_seen:.1f} s"
+    facts = f"{length}, {prediction.model}, {prediction.protocol}{views}"
     console.print(Text.assemble((printable(prediction.path), "bold"), f"  {printable(facts)}"))
     ranking = [(printable(label), probability) for label, probability in prediction.top(top)]
     width = max(len(label) for label, _ in ranking)
