@@ -5,16 +5,19 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from videoswin import report as report_module
 from videoswin._terminal import print_report
 from videoswin.data.batch import Failure
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Sample
 from videoswin.report import SHOWN_MISTAKES, Report, worst_mistakes
+from videoswin.video.spec import ClipSpec
 
 pytest.importorskip("matplotlib")
 
@@ -198,6 +201,27 @@ def test_mistakes_show_frames_of_the_video(tmp_path: Path) -> None:
     picture = imread(tmp_path / "mistakes.png")[..., :3]
     is_green = (picture[..., 1] - picture[..., 0] > 0.5) & (picture[..., 1] - picture[..., 2] > 0.5)
     assert is_green.sum() > 4 * 128 * 128 * 0.9
+
+
+def test_mistakes_show_the_crop_that_the_model_saw_and_the_probability_of_the_true_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = torch.zeros(40, 32, 96, 3, dtype=torch.uint8)
+    wide[:20, :, 32:64] = 200  # the crop in the middle, in the part that no clip of 2 frames reaches
+    wide[20:, :, 32:64, 1] = 200
+    write_h264(tmp_path / "wide.mp4", wide, fps=10, crf=10)
+    drawn = []
+    monkeypatch.setattr(
+        report_module, "draw_contact_sheet", lambda path, *a, **k: (drawn.extend(a[0]), path.touch())
+    )
+    report = make_report([(0,)], [[0.1, 0.8, 0.1]], paths=[str(tmp_path / "wide.mp4")])
+    clip = ClipSpec(frames=2, stride=1, size=32, short_side=32)
+    replace(report, clip=clip).save(tmp_path / "report")
+    ((caption, frames_thwc),) = drawn
+    assert caption.endswith("true: walk, 10 %   predicted: run, fast, 80 %")
+    assert frames_thwc.shape == (2, 32, 32, 3)
+    inside = frames_thwc[:, 8:24, 8:24].float().mean((0, 1, 2))
+    assert inside[1] > 150
 
 
 def test_a_file_name_that_is_no_text_is_written_as_json_can(tmp_path: Path) -> None:

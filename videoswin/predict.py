@@ -78,9 +78,9 @@ class Prediction:
         return [(self.labels[i], value) for i, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def to_json(self, k: int = 5) -> str:
-        """One line: path, model, protocol, top (label, probability), score_type, duration_seconds.
+        """One line of JSON: path, model, protocol, top, score_type, duration_seconds.
 
-        Also seconds_seen where that is known, damage, if there is any, and views_used of an adaptive protocol.
+        Where they are known also seconds_seen, damage, and views_used of an adaptive protocol.
         """
         fields = {
             "path": self.path,

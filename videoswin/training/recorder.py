@@ -139,11 +139,13 @@ class Recorder:
             self._look_at_the_first(batch)
         self._unreadable += batch.failures
         self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
-        if self.step % run.report_every == 0 or self.wants_validation:
+        # Each line of metrics is the mean of as many steps, but for the last of the run.
+        if self.step % run.report_every == 0 or self.epoch >= self._learner.recipe.schedule.epochs:
             self._report()
         else:
             self.progress.report_if_due()
         if self.wants_validation:
+            self._settle()
             # Its state is saved once it is validated, or a run that goes on from there would leave that out.
             self._require_sound_weights()
         elif self.step % run.save_every == 0:
@@ -258,6 +260,7 @@ class Recorder:
 
     def _report(self) -> None:
         self._settle()
+        window = len(self._window)
         loss, accuracy = torch.tensor(self._window, dtype=torch.float64).mean(0).tolist()
         self._window = []
         rate = max(self._learner.schedule.get_last_lr())
@@ -269,6 +272,7 @@ class Recorder:
         if self._folder is not None:
             row = {
                 "step": self.step,
+                "window": window,
                 "epoch": self.step / len(self._sampler),
                 "loss": loss,
                 "accuracy": accuracy,
