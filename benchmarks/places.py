@@ -4,11 +4,11 @@
 
 A small figure moves in one of five ways. Each action was filmed in one session in each place: one corner of
 the photograph that is the place, one figure, one light. A model can tell sessions apart by how they look,
-which says nothing about another place. Each place in turn is kept aside; from the films of the other four,
-two models are fine-tuned with the recipe of `videoswin train finetune`. One is validated on films drawn at
-random, the other on the films of a group, which is the place. Each row compares the accuracy that
-validation promised (of the best checkpoint, which is the one that is kept) with that of the same checkpoint
-in the place kept aside.
+which says nothing about another place. Three of the places are kept aside in turn; from the films of the
+other four, two models are fine-tuned with the recipe of `videoswin train finetune`. One is validated on
+films drawn at random, the other on the films of a group, which is the place. Each row compares the accuracy
+that validation promised (of the best checkpoint, which is the one that is kept) with that of the same
+checkpoint in the place kept aside.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ PLACES: Final = {
     "studio": "astronaut.png",
 }
 """Names, and the photographs of scikit-image that they are."""
+KEPT_ASIDE: Final = ("yard", "meadow", "garage")
+"""Places that are kept aside in turn."""
 FILMS_PER_SESSION: Final = 8
 EPOCHS: Final = 18
 SPLITS: Final = ("random", "groups")
@@ -53,7 +55,7 @@ FPS, FRAMES = 8, 16
 
 def main() -> None:
     arguments = parsed(__doc__, "places")
-    places = list(PLACES)[:2] if arguments.quick else list(PLACES)
+    places = KEPT_ASIDE[:1] if arguments.quick else KEPT_ASIDE
     count, epochs = (2, 1) if arguments.quick else (FILMS_PER_SESSION, EPOCHS)
     settings = {"films_per_session": count, "epochs": epochs, "places": list(PLACES)}
     results = Results(arguments.output, settings)

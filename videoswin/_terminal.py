@@ -161,8 +161,11 @@ def _print_weakest_classes(console: Console, report: Report) -> None:
             console.print(Text(f"  {printable(line)}"))
 
 
-def print_data_report(report: DataReport, *, written: str | None = None) -> None:
-    """What is wrong with labelled videos, and what to do next; `written` is the clean list, if it exists."""
+def print_data_report(report: DataReport, *, written: str | None = None, start: str | None = None) -> None:
+    """What is wrong with labeled videos, and what to do next.
+
+    written: The clean list, if it exists. start: The model to train from.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -174,7 +177,7 @@ def print_data_report(report: DataReport, *, written: str | None = None) -> None
         for line in _capped(section.lines):
             console.print(Text(f"  {printable(line)}"))
     console.print()
-    for line in _next_steps(report, written):
+    for line in _next_steps(report, written, start or "tiny-k400"):
         console.print(Text(printable(line)))
 
 
@@ -290,7 +293,7 @@ def _short(report: DataReport, path: str) -> str:
     return path.removeprefix(os.path.join(folder, "")) if folder else path
 
 
-def _next_steps(report: DataReport, written: str | None) -> list[str]:
+def _next_steps(report: DataReport, written: str | None, start: str) -> list[str]:
     """What to do now, in one or two sentences with the commands to type."""
     num_samples, num_clean = len(report.manifest.samples), len(report.clean().samples)
     if num_clean == 0:
@@ -310,7 +313,8 @@ def _next_steps(report: DataReport, written: str | None) -> list[str]:
             "It still has parts of one video, or videos of one group, in several splits: split again, whole "
             "videos and groups at a time."
         )
-    steps.append(f"To train: videoswin train finetune --data {shlex.quote(data)} --from tiny-k400 --out run/")
+    data, start = shlex.quote(data), shlex.quote(start)
+    steps.append(f"To train: videoswin train finetune --data {data} --from {start} --out run/")
     return steps
 
 

@@ -180,7 +180,7 @@ def check(
     if json:
         print(report.to_json())
     else:
-        print_data_report(report, written=write)
+        print_data_report(report, written=write, start=model)
     return 0 if report.usable else 1
 
 

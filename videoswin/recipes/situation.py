@@ -94,7 +94,7 @@ def look_at(source: VideoFiles, start: str) -> Situation:
     device = resolve_device("auto").type
     # All of it, not what is free now: a run that goes on must choose what it chose before.
     total = total_bytes(resolve_device("auto"))
-    return Situation(
+    found = Situation(
         checkpoint=checkpoint,
         classes=training.classes,
         counts=tuple(counted[label] for label in range(len(training.classes))),
@@ -106,8 +106,8 @@ def look_at(source: VideoFiles, start: str) -> Situation:
         device=device,
         precision=natural_precision(device),
         cores=os.cpu_count() or 1,
-        **({} if total is None else {"memory": total // 2}),
     )
+    return found if total is None else replace(found, memory=total // 2)
 
 
 def natural_precision(device: str) -> str:

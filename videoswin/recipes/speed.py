@@ -80,7 +80,9 @@ def measure_speed(
         precision: As in recipe.Run.
     """
     decode = _decode_seconds(training.samples, clip)
-    return decode and Speed(decode=decode, learn=_learn_seconds(config, clip, tune, device, precision))
+    if decode is None:
+        return None
+    return Speed(decode=decode, learn=_learn_seconds(config, clip, tune, device, precision))
 
 
 @lru_cache(maxsize=8)  # the choices are made once, and explained once more

@@ -66,6 +66,7 @@ class Recorder:
         self._saved_step: int | None = None
         self._best_score, self._best_loss, self._best_epoch = -math.inf, math.inf, -1
         self._best_interval = (0.0, 1.0)
+        self._best_warning: str | None = None
         self._num_validations = 0
         self._window: list[list[float]] = []
         """Loss and accuracy of every step since the last report,"""
@@ -163,7 +164,7 @@ class Recorder:
                     report.loss,
                     self.epoch - 1,
                 )
-                self._best_interval = report.score_interval
+                self._best_interval, self._best_warning = report.score_interval, report.chance_warning
             self.say(f"epoch {self.epoch}: {report.headline}{', the best so far' if improves else ''}")
         if self._folder is not None:
             if report is not None:
@@ -204,7 +205,7 @@ class Recorder:
         best = {"score": self._best_score, "loss": self._best_loss, "epoch": self._best_epoch}
         return {
             "step": self.step,
-            "best": best | {"interval": self._best_interval},
+            "best": best | {"interval": self._best_interval, "warning": self._best_warning},
             "validations": self._num_validations,
             "window": self._window,
             "failed": self._failed,
@@ -217,7 +218,8 @@ class Recorder:
         self._unvalidated = state["unvalidated"]
         best = state["best"]
         self._best_score, self._best_loss, self._best_epoch = best["score"], best["loss"], best["epoch"]
-        self._best_interval, self._num_validations = best["interval"], state["validations"]
+        self._best_interval, self._best_warning = best["interval"], best["warning"]
+        self._num_validations = state["validations"]
 
     def _say_best(self) -> None:
         """Say which checkpoint is kept, and what its score is worth."""
@@ -232,6 +234,8 @@ class Recorder:
                 "less on new ones"
             )
         self.say(line)
+        if self._best_warning:
+            self.say(f"warning: {self._best_warning}")
 
     def _look_at_the_first(self, batch: Batch) -> None:
         """Show what the model saw, and say if its first answer is not what a new head gives."""
