@@ -160,7 +160,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 FROZEN_COMMANDS = {
-    "check": {"data", "root", "shortest", "write", "workers", "json"},
+    "check": {"data", "model", "quick", "root", "shortest", "write", "workers", "json"},
     "convert": {"source", "target", "layout", "inflate", "window", "accept_licence"},
     "demo": {"video", "model", "out"},
     "export": {"model", "target", "format", "precision", "clips", "json", "accept_licence"},

@@ -144,3 +144,25 @@ def test_an_installed_font_that_has_the_names_is_used(
 
 def test_wide_characters_are_wrapped_where_they_end() -> None:
     assert draw._wrapped("走" * 30, 20) == ["走" * 10] * 3
+
+
+def test_half_of_a_class_is_half_as_dark_where_classes_are_few(tmp_path: Path) -> None:
+    """Of many classes it is darker, so that rare confusions are seen."""
+    from matplotlib import colormaps
+
+    for count, is_linear in ((2, True), (40, False)):
+        matrix = torch.full((count, count), 0)
+        matrix[0, :2] = 10
+        draw_confusion(tmp_path / "x.png", matrix, [str(n) for n in range(count)], title="model: 10 videos")
+        half = tuple(round(255 * part) for part in colormaps["Blues"](0.5)[:3])
+        assert (np.abs(pixels(tmp_path / "x.png") - half).max(2) <= 2).sum() > 2000 * is_linear
+        darker = tuple(round(255 * part) for part in colormaps["Blues"](0.5**0.4)[:3])
+        assert ((np.abs(pixels(tmp_path / "x.png") - darker).max(2) <= 2).sum() > 300) is not is_linear
+
+
+def test_strips_fill_a_grid(tmp_path: Path) -> None:
+    rows = [(str(n), frames(2, (0, 0, 40 * n + 40))) for n in range(3)]
+    draw_contact_sheet(tmp_path / "grid.png", rows, columns=2)
+    first, second, third = (box_of(tmp_path / "grid.png", (0, 0, 40 * n + 40)) for n in range(3))
+    assert first[0] == second[0] < third[0]
+    assert first[1] == third[1] < second[1]

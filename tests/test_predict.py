@@ -140,7 +140,10 @@ def test_json_is_one_line_with_the_documented_keys(predictor: Predictor, video: 
     text = predictor(video).to_json(2)
     fields = json.loads(text)
     assert "\n" not in text
-    assert list(fields) == ["path", "model", "protocol", "top", "duration_seconds"]
+    keys = ["path", "model", "protocol", "top", "score_type", "duration_seconds", "seconds_seen"]
+    assert list(fields) == keys
+    assert fields["score_type"].startswith("softmax over the 3 classes of the model, mean over views")
+    assert 0 < fields["seconds_seen"] <= fields["duration_seconds"]
     assert [list(entry) for entry in fields["top"]] == [["label", "probability"]] * 2
 
 

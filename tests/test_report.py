@@ -5,16 +5,19 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from videoswin import report as report_module
 from videoswin._terminal import print_report
 from videoswin.data.batch import Failure
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Sample
 from videoswin.report import SHOWN_MISTAKES, Report, worst_mistakes
+from videoswin.video.spec import ClipSpec
 
 pytest.importorskip("matplotlib")
 
@@ -69,7 +72,7 @@ def several() -> Report:
 
 def test_an_unreadable_video_is_wrong_in_every_number(report: Report) -> None:
     assert report.top1 == pytest.approx(1 / 4)
-    assert report.top5 == pytest.approx(3 / 4)
+    assert report.top5 is None  # of three classes
     assert report.mean_class == pytest.approx((1 / 2 + 0) / 2)
     assert [(entry.videos, entry.score) for entry in report.per_class] == [(2, 0.5), (0, None), (2, 0.0)]
     assert report.failures == (Failure("3.mp4", "the file is empty"),)
@@ -200,6 +203,27 @@ def test_mistakes_show_frames_of_the_video(tmp_path: Path) -> None:
     assert is_green.sum() > 4 * 128 * 128 * 0.9
 
 
+def test_mistakes_show_the_crop_that_the_model_saw_and_the_probability_of_the_true_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = torch.zeros(40, 32, 96, 3, dtype=torch.uint8)
+    wide[:20, :, 32:64] = 200  # the crop in the middle, in the part that no clip of 2 frames reaches
+    wide[20:, :, 32:64, 1] = 200
+    write_h264(tmp_path / "wide.mp4", wide, fps=10, crf=10)
+    drawn = []
+    monkeypatch.setattr(
+        report_module, "draw_contact_sheet", lambda path, *a, **k: (drawn.extend(a[0]), path.touch())
+    )
+    report = make_report([(0,)], [[0.1, 0.8, 0.1]], paths=[str(tmp_path / "wide.mp4")])
+    clip = ClipSpec(frames=2, stride=1, size=32, short_side=32)
+    replace(report, clip=clip).save(tmp_path / "report")
+    ((caption, frames_thwc),) = drawn
+    assert caption.endswith("true: walk, 10 %   predicted: run, fast, 80 %")
+    assert frames_thwc.shape == (2, 32, 32, 3)
+    inside = frames_thwc[:, 8:24, 8:24].float().mean((0, 1, 2))
+    assert inside[1] > 150
+
+
 def test_a_file_name_that_is_no_text_is_written_as_json_can(tmp_path: Path) -> None:
     path = os.fsdecode(b"video-\xff.mp4")
     make_report([(0,)], [[0.1, 0.8, 0.1]], paths=[path]).save(tmp_path)
@@ -216,13 +240,19 @@ def test_a_report_of_400_classes_has_a_confusion_too(tmp_path: Path) -> None:
 
 def test_a_report_shows_itself_in_one_line_with_its_score(report: Report) -> None:
     assert repr(report) == (
-        "Report(random, fast-1x1, made here, top-1 25.0 % of 4 videos, 1 of them unreadable, 2.0 s)"
+        "Report(random, fast-1x1, made here, top-1 25.0 % (95 % interval 4.6 to 69.9 %) of 4 videos, 1 of "
+        "them unreadable; chance 33.3 %, most frequent class 50.0 %, 2.0 s)"
     )
 
 
 def test_the_headline_says_what_was_measured(report: Report, several: Report) -> None:
-    assert report.headline == "top-1 25.0 % of 4 videos, 1 of them unreadable"
-    assert several.headline == "mAP 77.8 % of 3 videos"
+    assert report.headline == (
+        "top-1 25.0 % (95 % interval 4.6 to 69.9 %) of 4 videos, 1 of them unreadable; chance 33.3 %, most "
+        "frequent class 50.0 %"
+    )
+    assert re.fullmatch(
+        r"mAP 77\.8 % \(95 % interval [\d.]+ to [\d.]+ %\) of 3 videos; chance 33\.3 %", several.headline
+    )
 
 
 def test_a_person_sees_scores_weakest_classes_and_failures(
@@ -230,10 +260,12 @@ def test_a_person_sees_scores_weakest_classes_and_failures(
 ) -> None:
     print_report(report)
     text = capsys.readouterr().out
+    assert "top-5" not in text
     for line in (
         r"random  fast-1x1, 4 videos of made here, 2.0 s, 2.0 videos/s",
         r"top-1 +25\.0  4\.6 to 69\.9",
-        r"top-3 +75\.0 ",
+        r"without looking at the videos: chance 33\.3 %, most frequent class 50\.0 %",
+        r"warning: the 95 % interval, 4\.6 to 69\.9 %, includes the 50\.0 % of always answering the most",
         r"sit +2 +0\.0[^%]+walk +2 +50\.0",
         r"sit is taken for walk: 1",
         r"cannot be read, and count as wrong: 1\n  3\.mp4: the file is empty",

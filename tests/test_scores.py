@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from videoswin.scores import (
+    ScoredVideos,
     average_precision,
     class_accuracy,
     confusion_matrix,
@@ -132,3 +133,45 @@ def test_bootstrap_interval_is_the_spread_of_average_precision_over_drawn_lists(
     means = [mean_over_classes(average_precision(scores[d], targets[d])) for d in drawn]
     interval = mean_average_precision_interval(scores, targets, np.random.default_rng(0), resamples=50)
     assert interval == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))))
+
+
+def scored(scores: list[list[float]], labels: list[list[int]], *, multi_label: bool = False) -> ScoredVideos:
+    targets = torch.zeros(len(scores), len(scores[0]), dtype=torch.bool)
+    for row, own in zip(targets, labels, strict=True):
+        row[own] = True
+    names = tuple(map(str, range(len(scores[0]))))
+    return ScoredVideos(labels=names, multi_label=multi_label, targets=targets, scores=torch.tensor(scores))
+
+
+@pytest.mark.parametrize("classes", [2, 5, 6])
+def test_top_5_is_left_out_where_every_class_or_all_but_none_would_be_among_them(classes: int) -> None:
+    found = scored([[1 / classes] * classes] * 3, [[0], [1], [1]])
+    assert (found.top5 is None) == ("top5" not in found.intervals) == (classes <= 5)
+
+
+def test_chance_and_the_most_frequent_class_say_what_not_looking_gets() -> None:
+    found = scored([[0.2, 0.5, 0.3]] * 4, [[1], [1], [1], [2]])
+    assert (found.chance, found.most_frequent) == (pytest.approx(1 / 3), 0.75)
+    several = scored([[0.2, 0.5, 0.3]] * 4, [[0, 1], [1], [], [1]], multi_label=True)
+    assert (several.chance, several.most_frequent) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("right", "videos", "part"),
+    [(10, 20, "includes the 50.0 %"), (20, 20, None), (2, 40, "is below the 50.0 %")],
+)
+def test_a_score_no_better_than_not_looking_is_warned_about(
+    right: int, videos: int, part: str | None
+) -> None:
+    labels = [[number % 2] for number in range(videos)]
+    scores = [[0.9, 0.1] if (own == [0]) == (n < right) else [0.1, 0.9] for n, own in enumerate(labels)]
+    warning = scored(scores, labels).chance_warning
+    assert warning is None if part is None else part in warning
+
+
+def test_loss_is_cross_entropy_of_the_videos_with_an_answer() -> None:
+    nan = float("nan")
+    found = scored([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [nan] * 3], [[0], [1], [0]])
+    assert found.loss == pytest.approx(-(math.log(0.5) + math.log(0.1)) / 2)
+    several = scored([[0.5, 0.25]], [[1]], multi_label=True)
+    assert several.loss == pytest.approx(-(math.log(0.5) + math.log(0.25)))

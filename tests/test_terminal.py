@@ -95,3 +95,20 @@ def test_json_reads_back_as_it_was() -> None:
     value = {"path": HOSTILE, "label": "走る 🏃🏽‍♀️ יד", "bytes": "\udcff"}
     assert json.loads(dump_json(value)) == value
     assert "走る 🏃🏽‍♀️ יד" in dump_json(value)
+
+
+@pytest.mark.parametrize(("seen", "said"), [(8.5, True), (212.0, False), (None, False)])
+def test_an_answer_says_how_much_of_a_long_video_was_looked_at(
+    seen: float | None, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prediction = Prediction(
+        path="a.mp4",
+        model="tiny",
+        protocol="official-4x3",
+        labels=("a", "b"),
+        probabilities=torch.tensor([0.9, 0.1]),
+        duration_seconds=212.0,
+        seconds_seen=seen,
+    )
+    _terminal.print_prediction(prediction, 2)
+    assert ("212.0 s, of which the model saw 8.5 s, tiny" in capsys.readouterr().out) is said

@@ -37,3 +37,9 @@ def from_all_ranks(thing: Thing) -> list[Thing]:
     things: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(things, thing)
     return things
+
+
+def is_first_process() -> bool:
+    """Return False in all but the first of several processes, however they were started."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"

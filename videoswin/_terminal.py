@@ -37,7 +37,10 @@ def print_prediction(prediction: Prediction, top: int) -> None:
 
     console = Console(soft_wrap=True, highlight=False)
     views = f" ({prediction.views_used} views)" if prediction.views_used else ""
-    facts = f"{prediction.duration_seconds:.1f} s, {prediction.model}, {prediction.protocol}{views}"
+    length = f"{prediction.duration_seconds:.1f} s"
+    if prediction.seconds_seen is not None and prediction.seconds_seen < 0.9 * prediction.duration_seconds:
+        length = f"{length}, of which the model saw {prediction.seconds_seen:.1f} s"
+    facts = f"{length}, {prediction.model}, {prediction.protocol}{views}"
     console.print(Text.assemble((printable(prediction.path), "bold"), f"  {printable(facts)}"))
     ranking = [(printable(label), probability) for label, probability in prediction.top(top)]
     width = max(len(label) for label, _ in ranking)
@@ -119,17 +122,17 @@ def _print_scores(console: Console, report: Report) -> None:
     """The numbers for the whole list, with their intervals."""
     from rich.table import Table
 
-    names = {"top1": "top-1", "top5": f"top-{min(5, len(report.labels))}"}
-    names |= {"mean_class": "mAP" if report.multi_label else "mean class"}
+    names = {"top1": "top-1", "top5": "top-5", "mean_class": "mAP" if report.multi_label else "mean class"}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("", "%", "95 % interval"):
         table.add_column(column, justify="right" if column == "%" else "left", no_wrap=True)
-    for name, title in names.items():
-        low, high = report.intervals[name]
-        table.add_row(
-            f"  {title}", f"{100 * getattr(report, name):.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
-        )
+    for name, (low, high) in report.intervals.items():
+        score = f"{100 * getattr(report, name):.1f}"
+        table.add_row(f"  {names[name]}", score, f"{100 * low:.1f} to {100 * high:.1f}")
     console.print(table)
+    console.print(f"  without looking at the videos: {report.baselines}")
+    if report.chance_warning:
+        console.print(f"  warning: {report.chance_warning}", style="yellow")
 
 
 def _print_weakest_classes(console: Console, report: Report) -> None:
@@ -158,8 +161,11 @@ def _print_weakest_classes(console: Console, report: Report) -> None:
             console.print(Text(f"  {printable(line)}"))
 
 
-def print_data_report(report: DataReport, *, written: str | None = None) -> None:
-    """What is wrong with labelled videos, and what to do next; `written` is the clean list, if it exists."""
+def print_data_report(report: DataReport, *, written: str | None = None, start: str | None = None) -> None:
+    """What is wrong with labeled videos, and what to do next.
+
+    written: The clean list, if it exists. start: The model to train from.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -171,7 +177,7 @@ def print_data_report(report: DataReport, *, written: str | None = None) -> None
         for line in _capped(section.lines):
             console.print(Text(f"  {printable(line)}"))
     console.print()
-    for line in _next_steps(report, written):
+    for line in _next_steps(report, written, start or "tiny-k400"):
         console.print(Text(printable(line)))
 
 
@@ -188,7 +194,11 @@ def _print_data_facts(console: Console, report: DataReport) -> None:
     if report.durations:
         shortest, median, longest = report.durations
         console.print(f"  seconds   {shortest:.1f} to {longest:.1f}, median {median:.1f}")
-    for title, frequencies in (("sizes", report.sizes), ("frames/s", report.rates)):
+    for title, frequencies in (
+        ("sizes", report.sizes),
+        ("frames/s", report.rates),
+        ("codecs", report.codecs),
+    ):
         if kinds := [f"{kind} ({count})" for kind, count in frequencies.items()]:
             console.print(Text(f"  {title:8}  {printable(', '.join(_capped(kinds)))}"))
 
@@ -240,7 +250,8 @@ def _sections(report: DataReport) -> list[_Section]:
         _Section("Alike: copies, or one scene twice?", False, _about_groups(report, report.possible_copies)),
         _Section("Damaged, used as far as they go", False, _about_files(report, report.damaged)),
         _Section("Short: they will be looped", False, _about_files(report, report.too_short)),
-        _Section("Of another shape or rate than most", False, _about_files(report, report.odd)),
+        _Section("Unlike most", False, _about_files(report, report.odd)),
+        _Section("Properties that give the class away", False, report.telltale),
     ]
     return [
         section._replace(title=f"{section.title} ({len(section.lines)})")
@@ -256,6 +267,10 @@ def _class_warnings(report: DataReport) -> list[_Section]:
         cure = "consider training with --set data.source.balanced=true"
         line = f"the largest class has {report.imbalance:.0f} times the samples of the smallest: {cure}"
         sections.append(_Section("Unequal classes", False, [line]))
+    if report.hardly_validated:
+        names = ", ".join(_capped(report.hardly_validated))
+        line = f"fewer than 3 videos to validate on: {names}: their scores say next to nothing"
+        sections.append(_Section("Small classes", False, [line]))
     return sections
 
 
@@ -278,7 +293,7 @@ def _short(report: DataReport, path: str) -> str:
     return path.removeprefix(os.path.join(folder, "")) if folder else path
 
 
-def _next_steps(report: DataReport, written: str | None) -> list[str]:
+def _next_steps(report: DataReport, written: str | None, start: str) -> list[str]:
     """What to do now, in one or two sentences with the commands to type."""
     num_samples, num_clean = len(report.manifest.samples), len(report.clean().samples)
     if num_clean == 0:
@@ -294,8 +309,12 @@ def _next_steps(report: DataReport, written: str | None) -> list[str]:
             else f"Add --write {data} to the command for a list of the {share} that can be used."
         )
     if report.lasting_leaks:
-        steps.append("It still has parts of one video in several splits: split anew, whole videos at a time.")
-    steps.append(f"To train: videoswin train finetune --data {shlex.quote(data)} --from tiny-k400 --out run/")
+        steps.append(
+            "It still has parts of one video, or videos of one group, in several splits: split again, whole "
+            "videos and groups at a time."
+        )
+    data, start = shlex.quote(data), shlex.quote(start)
+    steps.append(f"To train: videoswin train finetune --data {data} --from {start} --out run/")
     return steps
 
 

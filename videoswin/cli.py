@@ -137,7 +137,9 @@ def check(
     data: str,
     *,
     root: str | None = None,
+    model: str | None = None,
     shortest: int = 64,
+    quick: bool = False,
     write: str | None = None,
     workers: int = 2,
     json: bool = False,
@@ -150,7 +152,9 @@ def check(
     Args:
         data: Folder with a folder for each class, or a list (CSV, Parquet, Kinetics, UCF101, ...).
         root: Folder that the paths of a list start from; by default the list's own.
-        shortest: Frames below which a video is called short (it is looped then).
+        model: Model to train from: a video is short if it sees more than that (it is looped then).
+        shortest: Without --model, frames below which a video is called short.
+        quick: Decode 8 frames of each video, not all: faster, but damage can be missed.
         write: CSV file for a list without unreadable, empty and repeated files.
         workers: Processes that decode.
         json: Print the report as one JSON object.
@@ -158,6 +162,7 @@ def check(
     from videoswin._terminal import print_data_report
     from videoswin.data.check import check_videos
     from videoswin.data.manifest import read_manifest, write_manifest
+    from videoswin.weights.checkpoint import Checkpoint
 
     if write is not None:
         if not write.lower().endswith(".csv"):
@@ -166,13 +171,16 @@ def check(
     manifest = read_manifest(data, root=root)
     for note in manifest.notes:
         print_to_stderr(f"note: {note}")
-    report = check_videos(manifest, workers=workers, shortest_frames=shortest, progress=True)
+    clip = Checkpoint.load(model).clip if model else None
+    report = check_videos(
+        manifest, workers=workers, shortest_frames=shortest, clip=clip, sampled=quick, progress=True
+    )
     if write is not None and (clean := report.clean()).samples:
         write_manifest(clean, write)
     if json:
         print(report.to_json())
     else:
-        print_data_report(report, written=write)
+        print_data_report(report, written=write, start=model)
     return 0 if report.usable else 1
 
 
@@ -200,19 +208,23 @@ def train(
     """
     from pathlib import Path
 
+    from videoswin._ranks import is_first_process
     from videoswin.recipes import build_recipe
-    from videoswin.recipes.finetune import explain
+    from videoswin.recipes.finetune import explain, measured_before
     from videoswin.training.learner import require_training_packages
     from videoswin.training.loop import train as run
     from videoswin.training.settings import parse_assignments, recipe_json
 
     require_training_packages()
     require_writable_folder(out, name="--out")
-    built = build_recipe(recipe, data=data, start=from_, settings=parse_assignments(set), trust=trust)
-    for choice in explain(built) if recipe == "finetune" and _speaks() else ():
+    # A run that is resumed keeps what was measured when it began.
+    measured = measured_before(Path(out)) if recipe == "finetune" else {}
+    settings = {**measured, **parse_assignments(set)}
+    built = build_recipe(recipe, data=data, start=from_, settings=settings, trust=trust)
+    for choice in explain(built) if recipe == "finetune" and not measured and is_first_process() else ():
         print_to_stderr(choice)
     best = run(built, Path(out), written_as=recipe_json(built, recipe, data, from_))
-    if _speaks():
+    if is_first_process():
         if best is None:
             print_to_stderr("stopped and saved; run the same command again to resume")
         else:
@@ -370,12 +382,6 @@ def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as
         else:
             print_prediction(result, top)
     return failures
-
-
-def _speaks() -> bool:
-    """False in all but the first of several processes, whoever has started them."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def _with_standard_input(paths: list[str]) -> Iterator[str]:

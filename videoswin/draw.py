@@ -67,14 +67,18 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: 
     figure.savefig(path, format="png")
 
 
-def draw_confusion(path: Path, matrix: Tensor, labels: Sequence[str]) -> None:
-    """Write a confusion matrix, (K, K) counts with true classes in rows; many classes without their names."""
+def draw_confusion(path: Path, matrix: Tensor, labels: Sequence[str], *, title: str = "") -> None:
+    """Write a confusion matrix, (K, K) counts with true classes in rows.
+
+    Up to NAMED_CLASSES classes are named, and their colors are proportional to the fraction of the true
+    class; of more classes they are darker, so that rare confusions are seen beside a full diagonal.
+    """
     counts = matrix.double()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     if len(labels) <= NAMED_CLASSES:
-        _draw_named_confusion(path, shares, matrix, [_cut(label) for label in labels])
+        _draw_named_confusion(path, shares, matrix, [_cut(label) for label in labels], title)
     else:
-        _draw_large_confusion(path, shares, matrix, labels)
+        _draw_large_confusion(path, shares, matrix, labels, title)
 
 
 def confused_pairs(matrix: Tensor) -> list[tuple[int, int, int]]:
@@ -84,36 +88,39 @@ def confused_pairs(matrix: Tensor) -> list[tuple[int, int, int]]:
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
-    """Write rows of pictures under their captions: (caption, uint8 (n, H, W, 3)), n of 0 for a caption alone.
+def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]], *, columns: int = 1) -> None:
+    """Write strips of pictures under their captions: (caption, uint8 (n, H, W, 3)).
 
-    A caption may have several lines, and long ones are wrapped. Pictures are FRAME_HEIGHT pixels high; of
-    more than FRAMES_PER_ROW evenly spread ones are shown.
+    n may be 0, for a caption alone. A caption may have several lines, and long ones are wrapped. Pictures
+    are FRAME_HEIGHT pixels high; of more than FRAMES_PER_ROW evenly spread ones are shown. Strips fill a grid
+    of so many columns line by line.
     """
     strips = [_strip(frames_thwc) for _, frames_thwc in rows]
-    width = 2 * _MARGIN + max(_NARROWEST_SHEET, *(sum(picture.width + _GAP for picture in s) for s in strips))
-    captions = [_wrapped(caption, (width - 2 * _MARGIN) // _CAPTION_LETTER) for caption, _ in rows]
+    columns = min(columns, len(rows))
+    cell = max(_NARROWEST_SHEET // columns, *(sum(picture.width + _GAP for picture in s) for s in strips))
+    width = _MARGIN + columns * (cell + _MARGIN)
+    captions = [_wrapped(caption, cell // _CAPTION_LETTER) for caption, _ in rows]
     drawable = _drawable([line for caption in captions for line in caption])
     heights = [
         _CAPTION_LINE * len(caption) + (FRAME_HEIGHT if strip else 0) + 2 * _GAP + _MARGIN
         for caption, strip in zip(captions, strips, strict=True)
     ]
-    height = sum(heights) + _MARGIN
+    line_heights = [max(heights[first : first + columns]) for first in range(0, len(rows), columns)]
+    height = sum(line_heights) + _MARGIN
     figure = _figure(width / _DPI, height / _DPI)
-    top = height - _MARGIN
-    for caption, strip, row_height in zip(captions, strips, heights, strict=True):
+    for place, (caption, strip) in enumerate(zip(captions, strips, strict=True)):
+        line, column = divmod(place, columns)
+        left, top = _MARGIN + column * (cell + _MARGIN), height - _MARGIN - sum(line_heights[:line])
         text = {"va": "top", "linespacing": 1.3, "size": 8.5, "color": _INK, "parse_math": False}
         lines = "\n".join(next(drawable.texts) for _ in caption)
-        figure.text(_MARGIN / width, top / height, lines, family=drawable.families, **text)
+        figure.text(left / width, top / height, lines, family=drawable.families, **text)
         bottom = top - _CAPTION_LINE * len(caption) - _GAP - FRAME_HEIGHT
-        left = _MARGIN
         for picture in strip:
             box = (left / width, bottom / height, picture.width / width, FRAME_HEIGHT / height)
             axes = figure.add_axes(box)
             axes.imshow(picture.frame_hwc.numpy(), aspect="auto")
             axes.axis("off")
             left += picture.width + _GAP
-        top -= row_height
     figure.savefig(path, format="png")
 
 
@@ -167,7 +174,9 @@ def _running_mean(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray,
     return np.convolve(x, kernel, mode="valid"), np.convolve(y, kernel, mode="valid")
 
 
-def _draw_named_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels: list[str]) -> None:
+def _draw_named_confusion(
+    path: Path, shares: np.ndarray, matrix: Tensor, labels: list[str], title: str
+) -> None:
     side = max(2.5, 0.42 * len(labels))
     names = _LETTER * max(map(cell_len, labels))
     drawable = _drawable(labels)
@@ -175,25 +184,29 @@ def _draw_named_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels
     across = names < 0.95 * side / len(labels)
     figure = _figure(side + names + 1.6, side + names + 0.8, layout="constrained")
     axes = figure.add_subplot()
-    image = _draw_shares(axes, shares)
+    _add_title(figure, title)
+    image = _draw_shares(axes, shares, exponent=1.0)
     axes.set_xticks(range(len(labels)), rotation=0 if across else 90, **texts)
     axes.set_yticks(range(len(labels)), **texts)
     axes.tick_params(length=0)
     for true, predicted in matrix.nonzero().tolist():
-        colour = "white" if shares[true, predicted] ** _DARKENING > 0.6 else _INK
+        colour = "white" if shares[true, predicted] > 0.6 else _INK
         count = int(matrix[true, predicted])
         axes.text(predicted, true, count, ha="center", va="center", size=8, color=colour)
-    _add_scale(figure, image, axes)
+    _add_scale(figure, image, axes, ticks=[0, 0.25, 0.5, 0.75, 1])
     figure.savefig(path, format="png")
 
 
-def _draw_large_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels: Sequence[str]) -> None:
+def _draw_large_confusion(
+    path: Path, shares: np.ndarray, matrix: Tensor, labels: Sequence[str], title: str
+) -> None:
     figure = _figure(17, 8, layout="constrained")
+    _add_title(figure, title)
     heat, bars = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    image = _draw_shares(heat, shares)
+    image = _draw_shares(heat, shares, exponent=_DARKENING)
     heat.set_xticks([])
     heat.set_yticks([])
-    _add_scale(figure, image, heat)
+    _add_scale(figure, image, heat, ticks=[0, 0.02, 0.1, 0.3, 1])
     pairs = confused_pairs(matrix)[:NUM_CONFUSED_PAIRS]
     drawn = bars.barh(range(len(pairs)), [count for _, _, count in pairs], color=COLOURS[0])
     names = _drawable([f"{_cut(labels[true])} → {_cut(labels[predicted])}" for true, predicted, _ in pairs])
@@ -203,13 +216,19 @@ def _draw_large_confusion(path: Path, shares: np.ndarray, matrix: Tensor, labels
     bars.set_xticks([])
     bars.tick_params(length=0)
     bars.spines[["top", "right", "bottom"]].set_visible(False)
-    title = "most confused: true → predicted, videos" if pairs else "no class was taken for another"
-    bars.set_title(title, color=_INK)
+    heading = "most confused: true → predicted, videos" if pairs else "no class was taken for another"
+    bars.set_title(heading, color=_INK)
     figure.savefig(path, format="png")
 
 
-def _draw_shares(axes: Any, shares: np.ndarray) -> Any:
-    norm = require("matplotlib.colors", extra="train").PowerNorm(_DARKENING, vmin=0, vmax=1)
+def _add_title(figure: Any, title: str) -> None:
+    drawable = _drawable([title])
+    lines = textwrap.fill(next(drawable.texts), max(20, int(figure.get_figwidth() / _LETTER)))
+    figure.suptitle(lines, color=_INK, size=10, family=drawable.families, parse_math=False)
+
+
+def _draw_shares(axes: Any, shares: np.ndarray, *, exponent: float) -> Any:
+    norm = require("matplotlib.colors", extra="train").PowerNorm(exponent, vmin=0, vmax=1)
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     axes.set_ylabel("true class")
     axes.set_xlabel("predicted class")
@@ -217,10 +236,10 @@ def _draw_shares(axes: Any, shares: np.ndarray) -> Any:
     return image
 
 
-def _add_scale(figure: Any, image: Any, axes: Any) -> None:
-    scale = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 0.02, 0.1, 0.3, 1])
-    scale.ax.set_yticklabels(["0", "2 %", "10 %", "30 %", "100 %"])
-    scale.set_label("part of the true class")
+def _add_scale(figure: Any, image: Any, axes: Any, *, ticks: list[float]) -> None:
+    scale = figure.colorbar(image, ax=axes, shrink=0.8, ticks=ticks)
+    scale.ax.set_yticklabels([f"{100 * tick:.0f} %" for tick in ticks])
+    scale.set_label("fraction of the true class")
     scale.outline.set_visible(False)
 
 

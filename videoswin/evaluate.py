@@ -187,6 +187,7 @@ def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: l
         unreadable=dict(sorted(unreadable.items())),
         damage=dict(sorted(damage.items())),
         seconds=max(share.seconds for share in shares),
+        clip=predictor.clip,
     )
 
 

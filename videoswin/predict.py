@@ -27,7 +27,7 @@ from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import normalize
-from videoswin.video.views import read_views
+from videoswin.video.views import read_views, seconds_seen
 from videoswin.weights.checkpoint import Checkpoint
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -55,6 +55,20 @@ class Prediction:
     """What of the file could not be read, if the answer rests on the rest of it."""
     views_used: int | None = None
     """How many views were looked at, if the protocol leaves that open."""
+    multi_label: bool = False
+    """Whether each class is scored by itself."""
+    seconds_seen: float | None = None
+    """How much of the video the clips cover, from the first to the last frame of each."""
+
+    @property
+    def score_type(self) -> str:
+        """What the probabilities are, in words."""
+        if self.multi_label:
+            return "sigmoid of each class by itself; not calibrated"
+        return (
+            f"softmax over the {len(self.labels)} classes of the model, mean over views: sums to 1 even if "
+            "the video shows none of them; not calibrated"
+        )
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The min(k, K) likeliest labels and their probabilities, likeliest first; ValueError if k < 1."""
@@ -64,18 +78,23 @@ class Prediction:
         return [(self.labels[i], value) for i, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def to_json(self, k: int = 5) -> str:
-        """One line: path, model, protocol, top (label and probability), duration_seconds.
+        """One line of JSON: path, model, protocol, top, score_type, duration_seconds.
 
-        Also damage, if there is any, and views_used of an adaptive protocol.
+        Where they are known also seconds_seen, damage, and views_used of an adaptive protocol.
         """
         fields = {
             "path": self.path,
             "model": self.model,
             "protocol": self.protocol,
             "top": [{"label": label, "probability": probability} for label, probability in self.top(k)],
+            "score_type": self.score_type,
             "duration_seconds": self.duration_seconds,
         }
-        sometimes = {"damage": self.damage or None, "views_used": self.views_used}
+        sometimes = {
+            "seconds_seen": self.seconds_seen,
+            "damage": self.damage or None,
+            "views_used": self.views_used,
+        }
         fields |= {name: value for name, value in sometimes.items() if value is not None}
         return dump_json(fields)
 
@@ -88,6 +107,8 @@ class LoadedVideo:
     """(V, 3, T, S, S) uint8, or of whole frames (V, 3, T, H, W)."""
     duration_seconds: float
     damage: str | None
+    seconds_seen: float
+    """How much of it the clips cover."""
 
 
 def load_video(
@@ -106,7 +127,12 @@ def load_video(
     # One decoding thread always: with several, FFmpeg patches a damaged picture differently.
     with open_video(path, threads=1, limits=limits) as video:
         part = excerpt(video, start_seconds, end_seconds)
-        return LoadedVideo(read_views(part, clip, views), part.duration_seconds, part.damage)
+        return LoadedVideo(
+            views=read_views(part, clip, views),
+            duration_seconds=part.duration_seconds,
+            damage=part.damage,
+            seconds_seen=seconds_seen(part.num_readable, part.fps, clip, views),
+        )
 
 
 class Predictor:
@@ -314,6 +340,9 @@ class Predictor:
                 duration_seconds=video.duration_seconds,
                 damage=video.damage,
                 views_used=views if self.views.is_adaptive else None,
+                multi_label=self.multi_label,
+                # The first views of an adaptive protocol are one of each clip.
+                seconds_seen=video.seconds_seen * min(1.0, views / self.views.clips),
             )
 
 

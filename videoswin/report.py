@@ -21,10 +21,13 @@ from videoswin.data.manifest import Sample
 from videoswin.draw import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
 from videoswin.scores import TOP, ScoredVideos
 from videoswin.video.excerpt import excerpt
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video.reader import VideoError, VideoReader, open_video
+from videoswin.video.sampling import sample_clips
+from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.transforms import resize_short_side
 
 SHOWN_MISTAKES: Final = 12
+MISTAKES_PER_LINE: Final = 2
 FRAMES_OF_A_MISTAKE: Final = 4
 
 
@@ -48,6 +51,8 @@ class Report(ScoredVideos):
     """What could not be read of videos that were answered all the same, by the index of the sample."""
     seconds: float
     """From the first file opened to the last score."""
+    clip: ClipSpec | None = field(default=None, repr=False)
+    """What the model was shown of each video; None if that is not known."""
 
     def __repr__(self) -> str:
         facts = (self.model, self.protocol, self.source, self.headline, f"{self.seconds:.1f} s")
@@ -75,10 +80,22 @@ class Report(ScoredVideos):
 
     @property
     def headline(self) -> str:
-        """The numbers that matter, in one line."""
+        """The score, its 95 % interval, and what is reached without looking, in one line."""
         score = "mAP" if self.multi_label else "top-1"
+        low, high = self.score_interval
         unreadable = f", {len(self.unreadable)} of them unreadable" if self.unreadable else ""
-        return f"{score} {100 * self.score:.1f} % of {self.num_videos} videos{unreadable}"
+        return (
+            f"{score} {100 * self.score:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %) of "
+            f"{self.num_videos} videos{unreadable}; {self.baselines}"
+        )
+
+    @property
+    def baselines(self) -> str:
+        """What is reached without looking at the videos, in words."""
+        chance = f"chance {100 * self.chance:.1f} %"
+        return (
+            chance if self.multi_label else f"{chance}, most frequent class {100 * self.most_frequent:.1f} %"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the scores, fit for JSON."""
@@ -95,6 +112,9 @@ class Report(ScoredVideos):
             "mean_class": self.mean_class,
             "mean_average_precision": self.mean_average_precision,
             "intervals": self.intervals,
+            "chance": self.chance,
+            "most_frequent_class": self.most_frequent,
+            "warning": self.chance_warning,
             "seconds": self.seconds,
             "videos_per_second": self.videos_per_second,
             "failures": [vars(failure) for failure in self.failures],
@@ -115,7 +135,7 @@ class Report(ScoredVideos):
         failures.jsonl     a line for each video that could not be read
         confusion.json     true classes by predicted ones, and every confused pair; not if multi-label
         confusion.png      the same to look at
-        mistakes.png       frames of the videos that the model was surest of and wrong; not if there are none
+        mistakes.png       what the model saw of the videos it was surest of and wrong; not if there are none
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
@@ -129,10 +149,12 @@ class Report(ScoredVideos):
         if self.confusion is not None:
             _write(path / "confusion.json", _confusion_json(self.confusion, self.labels))
             with replacing(path / "confusion.png") as partial:
-                draw_confusion(partial, self.confusion, self.labels)
+                title = f"{self.model}: {self.headline}"
+                draw_confusion(partial, self.confusion, self.labels, title=title)
         if mistakes := worst_mistakes(self):
             with replacing(path / "mistakes.png") as partial:
-                draw_contact_sheet(partial, [_mistake(self, index) for index in mistakes])
+                strips = [_mistake(self, index) for index in mistakes]
+                draw_contact_sheet(partial, strips, columns=MISTAKES_PER_LINE)
 
 
 def worst_mistakes(report: Report) -> list[int]:
@@ -201,16 +223,30 @@ def _mistake(report: Report, index: int) -> tuple[str, Tensor]:
     sample = report.samples[index]
     ((label, share),) = _top(report, index, 1)
     own = ", ".join(_own_labels(report, index)) or "nothing"
-    caption = f"{sample.path}\ntrue: {own}   predicted: {label}, {100 * share:.0f} %"
+    of_own = report.scores[index][report.targets[index]]
+    true = f"{own}, {100 * of_own.max().item():.0f} %" if len(of_own) else own
+    caption = f"{sample.path}\ntrue: {true}   predicted: {label}, {100 * share:.0f} %"
     try:
         with open_video(sample.path) as video:
             part = excerpt(video, sample.start_seconds, sample.end_seconds)
-            count = part.num_readable
-            places = [(2 * i + 1) * count // (2 * FRAMES_OF_A_MISTAKE) for i in range(FRAMES_OF_A_MISTAKE)]
-            return caption, resize_short_side(part.read(places), FRAME_HEIGHT, antialias=True)
+            return caption, _frames_seen(part, report.clip)
     except VideoError as error:
         # It was read before. What it shows is gone, what was said about it is not.
         return f"{caption}\n{error.reason}", torch.empty(0, 1, 1, 3, dtype=torch.uint8)
+
+
+def _frames_seen(video: VideoReader, clip: ClipSpec | None) -> Tensor:
+    """Some frames of the clip in the middle, cropped as for the model: (n, H, W, 3) uint8."""
+    if clip is None:
+        clip = ClipSpec(frames=FRAMES_OF_A_MISTAKE, rule="segments")
+        shown = sample_clips(video.num_readable, video.fps, clip, ViewPlan(clips=1, crops=1))[0]
+        return resize_short_side(video.read(shown), FRAME_HEIGHT, antialias=True)
+    (indices,) = sample_clips(video.num_readable, video.fps, clip, ViewPlan(clips=1, crops=1))
+    count = min(FRAMES_OF_A_MISTAKE, len(indices))
+    shown = [indices[(2 * place + 1) * len(indices) // (2 * count)] for place in range(count)]
+    frames_thwc = resize_short_side(video.read(shown), clip.short_side, antialias=clip.antialias)
+    top, left = ((side - clip.size) // 2 for side in frames_thwc.shape[1:3])
+    return frames_thwc[:, top : top + clip.size, left : left + clip.size]
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> str:

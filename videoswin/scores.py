@@ -22,7 +22,7 @@ Z_95: Final = 1.959964
 RESAMPLES: Final = 500
 """Draws of a bootstrap: enough for the second digit of an interval's ends."""
 TOP: Final = 5
-"""The second accuracy asks for a right class among so many likeliest, or among all if there are fewer."""
+"""The second accuracy asks for a right class among so many most probable ones."""
 
 Interval = tuple[float, float]
 
@@ -73,9 +73,56 @@ class ScoredVideos:
         return self._part(self.correct)
 
     @cached_property
-    def top5(self) -> float:
-        """Part of the videos with a right class among the min(5, K) likeliest."""
+    def top5(self) -> float | None:
+        """Fraction of the videos with a right class among the 5 most probable; None for up to 5 classes."""
+        if len(self.labels) <= TOP:
+            return None
         return self._part(top_k_hits(self.scores, self.targets, TOP))
+
+    @cached_property
+    def loss(self) -> float:
+        """Mean cross-entropy of the videos with an answer: where accuracies are equal, less is better.
+
+        NaN if no video has an answer.
+        """
+        answered = ~self.scores.isnan().any(1)
+        scores, targets = self.scores[answered].double(), self.targets[answered]
+        losses = -torch.where(targets, scores, 1 - scores if self.multi_label else 1.0).clamp(min=1e-12).log()
+        return losses.sum(1).mean().item()
+
+    @property
+    def chance(self) -> float:
+        """The `score` of guessing: one class in K, or the mean share of videos of a class if multi-label."""
+        if self.multi_label:
+            shares = self.targets.double().mean(0)
+            return shares[shares > 0].mean().item()
+        return 1 / len(self.labels)
+
+    @property
+    def most_frequent(self) -> float:
+        """The `top1` of always answering the class that most of these videos show."""
+        return self.targets.sum(0).max().item() / int(self.targets.any(1).sum())
+
+    @property
+    def score_interval(self) -> Interval:
+        """95 % interval of `score`."""
+        return self.intervals["mean_class" if self.multi_label else "top1"]
+
+    @property
+    def chance_warning(self) -> str | None:
+        """What to say if the interval of `score` includes what is reached without looking at the videos."""
+        if self.multi_label:
+            baseline, way = self.chance, "guessing"
+        else:
+            baseline, way = max(self.chance, self.most_frequent), "always answering the most frequent class"
+        low, high = self.score_interval
+        if low > baseline:
+            return None
+        place = "includes" if high >= baseline else "is below"
+        return (
+            f"the 95 % interval, {100 * low:.1f} to {100 * high:.1f} %, {place} the {100 * baseline:.1f} % "
+            f"of {way}: it is not shown that this model has learned anything"
+        )
 
     @cached_property
     def per_class(self) -> tuple[ClassScore, ...]:
@@ -114,18 +161,20 @@ class ScoredVideos:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals of top1, top5 and mean_class: Wilson's, but for mAP a bootstrap over videos."""
+        """95 % intervals of top1, top5 if there is one, and mean_class.
+
+        Wilson's, but for mAP a bootstrap over videos.
+        """
         asked = int(self.targets.any(1).sum())
         if self.multi_label:
             rng = np.random.default_rng(0)  # the same report every time
             mean_class = mean_average_precision_interval(self.scores, self.targets, rng)
         else:
             mean_class = mean_class_interval(self.mean_class, self.targets.sum(0))
-        return {
-            "top1": wilson_interval(self.top1, asked),
-            "top5": wilson_interval(self.top5, asked),
-            "mean_class": mean_class,
-        }
+        found = {"top1": wilson_interval(self.top1, asked)}
+        if self.top5 is not None:
+            found["top5"] = wilson_interval(self.top5, asked)
+        return found | {"mean_class": mean_class}
 
     def _part(self, hits: Tensor) -> float:
         """Of the videos that show any class."""

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.data.groups import group_by_folder, group_by_pattern
+from videoswin.data.compression import write_h264
+from videoswin.data.groups import describe_sharing, group_by_folder, group_by_pattern, make_groups
 from videoswin.data.manifest import Manifest, Sample, hold_out, read_manifest, write_manifest
 
 
@@ -185,3 +187,45 @@ def test_no_group_is_split_and_no_class_taken_from_the_rest(samples, part, seed)
         sides = [{getattr(sample, shared) for sample in side.samples} - {None} for side in (rest, held)]
         assert not sides[0] & sides[1]
     assert {s.labels for s in rest.samples} == {s.labels for s in manifest.samples}
+
+
+# Rules and words of training
+
+
+def test_a_rule_is_one_of_the_ready_ways() -> None:
+    manifest = named("v/anna/walk/a1.mp4", "v/anna/run/b2.mp4", "v/ben/walk/c1.mp4", "v/ben/run/d2.mp4")
+    assert groups_of(make_groups(manifest, "folder:2")) == ["anna", "anna", "ben", "ben"]
+    assert groups_of(make_groups(manifest, r"pattern:\d")) == ["1", "2", "1", "2"]
+    for rule in ("folders", "folder:x", "pattern:", "similarity:3", ""):
+        with pytest.raises(ValueError, match=r"data\.source\.groups must be folder"):
+            make_groups(manifest, rule)
+
+
+def test_films_before_one_background_are_one_group(tmp_path: Path) -> None:
+    """Somebody moves before two walls; the fifth file is no video."""
+    paths = []
+    for number in range(4):
+        random = torch.Generator().manual_seed(number % 2)
+        film = torch.randint(0, 255, (1, 6, 8, 3), generator=random).float()
+        film = torch.nn.functional.interpolate(film.permute(0, 3, 1, 2), size=(48, 64)).repeat(8, 1, 1, 1)
+        for frame in range(8):
+            film[frame, :, 10:30, 4 * frame + 8 * (number // 2) : 4 * frame + 16] = 255 * (number // 2)
+        paths.append(tmp_path / f"{number}.mp4")
+        write_h264(paths[-1], film.permute(0, 2, 3, 1).to(torch.uint8).contiguous(), fps=8, crf=20)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    made = groups_of(make_groups(named(*map(str, paths), str(tmp_path / "broken.mp4")), "similarity"))
+    assert made[0] == made[2] != made[1] == made[3]
+    assert len(set(made)) == 3
+
+
+def test_what_validation_shares_with_training_is_one_sentence() -> None:
+    def side(*groups: str | None) -> Manifest:
+        return table(*(Sample(path="a.mp4", labels=(0,), group=group) for group in groups))
+
+    assert describe_sharing(side("a", "b"), side("c")) == (
+        "no group is in both training (2 groups) and validation (1 groups)"
+    )
+    assert describe_sharing(side("a", "b"), side("b", "c")).startswith(
+        "warning: 1 of the 2 groups in validation are in training too (b)"
+    )
+    assert describe_sharing(side(None, None), side(None)).startswith("warning: no groups are known")

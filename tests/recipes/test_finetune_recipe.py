@@ -1,6 +1,11 @@
 """Fine-tuning chooses its numbers: each from the data, the start and the machine, and each with a reason."""
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +16,10 @@ from videoswin.data.compression import write_h264
 from videoswin.model.config import BASE, NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.recipes import build_recipe
-from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain
+from videoswin.recipes.clip_choice import clip_for, clip_warning, expected_time
+from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, measured_before
 from videoswin.recipes.situation import Situation, look_at, natural_precision
+from videoswin.recipes.speed import Durations, Speed
 from videoswin.training.memory import estimate_training_bytes
 from videoswin.training.recipe import VideoFiles
 from videoswin.training.settings import flatten, recipe_json
@@ -32,11 +39,28 @@ CHECKPOINTS = {"nano": checkpoint_of(NANO), "tiny": checkpoint_of(TINY), "base":
 
 
 def chosen(
-    model="tiny", *, classes=("cook", "run"), each=100, counts=None, device="cuda", multi_label=False
-) -> dict:
-    """Every setting that is chosen for `each` videos of every class."""
+    model="tiny", *, by_hand: Mapping[str, Any] = MappingProxyType({}), **facts: Any
+) -> dict[str, Any]:
+    """Every setting that is chosen, beside those made by hand."""
+    found = choices(situation(model, **facts), **by_hand)
+    pairs = [item for choice in found for item in choice.settings.items()]
+    assert len(dict(pairs)) == len(pairs), "a setting is chosen twice"
+    return dict(pairs)
+
+
+def situation(
+    model="tiny",
+    *,
+    classes=("cook", "run"),
+    each=100,
+    counts=None,
+    device="cuda",
+    multi_label=False,
+    **facts: Any,
+) -> Situation:
+    """`each` videos of every class."""
     counts = counts or (each,) * len(classes)
-    situation = Situation(
+    return Situation(
         checkpoint=CHECKPOINTS[model],
         classes=classes,
         counts=counts,
@@ -45,10 +69,8 @@ def chosen(
         device=device,
         precision="bf16-mixed",
         cores=8,
+        **facts,
     )
-    pairs = [item for choice in choices(situation) for item in choice.settings.items()]
-    assert len(dict(pairs)) == len(pairs), "a setting is chosen twice"
-    return dict(pairs)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +100,7 @@ def test_however_many_videos_batches_fit_them_and_divide_and_there_is_time_to_le
     assert batch <= LARGEST_BATCH
     assert batch % (repeats * found["run.micro_batches"]) == 0
     epochs = found["schedule.epochs"]
-    assert 1 <= epochs <= 100
+    assert 1 <= epochs * repeats <= (400 if model == "nano" else 100)
     assert 0 < found["schedule.warmup_epochs"] < epochs
     assert found["schedule.patience"] >= 5
 
@@ -186,11 +208,13 @@ def test_nothing_more_than_videos_and_a_start_is_needed(videos):
     recipe = build_recipe("finetune", data=videos, start="camera-motion")
     start = Checkpoint.load("camera-motion")
     assert recipe.name == "my_videos-from-camera-motion"
-    assert (recipe.data.clip, recipe.data.views) == (start.clip, start.views)
+    # The videos last half a second, a clip of the start model two.
+    assert recipe.data.clip == start.clip.replace(fps=16.0)
+    assert recipe.data.views == start.views
     assert recipe.data.clip.normalisation == PER_CLIP
     assert (recipe.model.start, recipe.model.config, recipe.model.tune) == ("camera-motion", None, "all")
     assert recipe.data.source.train == videos
-    assert recipe.data.batch_size == 32  # four clips of each of the eight videos that are not held out
+    assert recipe.data.batch_size == 8 * recipe.data.source.repeats  # of the videos that are not held out
     assert recipe.augment.flip_pairs == (("walk left", "walk right"),)
     assert recipe.optimizer.groups == "clean"
     assert start.licence in recipe.run.licence
@@ -204,8 +228,14 @@ def test_what_is_held_back_is_not_counted(videos):
 def test_every_choice_is_explained_with_its_value(videos):
     recipe = build_recipe("finetune", data=videos, start="camera-motion")
     lines = explain(recipe)
-    assert lines[0].startswith('model.tune="all": the model is small')
-    assert any(line.startswith("data.batch_size=32, data.source.repeats=4: 8 of 8 videos") for line in lines)
+    assert lines[0] == (
+        "data.clip.frames=8, data.clip.stride=1, data.clip.fps=16.0, data.clip.size=64: 8 frames at 16 a "
+        "second = 0.5 s of 64x64; your videos last 0.5 to 0.5 s, median 0.5 s, the start model sees 2.0 s"
+    )
+    assert lines[1].startswith('model.tune="all": the model is small')
+    measured = r"8 of 8 videos a step, \d clips? of each: decoding a clip takes \d+ ms and learning from it"
+    assert re.search(measured, lines[2])
+    assert lines[-1].startswith("expected time: ")
     assert not any("you set" in line for line in lines)
     assert max(map(len, lines)) <= 200
 
@@ -263,3 +293,91 @@ def test_a_run_is_repeated_with_what_was_chosen_then(videos, tmp_path, monkeypat
 def test_wrong_videos_and_a_wrong_start_are_named(data, start, message, videos):
     with pytest.raises(ValueError, match=message):
         build_recipe("finetune", data=data or videos, start=start)
+
+
+SPEED = Speed(decode=0.3, learn=0.05)
+"""With 8 processes a decoded clip comes every 37 ms, with 2 every 150."""
+
+
+@pytest.mark.parametrize(
+    ("device", "speed", "repeats"),
+    [("cpu", SPEED, 4), ("cuda", SPEED, 1), ("cuda", replace(SPEED, learn=0.02), 2), ("cpu", None, 1)],
+)
+def test_decoded_clips_are_repeated_only_where_decoding_was_measured_to_take_longer(device, speed, repeats):
+    assert chosen("nano", device=device, speed=speed)["data.source.repeats"] == repeats
+
+
+def test_the_rate_the_steps_and_memory_follow_a_batch_size_set_by_hand():
+    own, small = chosen("base", each=1000), chosen("base", each=1000, by_hand={"batch_size": 8})
+    assert (own["data.batch_size"], small["data.batch_size"]) == (64, 8)
+    assert small["optimizer.rate"] == pytest.approx(own["optimizer.rate"] / 8**0.5, rel=0.05)
+    assert small["run.micro_batches"] < own["run.micro_batches"]
+    assert small["schedule.epochs"] < own["schedule.epochs"]
+    odd = chosen("base", each=1000, by_hand={"batch_size": 6, "repeats": 3})
+    assert odd["data.batch_size"] % (3 * odd["run.micro_batches"]) == 0
+
+
+def test_memory_follows_a_size_set_by_hand():
+    large = chosen("base", each=1000, by_hand={"clip": ClipSpec(size=320, short_side=320)})
+    assert large["run.micro_batches"] > chosen("base", each=1000)["run.micro_batches"]
+
+
+@pytest.mark.parametrize(
+    ("clip", "median", "changed"),
+    [
+        (ClipSpec(frames=8, stride=1, fps=4.0), 1.6, {"fps": 5.0}),
+        (ClipSpec(frames=8, stride=1, fps=4.0), 9.0, {}),
+        (ClipSpec(frames=32, stride=2), 1.2, {"stride": 1}),
+        (ClipSpec(frames=32, stride=2), 2.2, {}),
+        (ClipSpec(frames=32, rule="segments"), 0.1, {}),
+    ],
+)
+def test_clips_are_as_long_as_videos_that_are_shorter_than_the_start_model_sees(clip, median, changed):
+    found = situation(durations=Durations(0.1, median, 9.0, 30.0))
+    found = replace(found, checkpoint=replace(found.checkpoint, clip=clip))
+    assert clip_for(found) == clip.replace(**changed)
+
+
+def test_clips_that_do_not_fit_the_videos_are_warned_about():
+    found = situation(durations=Durations(0.5, 1.5, 4.0, 30.0))
+    assert "half of your videos are shorter than the 2.1 s of a clip" in clip_warning(found, ClipSpec())
+    assert clip_warning(found, ClipSpec(stride=1)) is None
+    found = situation(durations=Durations(5.0, 60.0, 90.0, 30.0))
+    assert "2.1 s of videos of 60.0 s, drawn at random" in clip_warning(found, ClipSpec())
+    assert clip_warning(situation(), ClipSpec()) is None
+
+
+def test_size_and_batch_set_by_hand_reach_what_follows_from_them(videos):
+    made = {"data.clip.size": "96", "data.clip.frames": "4", "data.batch_size": "4"}
+    recipe = build_recipe("finetune", data=videos, start="camera-motion", settings=made)
+    assert (recipe.data.clip.size, recipe.data.clip.short_side, recipe.data.clip.frames) == (96, 96, 4)
+    assert recipe.optimizer.rate == pytest.approx(1e-3 / 4, rel=0.02)
+    lines = explain(recipe)
+    assert "you set data.clip.frames: 4 frames" in lines[0]
+    assert any("you set data.batch_size: " in line for line in lines)
+    for name in ("data.clip.size", "data.clip.fps"):
+        with pytest.raises(ValueError, match=f"{name} must be a number, got 'x'"):
+            build_recipe("finetune", data=videos, start="camera-motion", settings={name: "x"})
+
+
+def test_the_expected_time_counts_training_and_validation(videos):
+    recipe = build_recipe("finetune", data=videos, start="camera-motion")
+    assert expected_time(recipe, situation(speed=None)) is None
+    found = situation("nano", each=100, device="cpu", speed=Speed(decode=0.01, learn=0.1), num_validation=50)
+    recipe = replace(
+        recipe,
+        data=replace(recipe.data, batch_size=10, source=replace(recipe.data.source, repeats=1)),
+        schedule=replace(recipe.schedule, epochs=30, validate_every=3, warmup_epochs=1.0),
+    )
+    # 30 epochs of 200 clips of 0.1 s, and 10 validations of 50 clips of a third of that.
+    line = expected_time(recipe, found)
+    assert line.startswith(
+        "expected time: 10 minutes on cpu, as a clip takes 10 ms to decode and 100 ms to learn"
+    )
+
+
+def test_a_run_that_is_resumed_keeps_what_was_measured_when_it_began(tmp_path):
+    assert measured_before(tmp_path) == {}
+    settings = {"data.source.repeats": 2, "data.batch_size": 32, "schedule.epochs": 3}
+    (tmp_path / "recipe.json").write_text(json.dumps({"settings": settings}))
+    assert measured_before(tmp_path) == {"data.source.repeats": 2, "data.batch_size": 32}

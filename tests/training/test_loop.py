@@ -11,6 +11,7 @@ from videoswin._errors import InputError
 from videoswin.data.batch import Batch, Draw, Failure, collate
 from videoswin.model.swin import VideoSwin
 from videoswin.training import loop
+from videoswin.training.learner import _different as different
 from videoswin.training.learner import assemble, launch
 from videoswin.training.safeguards import TrainingError
 from videoswin.training.source import open_source
@@ -75,7 +76,16 @@ def test_a_finished_run_leaves_its_metrics_pictures_and_checkpoint_and_no_state(
     assert last == {"step": 40, "finished": True, "data": "noise with stripes"}
     assert [row["step"] for row in reports] == [5, 10, 15, 20, 25, 30, 35, 40]
     assert [row["epoch"] for row in reports] == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
-    assert set(reports[0]) == {"step", "epoch", "loss", "accuracy", "rate", "clips_per_second", "data_wait"}
+    assert set(reports[0]) == {
+        "step",
+        "epoch",
+        "window",
+        "loss",
+        "accuracy",
+        "rate",
+        "clips_per_second",
+        "data_wait",
+    }
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "environment.json").read_text())["libraries"]["torch"]
 
@@ -188,3 +198,26 @@ def test_frozen_stages_keep_their_weights_and_the_rest_learns(tmp_path):
 def test_more_frozen_stages_than_there_are_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"model\.frozen_stages must be from -1 to 1, got 2"):
         loop.train(stripes(model__frozen_stages=2), tmp_path / "run")
+
+
+def test_lines_of_metrics_are_means_of_equally_many_steps_but_for_the_last(tmp_path):
+    loop.train(stripes(run__report_every=12), tmp_path)  # an epoch has 20 steps
+    assert [(row["step"], row["window"]) for row in rows(tmp_path) if "loss" in row] == [
+        (12, 12),
+        (24, 12),
+        (36, 12),
+        (40, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "repeats", "places"),
+    [
+        ([0, 0, 0, 0, 1, 1, 1, 1], 1, [0, 1, 4, 5]),
+        ([0, 0, 0, 0, 1, 1, 2, 2], 2, [0, 2, 4, 6]),
+        ([0, 0, 0, 0, 0, 0, 1, 2], 1, [0, 1, 6, 7]),
+        ([0, 1], 1, [0, 1]),
+    ],
+)
+def test_samples_are_of_different_videos_and_classes(labels, repeats, places):
+    assert different(torch.tensor(labels), repeats, 4) == places

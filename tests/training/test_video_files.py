@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -77,10 +78,46 @@ def test_it_validates_as_seldom_as_it_is_told_and_at_the_end(folder, tmp_path):
 def test_it_stops_when_validation_no_longer_gets_better(folder, tmp_path, monkeypatch):
     class NoBetter:
         score, headline, failures = 0.5, "half", ()
+        loss, score_interval, chance, chance_warning = 0.7, (0.2, 0.8), 0.5, None
 
     monkeypatch.setattr(loop, "validate", lambda *arguments: NoBetter())
     loop.train(recipe(folder, schedule__epochs=9, schedule__patience=2), tmp_path)
     assert max(row["epoch"] for row in rows(tmp_path) if "epoch" in row) == 3
+
+
+def test_of_checkpoints_that_are_right_equally_often_the_one_with_the_lower_loss_is_kept(
+    folder, tmp_path, monkeypatch
+):
+    losses = iter((0.7, 0.5, 0.6))
+
+    class EquallyGood:
+        score, headline, failures = 0.5, "half", ()
+        score_interval, chance, chance_warning = (0.2, 0.8), 0.5, None
+
+        def __init__(self):
+            self.loss = next(losses)
+
+    kept = []
+    monkeypatch.setattr(loop, "validate", lambda *arguments: EquallyGood())
+    save = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, path: (kept.append(path.name), save(self, path)))
+    loop.train(recipe(folder, schedule__epochs=3), tmp_path)
+    assert kept.count("best.safetensors") == 2  # of the first and of the second epoch
+
+
+def test_the_end_says_how_sure_the_best_score_is_and_how_often_it_was_chosen(folder, tmp_path, capsys):
+    loop.train(recipe(folder, schedule__epochs=2), tmp_path)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"epoch 1: top-1 [\d.]+ % \(95 % interval [\d.]+ to [\d.]+ %\) of 6 videos; chance 50", said
+    )
+    assert re.search(
+        r"best: epoch \d, [\d.]+ % \(95 % interval .*\); it is the highest of 2 validations", said
+    )
+    (first, _) = [row for row in rows(tmp_path) if "validation_score" in row]
+    assert first["validation_low"] <= first["validation_score"] <= first["validation_high"]
+    assert first["chance"] == 0.5
+    assert first["validation_loss"] > 0
 
 
 def broken_copy(folder, target, broken):

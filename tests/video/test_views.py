@@ -14,7 +14,7 @@ from videoswin.video.reader import VideoError, open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import PER_CLIP, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import resize_short_side, spatial_crops
-from videoswin.video.views import DamagedVideoWarning, load_views, looking_order, read_views
+from videoswin.video.views import DamagedVideoWarning, load_views, looking_order, read_views, seconds_seen
 
 SMALL = ClipSpec(frames=8, stride=2, size=32, short_side=32)
 CAMERA_MOTION = ClipSpec(
@@ -187,3 +187,17 @@ def test_memory_does_not_grow_with_the_length_of_the_video(make_video):
     size = {"width": 640, "height": 360, "options": {"preset": "ultrafast"}}
     short, long = (make_video(f"{count}.mp4", count, **size) for count in (60, 300))
     assert peak_megabytes(long) - peak_megabytes(short) < 50
+
+
+@pytest.mark.parametrize(
+    ("clip", "views", "num_frames", "seconds"),
+    [
+        (ClipSpec(), ViewPlan(clips=4, crops=3), 6360, 4 * 64 / 30),
+        (ClipSpec(), ViewPlan(clips=4, crops=1), 64, 64 / 30),
+        (ClipSpec(), ViewPlan(clips=1, crops=1), 30, 1.0),
+        (ClipSpec(frames=8, stride=1, fps=4.0), ViewPlan(clips=1, crops=1), 6360, 2.0),
+        (ClipSpec(frames=8, rule="segments"), ViewPlan(clips=1, crops=1), 6360, 212.0),
+    ],
+)
+def test_seconds_seen_are_those_that_clips_cover_together(clip, views, num_frames, seconds):
+    assert seconds_seen(num_frames, 30.0, clip, views) == pytest.approx(seconds, abs=0.15)

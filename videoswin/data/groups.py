@@ -1,7 +1,7 @@
 """Groups of videos that must not be split between training and validation: the same person, place or film.
 
 A model that is validated on the people and places it was trained on looks better than it is. Groups come from
-the `group` column of a list, or from the names of folders and files.
+the `group` column of a list, from the names of folders and files, or from what the videos look like.
 """
 
 from __future__ import annotations
@@ -10,9 +10,38 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from videoswin._errors import InputError
+from videoswin.data.checks.fingerprint import VideoFacts, examine_video, find_same_scenes
 from videoswin.data.manifest import Manifest, Sample
+from videoswin.video.reader import VideoError
+
+GROUPS_SHOWN = 3
+
+
+def make_groups(manifest: Manifest, rule: str) -> Manifest:
+    r"""Return the manifest with groups made by a rule, as the setting `data.source.groups` states it.
+
+    Args:
+        manifest: Any labeled videos; groups that they have are replaced.
+        rule: `folder`, `folder:2` (see `group_by_folder`), `pattern:_(g\d+)_` (see `group_by_pattern`), or
+            `similarity` (see `group_by_similarity`).
+
+    Raises:
+        InputError: The rule is none of these, or cannot be applied to these videos.
+    """
+    kind, _, argument = rule.partition(":")
+    if kind == "folder" and (not argument or argument.isdecimal()):
+        return group_by_folder(manifest, level=int(argument or 1))
+    if kind == "pattern" and argument:
+        return group_by_pattern(manifest, argument)
+    if rule == "similarity":
+        return group_by_similarity(manifest)
+    raise InputError(
+        "data.source.groups must be folder, folder:LEVEL, pattern:REGULAR_EXPRESSION or similarity, got "
+        f"{rule!r}"
+    )
 
 
 def group_by_folder(manifest: Manifest, *, level: int = 1) -> Manifest:
@@ -75,6 +104,53 @@ def group_by_pattern(manifest: Manifest, pattern: str) -> Manifest:
         return " ".join(text for text in match.groups() if text) or match[0]
 
     return _with_groups(manifest, part)
+
+
+def group_by_similarity(manifest: Manifest) -> Manifest:
+    """Return the manifest with videos of one scene in one group, as far as their pictures tell.
+
+    Eight frames of each video are compared with those of all others, patch by patch. Found are films of one
+    place by a camera that stands still; not found are those of one place from two sides, or of one person in
+    two places. A video that cannot be read, or is like no other, is a group of its own.
+
+    Args:
+        manifest: Any labeled videos; groups that they have are replaced.
+    """
+    paths = list(dict.fromkeys(sample.path for sample in manifest.samples))
+    examined = [facts for facts in map(_sampled_facts, paths) if facts is not None]
+    group_of = {path: path for path in paths}
+    for number, scene in enumerate(find_same_scenes(examined), start=1):
+        group_of |= {examined[index].path: f"scene {number}" for index in scene}
+    return _with_groups(manifest, lambda sample: group_of[sample.path])
+
+
+@lru_cache(maxsize=100_000)  # the choices of fine-tuning and the run itself ask for the same
+def _sampled_facts(path: str) -> VideoFacts | None:
+    try:
+        return examine_video(path, lambda: None, sampled=True)
+    except VideoError:
+        return None
+
+
+def describe_sharing(training: Manifest, validation: Manifest) -> str:
+    """Return a sentence about what the videos to validate on share with those to learn from."""
+    theirs, ours = (
+        {sample.group for sample in manifest.samples if sample.group is not None}
+        for manifest in (training, validation)
+    )
+    if not theirs or not ours:
+        return (
+            "warning: no groups are known, so people, places and source videos may be in both training and "
+            "validation, and new ones may be recognized less well: name what videos share in a column "
+            "`group`, or set data.source.groups"
+        )
+    if shared := sorted(theirs & ours):
+        names = ", ".join(shared[:GROUPS_SHOWN]) + (", ..." if len(shared) > GROUPS_SHOWN else "")
+        return (
+            f"warning: {len(shared)} of the {len(ours)} groups in validation are in training too ({names}): "
+            "expect less on new ones"
+        )
+    return f"no group is in both training ({len(theirs)} groups) and validation ({len(ours)} groups)"
 
 
 def _with_groups(manifest: Manifest, group_of: Callable[[Sample], str]) -> Manifest:

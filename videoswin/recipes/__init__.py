@@ -42,8 +42,15 @@ DECIDING: Final[Mapping[str, str]] = MappingProxyType(
         "root": "data.source.root",
         "validation": "data.source.validation",
         "holdout": "data.source.holdout",
+        "groups": "data.source.groups",
         "tune": "model.tune",
         "epochs": "schedule.epochs",
+        "batch_size": "data.batch_size",
+        "repeats": "data.source.repeats",
+        "frames": "data.clip.frames",
+        "stride": "data.clip.stride",
+        "fps": "data.clip.fps",
+        "size": "data.clip.size",
     }
 )
 """Arguments that a recipe function may take beside `data` and `start`: settings that others follow from."""

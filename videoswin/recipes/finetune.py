@@ -8,15 +8,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from videoswin._errors import InputError
 from videoswin._text import printable
-from videoswin.recipes.situation import Situation, look_at
+from videoswin.recipes.clip_choice import (
+    clip_for,
+    clip_warning,
+    expected_time,
+    what_is_seen,
+    with_clip_setting,
+)
+from videoswin.recipes.situation import Choice, Situation, look_at
 from videoswin.training.memory import Tune, estimate_training_bytes
 from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
+from videoswin.training.run_folder import RunFolder
 from videoswin.training.settings import flatten, with_settings
 from videoswin.video.augment import mirrored_pairs, reads_direction
+from videoswin.video.spec import ClipSpec
 
 FEW_PER_CLASS: Final = 10
 """Training videos of a class below which only the head of a large model learns."""
@@ -27,6 +36,9 @@ MANY_VIDEOS: Final = 2000
 STEPS: Final[Mapping[str, int]] = MappingProxyType({"head": 300, "lora": 800, "all": 1500})
 """Steps to take with a large model, by what learns, if that makes 10 to 100 epochs."""
 STEPS_OF_SMALL: Final = 600
+MOST_EPOCHS: Final = 100
+MOST_CLIPS_OF_A_VIDEO: Final = 400
+"""That a small model learns from, each differently augmented: an epoch takes seconds."""
 SLOW_EPOCHS: Final = 10
 """The most for a large model where there is no GPU."""
 STEPS_TO_VALIDATION: Final = 20
@@ -37,13 +49,6 @@ SLOW_CLIPS: Final = 1500
 """Clips that such a model may learn from there, if that makes more epochs: an hour or so."""
 
 
-class Choice(NamedTuple):
-    """Settings, and why they are what they are."""
-
-    settings: dict[str, Any]
-    reason: str
-
-
 def finetune(
     *,
     data: str,
@@ -51,8 +56,15 @@ def finetune(
     root: str | None = None,
     validation: str | None = None,
     holdout: str | None = None,
+    groups: str | None = None,
     tune: Tune | None = None,
     epochs: str | None = None,
+    batch_size: str | None = None,
+    repeats: str | None = None,
+    frames: str | None = None,
+    stride: str | None = None,
+    fps: str | None = None,
+    size: str | None = None,
 ) -> Recipe:
     """Any checkpoint on your own videos, with numbers chosen for them; `explain` says what and why.
 
@@ -65,30 +77,40 @@ def finetune(
     Swin features from Kinetics reach 85 % on FCVID and 21 % on Something-Something v2 (arXiv 2210.09969). For
     such classes start from a model of movements (base-ssv2, camera-motion), or set model.tune to `all`.
 
-    root, validation, holdout: as in VideoFiles. tune, epochs: as in Model and Schedule, where they are set
-    by hand: the rest follows from them. ValueError as for `look_at`.
+    root, validation, holdout, groups: as in VideoFiles. The others are settings made by hand, from which the
+    rest follows: model.tune, schedule.epochs, data.batch_size, data.source.repeats and those of data.clip.
+    ValueError as for `look_at`.
     """
-    source = VideoFiles(train=data, root=root, validation=validation, failure_limit=0.05)
+    source = VideoFiles(train=data, root=root, validation=validation, groups=groups, failure_limit=0.05)
     if holdout is not None:
-        try:
-            fraction = float(holdout)
-        except ValueError as error:
-            raise InputError(f"data.source.holdout must be a number, got {holdout!r}") from error
-        source = replace(source, holdout=fraction)
+        source = replace(source, holdout=_number("data.source.holdout", holdout))
     situation = look_at(source, start)
     checkpoint = situation.checkpoint
+    clip = clip_for(situation)
+    given = {"frames": frames, "stride": stride, "fps": fps, "size": size}
+    for name, text in given.items():
+        if text is not None:
+            value = _number(f"data.clip.{name}", text)
+            clip = with_clip_setting(clip, name, value if name == "fps" else int(value))
     # As in published training; where shrinking is antialiased, the frame may be cropped as it is.
-    short_side = None if checkpoint.clip.antialias else round(checkpoint.clip.size * 256 / 224)
+    short_side = None if clip.antialias else round(clip.size * 256 / 224)
     plain = Recipe(
         name=f"{printable(Path(data).resolve().stem)}-from-{checkpoint.name}",
-        data=Data(source=source, clip=checkpoint.clip, views=checkpoint.views, batch_size=LARGEST_BATCH),
+        data=Data(source=source, clip=clip, views=checkpoint.views, batch_size=LARGEST_BATCH),
         model=Model(start=start),
         augment=Augment(short_side=short_side),
         optimizer=Optimizer(rate=1e-3, weight_decay=0.05, groups="clean", clip_norm=1.0),
         schedule=Schedule(epochs=1, warmup_epochs=0.1, decay="step"),
         run=Run(licence=f"that of the videos, and {checkpoint.licence} of {checkpoint.name}"),
     )
-    chosen = choices(situation, tune=tune, epochs=int(epochs) if epochs and epochs.isdigit() else None)
+    chosen = choices(
+        situation.timed(clip, tune or what_learns(situation).settings["model.tune"]),
+        clip=clip,
+        tune=tune,
+        epochs=_count(epochs),
+        batch_size=_count(batch_size),
+        repeats=_count(repeats),
+    )
     return with_settings(plain, {key: value for choice in chosen for key, value in choice.settings.items()})
 
 
@@ -102,25 +124,53 @@ def explain(recipe: Recipe) -> list[str]:
         raise InputError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
     now = flatten(recipe)
     lines = []
-    situation = look_at(source, start)
-    for settings, reason in choices(situation, tune=recipe.model.tune, epochs=recipe.schedule.epochs):
+    situation = look_at(source, start).timed(recipe.data.clip, recipe.model.tune)
+    made = choices(
+        situation,
+        clip=recipe.data.clip,
+        tune=recipe.model.tune,
+        epochs=recipe.schedule.epochs,
+        batch_size=recipe.data.batch_size,
+        repeats=source.repeats,
+    )
+    for settings, reason in made:
         chosen = flatten(with_settings(recipe, settings))
         values = ", ".join(f"{key}={json.dumps(now[key])}" for key in settings)
         by_hand = [key for key in settings if now[key] != chosen[key]]
         lines.append(f"{values}: {f'you set {by_hand[0]}, else {reason}' if by_hand else reason}")
+    if misfit := clip_warning(situation, recipe.data.clip):
+        lines.append(misfit)
+    if expected := expected_time(recipe, situation):
+        lines.append(expected)
     return lines
 
 
-def choices(situation: Situation, *, tune: Tune | None = None, epochs: int | None = None) -> list[Choice]:
-    """Everything that is chosen; no setting twice. tune, epochs: what the user has set, the rest follows."""
+def measured_before(folder: Path) -> dict[str, Any]:
+    """Return the settings in a run folder that follow from measurements, which differ from time to time."""
+    kept = RunFolder(folder).settings
+    return {key: kept[key] for key in ("data.source.repeats", "data.batch_size") if key in kept}
+
+
+def choices(
+    situation: Situation,
+    *,
+    clip: ClipSpec | None = None,
+    tune: Tune | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    repeats: int | None = None,
+) -> list[Choice]:
+    """Everything that is chosen; no setting twice. What the user has set is given, the rest follows."""
+    clip = clip or clip_for(situation)
     tuning = what_learns(situation)
     if tune is None or tune == tuning.settings["model.tune"]:
         tune = tuning.settings["model.tune"]
     else:
         tuning = Choice({"model.tune": tune}, "you set model.tune")
-    drawing = what_is_drawn(situation)
+    drawing = what_is_drawn(situation, batch_size, repeats)
     batch = drawing.settings["data.batch_size"]
     return [
+        what_is_seen(situation, clip),
         tuning,
         drawing,
         balance(situation),
@@ -130,7 +180,7 @@ def choices(situation: Situation, *, tune: Tune | None = None, epochs: int | Non
         mirroring(situation),
         regularisation(situation, tune),
         precision(situation),
-        memory(situation, tune, drawing),
+        memory(situation, clip, tune, drawing),
     ]
 
 
@@ -153,16 +203,35 @@ def what_learns(situation: Situation) -> Choice:
     return Choice({"model.tune": tune}, reason)
 
 
-def what_is_drawn(situation: Situation) -> Choice:
+def what_is_drawn(situation: Situation, batch_size: int | None = None, repeats: int | None = None) -> Choice:
     """How many clips make a step, and how many of them come from one decoded video."""
-    repeats = 4 if situation.is_small and situation.videos >= 4 else 1
-    most = LARGEST_BATCH // repeats
-    wanted = max(situation.videos // 4, min(8, situation.videos))
-    videos = 1 << min(wanted, most).bit_length() - 1  # a power of two, for micro-batches and devices
-    reason = f"{videos} of {situation.videos:,} videos a step"
-    if repeats > 1:
-        reason += f", {repeats} clips of each, because decoding takes longer than learning"
-    return Choice({"data.batch_size": videos * repeats, "data.source.repeats": repeats}, reason)
+    own_repeats, reason = _own_repeats(situation)
+    by_hand = {}
+    if repeats not in (None, own_repeats):
+        by_hand["data.source.repeats"], reason = repeats, ""
+    repeats = repeats or own_repeats
+    most = max(1, LARGEST_BATCH // repeats)
+    enough = max(situation.videos // 4, min(8, situation.videos))
+    videos = 1 << min(enough, most).bit_length() - 1  # a power of two, for micro-batches and devices
+    if batch_size not in (None, videos * repeats):
+        by_hand["data.batch_size"] = batch_size
+        videos = max(1, batch_size // repeats)
+    settings = {"data.batch_size": batch_size or videos * repeats, "data.source.repeats": repeats}
+    reason = f"{videos} of {situation.videos:,} videos a step{reason}"
+    return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
+
+
+def _own_repeats(situation: Situation) -> tuple[int, str]:
+    """Clips made of a decoded one, as many as keep the model busy, and why."""
+    speed = situation.speed
+    if speed is None or situation.videos < 4:
+        return 1, ""
+    waiting = speed.decode / min(_workers(situation), situation.cores) / speed.learn
+    repeats = 4 if waiting > 2 else 2 if waiting > 1 else 1
+    times = (
+        f"decoding a clip takes {1000 * speed.decode:.0f} ms and learning from it {1000 * speed.learn:.0f} ms"
+    )
+    return repeats, f", {repeats} clip{'s' * (repeats > 1)} of each: {times}"
 
 
 def balance(situation: Situation) -> Choice:
@@ -175,11 +244,13 @@ def balance(situation: Situation) -> Choice:
 
 def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None) -> Choice:
     """Epochs, if they are not set, and the warm-up and patience that go with them."""
-    videos = drawing.settings["data.batch_size"] // drawing.settings["data.source.repeats"]
-    steps_per_epoch = situation.videos // videos
+    videos = max(1, drawing.settings["data.batch_size"] // drawing.settings["data.source.repeats"])
+    steps_per_epoch = max(1, situation.videos // videos)
     # Few videos may be seen often even where each takes seconds.
     slow_epochs = min(max(SLOW_EPOCHS, SLOW_CLIPS // situation.videos), 100)
-    fewest, most = (1, slow_epochs) if situation.is_slow else (10, 100)
+    fewest, most = (1, slow_epochs) if situation.is_slow else (10, MOST_EPOCHS)
+    if situation.is_small:
+        most = MOST_CLIPS_OF_A_VIDEO // drawing.settings["data.source.repeats"]
     steps = STEPS_OF_SMALL if situation.is_small else STEPS[tune]
     own = min(max(round(steps / steps_per_epoch), fewest), most)
     by_hand, epochs = epochs not in (None, own), epochs or own
@@ -263,28 +334,46 @@ def regularisation(situation: Situation, tune: Tune) -> Choice:
 
 def precision(situation: Situation) -> Choice:
     """The number format, and the processes that decode."""
-    workers = min(8 if situation.device == "cuda" else 2, situation.cores)
     return Choice(
-        {"run.precision": situation.precision, "data.workers": workers},
+        {"run.precision": situation.precision, "data.workers": _workers(situation)},
         f"this machine computes on {situation.device} and has {situation.cores} cores",
     )
 
 
-def memory(situation: Situation, tune: Tune, drawing: Choice) -> Choice:
+def _workers(situation: Situation) -> int:
+    return min(8 if situation.device == "cuda" else 2, situation.cores)
+
+
+def memory(situation: Situation, clip: ClipSpec, tune: Tune, drawing: Choice) -> Choice:
     """Micro-batches that fit into the situation's memory, by estimate."""
     batch, repeats = drawing.settings["data.batch_size"], drawing.settings["data.source.repeats"]
     parts = 1
-    while parts * repeats < batch and _step_bytes(situation, tune, batch // parts) > situation.memory:
+    while (
+        batch % (2 * parts * repeats) == 0
+        and _step_bytes(situation, clip, tune, batch // parts) > situation.memory
+    ):
         parts *= 2
-    gibibytes = _step_bytes(situation, tune, batch // parts) / 2**30
+    gibibytes = _step_bytes(situation, clip, tune, batch // parts) / 2**30
     reason = f"{batch // parts} clips at a time take about {gibibytes:.1f} GiB"
     return Choice({"run.micro_batches": parts}, reason)
 
 
-def _step_bytes(situation: Situation, tune: Tune, clips: int) -> int:
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{name} must be a number, got {text!r}") from error
+
+
+def _count(text: str | None) -> int | None:
+    """The number that was set by hand; None if it is none, which is reported when it is put in its place."""
+    return int(text) if text and text.isdecimal() and int(text) > 0 else None
+
+
+def _step_bytes(situation: Situation, clip: ClipSpec, tune: Tune, clips: int) -> int:
     return estimate_training_bytes(
         situation.checkpoint.config,
-        situation.checkpoint.clip,
+        clip,
         clips,
         precision=situation.precision,
         checkpointing=False,

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import torch
 
+from videoswin.data.manifest import Manifest
 from videoswin.model.cached import has_instructions_for
 from videoswin.predict import resolve_device
+from videoswin.recipes.speed import Durations, Speed, measure_durations, measure_speed
+from videoswin.training.memory import Tune
 from videoswin.training.recipe import FabricPrecision, VideoFiles
 from videoswin.training.safeguards import total_bytes
 from videoswin.training.source import training_and_validation
+from videoswin.video.spec import ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
 SMALL_MODEL: Final = 5_000_000
 """Weights below which a model is small: all of them learn quickly anywhere. Swin-T has 28 million."""
+
+
+class Choice(NamedTuple):
+    """Settings, and why they are what they are."""
+
+    settings: dict[str, Any]
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +48,24 @@ class Situation:
     precision: str
     """The fastest one that the device has by nature, as Lightning Fabric spells it."""
     cores: int
+    training: Manifest | None = None
+    """The training videos."""
+    num_validation: int = 0
+    """Validation videos."""
+    durations: Durations | None = None
+    """How long the training videos last; None if that is not known."""
+    speed: Speed | None = None
+    """What a clip costs on this machine; None if that was not measured."""
     memory: int = 8 * 2**30
     """Bytes that a step may take: half of what the device has; the default where that is not known."""
+
+    def timed(self, clip: ClipSpec, tune: Tune) -> Situation:
+        """Return the situation with the speed of this machine for such clips and trainable parameters."""
+        if self.training is None:
+            return self
+        config = self.checkpoint.config
+        speed = measure_speed(self.training, config, clip, tune, self.device, self.precision)
+        return replace(self, speed=speed)
 
     @property
     def per_class(self) -> float:
@@ -62,22 +89,25 @@ def look_at(source: VideoFiles, start: str) -> Situation:
     ValueError as for `read_manifest`, `hold_out` and `Checkpoint.load`.
     """
     checkpoint = Checkpoint.load(start)
-    training, _ = training_and_validation(source, seed=0)
+    training, validation = training_and_validation(source, seed=0)
     counted = Counter(label for sample in training.samples for label in sample.labels)
     device = resolve_device("auto").type
     # All of it, not what is free now: a run that goes on must choose what it chose before.
     total = total_bytes(resolve_device("auto"))
-    return Situation(
+    found = Situation(
         checkpoint=checkpoint,
         classes=training.classes,
         counts=tuple(counted[label] for label in range(len(training.classes))),
         videos=len(training.samples),
+        training=training,
+        num_validation=len(validation.samples) if validation else 0,
+        durations=measure_durations(training.samples),
         multi_label=training.multi_label,
         device=device,
         precision=natural_precision(device),
         cores=os.cpu_count() or 1,
-        **({} if total is None else {"memory": total // 2}),
     )
+    return found if total is None else replace(found, memory=total // 2)
 
 
 def natural_precision(device: str) -> FabricPrecision:

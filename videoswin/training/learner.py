@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from videoswin.training.lora import choose_what_learns, plain_state_dict
 from videoswin.training.loss import balanced_class_weights
 from videoswin.training.mixup import erase, mix, soft_targets
 from videoswin.training.optimizer import adamw, schedule
-from videoswin.training.recipe import Model, Recipe, Run
+from videoswin.training.recipe import Model, Recipe, Run, VideoFiles
 from videoswin.training.sharding import sharded_strategy, whole
 from videoswin.training.source import Source
 from videoswin.video.transforms import normalize
@@ -77,10 +78,13 @@ class Learner:
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
 
     def shown(self, batch: Batch) -> list[tuple[str, Tensor]]:
-        """The first clips of a batch as the model sees them, to look at: labels, (T, S, S, 3) uint8."""
+        """Some clips of a batch as the model sees them, to look at: labels, (T, S, S, 3) uint8."""
         clips, targets = self.prepare(batch, self.randomness(0))
-        captions = [self._caption(target) for target in targets[:SHOWN_CLIPS]]
-        return list(zip(captions, seen(clips[:SHOWN_CLIPS]), strict=True))
+        source = self.recipe.data.source
+        repeats = source.repeats if isinstance(source, VideoFiles) else 1
+        chosen = _different(batch.targets, repeats, SHOWN_CLIPS)
+        captions = [self._caption(target) for target in targets[chosen]]
+        return list(zip(captions, seen(clips[chosen]), strict=True))
 
     def _caption(self, target: Tensor) -> str:
         """The labels that a clip carries, and how much of each."""
@@ -239,6 +243,20 @@ def build_model(
     keeps_head = checkpoint.has_head and checkpoint.labels == labels
     model = checkpoint.model(num_classes=None if keeps_head else len(labels), **options)
     return model, keeps_head, {"started from": f"{checkpoint.name} ({plan.start})"}
+
+
+def _different(targets: Tensor, repeats: int, count: int) -> list[int]:
+    """Up to `count` places in a batch: of as many videos as there are, and of these as many classes.
+
+    repeats: Clips of one video, which lie beside each other.
+    """
+    drawn: Counter[tuple[float, ...]] = Counter()
+    turns = []
+    labels = [tuple(target) for target in targets.reshape(len(targets), -1).tolist()]
+    for place in sorted(range(len(labels)), key=lambda place: place % repeats):
+        turns.append((place % repeats, drawn[labels[place]], place))
+        drawn[labels[place]] += 1
+    return sorted(place for *_, place in sorted(turns)[:count])
 
 
 def seen(clips: Tensor) -> Tensor:

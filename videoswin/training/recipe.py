@@ -41,6 +41,9 @@ class VideoFiles:
     """Folder or list to validate on; None takes the split `val` of `train`, or holds some back."""
     holdout: float = 0.2
     """Part of the videos of each class that is held back if nothing else says what to validate on."""
+    groups: str | None = None
+    """What videos share that must not be split between training and validation: `folder`, `folder:2`,
+    `pattern:REGULAR_EXPRESSION` or `similarity` (data/groups.py); None takes the column `group`, if any."""
     root: str | None = None
     """Folder that relative paths start from; None is the folder of the list."""
     balanced: bool = False

@@ -65,7 +65,10 @@ class Recorder:
         """Steps made."""
         self._saved_step: int | None = None
         self._validated_step = 0
-        self._best_score, self._best_epoch = -math.inf, -1
+        self._best_score, self._best_loss, self._best_epoch = -math.inf, math.inf, -1
+        self._best_interval = (0.0, 1.0)
+        self._best_warning: str | None = None
+        self._num_validations = 0
         self._window: list[list[float]] = []
         """Loss and accuracy of every step since the last report,"""
         self._pending: list[Tensor] = []
@@ -139,7 +142,8 @@ class Recorder:
             self._look_at_the_first(batch)
         self._unreadable += batch.failures
         self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
-        if self.step % run.report_every == 0 or self.wants_validation:
+        # Each line of metrics is the mean of as many steps, but for the last of the run.
+        if self.step % run.report_every == 0 or self.epoch >= self._learner.recipe.schedule.epochs:
             self._report()
         else:
             self.progress.report_if_due()
@@ -149,16 +153,21 @@ class Recorder:
     def validated(self, checkpoint: Checkpoint, report: Report | None) -> None:
         """Record a validation of the checkpoint, if there is one; keep it, and the best; save the state."""
         self._validated_step = self.step
-        improves = report is not None and report.score > self._best_score
+        # Of few videos many checkpoints name as many right: the loss tells them apart.
+        improves = report is not None and (report.score, -report.loss) > (self._best_score, -self._best_loss)
         if report is not None:
+            self._num_validations += 1
             if improves:
-                self._best_score, self._best_epoch = report.score, self.epoch - 1
+                self._best_score, self._best_loss, self._best_epoch = (
+                    report.score,
+                    report.loss,
+                    self.epoch - 1,
+                )
+                self._best_interval, self._best_warning = report.score_interval, report.chance_warning
             self.say(f"epoch {self.epoch}: {report.headline}{', the best so far' if improves else ''}")
         if self._folder is not None:
             if report is not None:
-                self._folder.record(
-                    {"step": self.step, "epoch": self.epoch, "validation_score": report.score}
-                )
+                self._folder.record(_validation_row(report, self.step, self.epoch))
                 unreadable = {failure.path: failure.reason for failure in report.failures}
                 fresh = {path: why for path, why in unreadable.items() if path not in self._unvalidated}
                 self._folder.record_failures(self.step, fresh)
@@ -184,7 +193,7 @@ class Recorder:
                 f"validation has not become better for {self.epoch - 1 - self._best_epoch} epochs: stopping"
             )
         if self._best_epoch >= 0:
-            self.say(f"best: epoch {self._best_epoch + 1}, {100 * self._best_score:.1f} %")
+            self._say_best()
         if self._failed:
             self.say(f"videos that could not be read: {len(self._failed)}; failures.jsonl names them")
         if self._folder is not None:
@@ -192,11 +201,12 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """What of this record a run needs to go on."""
-        best = {"score": self._best_score, "epoch": self._best_epoch}
+        best = {"score": self._best_score, "loss": self._best_loss, "epoch": self._best_epoch}
         return {
             "step": self.step,
             "validated_step": self._validated_step,
-            "best": best,
+            "best": best | {"interval": self._best_interval, "warning": self._best_warning},
+            "validations": self._num_validations,
             "window": self._window,
             "failed": self._failed,
             "unvalidated": self._unvalidated,
@@ -206,7 +216,26 @@ class Recorder:
         """Take up that record."""
         self.step, self._window, self._failed = state["step"], state["window"], state["failed"]
         self._unvalidated, self._validated_step = state["unvalidated"], state["validated_step"]
-        self._best_score, self._best_epoch = state["best"]["score"], state["best"]["epoch"]
+        best = state["best"]
+        self._best_score, self._best_loss, self._best_epoch = best["score"], best["loss"], best["epoch"]
+        self._best_interval, self._best_warning = best["interval"], best["warning"]
+        self._num_validations = state["validations"]
+
+    def _say_best(self) -> None:
+        """Say which checkpoint is kept, and what its score is worth."""
+        low, high = self._best_interval
+        line = (
+            f"best: epoch {self._best_epoch + 1}, {100 * self._best_score:.1f} % (95 % interval "
+            f"{100 * low:.1f} to {100 * high:.1f} %)"
+        )
+        if self._num_validations > 1:
+            line += (
+                f"; it is the highest of {self._num_validations} validations on the same videos, so expect "
+                "less on new ones"
+            )
+        self.say(line)
+        if self._best_warning:
+            self.say(f"warning: {self._best_warning}")
 
     def _look_at_the_first(self, batch: Batch) -> None:
         """Show what the model saw, and say if its first answer is not what a new head gives."""
@@ -235,6 +264,7 @@ class Recorder:
 
     def _report(self) -> None:
         self._settle()
+        window = len(self._window)
         loss, accuracy = torch.tensor(self._window, dtype=torch.float64).mean(0).tolist()
         self._window = []
         rate = max(self._learner.schedule.get_last_lr())
@@ -246,6 +276,7 @@ class Recorder:
         if self._folder is not None:
             row = {
                 "step": self.step,
+                "window": window,
                 "epoch": self.step / len(self._sampler),
                 "loss": loss,
                 "accuracy": accuracy,
@@ -292,3 +323,17 @@ class Recorder:
                 f"data.source.failure_limit allows, e.g. {path}: {reason}. `videoswin check` finds them all "
                 "and writes a list without them"
             )
+
+
+def _validation_row(report: Report, step: int, epoch: int) -> dict[str, Any]:
+    """The row of metrics for one validation."""
+    low, high = report.score_interval
+    return {
+        "step": step,
+        "epoch": epoch,
+        "validation_score": report.score,
+        "validation_low": low,
+        "validation_high": high,
+        "validation_loss": report.loss,
+        "chance": report.chance,
+    }

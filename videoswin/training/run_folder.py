@@ -150,13 +150,17 @@ class RunFolder:
         """Loss, accuracy and learning rate over the steps so far."""
         rows = self._rows("metrics.jsonl")
 
+        widest = max((row.get("window", 0) for row in rows), default=0)
+
         def curve(name: str) -> tuple[list[int], list[float]]:
-            points = [(row["step"], row[name]) for row in rows if name in row]
+            # The mean of a few steps at the end is noise beside means of many.
+            whole = (row for row in rows if row.get("window", widest) == widest)
+            points = [(row["step"], row[name]) for row in whole if name in row]
             return [step for step, _ in points], [value for _, value in points]
 
         panels = {
             "loss": {"training": curve("loss")},
-            "part named right": {"training": curve("accuracy"), "validation": curve("validation_score")},
+            "accuracy": {"training": curve("accuracy"), "validation": curve("validation_score")},
             "learning rate": {"head": curve("rate")},
         }
         with replacing(self.path / "curves.png") as unfinished:

@@ -16,6 +16,7 @@ import torch
 
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._workers import WorkerKilledError, shared_memory_notice
+from videoswin.data.groups import describe_sharing
 from videoswin.training.learner import Learner
 from videoswin.training.loss import expected_first_loss
 from videoswin.training.memory import estimate_training_bytes
@@ -132,6 +133,8 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
     recipe = learner.recipe
     validation = len(source.validation.samples) if source.validation else 0
     say(f"{source.description}; {len(source.labels)} classes, {validation} videos to validate on")
+    if source.training and source.validation:
+        say(describe_sharing(source.training, source.validation))
     manifests = [manifest for manifest in (source.training, source.validation) if manifest is not None]
     for note in dict.fromkeys(note for manifest in manifests for note in manifest.notes):
         say(f"note: {note}")

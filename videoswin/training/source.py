@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from videoswin._errors import InputError
 from videoswin.data.batch import Draw, Item
 from videoswin.data.dataset import VideoClips
+from videoswin.data.groups import make_groups
 from videoswin.data.manifest import Manifest, hold_out, read_manifest
 from videoswin.training.recipe import Generated, Recipe, VideoFiles
 
@@ -100,7 +101,7 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
     Validation is, in this order: the list named for it, the split `val`, a part of the training videos held
     back. The split `test` is never touched: whoever chooses by it has nothing left to test on.
     """
-    listed = read_manifest(source.train, root=source.root)
+    listed = _grouped(read_manifest(source.train, root=source.root), source.groups)
     if "train" in listed.splits:
         training = listed.part("train")
     else:
@@ -118,6 +119,7 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
         )
     if source.validation is not None:
         validation = read_manifest(source.validation, root=source.root, classes=listed.classes)
+        validation = _grouped(validation, source.groups)
         # A list of both sides, such as a fold of UCF101, must not be validated on what is learned.
         split = next((split for split in ("val", "test") if split in validation.splits), None)
         return training, validation if split is None else validation.part(split)
@@ -126,6 +128,10 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
     if source.holdout == 0:
         return training, None
     return hold_out(training, source.holdout, seed=seed)
+
+
+def _grouped(manifest: Manifest, rule: str | None) -> Manifest:
+    return manifest if rule is None else make_groups(manifest, rule)
 
 
 def _generated(source: Generated, recipe: Recipe) -> Source:

@@ -132,6 +132,10 @@ class ClipSpec:
         """Frames that a clip reaches over, as the published code counts them: `frames * stride`."""
         return self.frames * self.stride
 
+    def seconds(self, fps: float) -> float | None:
+        """Return how much of a video of `fps` frames a second a clip covers; None if all (`segments`)."""
+        return None if self.rule == "segments" else self.span / (self.fps or fps)
+
     @property
     def num_bytes(self) -> int:
         """Size of one clip in one crop as uint8."""

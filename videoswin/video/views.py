@@ -57,6 +57,15 @@ def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
     return torch.cat(by_clip)  # (V, 3, T, S, S)
 
 
+def seconds_seen(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -> float:
+    """Return how much of a video the clips cover together, each from its first to its last frame."""
+    step = clip.stride * (1.0 if clip.fps is None else fps / clip.fps)
+    covered: set[int] = set()
+    for indices in sample_clips(num_frames, fps, clip, views):
+        covered.update(range(min(indices), min(num_frames, max(indices) + max(1, round(step)))))
+    return num_frames / fps if clip.rule == "segments" else len(covered) / fps
+
+
 def looking_order(views: ViewPlan) -> list[int]:
     """The places 0..V - 1 of the views, clip by clip, with those first that tell most.
 

@@ -6,6 +6,7 @@ from videoswin.data.checks.fingerprint import VideoFacts
 from videoswin.data.checks.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.reader import VideoError
+from videoswin.video.spec import ClipSpec
 
 CLASSES = ("clap", "jump", "wave")
 
@@ -45,10 +46,11 @@ def report_of(
     *samples: Sample,
     known: Sequence[VideoFacts | VideoError] = (),
     shortest_frames: int = 1,
+    clip: ClipSpec | None = None,
     source: str = "videos",
 ) -> DataReport:
     """The report on these samples; videos that are not `known` are sound."""
     manifest = Manifest(source=source, classes=CLASSES, samples=samples)
     examined: dict[str, VideoFacts | VideoError] = {s.path: facts(s.path) for s in samples}
     examined |= {video.path: video for video in known}
-    return make_report(manifest, examined, shortest_frames=shortest_frames)
+    return make_report(manifest, examined, shortest_frames=shortest_frames, clip=clip)

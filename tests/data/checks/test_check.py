@@ -75,8 +75,8 @@ def test_a_file_in_several_rows_is_decoded_once(tmp_path):
     report = check_videos(Manifest(source="a.csv", classes=("only",), samples=samples), workers=1)
     assert len(report.videos) == 1
     assert [finding.what for finding in report.too_short] == [
-        "frames: 30, wanted 64 or more",
-        "frames: 15, wanted 64 or more",
+        "30 frames, fewer than 64",
+        "15 frames, fewer than 64",
     ]
 
 
@@ -128,7 +128,7 @@ def test_a_collection_with_problems_ends_with_the_way_to_a_clean_list(capsys):
 
 def test_parts_of_one_video_in_two_splits_are_to_be_split_anew(capsys):
     report = report_of(sample("a.mp4", "clap", "train", end=5.0), sample("a.mp4", "clap", "val", start=5.0))
-    assert "split anew, whole videos at a time" in printed(report, capsys)
+    assert "split again, whole videos and groups at a time" in printed(report, capsys)
 
 
 def test_nothing_that_can_be_used_is_said_so(capsys):

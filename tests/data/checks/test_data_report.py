@@ -152,7 +152,7 @@ def test_the_json_has_every_list_with_names_instead_of_numbers():
             ],
         }
     ]
-    assert fields["too_short"][0] == {"path": "a.mp4", "what": "frames: 300, wanted 500 or more"}
+    assert fields["too_short"][0] == {"path": "a.mp4", "what": "300 frames, fewer than 500"}
     assert fields["class_counts"]["train"] == {"clap": 1, "jump": 0, "wave": 0}
     assert fields["durations"] == {"shortest": 10.0, "median": 10.0, "longest": 10.0}
     assert fields["videos"][0] == {
@@ -165,6 +165,9 @@ def test_the_json_has_every_list_with_names_instead_of_numbers():
         "bytes_digest": "bytes of a.mp4",
         "pictures_digest": "pictures of a.mp4",
         "duration_seconds": 10.0,
+        "codec": None,
+        "rotation": 0,
+        "variable_rate": False,
     }
 
 

@@ -1,10 +1,15 @@
 """What is said about labelled videos follows from their files, parts, splits and labels."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from tests.data.checks.labelled import facts, report_of, same_pictures, sample
+from tests.data.checks.labelled import CLASSES, facts, report_of, same_pictures, sample
 from videoswin.data.checks.findings import split_names
 from videoswin.data.checks.report import DataReport
+from videoswin.data.checks.stream import StreamFacts
+from videoswin.video.spec import ClipSpec
 
 
 def said(groups: object) -> list[tuple[tuple[int, ...], str]]:
@@ -137,8 +142,8 @@ def test_it_is_the_labelled_part_that_must_be_long_enough():
         return [finding.what for finding in report.too_short]
 
     assert short(sample("a.mp4", "clap"), shortest=300) == []
-    assert short(sample("a.mp4", "clap"), shortest=301) == ["frames: 300, wanted 301 or more"]
-    assert short(sample("a.mp4", "clap", start=9.0), shortest=64) == ["frames: 30, wanted 64 or more"]
+    assert short(sample("a.mp4", "clap"), shortest=301) == ["300 frames, fewer than 301"]
+    assert short(sample("a.mp4", "clap", start=9.0), shortest=64) == ["30 frames, fewer than 64"]
 
 
 def test_videos_of_another_shape_or_rate_than_most_are_odd():
@@ -165,3 +170,87 @@ def test_splits_come_in_the_order_of_their_use():
     splits = ["val", None, "holdout", "test", "train"]
     samples = [sample("a.mp4", "clap", split) for split in splits]
     assert split_names(samples) == ["train", "val", "test", "holdout", "unassigned"]
+
+
+def test_a_group_in_two_splits_is_a_leak():
+    def of(path, split, group):
+        return replace(sample(path, "clap", split), group=group)
+
+    report = report_of(
+        of("a.mp4", "train", "anna"),
+        of("b.mp4", "val", "anna"),
+        of("c.mp4", "train", "ben"),
+        of("d.mp4", None, "ben"),
+    )
+    assert said(report.leaks) == [((0, 1), "the group 'anna', in train and val")]
+    assert not report.usable
+
+
+def test_a_mirrored_copy_is_found_and_called_so():
+    look = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    known = [facts("a.mp4", look=look.tobytes()), facts("b.mp4", look=look[:, :, ::-1].tobytes())]
+    report = report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known)
+    assert said(report.possible_copies) == [((0, 1), "alike to the eye, mirrored")]
+
+
+def test_short_is_what_the_model_sees_more_than():
+    slow = ClipSpec(frames=8, stride=1, fps=4.0)
+    known = [
+        facts("a.mp4", num_frames=59),
+        facts("b.mp4", num_frames=60),
+        facts("c.mp4", num_frames=14, fps=8.0),
+    ]
+    report = report_of(*(sample(f"{name}.mp4", "clap") for name in "abc"), known=known, clip=slow)
+    assert [(finding.path, finding.what) for finding in report.too_short] == [
+        ("a.mp4", "2.0 s, the model looks at 2.0 s"),
+        ("c.mp4", "1.8 s, the model looks at 2.0 s"),
+    ]
+    segments = ClipSpec(frames=8, rule="segments")
+    assert report_of(sample("a.mp4", "clap"), known=known, clip=segments).too_short == ()
+
+
+def test_codec_rotation_and_a_varying_rate_are_named():
+    plain = StreamFacts(codec="h264")
+    streams = [plain, plain, plain, StreamFacts(codec="hevc", rotation=90, variable_rate=True)]
+    known = [facts(f"{n}.mp4", stream=stream) for n, stream in enumerate(streams)]
+    report = report_of(*(sample(video.path, "clap") for video in known), known=known)
+    assert [(finding.path, finding.what) for finding in report.odd] == [
+        (
+            "3.mp4",
+            "its frame rate varies; turned by 90 degrees in playing, most by 0; codec hevc, most are h264",
+        )
+    ]
+    assert report.codecs == {"h264": 3, "hevc": 1}
+
+
+def labelled_and_known(rate_of):
+    samples = [sample(f"{n}.mp4", CLASSES[n % 3]) for n in range(30)]
+    return samples, [facts(f"{n}.mp4", fps=rate_of(n), num_frames=300) for n in range(30)]
+
+
+def test_a_property_that_names_the_class_is_told_about():
+    samples, known = labelled_and_known(lambda n: (24.0, 25.0, 30.0)[n % 3])
+    rate, length = report_of(*samples, known=known).telltale  # 300 frames are of other length, too
+    assert rate == (
+        "the frame rate alone names the class of 100% of the videos (the most frequent class is 33%): a "
+        "model may learn the frame rate instead of the action"
+    )
+    assert length.startswith("the length alone")
+
+
+def test_a_property_that_has_nothing_to_do_with_the_class_is_not():
+    samples, known = labelled_and_known(lambda n: (24.0, 25.0)[n * n % 7 % 2])
+    assert report_of(*samples, known=known).telltale == ()
+    samples, known = labelled_and_known(lambda n: (24.0, 25.0, 30.0)[n % 3])
+    assert report_of(*samples[:15], known=known).telltale == ()  # so few may agree by chance
+
+
+def test_classes_with_too_few_videos_to_validate_are_named():
+    samples = [
+        sample(f"{label}{n}.mp4", label)
+        for label, k in zip(CLASSES, (20, 12, 13), strict=True)
+        for n in range(k)
+    ]
+    assert report_of(*samples).hardly_validated == ("jump",)
+    split = [sample(f"{n}.mp4", "clap", "train") for n in range(9)] + [sample("v.mp4", "clap", "val")]
+    assert report_of(*split).hardly_validated == CLASSES

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.video.numbered import numbered_picture, write_image, write_video
-from videoswin.data.checks.fingerprint import VideoFacts, examine_video, find_look_alikes
+from videoswin.data.checks.fingerprint import VideoFacts, are_mirrored, examine_video, find_look_alikes
+from videoswin.data.checks.stream import StreamFacts, read_stream_facts
 from videoswin.video.reader import VideoError, open_video
 
 
@@ -83,9 +85,36 @@ def test_another_size_and_rate_look_alike(tmp_path):
 
 
 def test_other_films_later_beginnings_and_reversals_do_not_look_alike(tmp_path):
-    films = [film(0), film(1), film(0, 56)[8:], film(0)[::-1], [p[:, ::-1] for p in film(0)]]
+    films = [film(0), film(1), film(0, 56)[8:], film(0)[::-1]]
     facts = [facts_of(write_video(tmp_path / f"{i}.mp4", pictures)) for i, pictures in enumerate(films)]
     assert find_look_alikes(facts) == []
+
+
+def test_a_mirrored_film_looks_alike_and_is_known_as_mirrored(tmp_path):
+    films = [film(0), [picture[:, ::-1] for picture in film(0)], film(0)]
+    facts = [facts_of(write_video(tmp_path / f"{i}.mp4", pictures)) for i, pictures in enumerate(films)]
+    assert find_look_alikes(facts[:2]) == [[0, 1]]
+    assert are_mirrored(facts[0], facts[1])
+    assert not are_mirrored(facts[0], facts[2])
+
+
+def test_eight_frames_tell_as_much_about_copies_as_all_do(tmp_path):
+    write_video(tmp_path / "one.mp4", film(0))
+    write_video(tmp_path / "other.mkv", film(0), options={"crf": "30"})
+    write_video(tmp_path / "single.mp4", film(1)[:1])
+    one, other, single = (
+        examine_video(str(tmp_path / name), lambda: None, sampled=True)
+        for name in ("one.mp4", "other.mkv", "single.mp4")
+    )
+    whole = facts_of(tmp_path / "one.mp4")
+    assert (one.num_frames, one.width, one.bytes_digest) == (
+        whole.num_frames,
+        whole.width,
+        whole.bytes_digest,
+    )
+    assert find_look_alikes([one, other, single]) == [[0, 1]]
+    assert single.num_frames == 1
+    assert len(set(np.frombuffer(single.look, np.uint8).reshape(8, -1)[:, 0])) == 1
 
 
 def test_films_of_other_lengths_do_not_look_alike(tmp_path):
@@ -154,3 +183,17 @@ def test_what_is_no_video_raises(tmp_path):
     path.write_text("not a video")
     with pytest.raises(VideoError):
         facts_of(path)
+
+
+def test_a_varying_rate_and_the_codec_are_read_from_the_file(tmp_path):
+    with av.open(str(tmp_path / "varying.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 8 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = (number if number < 15 else 2 * number - 15), Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    constant = facts_of(write_video(tmp_path / "constant.mp4", film(0, 30)))
+    assert read_stream_facts(str(tmp_path / "varying.mp4")) == StreamFacts(codec="h264", variable_rate=True)
+    assert (constant.stream.codec, constant.stream.variable_rate) == ("h264", False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from videoswin.data.checks.fingerprint import VideoFacts, find_look_alikes
+from videoswin.data.checks.fingerprint import VideoFacts, are_mirrored, find_look_alikes
 from videoswin.data.manifest import Manifest, Sample
+from videoswin.video.spec import ClipSpec
 
 NO_SPLIT: Final = "unassigned"
 """What samples are counted under that name no split."""
@@ -19,6 +20,8 @@ PART_TOLERANCE_SECONDS: Final = 0.5
 ASPECT_TOLERANCE: Final = 0.02
 RATE_TOLERANCE: Final = 0.02
 """Part by which a video's width / height, and its frame rate, may differ from the usual."""
+
+Value = TypeVar("Value", bound=Hashable)
 
 Facts = Mapping[str, VideoFacts]
 """Path -> what its file holds, for every file that can be read."""
@@ -93,8 +96,10 @@ def find_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
     return findings
 
 
-def find_too_short(manifest: Manifest, facts: Facts, shortest_frames: int) -> list[Finding]:
-    """Samples that show fewer than `shortest_frames` frames, but some."""
+def find_too_short(
+    manifest: Manifest, facts: Facts, shortest_frames: int, clip: ClipSpec | None
+) -> list[Finding]:
+    """Samples that show fewer than `shortest_frames` frames, or less than a clip covers, but some."""
     findings = []
     for sample in manifest.samples:
         video = facts.get(sample.path)
@@ -102,13 +107,21 @@ def find_too_short(manifest: Manifest, facts: Facts, shortest_frames: int) -> li
             continue
         start, end = part_of(sample, video)
         frames = round((end - start) * video.fps)
-        if frames < shortest_frames:
-            findings.append(_about(sample, f"frames: {frames}, wanted {shortest_frames} or more"))
+        if clip is None:
+            if frames < shortest_frames:
+                findings.append(_about(sample, f"{frames} frames, fewer than {shortest_frames}"))
+        elif frames < round((covered := clip.seconds(video.fps) or 0) * video.fps):
+            findings.append(_about(sample, f"{end - start:.1f} s, the model looks at {covered:.1f} s"))
     return findings
 
 
 def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
-    """Videos whose aspect or rate is not that of most; none where no more than half of them agree."""
+    """Videos whose aspect, rate, codec or rotation is not that of most, or whose rate varies.
+
+    A property in which no more than half of the videos agree is left out.
+    """
+    turn = _usual([video.stream.rotation for video in videos])
+    codec = _usual([video.stream.codec for video in videos])
     aspect = _usual([round(video.width / video.height, 2) for video in videos])
     rate = _usual([round(video.fps, 2) for video in videos])
     findings = []
@@ -118,6 +131,12 @@ def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
             reasons.append(f"{video.width}x{video.height}, most are {aspect:g}:1")
         if rate and abs(video.fps / rate - 1) > RATE_TOLERANCE:
             reasons.append(f"{video.fps:g} frames a second, most have {rate:g}")
+        if video.stream.variable_rate:
+            reasons.append("its frame rate varies")
+        if turn is not None and video.stream.rotation != turn:
+            reasons.append(f"turned by {video.stream.rotation} degrees in playing, most by {turn:g}")
+        if codec is not None and video.stream.codec != codec:
+            reasons.append(f"codec {video.stream.codec or 'images'}, most are {codec}")
         if reasons:
             findings.append(Finding(path=video.path, what="; ".join(reasons)))
     return findings
@@ -145,16 +164,28 @@ def find_contradictions(manifest: Manifest, repeats: Iterable[Group]) -> list[Gr
 
 
 def find_leaks(manifest: Manifest, facts: Facts) -> list[Group]:
-    """Samples of different splits that show the same pictures, or parts of one video; one group a video.
+    """Samples of different splits that show the same pictures, parts of one video, or one named group.
 
     Samples without a split leak nowhere.
     """
-    groups = []
+    groups = _groups_in_several_splits(manifest)
     for rows in _rows_by_pictures(manifest, facts).values():
         in_splits = [row for row in rows if manifest.samples[row].split is not None]
         if len({manifest.samples[row].split for row in in_splits}) > 1:
             groups.append(_group(manifest, in_splits, _leak_kind(manifest, facts, in_splits)))
     return sorted(groups, key=lambda group: group.rows)
+
+
+def _groups_in_several_splits(manifest: Manifest) -> list[Group]:
+    rows_of = defaultdict(list)
+    for row, sample in enumerate(manifest.samples):
+        if sample.group is not None and sample.split is not None:
+            rows_of[sample.group].append(row)
+    groups = []
+    for name, rows in rows_of.items():
+        if len(splits := split_names(manifest.samples[row] for row in rows)) > 1:
+            groups.append(Group(rows=tuple(rows), what=f"the group {name!r}, in {_listed(splits)}"))
+    return groups
 
 
 def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
@@ -164,7 +195,9 @@ def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
     groups = []
     for alike in find_look_alikes(videos):
         rows = sorted(row for index in alike for row in sets_of_rows[index])
-        groups.append(_group(manifest, rows, "alike to the eye"))
+        first, *others = (videos[index] for index in alike)
+        mirrored = any(are_mirrored(first, other) for other in others)
+        groups.append(_group(manifest, rows, "alike to the eye" + ", mirrored" * mirrored))
     return sorted(groups, key=lambda group: group.rows)
 
 
@@ -174,7 +207,7 @@ def _about(sample: Sample, what: str) -> Finding:
     )
 
 
-def _usual(values: Sequence[float]) -> float | None:
+def _usual(values: Sequence[Value]) -> Value | None:
     """The value that more than half have."""
     if not values:
         return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from videoswin.data.checks.stream import StreamFacts, read_stream_facts
 from videoswin.video.reader import VideoError, VideoReader, open_video
 
 MOMENTS: Final = 8
@@ -28,6 +29,9 @@ GRID: Final = 8
 
 LOOK_TOLERANCE: Final = 8
 """Levels, of 255, by which any patch of any moment may differ between videos that look alike."""
+
+SCENE_TOLERANCE: Final = 12
+"""Levels by which half of the patches, averaged over time, may differ between films of one scene."""
 
 DURATION_TOLERANCE: Final = 0.02
 """Part by which the durations of videos that look alike may differ."""
@@ -58,6 +62,8 @@ class VideoFacts:
     encoded stream."""
     look: bytes
     """(M, G, G, 3) uint8: colours averaged over patches and time; much the same for another encoding."""
+    stream: StreamFacts = field(default_factory=StreamFacts)
+    """What the container says of the video."""
 
     @property
     def duration_seconds(self) -> float:
@@ -65,10 +71,12 @@ class VideoFacts:
         return self.num_frames / self.fps
 
 
-def examine_video(path: str, alive: Callable[[], None]) -> VideoFacts:
+def examine_video(path: str, alive: Callable[[], None], *, sampled: bool = False) -> VideoFacts:
     """The facts about the file or folder of frames at `path`. VideoError if nothing of it can be decoded.
 
     Memory does not grow with the length of the video. `alive` is called after every few frames.
+
+    sampled: decode only the middle frame of each of the MOMENTS, so that damage elsewhere is not found.
     """
     with open_video(path) as video:
         alive()
@@ -76,15 +84,20 @@ def examine_video(path: str, alive: Callable[[], None]) -> VideoFacts:
         pictures = hashlib.sha256()
         look = np.zeros((MOMENTS, GRID, GRID, 3))
         height = width = 0
-        for first in range(0, video.num_frames, _FRAMES_PER_PIECE):
-            for index, frame_hwc in video.frames(_piece(video, first)):
+        pieces = _middles(video) if sampled else _pieces(video)
+        for piece in pieces:
+            for index, frame_hwc in video.frames(piece):
                 if index >= video.num_readable:
                     break  # where decoding ends, the last frame stands in for the others
                 height, width, _ = frame_hwc.shape
                 pictures.update(b"%d %d " % (height, width))
                 pictures.update(frame_hwc.numpy().data)
-                _add_to_look(look, _patches(frame_hwc), index, video.num_frames)
+                if sampled:
+                    look[_middle_of(index, video.num_frames)] = _patches(frame_hwc)
+                else:
+                    _add_to_look(look, _patches(frame_hwc), index, video.num_frames)
             alive()
+        stream = StreamFacts() if os.path.isdir(path) else read_stream_facts(path)
         return VideoFacts(
             path=path,
             num_frames=video.num_readable,
@@ -95,12 +108,28 @@ def examine_video(path: str, alive: Callable[[], None]) -> VideoFacts:
             bytes_digest=bytes_digest,
             pictures_digest=pictures.hexdigest(),
             look=look.round().astype(np.uint8).tobytes(),
+            stream=stream,
         )
 
 
-def _piece(video: VideoReader, first: int) -> range:
-    """The next few frames; none behind the place where decoding ends."""
-    return range(first, min(first + _FRAMES_PER_PIECE, video.num_readable))
+def _pieces(video: VideoReader) -> Iterator[range]:
+    """All frames, a few at a time; none behind the place where decoding ends."""
+    for first in range(0, video.num_frames, _FRAMES_PER_PIECE):
+        yield range(first, min(first + _FRAMES_PER_PIECE, video.num_readable))
+
+
+def _middles(video: VideoReader) -> list[list[int]]:
+    """The middle frame of each moment, one at a time."""
+    return [[index] for index in sorted({_middle(moment, video.num_frames) for moment in range(MOMENTS)})]
+
+
+def _middle(moment: int, num_frames: int) -> int:
+    return (2 * moment + 1) * num_frames // (2 * MOMENTS)
+
+
+def _middle_of(index: int, num_frames: int) -> list[int]:
+    """The moments whose middle frame this is: several, of a video of few frames."""
+    return [moment for moment in range(MOMENTS) if _middle(moment, num_frames) == index]
 
 
 def _bytes_digest(path: str, alive: Callable[[], None]) -> str:
@@ -135,30 +164,70 @@ def _add_to_look(look: NDArray[np.float64], patches: NDArray[np.uint8], index: i
 def find_look_alikes(videos: Sequence[VideoFacts]) -> list[list[int]]:
     """Groups of two or more videos, as indices in order, that last as long and look the same.
 
-    Two look the same if no patch of any moment differs by more than LOOK_TOLERANCE; a group holds whatever a
-    chain of such pairs connects. Found are other encodings, sizes and frame rates of one film; not found are
-    copies that are cut, cropped, mirrored, sped up or recoloured. Films of one place in which next to nothing
-    happens are taken for copies.
+    Two look the same if no patch of any moment differs by more than LOOK_TOLERANCE from the other, or from
+    its mirror image; a group holds whatever a chain of such pairs connects. Found are other encodings, sizes
+    and frame rates of one film, mirrored or not; not found are copies that are cut, cropped, sped up or
+    recolored. Films of one place in which next to nothing happens are taken for copies.
     """
     if not videos:
         return []
     looks = np.frombuffer(b"".join(video.look for video in videos), np.uint8).reshape(len(videos), -1)
-    # Only neighbours in overall brightness can be alike: sorted by it, each is compared with a few.
+    # Only neighbors in overall brightness can be alike: sorted by it, each is compared with a few.
     order = np.argsort(looks.mean(axis=1), kind="stable")
     looks = looks[order]
     brightness = looks.mean(axis=1)
     seconds = np.array([videos[index].duration_seconds for index in order])
-    samples = looks[:, ::_PATCHES_PER_SAMPLE].astype(np.int16)
     ends = np.searchsorted(brightness, brightness + LOOK_TOLERANCE, side="right")
+    samples = looks[:, ::_PATCHES_PER_SAMPLE].astype(np.int16)
     group_of = np.arange(len(videos))
     for one, end in enumerate(ends):
         others = slice(one + 1, end)
-        near = (np.abs(samples[others] - samples[one]) <= LOOK_TOLERANCE).all(axis=1)
-        near &= np.abs(seconds[others] / seconds[one] - 1) <= DURATION_TOLERANCE
-        near &= group_of[others] != group_of[one]
+        alike = np.abs(seconds[others] / seconds[one] - 1) <= DURATION_TOLERANCE
+        alike &= group_of[others] != group_of[one]
+        for look in (looks[one], mirrored_look(looks[one])):
+            near = (np.abs(samples[others] - look[::_PATCHES_PER_SAMPLE]) <= LOOK_TOLERANCE).all(axis=1)
+            for other in one + 1 + np.flatnonzero(alike & near):
+                if (np.abs(looks[other].astype(np.int16) - look) <= LOOK_TOLERANCE).all():
+                    group_of[group_of == group_of[other]] = group_of[one]
+    return _members(group_of, order)
+
+
+def mirrored_look(look: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The look, flattened, of the same video with left and right exchanged."""
+    mirrored: NDArray[np.uint8] = look.reshape(MOMENTS, GRID, GRID, 3)[:, :, ::-1].reshape(-1)
+    return mirrored
+
+
+def are_mirrored(one: VideoFacts, other: VideoFacts) -> bool:
+    """Whether one video is nearer to the other's mirror image than to the other."""
+    look, theirs = (np.frombuffer(video.look, np.uint8) for video in (one, other))
+    straight, mirrored = (
+        np.abs(look.astype(np.int16) - compared).sum() for compared in (theirs, mirrored_look(theirs))
+    )
+    return bool(mirrored < straight)
+
+
+def find_same_scenes(videos: Sequence[VideoFacts]) -> list[list[int]]:
+    """Groups of two or more videos, as indices in order, whose backgrounds look the same.
+
+    Of each video the colors of the patches are averaged over time; two show one scene if half of these differ
+    by at most SCENE_TOLERANCE. A group holds whatever a chain of such pairs connects.
+    """
+    if not videos:
+        return []
+    looks = np.frombuffer(b"".join(video.look for video in videos), np.uint8)
+    means = looks.reshape(len(videos), MOMENTS, -1).mean(axis=1)  # (videos, G * G * 3)
+    group_of = np.arange(len(videos))
+    for one in range(len(videos) - 1):
+        differences = np.abs(means[one + 1 :] - means[one])
+        near = np.median(differences, axis=1) <= SCENE_TOLERANCE
         for other in one + 1 + np.flatnonzero(near):
-            if (np.abs(looks[other].astype(np.int16) - looks[one]) <= LOOK_TOLERANCE).all():
-                group_of[group_of == group_of[other]] = group_of[one]
+            group_of[group_of == group_of[other]] = group_of[one]
+    return _members(group_of, np.arange(len(videos)))
+
+
+def _members(group_of: NDArray[np.intp], order: NDArray[np.intp]) -> list[list[int]]:
+    """Groups of two or more; `order` says which video each entry of `group_of` is about."""
     members = defaultdict(list)
     for index in np.argsort(order):
         members[int(group_of[index])].append(int(order[index]))

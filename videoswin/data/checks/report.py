@@ -12,6 +12,7 @@ from typing import Any, Final
 from videoswin._text import dump_json
 from videoswin.data.batch import Failure
 from videoswin.data.checks.findings import (
+    NO_SPLIT,
     Finding,
     Group,
     find_contradictions,
@@ -28,8 +29,15 @@ from videoswin.data.checks.findings import (
     split_of,
 )
 from videoswin.data.checks.fingerprint import VideoFacts
+from videoswin.data.checks.telltale import find_telltale
 from videoswin.data.manifest import Manifest
 from videoswin.video.reader import VideoError
+from videoswin.video.spec import ClipSpec
+
+HELD_OUT: Final = 0.2
+"""Fraction of each class that fine-tuning holds out if there is no split."""
+FEW_TO_VALIDATE: Final = 3
+"""Validation videos below which the score of a class says next to nothing."""
 
 _DURATIONS: Final = ("shortest", "median", "longest")
 
@@ -40,7 +48,7 @@ class DataReport:
 
     Copies are found where every decoded pixel is the same, whatever the container, and told apart from those
     that only look alike: another encoding, size or frame rate of a film, or two films of one place in which
-    next to nothing happens. Copies that are cut, cropped, mirrored, sped up or recoloured are not found.
+    next to nothing happens. Mirrored copies are found, those that are cut, cropped, sped up or recolored not.
     """
 
     manifest: Manifest
@@ -53,7 +61,7 @@ class DataReport:
     contradictions: tuple[Group, ...]
     """The same pictures under different labels."""
     leaks: tuple[Group, ...]
-    """The same pictures, or parts of one video, in different splits."""
+    """The same pictures, parts of one video, or one named group, in different splits."""
     repeats: tuple[Group, ...]
     """The same pictures more than once; contradictions and leaks of whole videos are among them."""
     possible_copies: tuple[Group, ...]
@@ -63,7 +71,9 @@ class DataReport:
     too_short: tuple[Finding, ...]
     """Samples with fewer frames than was asked for."""
     odd: tuple[Finding, ...]
-    """Videos whose aspect or frame rate is not that of most."""
+    """Videos whose aspect, frame rate, codec or rotation is not that of most, or whose rate varies."""
+    telltale: tuple[str, ...]
+    """Properties of the files that give the class away, a sentence each."""
 
     def __repr__(self) -> str:
         samples, videos = len(self.manifest.samples), len(self.videos)
@@ -135,6 +145,22 @@ class DataReport:
         """Frames a second -> number of videos, most frequent first."""
         return _frequencies(f"{round(video.fps, 2):g}" for video in self.videos)
 
+    @property
+    def codecs(self) -> dict[str, int]:
+        """Codec -> number of videos, most frequent first; folders of frames are `images`."""
+        return _frequencies(video.stream.codec or "images" for video in self.videos)
+
+    @property
+    def hardly_validated(self) -> tuple[str, ...]:
+        """Classes with fewer than FEW_TO_VALIDATE samples in `val`, or in what would be held out."""
+        counts = self.class_counts
+        held = counts.get("val") or [
+            round(HELD_OUT * count) for count in counts.get("train") or counts.get(NO_SPLIT) or ()
+        ]
+        return tuple(
+            name for name, count in zip(self.manifest.classes, held, strict=False) if count < FEW_TO_VALIDATE
+        )
+
     def clean(self) -> Manifest:
         """The samples that can be learnt from: no unreadable files, no parts that show nothing, no repeats.
 
@@ -177,6 +203,8 @@ class DataReport:
             "damaged": [_finding_fields(finding) for finding in self.damaged],
             "too_short": [_finding_fields(finding) for finding in self.too_short],
             "odd": [_finding_fields(finding) for finding in self.odd],
+            "telltale": self.telltale,
+            "hardly_validated": self.hardly_validated,
             "class_counts": {split: dict(zip(classes, counts, strict=True)) for split, counts in splits},
             "missing_classes": self.missing_classes,
             "imbalance": self.imbalance,
@@ -184,6 +212,7 @@ class DataReport:
             "total_seconds": self.total_seconds,
             "sizes": self.sizes,
             "rates": self.rates,
+            "codecs": self.codecs,
             "videos": [_video_fields(video) for video in self.videos],
         }
         return dump_json(fields)
@@ -211,7 +240,11 @@ class DataReport:
 
 
 def make_report(
-    manifest: Manifest, examined: Mapping[str, VideoFacts | VideoError], *, shortest_frames: int
+    manifest: Manifest,
+    examined: Mapping[str, VideoFacts | VideoError],
+    *,
+    shortest_frames: int,
+    clip: ClipSpec | None = None,
 ) -> DataReport:
     """What follows from the facts about every file of the manifest, by path."""
     facts: dict[str, VideoFacts] = {}
@@ -234,8 +267,9 @@ def make_report(
         repeats=tuple(repeats),
         possible_copies=tuple(find_possible_copies(manifest, facts)),
         damaged=tuple(Finding(path=video.path, what=video.damage) for video in videos if video.damage),
-        too_short=tuple(find_too_short(manifest, facts, shortest_frames)),
+        too_short=tuple(find_too_short(manifest, facts, shortest_frames, clip)),
         odd=tuple(find_odd(videos)),
+        telltale=tuple(find_telltale(manifest, facts)),
     )
 
 
@@ -249,5 +283,6 @@ def _finding_fields(finding: Finding) -> dict[str, Any]:
 
 def _video_fields(video: VideoFacts) -> dict[str, Any]:
     fields = asdict(video) | {"duration_seconds": video.duration_seconds}
+    fields |= fields.pop("stream")
     # The look is no text; the rest of it is for programs as it is.
     return {name: value for name, value in fields.items() if name != "look"}

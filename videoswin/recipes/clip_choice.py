@@ -1,0 +1,102 @@
+"""What fine-tuning shows the model of a video, whether that fits the videos, and how long the run takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from videoswin.recipes.situation import Choice, Situation
+from videoswin.training.recipe import Recipe, VideoFiles
+from videoswin.video.spec import ClipSpec
+
+LONG_VIDEO: Final = 8
+"""Clips that fit into a video from which on a random one may miss the action."""
+
+
+def clip_for(situation: Situation) -> ClipSpec:
+    """What the start model sees of a video, faster where most of the videos are shorter than that."""
+    clip, durations = situation.checkpoint.clip, situation.durations
+    if durations is None or (covered := clip.seconds(durations.fps)) is None or durations.median >= covered:
+        return clip
+    if clip.fps is not None:
+        return clip.replace(fps=float(f"{clip.span / durations.median:.2g}"))
+    return clip.replace(stride=max(1, int(durations.median * durations.fps / clip.frames)))
+
+
+def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
+    """Frames, rate and size of a clip, beside the length of the videos."""
+    settings = {f"data.clip.{name}": getattr(clip, name) for name in ("frames", "stride", "fps", "size")}
+    start, durations = situation.checkpoint.clip, situation.durations
+    rate = "" if clip.fps is None else f" at {clip.fps / clip.stride:g} a second"
+    steps = f", every {clip.stride}." * (clip.fps is None and clip.stride > 1)
+    covered = None if durations is None else clip.seconds(durations.fps)
+    length = " over the whole video" if clip.rule == "segments" else f" = {covered:.1f} s" if covered else ""
+    reason = f"{clip.frames} frames{rate}{steps}{length} of {clip.size}x{clip.size}"
+    if durations is not None:
+        reason += (
+            f"; your videos last {durations.shortest:.1f} to {durations.longest:.1f} s, median "
+            f"{durations.median:.1f} s"
+        )
+    if clip == clip_for(situation) != start:
+        usual = start.seconds(durations.fps) if durations else None
+        reason += f", the start model sees {usual or 0:.1f} s"
+    elif clip != clip_for(situation):
+        changed = next(name for name in settings if settings[name] != flat_clip(clip_for(situation))[name])
+        reason = f"you set {changed}: {reason}"
+    return Choice(settings, reason)
+
+
+def flat_clip(clip: ClipSpec) -> dict[str, Any]:
+    """Settings of the clip by their names in a recipe."""
+    return {f"data.clip.{name}": value for name, value in vars(clip).items()}
+
+
+def clip_warning(situation: Situation, clip: ClipSpec) -> str | None:
+    """What to say if clips are longer than half of the videos, or a small part of them."""
+    durations = situation.durations
+    if durations is None or (covered := clip.seconds(durations.fps)) is None:
+        return None
+    rate = "data.clip.fps" if clip.fps is not None else "data.clip.stride"
+    if durations.median < 0.95 * covered:
+        way = "raise" if clip.fps is not None else "lower"
+        return (
+            f"warning: half of your videos are shorter than the {covered:.1f} s of a clip, and are looped: "
+            f"{way} {rate} or lower data.clip.frames"
+        )
+    if durations.median > LONG_VIDEO * covered:
+        return (
+            f"warning: a clip is {covered:.1f} s of videos of {durations.median:.1f} s, drawn at random: if "
+            "the action takes a small part of each, cut the videos, or give its start and end in the list"
+        )
+    return None
+
+
+def expected_time(recipe: Recipe, situation: Situation) -> str | None:
+    """How long the run takes at the speed that was measured; None if it was not."""
+    if situation.speed is None:
+        return None
+    speed, source = situation.speed, recipe.data.source
+    assert isinstance(source, VideoFiles)
+    schedule, batch = recipe.schedule, recipe.data.batch_size
+    clips = schedule.epochs * max(1, situation.videos * source.repeats // batch) * batch
+    processes = max(1, min(recipe.data.workers, situation.cores))
+    training = max(clips * speed.learn, clips / source.repeats * speed.decode / processes)
+    looks = math.ceil(schedule.epochs / schedule.validate_every)
+    # A third of a training step is its forward pass.
+    validation = looks * situation.num_validation * max(speed.learn / 3, speed.decode / processes)
+    minutes = (training + validation) / 60
+    amount = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    if minutes < 1:
+        amount = "less than a minute"
+    early = "; less if it stops early" if schedule.patience is not None else ""
+    return (
+        f"expected time: {amount} on {situation.device}, as a clip takes {1000 * speed.decode:.0f} ms to "
+        f"decode and {1000 * speed.learn:.0f} ms to learn from{early}"
+    )
+
+
+def with_clip_setting(clip: ClipSpec, name: str, value: float) -> ClipSpec:
+    """The clip with one setting changed, and its short side in the same proportion to a new size."""
+    if name == "size":
+        return clip.replace(size=value, short_side=round(value * clip.short_side / clip.size))
+    return clip.replace(**{name: value})
