@@ -101,19 +101,19 @@ def find_too_short(manifest: Manifest, facts: Facts, shortest_frames: int) -> li
         if video is None or shows_nothing(sample, video):
             continue
         start, end = part_of(sample, video)
-        frames = round((end - start) * video.fps)
+        frames = round((end - start) * video.num_frames / video.duration_seconds)
         if frames < shortest_frames:
             findings.append(_about(sample, f"frames: {frames}, wanted {shortest_frames} or more"))
     return findings
 
 
 def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
-    """Videos whose aspect or rate is not that of most; none where no more than half of them agree."""
+    """Videos whose aspect or rate is not that of most (if more than half agree), and those with notes."""
     aspect = _usual([round(video.width / video.height, 2) for video in videos])
     rate = _usual([round(video.fps, 2) for video in videos])
     findings = []
     for video in videos:
-        reasons = []
+        reasons = list(video.notes)
         if aspect and abs(video.width / video.height / aspect - 1) > ASPECT_TOLERANCE:
             reasons.append(f"{video.width}x{video.height}, most are {aspect:g}:1")
         if rate and abs(video.fps / rate - 1) > RATE_TOLERANCE:
