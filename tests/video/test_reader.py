@@ -192,6 +192,18 @@ def test_what_an_edit_list_cuts_out_is_not_missing():
         assert video.damage is None
 
 
+def test_empty_chunks_of_an_avi_are_not_missing_frames(make_video):
+    """FFmpeg fills an AVI of 60 frames a second with empty chunks if there are 30 in a second."""
+    path = make_video(
+        "v.avi", 30, codec="mpeg4", b_frames=0, fps=60, milliseconds=[i * 1000 // 30 for i in range(30)]
+    )
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames > 50
+    assert_every_frame_is_where_it_belongs(path, 30)
+    with open_video(path) as video:
+        assert video.fps == pytest.approx(30, rel=0.02)
+
+
 def test_sound_that_starts_late_does_no_harm(make_video):
     """An FLV names no streams: one may turn up long after the file was opened."""
     path = make_video("late_sound.flv", 250)

@@ -64,6 +64,8 @@ def list_packets(
     VideoError if `budget` has no room for so many.
     """
     listed, num_hidden, cut_off = [], 0, False
+    # The number that the file states includes what an edit list leaves out, and empty chunks of an AVI.
+    num_indexed = len(stream.index_entries) if container.format.name.startswith(("mov", "avi")) else 0
     for packet in packets(container, stream):
         budget.list_packet(packet.size)
         if _is_hidden(packet):
@@ -73,11 +75,7 @@ def list_packets(
             cut_off = packet.is_corrupt
     if cut_off:
         listed.pop()
-    num_promised = stream.frames
-    if container.format.name.startswith("mov"):
-        # An edit list may leave most of the frames out; the index has those that are left.
-        num_promised = min(num_promised, len(stream.index_entries))
-    num_promised -= num_hidden
+    num_promised = (min(stream.frames, num_indexed) if num_indexed else stream.frames) - num_hidden
     if len(listed) < num_promised:
         return listed, f"only {len(listed)} of its {num_promised} frames are in the file"
     seconds_lacking = _seconds_lacking(container, stream, listed)

@@ -47,6 +47,9 @@ _SEEK_SAVES_FRAMES: Final = 16
 # Frames decoded to find out whether they are those of the packets, one for one, where this is in doubt.
 _FRAMES_COMPARED: Final = 100
 
+# Video streams of a file that are tried if the first is a single picture.
+_STREAMS_TRIED: Final = 4
+
 
 def open_video(
     path: str | os.PathLike[str], *, threads: int = 1, limits: ReadLimits | None = None
@@ -176,11 +179,11 @@ class _VideoFile(VideoReader):
         """Find out how many frames there are, their timestamps, and at which of them decoding can start."""
         listed = self._list_packets()
         self._timestamps = sorted(packet.pts for packet in listed if packet.pts is not None)
-        decoding_times = [packet.dts for packet in listed if packet.dts is not None]
+        self._decoding_times = [packet.dts for packet in listed if packet.dts is not None]
         self._in_order = self._timestamps == [packet.pts for packet in listed]
         self._counted = (
             len(set(self._timestamps)) < len(listed)
-            or decoding_times != sorted(decoding_times)
+            or self._decoding_times != sorted(self._decoding_times)
             # An AVI has no timestamps; FFmpeg makes them up, wrongly where B-frames change the order.
             or (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
         )
@@ -192,7 +195,7 @@ class _VideoFile(VideoReader):
 
     def _list_packets(self) -> list[ListedPacket]:
         """The packets of FFmpeg's choice of stream or, if that is a single picture, of one that is a film."""
-        streams = video_streams(self.path, self._container)
+        streams = video_streams(self.path, self._container)[:_STREAMS_TRIED]
         for index in (*(stream.index for stream in streams), streams[0].index):
             if index != self._stream.index:
                 self._stream_index = index
@@ -221,9 +224,13 @@ class _VideoFile(VideoReader):
         self._counted, self._timestamps, self._entries = True, [], []
         self._reopen()
         shown = [numbered.frame.pts for numbered in self._decode(0)]
-        known = [pts for pts in shown if pts is not None]
-        is_usable = len(known) == len(shown) and all(before < after for before, after in pairwise(known))
-        self._set_times(len(shown), known if is_usable else [])
+        for timestamps in (shown, self._decoding_times):
+            known = [time for time in timestamps if time is not None]
+            if len(known) == len(shown) and all(before < after for before, after in pairwise(known)):
+                break
+        else:
+            known = []
+        self._set_times(len(shown), known)
 
     def _set_times(self, num_frames: int, timestamps: Sequence[int]) -> None:
         """Set how many frames there are and when they are shown; without timestamps, at a constant rate."""
