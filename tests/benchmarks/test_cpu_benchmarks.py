@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import approximate_views, attention_cpu, file_to_prediction, measure, scaling_cpu, training
+from benchmarks import (
+    approximate_views,
+    attention_cpu,
+    file_to_prediction,
+    measure,
+    reading,
+    scaling_cpu,
+    training,
+)
 
 pytestmark = pytest.mark.timeout(300)  # whole models are made on a busy machine
 
@@ -88,3 +96,13 @@ def test_changed_code_marks_a_commit_and_changed_figures_do_not(tmp_path: Path) 
     assert measure.commit_of(tmp_path) == commit
     (tmp_path / "videoswin/swin.py").write_text("faster")
     assert measure.commit_of(tmp_path) == f"{commit}+"
+
+
+def test_every_step_of_reading_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"HEIGHT": 240, "WIDTH": 320, "FRAMES": 2}.items():
+        monkeypatch.setattr(reading, name, value)
+    reading.write_film(tmp_path / "film.mp4")
+    rows = {row["step"]: row for row in reading.measured(tmp_path / "film.mp4", rounds=1)}
+    assert {"decode", "convert", "convert with accurate_rnd", "resize"} <= rows.keys()
+    in_scaler = rows["convert and resize in the scaler, bilinear"]
+    assert 0 < in_scaler["difference_from_resize with antialias"]["mean"] < 10

@@ -3,15 +3,19 @@
 import contextlib
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
 
+from tests.video.field_pictures import write_fields
 from tests.video.numbered import frame_number, numbered_picture, write_video
 from videoswin.video import reader as reader_module
 from videoswin.video.reader import open_video
+
+FILES = Path(__file__).parent / "files"
 
 QUIET_HEVC = "log-level=none"
 VP9 = {"deadline": "realtime", "cpu-used": "8"}
@@ -94,12 +98,17 @@ def test_av1_frames_are_numbered_as_shown(make_video, capfd):
 
 
 @pytest.mark.parametrize("name", ["varying.mp4", "varying.mkv", "varying.ts"])
-def test_a_varying_rate_is_averaged(make_video, name):
+def test_frames_of_a_varying_rate_have_their_own_times(make_video, name):
     steps = np.random.default_rng(1).integers(5, 200, 50)
     path = make_video(name, 50, milliseconds=np.cumsum(steps).tolist())
     assert_every_frame_is_where_it_belongs(path, 50)
     with open_video(path) as video:
-        assert video.fps == pytest.approx(1000 / steps[1:].mean(), rel=0.03)
+        assert video.fps == pytest.approx(1000 / steps[1:].mean(), rel=0.05)
+        shown = np.cumsum([0, *steps[1:]]) / 1000
+        assert [video.seconds(index) for index in range(50)] == pytest.approx(shown, abs=1e-3)
+        assert [video.index_at(seconds) for seconds in shown] == list(range(50))
+        assert [video.index_at(seconds - 0.003) for seconds in shown[1:]] == list(range(49))
+        assert video.duration_seconds == pytest.approx(shown[-1] + 1 / video.fps, abs=1e-3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(97, 65), (97, 64), (96, 65), (33, 131)])
@@ -155,6 +164,44 @@ def test_recordings_joined_end_to_end_are_read_in_order(make_video):
     with open_video(path) as video:
         shown = [frame_number(frame) for frame in video.read(range(video.num_frames))]
     assert shown == 2 * list(range(40))
+
+
+def test_frames_whose_timestamps_are_decoding_times_come_in_the_order_decoded():
+    """B-frames whose pts equal their dts; FFmpeg, too, decodes 58 of the 60, in this order."""
+    with open_video(FILES / "no_ctts_b_frames.mp4") as video:
+        shown = [frame_number(frame) for frame in video.read(range(video.num_frames))]
+        assert shown == [1, 2, *range(4, 60)]
+        chosen = random.Random(0).choices(range(58), k=8)
+        assert [frame_number(frame) for frame in video.read(chosen)] == [shown[index] for index in chosen]
+        assert video.fps == 30
+        assert video.damage is None
+
+
+@pytest.mark.parametrize("name", ["fields.mp4", "fields.mkv", "fields.ts"])
+def test_fields_in_packets_of_their_own_are_counted_as_frames(tmp_path, name):
+    path = write_fields(tmp_path / name, 20, fps=25)
+    assert_every_frame_is_where_it_belongs(path, 20)
+    with open_video(path) as video:
+        assert video.fps == 25
+        assert video.duration_seconds == pytest.approx(0.8)
+
+
+def test_what_an_edit_list_cuts_out_is_not_missing():
+    with open_video(FILES / "edit_list_trim.mp4") as video:
+        assert [frame_number(frame) for frame in video.read(range(video.num_frames))] == list(range(20, 50))
+        assert video.damage is None
+
+
+def test_empty_chunks_of_an_avi_are_not_missing_frames(make_video):
+    """FFmpeg fills an AVI of 60 frames a second with empty chunks if there are 30 in a second."""
+    path = make_video(
+        "v.avi", 30, codec="mpeg4", b_frames=0, fps=60, milliseconds=[i * 1000 // 30 for i in range(30)]
+    )
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames > 50
+    assert_every_frame_is_where_it_belongs(path, 30)
+    with open_video(path) as video:
+        assert video.fps == pytest.approx(30, rel=0.02)
 
 
 def test_sound_that_starts_late_does_no_harm(make_video):

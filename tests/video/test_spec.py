@@ -157,9 +157,7 @@ def test_an_impossible_normalisation_is_refused(mean, std, message):
 def test_views_of_one_video_have_a_budget_of_memory_and_of_frames():
     for name in PROTOCOLS:
         require_affordable(*apply_protocol(name, ClipSpec(size=384, short_side=384)))
-    with pytest.raises(
-        InputError, match="at most 1073741824 values, got 3000 views of 32 frames"
-    ):
+    with pytest.raises(InputError, match="at most 1073741824 values, got 3000 views of 32 frames"):
         require_affordable(ClipSpec(), ViewPlan(clips=1000))
     with pytest.raises(InputError, match="at most 1048576 frames, got 10000 clips of 4096 frames"):
         require_affordable(ClipSpec(frames=4096, size=1), ViewPlan(clips=10_000, crops=1))

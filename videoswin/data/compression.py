@@ -6,9 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import torch
 from torch import Tensor
+
+from videoswin.video.rgb import RgbConverter
 
 
 def through_h264(frames_thwc: Tensor, *, crf: int, preset: str, keep: list[int]) -> Tensor:
@@ -30,8 +31,8 @@ def through_h264(frames_thwc: Tensor, *, crf: int, preset: str, keep: list[int])
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
     decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-    kept = np.stack([decoded[index].to_ndarray(format="rgb24", threads=1) for index in keep])
-    return torch.from_numpy(kept)
+    to_rgb = RgbConverter()
+    return torch.stack([to_rgb(decoded[index]) for index in keep])
 
 
 def write_h264(path: Path, frames_thwc: Tensor, *, fps: int, crf: int, preset: str = "medium") -> None:

@@ -7,19 +7,22 @@ import math
 from torch import Tensor
 
 from videoswin._errors import InputError
-from videoswin.video.reader import VideoError, VideoReader
+from videoswin.video.errors import VideoError
+from videoswin.video.frames import VideoReader
+from videoswin.video.timeline import measure_rate, tolerance, varying_times
 
 
 def excerpt(reader: VideoReader, start_seconds: float | None, end_seconds: float | None) -> VideoReader:
-    """The frames shown from start (None: the beginning) to end (None: the end), that one excluded.
+    """Return the frames shown from start (None: the beginning) up to, but not at, end (None: the end).
 
-    A time is turned into a frame number by time x fps, rounded to the nearest, a half up: parts that follow
-    each other share no frame and leave none out. A part shorter than a frame is that frame. Where the rate
-    varies, fps is the average, and the part as near. `reader` is closed with the excerpt, and is returned
-    itself if both times are None.
+    Times count from the first frame, to a millisecond: parts that follow each other share no frame and leave
+    none out. A part in which no frame begins is the frame on show at its start. `reader` is closed with the
+    excerpt, and is returned itself if both times are None.
 
-    VideoError if the part begins where the video has no frame any more; one that only ends behind it is cut,
-    and by more than a second, `damage` says so. ValueError for times that are no part of any video.
+    Raises:
+        VideoError: The part begins where the video has no frame any more. One that only ends behind it is
+            cut, and by more than a second, `damage` says so.
+        InputError: The times are no part of any video.
     """
     if start_seconds is None and end_seconds is None:
         return reader
@@ -35,15 +38,27 @@ class _Excerpt(VideoReader):
     def __init__(self, reader: VideoReader, start: float, end: float) -> None:
         self._reader = reader
         self._start, self._end = start, end
-        self._first = math.floor(start * reader.fps + 0.5)
-        behind = max(math.floor(end * reader.fps + 0.5), self._first + 1)
-        self.path, self.fps, self.limits = reader.path, reader.fps, reader.limits
-        if self._first >= reader.num_frames:
+        self.path, self.limits = reader.path, reader.limits
+        if start >= reader.duration_seconds - tolerance(reader.fps):
             raise VideoError(
                 self.path, f"the part {start:g} s to {end:g} s lies outside it: {self._length_of_video()}"
             )
-        self.num_frames = min(behind, reader.num_frames) - self._first
+        self._first = _first_frame_from(reader, start)
+        behind = _first_frame_from(reader, end)
+        if behind <= self._first:
+            self._first = reader.index_at(start)
+            behind = self._first + 1
+        self.num_frames = behind - self._first
+        self.fps = reader.fps
+        if reader.times is not None:
+            times = reader.times[self._first : behind]
+            self.fps = measure_rate(times, [reader.fps])
+            self.times = varying_times(times, self.fps)
         self._count_readable()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._reader.notes
 
     @property
     def damage(self) -> str | None:
@@ -72,3 +87,9 @@ class _Excerpt(VideoReader):
 
     def _length_of_video(self) -> str:
         return f"the video lasts {self._reader.duration_seconds:g} s"
+
+
+def _first_frame_from(reader: VideoReader, seconds: float) -> int:
+    """The first frame shown at `seconds` or later; `num_frames` if there is none."""
+    index = reader.index_at(seconds)
+    return index if reader.seconds(index) >= seconds - tolerance(reader.fps) else index + 1

@@ -1,120 +1,51 @@
-"""What FFmpeg says about an open file: its packets, its rate, its pixels."""
+"""What FFmpeg says about an open file: its video stream and its packets."""
 
 from __future__ import annotations
 
-import math
 import re
-import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from fractions import Fraction
-from typing import Any, Final, NamedTuple, cast
+from pathlib import Path
+from typing import NamedTuple
 
 import av
-import numpy as np
-import torch
 from av.container import InputContainer
-from av.filter import Graph
 from av.packet import Packet
-from av.sidedata.sidedata import SideDataContainer, Type
-from av.video.frame import VideoFrame
+from av.stream import Disposition
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
-from torch import Tensor
 
-from videoswin.video.limits import WorkBudget
-
-_EXIF: Final = 31  # AV_FRAME_DATA_EXIF
-
-UNKNOWN_FPS: Final = 25.0
-"""Frames a second of a file that neither states its rate nor has timestamps to measure it by."""
+from videoswin.video.containers import VIDEO_CONTAINERS, open_options
+from videoswin.video.errors import VideoError
+from videoswin.video.limits import ReadLimits, WorkBudget
 
 
-def frames_per_second(stream: VideoStream, timestamps: Sequence[int]) -> float:
-    """The rate that the file states if its sorted timestamps agree to about 1 %, else what these say.
-
-    UNKNOWN_FPS if there is neither.
-    """
-    stated = float(stream.average_rate or 0)
-    if len(timestamps) < 2 or stream.time_base is None:
-        return stated or UNKNOWN_FPS
-    steps, seconds = len(timestamps) - 1, float((timestamps[-1] - timestamps[0]) * stream.time_base)
-    agree = abs(stated * seconds - steps) <= 1 + 0.01 * steps
-    return stated if agree and stated else steps / seconds
-
-
-class RgbConverter:
-    """Decoded frames to uint8 RGB (H, W, 3), upright; all of them in the size of the first.
-
-    A filter graph and not VideoFrame.reformat, which ignores where chroma lies and rounds 10 bits badly.
-    """
-
-    def __init__(self) -> None:
-        self._graph: Graph | None = None
-        self._graph_for: tuple[object, ...] | None = None
-        self._size: str | None = None
-
-    def __call__(self, frame: VideoFrame) -> Tensor:
-        source = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
-        if self._graph is None or source != self._graph_for:
-            self._graph, self._graph_for = self._make_graph(frame), source
-        self._graph.vpush(frame)
-        rgb_hwc = _upright(self._graph.vpull().to_ndarray(), *_display_matrix(frame))
-        return torch.from_numpy(np.ascontiguousarray(rgb_hwc))
-
-    def _make_graph(self, frame: VideoFrame) -> Graph:
-        self._size = self._size or f"{frame.width}:{frame.height}"
-        graph = Graph()
-        graph.threads = 1
-        graph.link_nodes(
-            graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-            ),
-            graph.add("scale", f"{self._size}:flags=bicubic+accurate_rnd"),
-            graph.add("format", "rgb24"),
-            graph.add("buffersink"),
-        ).configure()
-        return graph
+def open_container(path: Path, limits: ReadLimits) -> InputContainer:
+    """Open the file for reading within the limits. VideoError if FFmpeg cannot."""
+    try:
+        return av.open(
+            f"file:{path}",
+            options=open_options(VIDEO_CONTAINERS, limits.max_frame_pixels),
+            timeout=limits.stall_seconds,
+            metadata_errors="replace",
+        )
+    except av.ArgumentError as error:  # also what FFmpeg says of a container that is not on the list
+        raise VideoError(path, "it is not a video, or its container is not one of those read") from error
+    except av.FFmpegError as error:
+        raise VideoError(path, f"it is not a video, or broken from the start ({error.strerror})") from error
 
 
-def _upright(rgb_hwc: NDArray[Any], a: float, b: float, c: float, d: float) -> NDArray[Any]:
-    """The picture with the pixel at (x, y) taken to (ax + cy, bx + dy), to the nearest quarter turn."""
-    if abs(b) > abs(a):
-        rgb_hwc, a, d = rgb_hwc.transpose(1, 0, 2), c, b
-    return rgb_hwc[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
-    """a, b, c, d of `_upright`; EXIF orientations come as display matrices, too."""
-    for prepare in (_unchanged, _without_exif):
-        # ValueError: PyAV lists no side data of a frame where it lacks a name for one, such as EXIF's.
-        with suppress(ValueError, av.FFmpegError):
-            # PyAV's stub calls the container by the name of what it holds.
-            for side_data in cast("SideDataContainer", prepare(frame).side_data):
-                if side_data.type is Type.DISPLAYMATRIX:
-                    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
-                    return a, b, c, d
-            return 1.0, 0.0, 0.0, 1.0
-    turn = math.radians(frame.rotation)
-    return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
-
-
-def _unchanged(frame: VideoFrame) -> VideoFrame:
-    return frame
-
-
-def _without_exif(frame: VideoFrame) -> VideoFrame:
-    graph = Graph()
-    graph.threads = 1
-    graph.link_nodes(
-        graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-        ),
-        graph.add("sidedata", f"mode=delete:type={_EXIF}"),
-        graph.add("buffersink"),
-    ).configure()
-    graph.vpush(frame)
-    return graph.vpull()
+def video_streams(path: Path, container: InputContainer) -> list[VideoStream]:
+    """Return the video streams that can be decoded, FFmpeg's choice first. VideoError if there are none."""
+    best = container.streams.best("video")
+    streams = [
+        stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
+    ]
+    if not streams:
+        raise VideoError(path, "it has no video stream")
+    # PyAV's stub does not know that a stream without a decoder has no context.
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise VideoError(path, "no decoder for its video stream")
+    return sorted(streams, key=lambda stream: stream is not best)
 
 
 class ListedPacket(NamedTuple):
@@ -133,6 +64,8 @@ def list_packets(
     VideoError if `budget` has no room for so many.
     """
     listed, num_hidden, cut_off = [], 0, False
+    # The number that the file states includes what an edit list leaves out, and empty chunks of an AVI.
+    num_indexed = len(stream.index_entries) if container.format.name.startswith(("mov", "avi")) else 0
     for packet in packets(container, stream):
         budget.list_packet(packet.size)
         if _is_hidden(packet):
@@ -142,7 +75,7 @@ def list_packets(
             cut_off = packet.is_corrupt
     if cut_off:
         listed.pop()
-    num_promised = stream.frames - num_hidden
+    num_promised = (min(stream.frames, num_indexed) if num_indexed else stream.frames) - num_hidden
     if len(listed) < num_promised:
         return listed, f"only {len(listed)} of its {num_promised} frames are in the file"
     seconds_lacking = _seconds_lacking(container, stream, listed)
@@ -172,7 +105,8 @@ def _seconds_lacking(container: InputContainer, stream: VideoStream, listed: Seq
         return 0.0
     first, last = (float(pts * (stream.time_base or 0)) for pts in (min(shown), max(shown)))
     lacking = promised - last
-    return lacking if lacking > 5 * (last - first) / len(shown) else 0.0
+    step = (last - first) / (len(shown) - 1) if len(shown) > 1 else 1.0
+    return lacking if lacking > 5 * step else 0.0
 
 
 class Entry(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from videoswin._errors import InputError
-from videoswin.video.reader import IMAGE_SUFFIXES
+from videoswin.video.image_series import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES: Final = frozenset(
     {".3g2", ".3gp", ".amv", ".asf", ".avi", ".dav", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264"}

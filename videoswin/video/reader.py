@@ -1,119 +1,54 @@
 """A video file, or a folder of images, read by frame number: open_video.
 
-PyAV's bundled FFmpeg decodes. Frames come upright and in the colours of `ffmpeg -pix_fmt rgb24`: alpha is
-dropped. Pixels are taken as square and frames as progressive, as the published pipelines do.
+PyAV's bundled FFmpeg decodes. Frames come upright and in the colors of `ffmpeg -pix_fmt rgb24`: alpha is
+dropped, HDR is not tone-mapped. Pixels are taken as square and frames as progressive, as the published
+pipelines do.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import av
-import torch
-from av.container import InputContainer
-from av.stream import Disposition
+import numpy as np
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from torch import Tensor
 
-from videoswin.video.containers import IMAGE_CONTAINERS, VIDEO_CONTAINERS, claimed_samples, open_options
+from videoswin.video.containers import IMAGE_CONTAINERS, claimed_samples, open_options
 from videoswin.video.errors import VideoError as VideoError
-from videoswin.video.ffmpeg import Entry, RgbConverter, frames_per_second, list_entries, list_packets, packets
+from videoswin.video.ffmpeg import (
+    Entry,
+    ListedPacket,
+    list_entries,
+    list_packets,
+    open_container,
+    packets,
+    video_streams,
+)
+from videoswin.video.frames import VideoReader as VideoReader
+from videoswin.video.image_series import frame_images
 from videoswin.video.limits import ReadLimits, WorkBudget
+from videoswin.video.rgb import RgbConverter
+from videoswin.video.timeline import close_clock_jumps, measure_rate, varying_times
 
 FOLDER_FPS: Final = 30.0
 """Frames a second of a folder of images, which does not say."""
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-
-# Images of optical flow, as MMAction2, TSN and GluonCV call them: flow_x_00001.jpg, x_00001.jpg.
-_FLOW_NAME: Final = re.compile(r"(flow|tvl1).*|[xyuv][_-]?#")
-
 # A seek flushes the decoder; decoding this many frames forward costs no more.
 _SEEK_SAVES_FRAMES: Final = 16
 
+# Frames decoded to find out whether they are those of the packets, one for one, where this is in doubt.
+_FRAMES_COMPARED: Final = 100
 
-class VideoReader(ABC):
-    """A video whose frames are numbered from 0 in the order shown; `with` closes it."""
-
-    path: Path
-    num_frames: int
-    """Frames that the file lists."""
-    num_readable: int
-    """`num_frames`, until reading finds that the end cannot be decoded: then the frames before it."""
-    fps: float
-    """Frames a second; the average if the rate varies."""
-    limits: ReadLimits
-    """The most that reading it may cost."""
-
-    @property
-    def duration_seconds(self) -> float:
-        """How long the listed frames last at the average rate."""
-        return self.num_frames / self.fps
-
-    @property
-    def damage(self) -> str | None:
-        """What was found wrong so far with a video that can be read in part; None for a sound one."""
-        return None
-
-    def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> Tensor:
-        """These frames, in this order, repeats included: uint8 RGB (len(indices), H, W, 3).
-
-        ValueError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded or the frames
-        together have more than `max_pixels` (None: any number). The nearest frame before one that cannot be
-        decoded (else after it) stands in for it, and `damage` says so.
-        """
-        if not len(indices):
-            raise ValueError("indices is empty, wanted at least one frame number")
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(indices):
-            places.setdefault(index, []).append(place)
-        frames_thwc = torch.empty(0)
-        for index, frame_hwc in self.frames(places):
-            if not frames_thwc.numel():
-                height, width, _ = frame_hwc.shape
-                if max_pixels is not None and len(indices) * height * width > max_pixels:
-                    raise VideoError(
-                        self.path,
-                        f"{len(indices)} frames of {width}x{height} were asked for at once, the limit is "
-                        f"{max_pixels} pixels",
-                    )
-                frames_thwc = frame_hwc.new_empty(len(indices), *frame_hwc.shape)
-            frames_thwc[places[index]] = frame_hwc
-        return frames_thwc
-
-    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
-        """Each of these frames once, in the order shown: (index, uint8 RGB (H, W, 3)); errors as `read`."""
-        wanted = sorted(set(indices))
-        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
-            raise ValueError(
-                f"frames {wanted[0]} to {wanted[-1]} were asked for, the video has 0 to {self.num_frames - 1}"
-            )
-        for index in wanted:
-            yield index, self._frame(index)
-
-    @abstractmethod
-    def _frame(self, index: int) -> Tensor:
-        """Frame `index` as uint8 RGB (H, W, 3); cheapest if asked for in growing order."""
-
-    def close(self) -> None:
-        """Let go of the file."""
-        return
-
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+# Video streams of a file that are tried if the first is a single picture.
+_STREAMS_TRIED: Final = 4
 
 
 def open_video(
@@ -145,16 +80,10 @@ class _ImageFolder(VideoReader):
 
     def __init__(self, path: Path, limits: ReadLimits) -> None:
         self.path, self.limits, self._budget = path, limits, WorkBudget(path, limits)
-        images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        shown = [file for file in images if file.name[0] != "."]
-        self._images = sorted(_one_series(path, shown), key=_natural_order)
-        if not self._images:
-            raise VideoError(
-                path, f"the folder holds neither videos nor images ({', '.join(sorted(IMAGE_SUFFIXES))})"
-            )
+        self._images = frame_images(path)
         self.num_frames = self.num_readable = len(self._images)
         self.fps = FOLDER_FPS
-        self._shape: torch.Size | None = None
+        self._shape: tuple[int, ...] | None = None
 
     def _frame(self, index: int) -> Tensor:
         image = self._images[index]
@@ -188,6 +117,7 @@ class _VideoFile(VideoReader):
         self._budget = WorkBudget(path, limits)
         self._budget.require_num_frames(claimed_samples(path))
         self._to_rgb = RgbConverter()
+        self._stream_index: int | None = None
         self._decoded: Iterator[_Numbered]
         self._newest: _Numbered  # the last one that was decoded,
         self._previous: _Numbered | None  # and the one before it, unless decoding has just started there
@@ -197,6 +127,10 @@ class _VideoFile(VideoReader):
         try:
             self._list_frames()
             self._start_at(self._entry_before(0))
+            if self._is_doubtful(self._newest.frame):
+                if self._differs_from_packets():
+                    self._count_frames()
+                self._start_at(None)
         except BaseException:
             self.close()
             raise
@@ -214,12 +148,21 @@ class _VideoFile(VideoReader):
             findings.append(f"{len(self._missing)} of the frames read cannot be decoded, neighbours stand in")
         if self._flawed:
             findings.append(f"{len(self._flawed)} of the frames read have errors in them")
+        if self._to_rgb.substitution:
+            findings.append(self._to_rgb.substitution)
         return "; ".join(findings) or None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        hdr = self._to_rgb.hdr
+        return (f"HDR video ({hdr}) is not tone-mapped: its pictures look flat",) if hdr else ()
+
     def _open(self) -> None:
-        self._container = _open_container(self.path, self.limits)
+        self._container = open_container(self.path, self.limits)
         try:
-            self._stream = _video_stream(self.path, self._container)
+            streams = video_streams(self.path, self._container)
+            chosen = [stream for stream in streams if stream.index == self._stream_index]
+            self._stream = (chosen or streams)[0]
             codec = self._stream.codec_context
             self._budget.require_num_frames(self._stream.frames)
             if codec.width and codec.height:
@@ -234,26 +177,73 @@ class _VideoFile(VideoReader):
 
     def _list_frames(self) -> None:
         """Find out how many frames there are, their timestamps, and at which of them decoding can start."""
-        listed, self._listing_damage = list_packets(self._container, self._stream, self._budget)
+        listed = self._list_packets()
         self._timestamps = sorted(packet.pts for packet in listed if packet.pts is not None)
-        decoding_times = [packet.dts for packet in listed if packet.dts is not None]
+        self._decoding_times = [packet.dts for packet in listed if packet.dts is not None]
+        self._in_order = self._timestamps == [packet.pts for packet in listed]
         self._counted = (
             len(set(self._timestamps)) < len(listed)
-            or decoding_times != sorted(decoding_times)
+            or self._decoding_times != sorted(self._decoding_times)
             # An AVI has no timestamps; FFmpeg makes them up, wrongly where B-frames change the order.
             or (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
         )
         if self._counted:
-            self._timestamps, self._entries = [], []
-            self._reopen()
-            self.num_frames = sum(1 for _ in self._decode(0))
+            self._count_frames()
         else:
             self._entries = list_entries(self._container, listed, self._timestamps)
-            self.num_frames = len(self._timestamps)
-        if self.num_frames == 0:
+            self._set_times(len(self._timestamps), self._timestamps)
+
+    def _list_packets(self) -> list[ListedPacket]:
+        """The packets of FFmpeg's choice of stream or, if that is a single picture, of one that is a film."""
+        streams = video_streams(self.path, self._container)[:_STREAMS_TRIED]
+        for index in (*(stream.index for stream in streams), streams[0].index):
+            if index != self._stream.index:
+                self._stream_index = index
+                self._reopen()
+            listed, self._listing_damage = list_packets(self._container, self._stream, self._budget)
+            if len(listed) > 1 or len(streams) == 1:
+                break
+        return listed
+
+    def _is_doubtful(self, first: VideoFrame) -> bool:
+        """Whether packets may have other timestamps than frames have, or hold a field each."""
+        is_never_reordered = self._in_order and bool(self._stream.codec_context.has_b_frames)
+        return not self._counted and (is_never_reordered or first.interlaced_frame)
+
+    def _differs_from_packets(self) -> bool:
+        """Whether frames come in another order than that of timestamps, or there is one of two packets."""
+        self._reopen()
+        decoded = islice(self._decode_packets(from_keyframe=False), _FRAMES_COMPARED)
+        shown = [frame.pts for frame in decoded if frame.pts is not None]
+        numbers = [bisect_left(self._timestamps, pts) for pts in shown]
+        steps = [after - before for before, after in pairwise(numbers)]
+        return min(steps, default=1) < 1 or steps.count(2) > len(steps) / 2
+
+    def _count_frames(self) -> None:
+        """Know frames by their place among those decoded, since timestamps are no use."""
+        self._counted, self._timestamps, self._entries = True, [], []
+        self._reopen()
+        shown = [numbered.frame.pts for numbered in self._decode(0)]
+        for timestamps in (shown, self._decoding_times):
+            known = [time for time in timestamps if time is not None]
+            if len(known) == len(shown) and all(before < after for before, after in pairwise(known)):
+                break
+        else:
+            known = []
+        self._set_times(len(shown), known)
+
+    def _set_times(self, num_frames: int, timestamps: Sequence[int]) -> None:
+        """Set how many frames there are and when they are shown; without timestamps, at a constant rate."""
+        if not num_frames:
             raise VideoError(self.path, "no frame of it can be decoded")
-        self.num_readable = self.num_frames
-        self.fps = frames_per_second(self._stream, self._timestamps)
+        self.num_frames = self.num_readable = num_frames
+        stated = (self._stream.average_rate, self._stream.base_rate)
+        ticks = np.array([pts - timestamps[0] for pts in timestamps], dtype=np.float64)
+        times = ticks * float(self._stream.time_base) if self._stream.time_base else ticks[:0]
+        if self._container.format.name in ("mpegts", "mpeg"):
+            times = close_clock_jumps(times)
+        self.fps = measure_rate(times, [float(rate or 0) for rate in stated])
+        self.times = varying_times(times, self.fps)
 
     def _frame(self, index: int) -> Tensor:
         entry = self._entry_before(index)
@@ -342,52 +332,3 @@ class _VideoFile(VideoReader):
                 )
             yield from decoded
             began = time.monotonic()  # without the time that the caller takes for the frames
-
-
-def _open_container(path: Path, limits: ReadLimits) -> InputContainer:
-    try:
-        return av.open(
-            f"file:{path}",
-            options=open_options(VIDEO_CONTAINERS, limits.max_frame_pixels),
-            timeout=limits.stall_seconds,
-            metadata_errors="replace",
-        )
-    except av.ArgumentError as error:  # also what FFmpeg says of a container that is not on the list
-        raise VideoError(path, "it is not a video, or its container is not one of those read") from error
-    except av.FFmpegError as error:
-        raise VideoError(path, f"it is not a video, or broken from the start ({error.strerror})") from error
-
-
-def _video_stream(path: Path, container: InputContainer) -> VideoStream:
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-        raise VideoError(path, "it has no video stream")
-    if stream.codec_context is None:
-        raise VideoError(path, "no decoder for its video stream")
-    return stream
-
-
-def _one_series(folder: Path, images: list[Path]) -> list[Path]:
-    """The images of the one series of names, such as img_00001.jpg, ...: that of the RGB frames.
-
-    Optical flow beside them is left out, and so is a single image of another name, such as a cover.
-    VideoError if several series are there: they are not one video.
-    """
-    series: dict[str, list[Path]] = {}
-    for image in images:
-        series.setdefault(re.sub(r"\d+", "#", image.stem).lower(), []).append(image)
-    if rgb := {name: files for name, files in series.items() if not _FLOW_NAME.fullmatch(name)}:
-        series = rgb
-    several = {name: files for name, files in series.items() if len(files) > 1}
-    if len(several) > 1:
-        found = ", ".join(f"{len(files)} called {name}" for name, files in sorted(several.items()))
-        raise VideoError(folder, f"it holds more than one series of images: {found}; keep one in the folder")
-    # Most names alike: the others are no frames. Else names say nothing, and every image is a frame.
-    if several and 2 * len(largest := next(iter(several.values()))) > sum(map(len, series.values())):
-        return largest
-    return [image for files in series.values() for image in files]
-
-
-def _natural_order(file: Path) -> list[str | int]:
-    """frame_2 before frame_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]

@@ -10,21 +10,38 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.timeline import frames_shown_at
+
+# A file may claim to last for years.
+_MOST_FRAMES = 2**40
 
 OMNIVORE_SECONDS: Final = 10.0
 
 
-def sample_clips(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -> list[list[int]]:
+def sample_clips(
+    num_frames: int,
+    fps: float,
+    clip: ClipSpec,
+    views: ViewPlan,
+    times: NDArray[np.float64] | None = None,
+) -> list[list[int]]:
     """Frame indices of every clip: `views.clips` lists of `clip.frames` indices in 0..num_frames - 1.
 
-    `fps` is the video's own rate; it plays a part only if `clip.fps` asks for another. ValueError for a video
+    `fps` is the video's own rate, and `times` are the seconds at which its frames are shown if it varies
+    (None: it does not). Both play a part only if `clip.fps` asks for another rate. ValueError for a video
     without frames or rate, and for several clips by the "segments" rule, which covers the video with one.
     """
     _require_sampleable(num_frames, fps, clip)
+    if clip.fps is not None and clip.rule == "dense" and times is not None:
+        times = times[:num_frames]
+        clips = sample_clips(_constant_rate_length(times, fps), fps, clip, views)
+        return [_shown_frames(indices, times, fps) for indices in clips]
     if clip.rule == "segments":
         if views.clips != 1:
             raise ValueError(f"clips is {views.clips}, but rule 'segments' covers the video with 1 clip")
@@ -46,14 +63,24 @@ def sample_clips(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -
     return [[int(start + i * step) % num_frames for i in range(clip.frames)] for start in starts]
 
 
-def random_clip(num_frames: int, fps: float, clip: ClipSpec, rng: Generator) -> list[int]:
+def random_clip(
+    num_frames: int,
+    fps: float,
+    clip: ClipSpec,
+    rng: Generator,
+    times: NDArray[np.float64] | None = None,
+) -> list[int]:
     """Frame indices of one clip to train on, placed at random: `clip.frames` of 0..num_frames - 1.
 
     "dense" begins at any frame from which the span fits, or at the first; "segments" takes any frame of each
     part. As SampleFrames (`_get_train_clips`, `frame_uniform`) in Video-Swin-Transformer, which does not
-    resample: a clip of a resampled video begins between frames. `fps` and errors are those of sample_clips.
+    resample: a clip of a resampled video begins between frames. `fps`, `times` and errors are those of
+    sample_clips.
     """
     _require_sampleable(num_frames, fps, clip)
+    if clip.fps is not None and clip.rule == "dense" and times is not None:
+        times = times[:num_frames]
+        return _shown_frames(random_clip(_constant_rate_length(times, fps), fps, clip, rng), times, fps)
     if clip.rule == "segments":
         parts = segments(num_frames, clip.frames)
         return [int(rng.integers(first, last, endpoint=True)) for first, last in parts]
@@ -173,6 +200,16 @@ def segments(num_frames: int, count: int) -> list[tuple[int, int]]:
     part = (num_frames - 1) / count
     edges = [round(part * i) for i in range(count + 1)]
     return list(pairwise(edges))
+
+
+def _constant_rate_length(times: NDArray[np.float64], fps: float) -> int:
+    """How many frames the video would have if it were shown at `fps` throughout."""
+    return round(min(float(times[-1] - times[0]) * fps, _MOST_FRAMES)) + 1
+
+
+def _shown_frames(indices: Sequence[int], times: NDArray[np.float64], fps: float) -> list[int]:
+    """The frames on show when these frames of a video at a constant rate are."""
+    return frames_shown_at([index / fps for index in indices], times, fps)
 
 
 def _require_sampleable(num_frames: int, fps: float, clip: ClipSpec) -> None:

@@ -43,7 +43,7 @@ def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
     """
     while True:
         num_frames = reader.num_readable
-        clips = sample_clips(num_frames, reader.fps, clip, views)
+        clips = sample_clips(num_frames, reader.fps, clip, views, reader.times)
         seen = {
             index: _seen(reader, frame_hwc, clip, views)
             for index, frame_hwc in reader.frames({index for indices in clips for index in indices})

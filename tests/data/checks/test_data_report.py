@@ -162,6 +162,7 @@ def test_the_json_has_every_list_with_names_instead_of_numbers():
         "width": 320,
         "height": 240,
         "damage": None,
+        "notes": [],
         "bytes_digest": "bytes of a.mp4",
         "pictures_digest": "pictures of a.mp4",
         "duration_seconds": 10.0,

@@ -161,6 +161,20 @@ def test_videos_of_another_shape_or_rate_than_most_are_odd():
     ]
 
 
+def test_what_is_noted_of_a_video_is_said_though_no_shape_is_usual():
+    known = [facts("a.mp4", fps=25.0, notes=("HDR",)), facts("b.mp4", fps=30.0)]
+    report = report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known)
+    assert [(finding.path, finding.what) for finding in report.odd] == [("a.mp4", "HDR")]
+
+
+def test_frames_of_a_part_are_estimated_by_the_time_that_the_video_takes():
+    """The usual step is a thirtieth of a second, but its 300 frames take 20 seconds."""
+    known = [facts("slow.mp4", num_frames=300, fps=30.0, duration_seconds=20.0)]
+    report = report_of(sample("slow.mp4", "clap", start=10.0, end=20.0), known=known, shortest_frames=151)
+    assert [finding.what for finding in report.too_short] == ["frames: 150, wanted 151 or more"]
+    assert report.outside == ()
+
+
 def test_nothing_is_odd_where_no_shape_or_rate_is_usual():
     known = [facts("a.mp4", fps=25.0), facts("b.mp4", fps=30.0)]
     assert report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known).odd == ()

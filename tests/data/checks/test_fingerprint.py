@@ -84,6 +84,13 @@ def test_another_size_and_rate_look_alike(tmp_path):
     assert find_look_alikes([one, other]) == [[0, 1]]
 
 
+def test_the_duration_of_a_varying_rate_is_that_of_its_timestamps(tmp_path):
+    milliseconds = [*range(0, 1000, 50), *range(1000, 5000, 200)]
+    facts = facts_of(write_video(tmp_path / "v.mp4", film(0, 40), milliseconds=milliseconds))
+    assert facts.num_frames == 40
+    assert facts.duration_seconds == pytest.approx(5, abs=0.2)
+
+
 def test_other_films_later_beginnings_and_reversals_do_not_look_alike(tmp_path):
     films = [film(0), film(1), film(0, 56)[8:], film(0)[::-1]]
     facts = [facts_of(write_video(tmp_path / f"{i}.mp4", pictures)) for i, pictures in enumerate(films)]

@@ -106,7 +106,7 @@ def find_too_short(
         if video is None or shows_nothing(sample, video):
             continue
         start, end = part_of(sample, video)
-        frames = round((end - start) * video.fps)
+        frames = round((end - start) * video.num_frames / video.duration_seconds)
         if clip is None:
             if frames < shortest_frames:
                 findings.append(_about(sample, f"{frames} frames, fewer than {shortest_frames}"))
@@ -116,7 +116,7 @@ def find_too_short(
 
 
 def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
-    """Videos whose aspect, rate, codec or rotation is not that of most, or whose rate varies.
+    """Videos whose aspect, rate, codec or rotation is not that of most, whose rate varies, or with notes.
 
     A property in which no more than half of the videos agree is left out.
     """
@@ -126,7 +126,7 @@ def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
     rate = _usual([round(video.fps, 2) for video in videos])
     findings = []
     for video in videos:
-        reasons = []
+        reasons = list(video.notes)
         if aspect and abs(video.width / video.height / aspect - 1) > ASPECT_TOLERANCE:
             reasons.append(f"{video.width}x{video.height}, most are {aspect:g}:1")
         if rate and abs(video.fps / rate - 1) > RATE_TOLERANCE:

@@ -51,10 +51,14 @@ class VideoFacts:
     num_frames: int
     """Frames before the end, or before the place where decoding ends."""
     fps: float
+    duration_seconds: float = 0.0
+    """How long its frames are shown; 0 stands for num_frames / fps."""
     width: int
     height: int
     damage: str | None
     """What cannot be read of it; None if it is sound."""
+    notes: tuple[str, ...] = ()
+    """What is no damage but may make a model's answers worse, such as HDR."""
     bytes_digest: str | None
     """SHA-256 of the file; None for a folder of frames."""
     pictures_digest: str
@@ -65,10 +69,9 @@ class VideoFacts:
     stream: StreamFacts = field(default_factory=StreamFacts)
     """What the container says of the video."""
 
-    @property
-    def duration_seconds(self) -> float:
-        """How long its frames last at the average rate."""
-        return self.num_frames / self.fps
+    def __post_init__(self) -> None:
+        if not self.duration_seconds:
+            object.__setattr__(self, "duration_seconds", self.num_frames / self.fps)
 
 
 def examine_video(path: str, alive: Callable[[], None], *, sampled: bool = False) -> VideoFacts:
@@ -102,9 +105,11 @@ def examine_video(path: str, alive: Callable[[], None], *, sampled: bool = False
             path=path,
             num_frames=video.num_readable,
             fps=video.fps,
+            duration_seconds=video.seconds(video.num_readable - 1) + 1 / video.fps,
             width=width,
             height=height,
             damage=video.damage,
+            notes=video.notes,
             bytes_digest=bytes_digest,
             pictures_digest=pictures.hexdigest(),
             look=look.round().astype(np.uint8).tobytes(),

@@ -1,0 +1,110 @@
+"""VideoReader: what everything is whose frames are read by number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videoswin.video.errors import VideoError
+from videoswin.video.limits import ReadLimits
+from videoswin.video.timeline import frames_shown_at, tolerance
+
+
+class VideoReader(ABC):
+    """A video whose frames are numbered from 0 in the order shown; `with` closes it."""
+
+    path: Path
+    num_frames: int
+    """Frames that the file lists."""
+    num_readable: int
+    """`num_frames`, until reading finds that the end cannot be decoded: then the frames before it."""
+    fps: float
+    """Frames a second, by the median step if the rate varies."""
+    times: NDArray[np.float64] | None = None
+    """Seconds at which each frame is shown, counted from the first; None where the rate is constant."""
+    limits: ReadLimits
+    """The most that reading it may cost."""
+
+    @property
+    def duration_seconds(self) -> float:
+        """How long the listed frames are shown, the last one for 1 / fps."""
+        return self.num_frames / self.fps if self.times is None else float(self.times[-1]) + 1 / self.fps
+
+    def seconds(self, index: int) -> float:
+        """Return when frame `index` is shown, in seconds from the first frame."""
+        return index / self.fps if self.times is None else float(self.times[index])
+
+    def index_at(self, seconds: float) -> int:
+        """Return the frame on show at `seconds` from the first frame; the last one after the end.
+
+        Times within a millisecond of each other are the same.
+        """
+        if self.times is not None:
+            return frames_shown_at([seconds], self.times, self.fps)[0]
+        return min(max(int((seconds + tolerance(self.fps)) * self.fps), 0), self.num_frames - 1)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found so far that is no damage but may make a model's answers worse, such as HDR."""
+        return ()
+
+    @property
+    def damage(self) -> str | None:
+        """What was found wrong so far with a video that can be read in part; None for a sound one."""
+        return None
+
+    def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> Tensor:
+        """These frames, in this order, repeats included: uint8 RGB (len(indices), H, W, 3).
+
+        ValueError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded or the frames
+        together have more than `max_pixels` (None: any number). The nearest frame before one that cannot be
+        decoded (else after it) stands in for it, and `damage` says so.
+        """
+        if not len(indices):
+            raise ValueError("indices is empty, wanted at least one frame number")
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices):
+            places.setdefault(index, []).append(place)
+        frames_thwc = torch.empty(0)
+        for index, frame_hwc in self.frames(places):
+            if not frames_thwc.numel():
+                height, width, _ = frame_hwc.shape
+                if max_pixels is not None and len(indices) * height * width > max_pixels:
+                    raise VideoError(
+                        self.path,
+                        f"{len(indices)} frames of {width}x{height} were asked for at once, the limit is "
+                        f"{max_pixels} pixels",
+                    )
+                frames_thwc = frame_hwc.new_empty(len(indices), *frame_hwc.shape)
+            frames_thwc[places[index]] = frame_hwc
+        return frames_thwc
+
+    def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+        """Each of these frames once, in the order shown: (index, uint8 RGB (H, W, 3)); errors as `read`."""
+        wanted = sorted(set(indices))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
+            raise ValueError(
+                f"frames {wanted[0]} to {wanted[-1]} were asked for, the video has 0 to {self.num_frames - 1}"
+            )
+        for index in wanted:
+            yield index, self._frame(index)
+
+    @abstractmethod
+    def _frame(self, index: int) -> Tensor:
+        """Frame `index` as uint8 RGB (H, W, 3); cheapest if asked for in growing order."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        return
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
