@@ -171,7 +171,7 @@ def test_frames_of_a_part_are_estimated_by_the_time_that_the_video_takes():
     """The usual step is a thirtieth of a second, but its 300 frames take 20 seconds."""
     known = [facts("slow.mp4", num_frames=300, fps=30.0, duration_seconds=20.0)]
     report = report_of(sample("slow.mp4", "clap", start=10.0, end=20.0), known=known, shortest_frames=151)
-    assert [finding.what for finding in report.too_short] == ["frames: 150, wanted 151 or more"]
+    assert [finding.what for finding in report.too_short] == ["150 frames, fewer than 151"]
     assert report.outside == ()
 
 
