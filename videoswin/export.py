@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -310,7 +310,7 @@ def _compare(
     )
 
 
-def _fastest_of_each(*passes: partial[object], progress: bool) -> list[float]:
+def _fastest_of_each(*passes: partial[Any], progress: bool) -> list[float]:
     """The least seconds that each pass takes, in turn: what else a machine does only ever adds to them."""
     fastest = {one_pass.func: math.inf for one_pass in passes}  # a model given twice is timed once
     with Progress("time", TIMED_ROUNDS, "rounds", shown=progress) as bar:
