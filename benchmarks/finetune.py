@@ -76,6 +76,9 @@ def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
         "schedule.patience": None,
         "schedule.validate_every": 1,
         "data.workers": 0,
+        # Else they follow from how fast the machine is.
+        "data.batch_size": 64,
+        "data.source.repeats": 4,
         "run.threads": 1,
         "run.device": "cpu",
         "run.seed": seed,

@@ -85,6 +85,7 @@ def one_run(films: Path, folder: Path, held_out: str, split: str, epochs: int, s
         "schedule.patience": None,
         "data.batch_size": 16,
         "data.source.repeats": 1,
+        "optimizer.rate": 1e-3,
         "data.workers": 0,
         "run.threads": 1,
         "run.device": "cpu",

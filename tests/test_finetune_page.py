@@ -18,7 +18,7 @@ from videoswin.data.compression import write_h264
 
 PAGE = Path(__file__).parents[1] / "docs" / "finetune.md"
 GESTURES = ("falls", "grows", "slides")
-SHORT = "--set schedule.epochs=30"
+SHORT = "--set schedule.epochs=100"
 """The page's training takes minutes; its path is the same in seconds."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
