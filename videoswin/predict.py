@@ -131,7 +131,7 @@ def load_video(
             views=read_views(part, clip, views),
             duration_seconds=part.duration_seconds,
             damage=part.damage,
-            seconds_seen=seconds_seen(part.num_readable, part.fps, clip, views),
+            seconds_seen=seconds_seen(part.num_readable, part.fps, clip, views, part.times),
         )
 
 

@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -201,3 +202,12 @@ def test_memory_does_not_grow_with_the_length_of_the_video(make_video):
 )
 def test_seconds_seen_are_those_that_clips_cover_together(clip, views, num_frames, seconds):
     assert seconds_seen(num_frames, 30.0, clip, views) == pytest.approx(seconds, abs=0.15)
+
+
+def test_seconds_seen_of_a_varying_rate_are_those_of_its_timestamps():
+    # 150 frames at 30 a second, then 75 at 15: the middle 64 frames lie in both halves.
+    times = np.concatenate([np.arange(150) / 30, 5 + np.arange(75) / 15])
+    views = ViewPlan(clips=1, crops=1)
+    (indices,) = sample_clips(225, 30.0, ClipSpec(), views, times)
+    shown = times[indices[-1] + 1] - times[indices[0]]
+    assert seconds_seen(225, 30.0, ClipSpec(), views, times) == pytest.approx(shown, abs=0.15)

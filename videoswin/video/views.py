@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from videoswin.video.limits import ReadLimits
@@ -57,13 +59,23 @@ def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
     return torch.cat(by_clip)  # (V, 3, T, S, S)
 
 
-def seconds_seen(num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan) -> float:
-    """Return how much of a video the clips cover together, each from its first to its last frame."""
+def seconds_seen(
+    num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan, times: NDArray[np.float64] | None = None
+) -> float:
+    """Return how much of a video the clips cover together, each from its first to its last frame.
+
+    The arguments are those of `sample_clips`.
+    """
     step = clip.stride * (1.0 if clip.fps is None else fps / clip.fps)
     covered: set[int] = set()
-    for indices in sample_clips(num_frames, fps, clip, views):
+    for indices in sample_clips(num_frames, fps, clip, views, times):
         covered.update(range(min(indices), min(num_frames, max(indices) + max(1, round(step)))))
-    return num_frames / fps if clip.rule == "segments" else len(covered) / fps
+    if clip.rule == "segments":
+        covered.update(range(num_frames))
+    if times is None:
+        return len(covered) / fps
+    shown = np.diff(times[:num_frames], append=times[num_frames - 1] + 1 / fps)
+    return float(shown[sorted(covered)].sum())
 
 
 def looking_order(views: ViewPlan) -> list[int]:

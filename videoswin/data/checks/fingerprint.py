@@ -100,7 +100,6 @@ def examine_video(path: str, alive: Callable[[], None], *, sampled: bool = False
                 else:
                     _add_to_look(look, _patches(frame_hwc), index, video.num_frames)
             alive()
-        stream = StreamFacts() if os.path.isdir(path) else read_stream_facts(path)
         return VideoFacts(
             path=path,
             num_frames=video.num_readable,
@@ -113,7 +112,7 @@ def examine_video(path: str, alive: Callable[[], None], *, sampled: bool = False
             bytes_digest=bytes_digest,
             pictures_digest=pictures.hexdigest(),
             look=look.round().astype(np.uint8).tobytes(),
-            stream=stream,
+            stream=read_stream_facts(video),
         )
 
 
