@@ -110,3 +110,12 @@ def test_a_terminal_has_a_live_bar_and_no_lines() -> None:
 )
 def test_durations_are_told_in_two_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_work_of_unknown_size_shows_what_is_done() -> None:
+    clock, text = Clock(), io.StringIO()
+    with Progress("model.pth", None, "MB", console=Console(file=text), clock=clock) as progress:
+        for done in (10, 20, 30):
+            clock.seconds += 4
+            progress.advance_to(done)
+    assert text.getvalue().splitlines() == ["model.pth", "model.pth: 20 MB, 2.5 MB/s"]

@@ -33,7 +33,7 @@ class Progress:
     def __init__(
         self,
         title: str,
-        total: int,
+        total: int | None,
         unit: str,
         *,
         shown: bool = True,
@@ -44,7 +44,7 @@ class Progress:
 
         Args:
             title: What is being done, in a word.
-            total: Number of units.
+            total: Number of units; None if it is not known.
             unit: Name of the units in the plural.
             shown: False to print nothing at all, as in all processes but the first.
             console: Where to print instead of stderr.
@@ -73,7 +73,7 @@ class Progress:
         self._start = self._last_line = self._clock()
         self._bar.start()
         if not self._is_live:
-            self.say(f"{self._title}: {self._total} {self._unit}")
+            self.say(self._title if self._total is None else f"{self._title}: {self._total} {self._unit}")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -95,6 +95,12 @@ class Progress:
         self.count(facts)
         self.report_if_due()
 
+    def advance_to(self, done: int) -> None:
+        """Set how many units are finished, and report if the last report was long ago."""
+        self._done = done
+        self._bar.update(self._task, completed=done, facts=f"{self._speed}  {self._facts}")
+        self.report_if_due()
+
     def count(self, facts: str | None = None) -> None:
         """Count one more unit without printing a line."""
         self._done += 1
@@ -105,7 +111,7 @@ class Progress:
     def report_if_due(self) -> None:
         """Report if the last report was long ago."""
         pause = self._clock() - self._last_line
-        if not self._is_live and pause >= self._pause and self._done < self._total:
+        if not self._is_live and pause >= self._pause and (self._total is None or self._done < self._total):
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             self.report()
 
@@ -116,7 +122,7 @@ class Progress:
         self._bar.update(self._task, facts=f"{self._speed}  {self._facts}")
         if not self._is_live:
             self._last_line = self._clock()
-            left = f"{format_duration(self._seconds_left)} left"
+            left = "" if self._total is None else f"{format_duration(self._seconds_left(self._total))} left"
             self.say(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
 
     def say(self, line: str) -> None:
@@ -130,6 +136,8 @@ class Progress:
 
     @property
     def _count_text(self) -> str:
+        if self._total is None:
+            return f"{self._title}: {self._done} {self._unit}"
         percent = 100 * self._done // max(self._total, 1)
         return f"{self._title}: {self._done} of {self._total} {self._unit} ({percent} %)"
 
@@ -138,9 +146,8 @@ class Progress:
         per_second = (self._done - self._done_before) / max(self._elapsed, 1e-9)
         return f"{per_second:.2g} {self._unit}/s" if per_second < 10 else f"{per_second:.0f} {self._unit}/s"
 
-    @property
-    def _seconds_left(self) -> float:
-        return (self._total - self._done) * self._elapsed / max(self._done - self._done_before, 1)
+    def _seconds_left(self, total: int) -> float:
+        return (total - self._done) * self._elapsed / max(self._done - self._done_before, 1)
 
 
 def format_duration(seconds: float) -> str:

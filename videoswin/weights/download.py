@@ -10,21 +10,14 @@ import http.client
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from videoswin._errors import InputError, VideoSwinError
+from videoswin._progress import Progress
 from videoswin.weights.catalog import Entry
 from videoswin.weights.transfer import (
     MAX_BYTES,
@@ -105,7 +98,6 @@ def _download_from_any(entry: Entry, path: Path, timeouts: Timeouts) -> None:
                 sha256=entry.sha256,
                 timeouts=timeouts,
                 max_bytes=max_bytes,
-                say_size=not entry.size_mb,
             )
         except (OSError, http.client.HTTPException) as error:
             last = error
@@ -119,7 +111,6 @@ def download(
     sha256: str | None,
     timeouts: Timeouts,
     max_bytes: int = MAX_BYTES,
-    say_size: bool = False,
 ) -> None:
     """Download `url` to `path`, complete and verified, or raise an OSError and leave no file there.
 
@@ -130,20 +121,17 @@ def download(
             hash, or the version that the server gave it, can tell that the parts fit.
         timeouts: How long to wait for the server.
         max_bytes: A longer file is refused, before or while it comes.
-        say_size: Print the server's figure, for want of a published one.
     """
     partial = path.with_name(path.name + ".part")
     if sha256 is None and kept_version(partial) is None:
         partial.unlink(missing_ok=True)
     continued = partial.is_file()
-    with _progress_bar(path.name, say_size) as show:
+    with _progress(path.name) as show:
         receive(url, partial, timeouts, show, max_bytes, may_be_unmeasured=sha256 is not None)
     if sha256 is not None and not (found := _sha256_of(partial)).startswith(sha256):
         partial.unlink()
         if continued:
-            return download(
-                url, path, sha256=sha256, timeouts=timeouts, max_bytes=max_bytes, say_size=say_size
-            )
+            return download(url, path, sha256=sha256, timeouts=timeouts, max_bytes=max_bytes)
         raise OSError(f"the server sent other bytes: SHA-256 {found[:8]}..., wanted {sha256[:8]}...")
     os.replace(partial, path)
     version_file(partial).unlink(missing_ok=True)
@@ -181,18 +169,20 @@ else:
 
 
 @contextmanager
-def _progress_bar(title: str, say_size: bool) -> Iterator[Show]:
-    """A function to call with (bytes so far, bytes in all), shown on a terminal and silent elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(title, total=None)
+def _progress(title: str) -> Iterator[Show]:
+    """Yield a function to call with (bytes so far, bytes in all or None), which shows them on stderr."""
+    with ExitStack() as stack:
+        bars: list[Progress] = []
 
         def show(done: int, total: int | None) -> None:
-            if say_size and total and progress.tasks[task].total is None:  # the first time
-                console.print(f"{title}: {total / 1e6:.0f} MB", highlight=False)
-            progress.update(task, completed=done, total=total)
+            if not bars:
+                bar = Progress(title, None if total is None else _megabytes(total), "MB")
+                bars.append(stack.enter_context(bar))
+                bar.resume(_megabytes(done))
+            bars[0].advance_to(_megabytes(done))
 
         yield show
+
+
+def _megabytes(num_bytes: int) -> int:
+    return round(num_bytes / 1e6)
