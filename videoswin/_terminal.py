@@ -300,7 +300,7 @@ def _next_steps(report: DataReport, written: str | None, start: str) -> list[str
         return ["There is nothing to learn from: no sample can be used."]
     steps = []
     data = report.manifest.source
-    if report.problems or report.repeats:
+    if num_clean < num_samples:
         data = written or "clean.csv"
         share = f"{num_clean} of {num_samples} samples"
         steps.append(
@@ -313,6 +313,7 @@ def _next_steps(report: DataReport, written: str | None, start: str) -> list[str
             "It still has parts of one video, or videos of one group, in several splits: split again, whole "
             "videos and groups at a time."
         )
+        return steps
     data, start = shlex.quote(data), shlex.quote(start)
     steps.append(f"To train: videoswin train finetune --data {data} --from {start} --out run/")
     return steps

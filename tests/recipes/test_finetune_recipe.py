@@ -334,7 +334,8 @@ def test_memory_follows_a_size_set_by_hand():
 )
 def test_clips_are_as_long_as_videos_that_are_shorter_than_the_start_model_sees(clip, median, changed):
     found = situation(durations=Durations(0.1, median, 9.0, 30.0))
-    found = replace(found, checkpoint=replace(found.checkpoint, clip=clip))
+    checkpoint = replace(found.checkpoint, clip=clip, views=ViewPlan(clips=1, crops=1))
+    found = replace(found, checkpoint=checkpoint)
     assert clip_for(found) == clip.replace(**changed)
 
 

@@ -14,6 +14,7 @@ from videoswin.training import loop
 from videoswin.training.learner import _different as different
 from videoswin.training.learner import assemble, launch
 from videoswin.training.safeguards import TrainingError
+from videoswin.training.settings import flatten
 from videoswin.training.source import open_source
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
@@ -221,3 +222,11 @@ def test_lines_of_metrics_are_means_of_equally_many_steps_but_for_the_last(tmp_p
 )
 def test_samples_are_of_different_videos_and_classes(labels, repeats, places):
     assert different(torch.tensor(labels), repeats, 4) == places
+
+
+def test_all_processes_train_with_the_settings_of_the_first(monkeypatch):
+    first, second = stripes(), stripes(optimizer__rate=0.02, data__batch_size=8)
+    both = [flatten(first), flatten(second)]
+    monkeypatch.setattr(loop, "from_all_ranks", lambda own: both if own == both[1] else [own])
+    assert flatten(loop.agreed(second)) == both[0]
+    assert loop.agreed(first) is first  # alone

@@ -90,8 +90,9 @@ def finetune(
     given = {"frames": frames, "stride": stride, "fps": fps, "size": size}
     for name, text in given.items():
         if text is not None:
-            value = _number(f"data.clip.{name}", text)
-            clip = with_clip_setting(clip, name, value if name == "fps" else int(value))
+            setting = f"data.clip.{name}"
+            value = _number(setting, text) if name == "fps" else _whole_number(setting, text)
+            clip = with_clip_setting(clip, name, value)
     # As in published training; where shrinking is antialiased, the frame may be cropped as it is.
     short_side = None if clip.antialias else round(clip.size * 256 / 224)
     plain = Recipe(
@@ -363,6 +364,12 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError as error:
         raise InputError(f"{name} must be a number, got {text!r}") from error
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise InputError(f"{name} must be a whole number, got {text!r}")
+    return int(text[:12])  # far above every limit, which the clip knows
 
 
 def _count(text: str | None) -> int | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._errors import InputError
+from videoswin._ranks import from_all_ranks
 from videoswin._workers import naming_killed_workers, require_startable_workers, start_data_worker
 from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
@@ -36,7 +37,7 @@ from videoswin.training.safeguards import (
     explained,
     require_divisible_batch,
 )
-from videoswin.training.settings import flatten
+from videoswin.training.settings import flatten, with_settings
 from videoswin.training.source import Source, open_source
 from videoswin.training.state import differences
 from videoswin.training.together import mean_over_processes
@@ -104,6 +105,7 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
     fabric = launch(recipe.run)
+    recipe = agreed(recipe)
     source, folder = open_source(recipe), RunFolder(out)
     with folder.locked():
         if not finished_before(recipe, source, folder) and not run(
@@ -111,6 +113,15 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
         ):
             return None
         return folder.result
+
+
+def agreed(recipe: Recipe) -> Recipe:
+    """Return the recipe with the settings of the first process.
+
+    Each process has made the recipe for itself, and the speed that it measured for that may differ.
+    """
+    settings = from_all_ranks(flatten(recipe))
+    return with_settings(recipe, settings[0]) if len(settings) > 1 else recipe
 
 
 def run(

@@ -46,7 +46,7 @@ def find_telltale(manifest: Manifest, facts: Mapping[str, VideoFacts]) -> list[s
     for name, values in properties.items():
         named = _named_by(values, labels)
         by_chance = max(_named_by(values, mixed) for mixed in shuffled)
-        if named >= max(plain, by_chance) + GAIN:
+        if named >= plain + GAIN and named > by_chance:
             found.append(
                 f"the {name} alone names the class of {named:.0%} of the videos (the most frequent class is "
                 f"{plain:.0%}): a model may learn the {name} instead of the action"
