@@ -249,7 +249,11 @@ def _sections(report: DataReport) -> list[_Section]:
         _Section("More than once", False, _about_groups(report, repeats)),
         _Section("Alike: copies, or one scene twice?", False, _about_groups(report, report.possible_copies)),
         _Section("Damaged, used as far as they go", False, _about_files(report, report.damaged)),
-        _Section("Short: they will be looped", False, _about_files(report, report.too_short)),
+        _Section(
+            "Shorter than a clip: fine-tuning shortens clips to fit most, the others are looped",
+            False,
+            _about_files(report, report.too_short),
+        ),
         _Section("Unlike most", False, _about_files(report, report.odd)),
         _Section("Properties that give the class away", False, report.telltale),
     ]

@@ -9,6 +9,7 @@ import pytest
 from torch import Tensor
 
 from tests.video.numbered import write_image, write_video
+from videoswin.data.checks.stream import read_stream_facts
 from videoswin.video.reader import open_video
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -62,8 +63,11 @@ def test_a_film_is_laid_down_as_its_display_matrix_says(tmp_path, a, d, b, c):
     path.write_bytes(content)
     with open_video(path) as video:
         frame = video.read([0])[0]
+        stream = read_stream_facts(video)
     assert frame.shape == ((32, 48, 3) if a else (48, 32, 3))
     assert quadrants(frame) == laid_down(a, d, b, c)
+    assert stream.mirrored == (a * d - b * c < 0)
+    assert (stream.rotation % 180 == 90) == (a == 0)
 
 
 @pytest.mark.parametrize("orientation", EXIF)

@@ -250,7 +250,7 @@ def test_backbone_makes_a_model_only_with_a_fresh_head(backbone, caplog):
         backbone.model()
     with caplog.at_level(logging.WARNING):
         model = backbone.model(num_classes=7)
-    assert "the head with 7 classes is newly initialised" in caplog.text
+    assert "the head with 7 classes is newly initialized" in caplog.text
     assert model(torch.randn(1, 3, 4, 16, 16)).shape == (1, 7)
 
 

@@ -88,7 +88,8 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     amount = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     if minutes < 1:
         amount = "less than a minute"
-    early = "; less if it stops early" if schedule.patience is not None else ""
+    can_stop = schedule.patience is not None and situation.num_validation > 0
+    early = "; less if it stops early" if can_stop else ""
     return (
         f"expected time: {amount} on {situation.device}, as a clip takes {1000 * speed.decode:.0f} ms to "
         f"decode and {1000 * speed.learn:.0f} ms to learn from{early}"

@@ -73,7 +73,7 @@ class RgbConverter:
         self._graph.vpush(frame)
         converted = self._graph.vpull()
         pixels_hwc = _ycgco_to_rgb(converted) if frame.colorspace == _YCGCO else converted.to_ndarray()
-        return torch.from_numpy(np.ascontiguousarray(_upright(pixels_hwc, *_display_matrix(frame))))
+        return torch.from_numpy(np.ascontiguousarray(_upright(pixels_hwc, *display_matrix(frame))))
 
     def _make_graph(self, frame: VideoFrame) -> Graph:
         self._size = self._size or f"{frame.width}:{frame.height}"
@@ -134,8 +134,11 @@ def _upright(rgb_hwc: NDArray[Any], a: float, b: float, c: float, d: float) -> N
     return rgb_hwc[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
-    """a, b, c, d of `_upright`; EXIF orientations come as display matrices, too."""
+def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
+    """Return a, b, c, d, which take the pixel at (x, y) to (ax + cy, bx + dy) when a frame is shown.
+
+    EXIF orientations come as display matrices, too.
+    """
     for prepare in (_unchanged, _without_exif):
         # ValueError: PyAV lists no side data of a frame where it lacks a name for one, such as EXIF's.
         with suppress(ValueError, av.FFmpegError):

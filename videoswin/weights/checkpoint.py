@@ -176,7 +176,7 @@ class Checkpoint:
             model.load_state_dict(copies, assign=True)
             return model.eval()
         model = VideoSwin(self.config.replace(num_classes=num_classes), **options)
-        _log.warning("the head with %d classes is newly initialised: train it before use", num_classes)
+        _log.warning("the head with %d classes is newly initialized and has to be trained", num_classes)
         backbone = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
         head = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
         model.load_state_dict(backbone | head)

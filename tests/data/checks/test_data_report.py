@@ -168,6 +168,7 @@ def test_the_json_has_every_list_with_names_instead_of_numbers():
         "duration_seconds": 10.0,
         "codec": None,
         "rotation": 0,
+        "mirrored": False,
         "variable_rate": False,
     }
 

@@ -135,6 +135,8 @@ def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
             reasons.append("its frame rate varies")
         if turn is not None and video.stream.rotation != turn:
             reasons.append(f"turned by {video.stream.rotation} degrees in playing, most by {turn:g}")
+        if video.stream.mirrored:
+            reasons.append("mirrored in playing")
         if codec is not None and video.stream.codec != codec:
             reasons.append(f"codec {video.stream.codec or 'images'}, most are {codec}")
         if reasons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import av
 from videoswin.video.containers import VIDEO_CONTAINERS, open_options
 from videoswin.video.ffmpeg import video_streams
 from videoswin.video.reader import VideoReader
+from videoswin.video.rgb import display_matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,8 @@ class StreamFacts:
     """As FFmpeg names it, such as h264, hevc, vp9."""
     rotation: int = 0
     """Degrees counterclockwise by which players, and this package, turn the frames."""
+    mirrored: bool = False
+    """Whether they are mirrored, too."""
     variable_rate: bool = False
     """Whether the time between two frames changes within the video."""
 
@@ -34,11 +38,13 @@ def read_stream_facts(video: VideoReader) -> StreamFacts:
     ) as container:
         stream = video_streams(Path(video.path), container)[0]
         try:
-            rotation = next(container.decode(stream)).rotation
+            a, b, c, d = display_matrix(next(container.decode(stream)))
         except (av.FFmpegError, StopIteration):
-            rotation = 0  # the first frame is damaged, which is reported elsewhere
+            a, b, c, d = 1.0, 0.0, 0.0, 1.0  # the first frame is damaged, which is reported elsewhere
+        mirrored = a * d < b * c
         return StreamFacts(
             codec=stream.codec_context.name,
-            rotation=round(rotation) % 360,
+            rotation=round(math.degrees(math.atan2(-b, -a if mirrored else a))) % 360,
+            mirrored=mirrored,
             variable_rate=video.times is not None,
         )
