@@ -1,5 +1,6 @@
 """Pictures that are written: they open, and what must be seen is in them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,13 @@ def test_captions_without_frames_and_of_any_text_are_written(tmp_path: Path) -> 
     assert (pixels(tmp_path / "x.png") < 100).any()
 
 
+@pytest.fixture(autouse=True)
+def no_fonts_found_before() -> Iterator[None]:
+    draw._fonts_for.cache_clear()
+    yield
+    draw._fonts_for.cache_clear()
+
+
 NO_FONT = "走\u0378"
 """A character that few machines have a font for, and one that is not assigned at all."""
 
@@ -120,14 +128,13 @@ def draw_everything(folder: Path, name: str) -> None:
 def test_names_that_no_font_has_are_drawn_as_boxes_and_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
-    draw._fonts_for.cache_clear()
+    own = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
     draw_everything(tmp_path, f"{NO_FONT}\u200b")
     assert {record.getMessage() for record in caplog.records} == {
         "no installed font has \u8d70: pictures show boxes instead; install a font that has them, such as "
         "Noto Sans CJK"
     }
-    draw._fonts_for.cache_clear()
 
 
 def test_an_installed_font_that_has_the_names_is_used(
