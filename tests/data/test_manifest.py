@@ -361,3 +361,15 @@ def test_a_list_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
         write_manifest(table(Sample(path="a.mp4", labels=(0,)), classes=("x\ny",)), path)
     assert path.read_text() == before
     assert os.listdir(tmp_path) == ["list.csv"]
+
+
+def test_no_path_in_a_written_list_is_a_formula(tmp_path: Path) -> None:
+    (tmp_path / "=cmd.mp4").touch()
+    manifest = Manifest(
+        source=str(tmp_path / "list.csv"),
+        classes=("walk",),
+        samples=(Sample(path=str(tmp_path / "=cmd.mp4"), labels=(0,)),),
+    )
+    write_manifest(manifest, tmp_path / "list.csv")
+    assert (tmp_path / "list.csv").read_text() == "path,label\n./=cmd.mp4,walk\n"
+    assert read_manifest(tmp_path / "list.csv") == manifest

@@ -256,7 +256,7 @@ def _as_on_disk(rows: list[Row]) -> list[str]:
     Windows writes `folder\\a.mp4`, and macOS accented letters in another Unicode form than other systems.
     Only paths that have another spelling are looked up.
     """
-    paths = [row.path for row in rows]
+    paths = [row.path.replace(f"{os.sep}.{os.sep}", os.sep) for row in rows]  # one name for one file
     slashes = [path.replace("\\", "/") for path in paths]
     if os.sep != "\\" and any(map(_finds_more, slashes, paths)):
         paths = slashes
