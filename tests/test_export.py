@@ -474,7 +474,8 @@ def test_a_single_picture_is_too_little_for_int8(checkpoint: Checkpoint, tmp_pat
 def test_one_clip_of_one_video_is_too_little_for_int8(
     checkpoint: Checkpoint, tmp_path: Path, videos: list[str]
 ) -> None:
-    segments = dataclasses.replace(checkpoint, clip=checkpoint.clip.replace(rule="segments"))
+    clip, views = checkpoint.clip.replace(rule="segments"), ViewPlan(clips=1, crops=1)
+    segments = dataclasses.replace(checkpoint, clip=clip, views=views)
     with pytest.raises(ValueError, match="int8 needs two videos here"):
         export_model(segments, tmp_path / "model.xml", precision="int8", videos=videos[:1])
     assert list(tmp_path.iterdir()) == []
