@@ -148,7 +148,7 @@ def explain(recipe: Recipe) -> list[str]:
 
 def measured_before(folder: Path) -> dict[str, Any]:
     """Return the settings in a run folder that follow from measurements, which differ from time to time."""
-    kept = RunFolder(folder).settings
+    kept = RunFolder(folder).settings if folder.is_dir() else {}  # a RunFolder makes its folder
     return {key: kept[key] for key in ("data.source.repeats", "data.batch_size") if key in kept}
 
 
