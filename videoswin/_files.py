@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield partial
             with partial.open("rb+") as file:  # some file systems find only now that they are full
                 os.fsync(file.fileno())
-            # Some writers make files that nobody else may read; a checkpoint is for whoever the user lets.
+            # Some writers make files that nobody else may read; the umask decides who may read a checkpoint.
             partial.chmod(0o666 & ~_umask())
             os.replace(partial, path)
     finally:

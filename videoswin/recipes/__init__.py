@@ -72,7 +72,7 @@ def build_recipe(
     settings: see `videoswin.training.settings.with_settings`. A function that must read the videos takes
         `root` and `validation` of VideoFiles from them, too.
     trust: run the code that a recipe.json names if its recipe is none of RECIPES. A `my_module:my_recipe`
-        given as the name itself needs no trust: whoever gives it chooses the code.
+        given as the name itself needs no trust: giving it is a choice of code.
     """
     if is_written(name):
         recipe = _run_again(name, data, start, trust=trust)

@@ -25,7 +25,7 @@ def find_telltale(manifest: Manifest, facts: Mapping[str, VideoFacts]) -> list[s
     """Return a sentence for each property that tells classes apart far better than chance.
 
     Properties are the size, the frame rate, the codec and the length of the file. Each is asked how many of
-    the videos would be named right by the most frequent class among those with the same value.
+    the videos would be classified correctly by the most frequent class among those with the same value.
     """
     known = [sample for sample in manifest.samples if sample.path in facts and len(sample.labels) == 1]
     if len(known) < FEWEST_VIDEOS or manifest.multi_label:
