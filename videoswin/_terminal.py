@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from videoswin._text import dump_json, printable
+from videoswin._text import dump_json, plural, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ def print_prediction(prediction: Prediction, top: int) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
-    views = f" ({prediction.views_used} views)" if prediction.views_used else ""
+    views = f" ({plural(prediction.views_used, 'view')})" if prediction.views_used else ""
     length = f"{prediction.duration_seconds:.1f} s"
     if prediction.seconds_seen is not None and prediction.seconds_seen < 0.9 * prediction.duration_seconds:
         length = f"{length}, of which the model saw {prediction.seconds_seen:.1f} s"
@@ -63,7 +63,8 @@ def print_comparison(found: Comparison) -> None:
     """What an exported file gives beside PyTorch."""
     speed = found.seconds_per_clip_pytorch / found.seconds_per_clip
     print(f"{printable(found.path)}  {found.format}, {found.precision}")
-    print(f"  compared with PyTorch in float32 on {found.clips} clips, {printable(found.source_of_clips)}")
+    clips = f"{plural(found.clips, 'clip')}, {printable(found.source_of_clips)}"
+    print(f"  compared with PyTorch in float32 on {clips}")
     print(f"  largest difference of logits  {found.largest_difference:.1e} of the largest logit")
     print(f"  same likeliest class          {found.top1_agreement:.1%} of the clips")
     print(
@@ -104,7 +105,7 @@ def print_report(report: Report) -> None:
 
     console = Console(soft_wrap=True, highlight=False)
     speed = f"{report.seconds:.1f} s, {report.videos_per_second:.1f} videos/s"
-    facts = f"{report.protocol}, {report.num_videos} videos of {report.source}, {speed}"
+    facts = f"{report.protocol}, {plural(report.num_videos, 'video')} of {report.source}, {speed}"
     console.print(Text.assemble((printable(report.model), "bold"), f"  {printable(facts)}"))
     _print_scores(console, report)
     _print_weakest_classes(console, report)
@@ -186,7 +187,8 @@ def _print_data_facts(console: Console, report: DataReport) -> None:
     from rich.text import Text
 
     manifest = report.manifest
-    amount = f"{len(manifest.samples)} samples, {len(manifest.classes)} classes, {len(report.videos)} videos"
+    counts = ((manifest.samples, "sample"), (manifest.classes, "class"), (report.videos, "video"))
+    amount = ", ".join(plural(len(counted), noun) for counted, noun in counts)
     minutes = f"{report.total_seconds / 60:.1f} minutes"
     console.print(
         Text.assemble((printable(manifest.source), "bold"), f"  {amount} that can be read, {minutes}")
@@ -306,7 +308,7 @@ def _next_steps(report: DataReport, written: str | None, start: str) -> list[str
     data = report.manifest.source
     if num_clean < num_samples:
         data = written or "clean.csv"
-        share = f"{num_clean} of {num_samples} samples"
+        share = f"{num_clean} of {plural(num_samples, 'sample')}"
         steps.append(
             f"{written} lists the {share} that can be used."
             if written

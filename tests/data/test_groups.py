@@ -153,7 +153,7 @@ def test_classes_that_are_not_validated_are_named() -> None:
     lonely = [Sample(path=f"y{n}.mp4", labels=(2,), group="hall") for n in range(4)]
     manifest = replace(manifest, samples=(*manifest.samples, *lonely), classes=("run", "walk", "sit"))
     (note,) = hold_out(manifest, 0.25, seed=0)[1].notes
-    assert note == "list.csv: 1 classes are not validated, as they have a single group: 'sit'"
+    assert note == "list.csv: 1 class not validated, for lack of a second group: 'sit'"
 
 
 def test_the_same_groups_are_held_out_in_whatever_order() -> None:
@@ -223,7 +223,7 @@ def test_what_validation_shares_with_training_is_one_sentence() -> None:
         return table(*(Sample(path="a.mp4", labels=(0,), group=group) for group in groups))
 
     assert describe_sharing(side("a", "b"), side("c")) == (
-        "no group is in both training (2 groups) and validation (1 groups)"
+        "no group is in both training (2 groups) and validation (1 group)"
     )
     assert describe_sharing(side("a", "b"), side("b", "c")).startswith(
         "warning: 1 of the 2 groups in validation are in training too (b)"

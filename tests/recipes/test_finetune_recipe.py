@@ -263,7 +263,7 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
         build_recipe("finetune", **call)
     recipe = build_recipe("finetune", **call, settings={"data.source.holdout": "0"})
     assert recipe.data.source.holdout == 0
-    assert any("classes have 1 to 1 videos" in line for line in explain(recipe))
+    assert any("classes have 1 to 1 video" in line for line in explain(recipe))
     for value in ("x", "2"):
         with pytest.raises(ValueError, match="holdout"):
             build_recipe("finetune", **call, settings={"data.source.holdout": value})

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from videoswin._errors import InputError
+from videoswin._text import plural
 from videoswin.data.checks.fingerprint import VideoFacts, examine_video, find_same_scenes
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.reader import VideoError
@@ -61,7 +62,9 @@ def group_by_folder(manifest: Manifest, *, level: int = 1) -> Manifest:
     def folder(sample: Sample) -> str:
         names = os.path.abspath(sample.path).split(os.sep)[1:-1]
         if len(names) < level:
-            raise InputError(f"{sample.path}: there is no folder {level} levels above it: lower the level")
+            raise InputError(
+                f"{sample.path}: there is no folder {plural(level, 'level')} above it: lower the level"
+            )
         return names[-level]
 
     grouped = _with_groups(manifest, folder)
@@ -150,7 +153,8 @@ def describe_sharing(training: Manifest, validation: Manifest) -> str:
             f"warning: {len(shared)} of the {len(ours)} groups in validation are in training too ({names}): "
             "expect less on new ones"
         )
-    return f"no group is in both training ({len(theirs)} groups) and validation ({len(ours)} groups)"
+    learned, validated = plural(len(theirs), "group"), plural(len(ours), "group")
+    return f"no group is in both training ({learned}) and validation ({validated})"
 
 
 def _with_groups(manifest: Manifest, group_of: Callable[[Sample], str]) -> Manifest:

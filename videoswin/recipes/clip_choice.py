@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from videoswin._text import plural
 from videoswin.recipes.situation import Choice, Situation
 from videoswin.training.recipe import Recipe, VideoFiles
 from videoswin.video.spec import ClipSpec
@@ -31,7 +32,7 @@ def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
     steps = f", every {clip.stride}." * (clip.fps is None and clip.stride > 1)
     covered = None if durations is None else clip.seconds(durations.fps)
     length = " over the whole video" if clip.rule == "segments" else f" = {covered:.1f} s" if covered else ""
-    reason = f"{clip.frames} frames{rate}{steps}{length} of {clip.size}x{clip.size}"
+    reason = f"{plural(clip.frames, 'frame')}{rate}{steps}{length} of {clip.size}x{clip.size}"
     if durations is not None:
         reason += (
             f"; your videos last {durations.shortest:.1f} to {durations.longest:.1f} s, median "
@@ -85,7 +86,7 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     # A third of a training step is its forward pass.
     validation = looks * situation.num_validation * max(speed.learn / 3, speed.decode / processes)
     minutes = (training + validation) / 60
-    amount = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    amount = plural(round(minutes), "minute") if minutes < 90 else f"{minutes / 60:.1f} hours"
     if minutes < 1:
         amount = "less than a minute"
     can_stop = schedule.patience is not None and situation.num_validation > 0

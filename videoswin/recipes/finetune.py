@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from videoswin._errors import InputError
-from videoswin._text import printable
+from videoswin._text import plural, printable
 from videoswin.recipes.clip_choice import (
     clip_for,
     clip_warning,
@@ -187,7 +187,7 @@ def choices(
 
 def what_learns(situation: Situation) -> Choice:
     """All weights, the head alone, or the head and low-rank changes."""
-    each = f"{situation.per_class:.0f} videos a class"
+    each = f"{plural(round(situation.per_class), 'video')} a class"
     if situation.is_small:
         tune, reason = "all", "the model is small: all of it learns quickly, and few videos are enough"
     elif situation.is_slow:
@@ -195,12 +195,12 @@ def what_learns(situation: Situation) -> Choice:
     elif situation.per_class < FEW_PER_CLASS:
         tune, reason = (
             "head",
-            f"{each} are too few for more; if classes differ by movement, try model.tune=lora",
+            f"{each}: too few for more; if classes differ by movement, try model.tune=lora",
         )
     elif situation.per_class < MANY_PER_CLASS and situation.videos < MANY_VIDEOS:
-        tune, reason = "lora", f"{each} are enough to adapt the weights, not to learn them anew"
+        tune, reason = "lora", f"{each}: enough to adapt the weights, not to learn them anew"
     else:
-        tune, reason = "all", f"{situation.videos:,} videos, {each}, are enough for all weights"
+        tune, reason = "all", f"{plural(situation.videos, 'video')}, {each}, are enough for all weights"
     return Choice({"model.tune": tune}, reason)
 
 
@@ -218,7 +218,7 @@ def what_is_drawn(situation: Situation, batch_size: int | None = None, repeats: 
         by_hand["data.batch_size"] = batch_size
         videos = max(1, batch_size // repeats)
     settings = {"data.batch_size": batch_size or videos * repeats, "data.source.repeats": repeats}
-    reason = f"{videos} of {situation.videos:,} videos a step{reason}"
+    reason = f"{videos} of {plural(situation.videos, 'video')} a step{reason}"
     return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
 
 
@@ -232,14 +232,16 @@ def _own_repeats(situation: Situation) -> tuple[int, str]:
     times = (
         f"decoding a clip takes {1000 * speed.decode:.0f} ms and learning from it {1000 * speed.learn:.0f} ms"
     )
-    return repeats, f", {repeats} clip{'s' * (repeats > 1)} of each: {times}"
+    return repeats, f", {plural(repeats, 'clip')} of each: {times}"
 
 
 def balance(situation: Situation) -> Choice:
     """Whether rare classes are drawn as often as common ones."""
     most, least = max(situation.counts), min(situation.counts)
     uneven = not situation.multi_label and most > 3 * least
-    reason = f"classes have {least:,} to {most:,} videos" + ", so each is drawn equally often" * uneven
+    reason = (
+        f"classes have {least:,} to {plural(most, 'video')}" + ", so each is drawn equally often" * uneven
+    )
     return Choice({"data.source.balanced": uneven}, reason)
 
 
@@ -262,9 +264,9 @@ def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None
         "schedule.validate_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
         "schedule.patience": max(5, epochs // 3),
     }
-    reason = f"{epochs * steps_per_epoch:,} steps; it stops early if validation no longer gets better"
+    reason = f"{plural(epochs * steps_per_epoch, 'step')}; it stops early if validation no longer gets better"
     if by_hand:
-        reason = f"you set schedule.epochs, which makes {epochs * steps_per_epoch:,} steps"
+        reason = f"you set schedule.epochs, which makes {plural(epochs * steps_per_epoch, 'step')}"
     return Choice(settings, reason)
 
 
@@ -355,7 +357,7 @@ def memory(situation: Situation, clip: ClipSpec, tune: Tune, drawing: Choice) ->
     ):
         parts *= 2
     gibibytes = _step_bytes(situation, clip, tune, batch // parts) / 2**30
-    reason = f"{batch // parts} clips at a time take about {gibibytes:.1f} GiB"
+    reason = f"{plural(batch // parts, 'clip')} at a time: about {gibibytes:.1f} GiB"
     return Choice({"run.micro_batches": parts}, reason)
 
 

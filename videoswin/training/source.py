@@ -11,6 +11,7 @@ from statistics import fmean
 from torch.utils.data import Dataset
 
 from videoswin._errors import InputError
+from videoswin._text import plural
 from videoswin.data.batch import Draw, Item
 from videoswin.data.dataset import VideoClips
 from videoswin.data.groups import make_groups
@@ -83,7 +84,7 @@ def open_source(recipe: Recipe) -> Source:
         failure_limit=source.failure_limit,
         training=training,
         validation=validation,
-        description=f"{len(dataset)} videos of {source.train}, SHA-256 {training.digest[:16]}",
+        description=f"{plural(len(dataset), 'video')} of {source.train}, SHA-256 {training.digest[:16]}",
         digest=f"SHA-256 {_digest(training)}"
         + ("" if validation is None else f", validation {_digest(validation)}"),
     )

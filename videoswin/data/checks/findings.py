@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from videoswin._text import plural
 from videoswin.data.checks.fingerprint import VideoFacts, are_mirrored, find_look_alikes
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.spec import ClipSpec
@@ -109,7 +110,7 @@ def find_too_short(
         frames = round((end - start) * video.num_frames / video.duration_seconds)
         if clip is None:
             if frames < shortest_frames:
-                findings.append(_about(sample, f"{frames} frames, fewer than {shortest_frames}"))
+                findings.append(_about(sample, f"{plural(frames, 'frame')}, fewer than {shortest_frames}"))
         elif frames < round((covered := clip.seconds(video.fps) or 0) * video.fps):
             findings.append(_about(sample, f"{end - start:.1f} s, the model looks at {covered:.1f} s"))
     return findings

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
-from videoswin._text import dump_json
+from videoswin._text import dump_json, plural
 from videoswin.data.batch import Failure
 from videoswin.data.checks.findings import (
     NO_SPLIT,
@@ -78,8 +78,8 @@ class DataReport:
     def __repr__(self) -> str:
         samples, videos = len(self.manifest.samples), len(self.videos)
         return (
-            f"DataReport({self.manifest.source}, {samples} samples, {videos} videos that can be read, "
-            f"{self.problems} problems)"
+            f"DataReport({self.manifest.source}, {plural(samples, 'sample')}, {plural(videos, 'video')} that "
+            f"can be read, {plural(self.problems, 'problem')})"
         )
 
     @property
