@@ -190,9 +190,10 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
     held = choose_held_out(counts, part, seed)
     what = "group" if any(sample.group for sample in manifest.samples) else "video"
     if not held:
+        cure = "choose other groups (data.source.groups), or " if what == "group" else ""
         raise InputError(
             f"{manifest.source}: no {what} can be held out to validate on, as each is the only one of a "
-            "class; to train without validation set data.source.holdout=0"
+            f"class ({_sizes(units, what)}); {cure}to train without validation set data.source.holdout=0"
         )
     sides: tuple[list[Sample], list[Sample]] = ([], [])
     for sample, unit in zip(manifest.samples, units, strict=True):
@@ -207,6 +208,13 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
         note = f"{plural(len(unseen), 'class')} not validated, for lack of a second {what}: {names}{more}"
         held_out = replace(held_out, notes=(*held_out.notes, f"{manifest.source}: {note}"))
     return rest, held_out
+
+
+def _sizes(units: list[str], what: str) -> str:
+    """How many groups or videos there are and, of groups, how large the largest is."""
+    sizes = Counter(units)
+    largest = f", the largest with {max(sizes.values())} of {plural(len(units), 'sample')}"
+    return plural(len(sizes), what) + largest * (what == "group")
 
 
 def _units(samples: Iterable[Sample]) -> list[str]:
