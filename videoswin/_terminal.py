@@ -162,10 +162,12 @@ def _print_weakest_classes(console: Console, report: Report) -> None:
             console.print(Text(f"  {printable(line)}"))
 
 
-def print_data_report(report: DataReport, *, written: str | None = None, start: str | None = None) -> None:
+def print_data_report(
+    report: DataReport, *, written: str | None = None, start: str | None = None, root: str | None = None
+) -> None:
     """What is wrong with labeled videos, and what to do next.
 
-    written: The clean list, if it exists. start: The model to train from.
+    written: The clean list, if it exists. start: The model to train from. root: Where the list's paths start.
     """
     from rich.console import Console
     from rich.text import Text
@@ -178,13 +180,15 @@ def print_data_report(report: DataReport, *, written: str | None = None, start: 
         for line in _capped(section.lines):
             console.print(Text(f"  {printable(line)}"))
     console.print()
-    for line in _next_steps(report, written, start or "tiny-k400"):
+    for line in _next_steps(report, written, start or "tiny-k400", root):
         console.print(Text(printable(line)))
 
 
 def _print_data_facts(console: Console, report: DataReport) -> None:
     """How much there is, and of what kind."""
     from rich.text import Text
+
+    from videoswin.data.checks.advice import describe_image_folders
 
     manifest = report.manifest
     counts = ((manifest.samples, "sample"), (manifest.classes, "class"), (report.videos, "video"))
@@ -203,6 +207,8 @@ def _print_data_facts(console: Console, report: DataReport) -> None:
     ):
         if kinds := [f"{kind} ({count})" for kind, count in frequencies.items()]:
             console.print(Text(f"  {title:8}  {printable(', '.join(_capped(kinds)))}"))
+    if assumed := describe_image_folders(report.image_folders, len(report.videos)):
+        console.print(Text(f"  {assumed}"))
 
 
 def _print_class_counts(console: Console, report: DataReport) -> None:
@@ -257,6 +263,7 @@ def _sections(report: DataReport) -> list[_Section]:
             _about_files(report, report.too_short),
         ),
         _Section("Unlike most", False, _about_files(report, report.odd)),
+        *_note_sections(report),
         _Section("Properties that give the class away", False, report.telltale),
     ]
     return [
@@ -264,6 +271,14 @@ def _sections(report: DataReport) -> list[_Section]:
         for section in sections
         if section.lines
     ] + _class_warnings(report)
+
+
+def _note_sections(report: DataReport) -> list[_Section]:
+    """A section for each note, with the videos that have it."""
+    paths: dict[str, list[str]] = {}
+    for finding in report.notes:
+        paths.setdefault(finding.what, []).append(_short(report, finding.path))
+    return [_Section(f"{note[0].upper()}{note[1:]}", False, of_note) for note, of_note in paths.items()]
 
 
 def _class_warnings(report: DataReport) -> list[_Section]:
@@ -287,27 +302,34 @@ def _about_files(report: DataReport, findings: Iterable[Finding]) -> list[str]:
 def _about_groups(report: DataReport, groups: Iterable[Group]) -> list[str]:
     lines = []
     for group in groups:
-        paths = dict.fromkeys(report.manifest.samples[row].path for row in group.rows)
-        lines.append(f"{group.what}: {', '.join(_capped([_short(report, path) for path in paths]))}")
+        shown: dict[str, str] = {}
+        for row in group.rows:
+            name = _short(report, report.manifest.samples[row].path)
+            first = next(iter(shown), name)
+            shown[name] = f"{name} (a mirror image of {first})" if row in group.mirrored_rows else name
+        lines.append(f"{group.what}: {', '.join(_capped(list(shown.values())))}")
     return lines
 
 
 def _short(report: DataReport, path: str) -> str:
     """The path, without the folder that was checked or that holds the list."""
     source = report.manifest.source
-    folder = source if os.path.isdir(source) else os.path.dirname(source)
-    return path.removeprefix(os.path.join(folder, "")) if folder else path
+    folder = os.path.normpath(source if os.path.isdir(source) else os.path.dirname(source))
+    return os.path.normpath(path).removeprefix(os.path.join(folder, ""))
 
 
-def _next_steps(report: DataReport, written: str | None, start: str) -> list[str]:
-    """What to do now, in one or two sentences with the commands to type."""
+def _next_steps(report: DataReport, written: str | None, start: str, root: str | None) -> list[str]:
+    """What to do now, in a few sentences with the commands to type."""
+    from videoswin.data.checks.advice import describe_missing_groups
+    from videoswin.data.checks.report import HELD_OUT
+
     num_samples, num_clean = len(report.manifest.samples), len(report.clean().samples)
     if num_clean == 0:
         return ["There is nothing to learn from: no sample can be used."]
     steps = []
     data = report.manifest.source
     if num_clean < num_samples:
-        data = written or "clean.csv"
+        data, root = written or "clean.csv", None  # its paths start from its own folder
         share = f"{num_clean} of {plural(num_samples, 'sample')}"
         steps.append(
             f"{written} lists the {share} that can be used."
@@ -320,9 +342,12 @@ def _next_steps(report: DataReport, written: str | None, start: str) -> list[str
             "videos and groups at a time."
         )
         return steps
-    data, start = shlex.quote(data), shlex.quote(start)
-    steps.append(f"To train: videoswin train finetune --data {data} --from {start} --out run/")
-    return steps
+    if reason := report.single_class:
+        return [*steps, f"Training would refuse these videos: {reason}."]
+    command = f"videoswin train finetune --data {shlex.quote(data)} --from {shlex.quote(start)} --out run/"
+    command += f" --set {shlex.quote(f'data.source.root={root}')}" if root is not None else ""
+    groups = [] if report.has_groups else describe_missing_groups(report.clean(), command, fraction=HELD_OUT)
+    return [*steps, *groups, f"To train: {command}"]
 
 
 def _capped(lines: Sequence[str]) -> list[str]:

@@ -180,7 +180,7 @@ def check(
     if json:
         print(report.to_json())
     else:
-        print_data_report(report, written=write, start=model)
+        print_data_report(report, written=write, start=model, root=root)
     return 0 if report.usable else 1
 
 
