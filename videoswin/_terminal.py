@@ -30,8 +30,18 @@ LARGE_IMBALANCE = 3.0
 """Samples of the largest class per sample of the smallest from which on a person is told."""
 
 
-def print_prediction(prediction: Prediction, top: int) -> None:
-    """The `top` likeliest labels of one video with bars; damage of the file goes to stderr."""
+def print_prediction(prediction: Prediction, top: int, *, as_json: bool = False) -> None:
+    """The `top` likeliest labels of one video, with bars or as JSON; notes about the file go to stderr."""
+    if as_json:
+        print(prediction.to_json(top), flush=True)
+    else:
+        _print_ranking(prediction, top)
+    for note in prediction.notes:
+        print_to_stderr(f"{prediction.path}: {note}")
+
+
+def _print_ranking(prediction: Prediction, top: int) -> None:
+    """The labels with bars; damage of the file goes to stderr."""
     from rich.console import Console
     from rich.text import Text
 

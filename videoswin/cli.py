@@ -377,10 +377,8 @@ def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as
         if not isinstance(result, Prediction):
             failures += 1
             print_failure(result.path, result.reason, as_json=as_json)
-        elif as_json:
-            print(result.to_json(top), flush=True)
         else:
-            print_prediction(result, top)
+            print_prediction(result, top, as_json=as_json)
     return failures
 
 

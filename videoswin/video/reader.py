@@ -156,7 +156,7 @@ class _VideoFile(VideoReader):
     @property
     def notes(self) -> tuple[str, ...]:
         hdr = self._to_rgb.hdr
-        return (f"HDR video ({hdr}) is not tone-mapped: its pictures look flat",) if hdr else ()
+        return (f"colors look flat, because HDR ({hdr}) is not tone-mapped",) if hdr else ()
 
     def _open(self) -> None:
         self._container = open_container(self.path, self.limits)
