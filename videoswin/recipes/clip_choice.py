@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from typing import Any, Final
 
+from videoswin._errors import InputError
 from videoswin._text import plural
+from videoswin.data.checks.advice import describe_image_folders
 from videoswin.recipes.situation import Choice, Situation
 from videoswin.training.recipe import Recipe, VideoFiles
 from videoswin.video.spec import ClipSpec
@@ -50,6 +54,14 @@ def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
 def flat_clip(clip: ClipSpec) -> dict[str, Any]:
     """Settings of the clip by their names in a recipe."""
     return {f"data.clip.{name}": value for name, value in vars(clip).items()}
+
+
+def rate_note(situation: Situation) -> str | None:
+    """What to say if some of the videos are folders of images, whose frame rate is not known."""
+    samples = situation.training.samples if situation.training else ()
+    paths = {sample.path for sample in samples}
+    note = describe_image_folders(sum(map(os.path.isdir, paths)), len(paths))
+    return note and f"note: {note}"
 
 
 def clip_warning(situation: Situation, clip: ClipSpec) -> str | None:
@@ -97,8 +109,29 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     )
 
 
-def with_clip_setting(clip: ClipSpec, name: str, value: float) -> ClipSpec:
-    """The clip with one setting changed, and its short side in the same proportion to a new size."""
-    if name == "size":
-        return clip.replace(size=value, short_side=round(value * clip.short_side / clip.size))
-    return clip.replace(**{name: value})
+def with_clip_settings(clip: ClipSpec, given: Mapping[str, str | None]) -> ClipSpec:
+    """The clip with settings changed, None aside, and its short side in the same proportion to a new size."""
+    for name, text in given.items():
+        if text is None:
+            continue
+        setting = f"data.clip.{name}"
+        value = as_number(setting, text) if name == "fps" else _as_whole_number(setting, text)
+        changes = {name: value}
+        if name == "size":
+            changes["short_side"] = round(value * clip.short_side / clip.size)
+        clip = clip.replace(**changes)
+    return clip
+
+
+def as_number(name: str, text: str) -> float:
+    """The number that a setting was given as text; InputError if it is none."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{name} must be a number, got {text!r}") from error
+
+
+def _as_whole_number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise InputError(f"{name} must be a whole number, got {text!r}")
+    return int(text[:12])  # far above every limit, which the clip knows
