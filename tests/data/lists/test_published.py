@@ -391,6 +391,23 @@ def test_folders_of_splits_may_stand_above_the_classes(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("names", [("train_set", "val_set"), ("train", "dev"), ("Training", "eval1")])
+def test_folders_that_look_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    touch(tmp_path, *(f"{name}/{label}/a.mp4" for name in names for label in ("run", "walk")))
+    with pytest.raises(ValueError, match=r"look like splits, as each holds run, walk: rename them") as caught:
+        read_manifest(tmp_path)
+    train, val = (tmp_path / name for name in names)
+    assert str(caught.value).endswith(f"--data {train} --set data.source.validation={val}")
+    touch(tmp_path, *(f"Test_set/{label}/a.mp4" for label in ("run", "walk")))
+    with pytest.raises(ValueError, match=f"--data {train} --set data.source.validation={val}"):
+        read_manifest(tmp_path)
+
+
+def test_classes_with_names_like_splits_stay_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "test drive/street/a.mp4", "train ride/street/b.mp4")
+    assert read_manifest(tmp_path).classes == ("test drive", "train ride")
+
+
 def test_a_class_may_have_folders_of_frames(tmp_path: Path) -> None:
     touch(tmp_path, "walk/take1/0.jpg", "walk/take1/1.jpg", "walk/take2/0.png", "run/a.mp4", "run/thumb.jpg")
     assert rows(read_manifest(tmp_path), tmp_path) == [

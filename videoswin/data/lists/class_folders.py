@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +15,12 @@ from videoswin.data.lists.rows import SPLIT_NAMES, Listing, Row
 from videoswin.video.listing import VIDEO_SUFFIXES, count_suffixes, look_below, say_left_out
 
 _LISTS: Final = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"})
+
+_SPLIT_LIKE: Final = re.compile(
+    r"(train|training|val|valid|validation|dev|eval|evaluation|test|testing)"
+    r"([ _-]?(set|data|videos?|clips?|split|\d+))?",
+    re.IGNORECASE,
+)
 
 # Folders that data sets keep beside those of the classes. Documents in a folder of another name are an error.
 _NO_CLASSES: Final = frozenset(
@@ -80,6 +87,7 @@ def read_class_folders(folder: str) -> Listing:
 
 def _split_folders(folder: str) -> dict[str, str]:
     """Folders of splits -> their names here; empty if the classes lie directly in `folder`."""
+    _refuse_unknown_splits(folder)
     named = [name for name in _subfolders(folder) if name.lower() in SPLIT_NAMES]
     if not named:
         return {}
@@ -95,6 +103,23 @@ def _split_folders(folder: str) -> dict[str, str]:
                 "have only folders of splits there, or only folders of classes"
             )
     return {}
+
+
+def _refuse_unknown_splits(folder: str) -> None:
+    """Raise InputError for folders called like `train_set` and `dev` that have the same folders in them."""
+    names = _subfolders(folder)
+    known = [name for name in names if name.lower() in SPLIT_NAMES]
+    if len(names) < 2 or known == names or not all(map(_SPLIT_LIKE.fullmatch, names)):
+        return
+    inside = [set(_subfolders(os.path.join(folder, name))) for name in names]
+    if shared := sorted(set.intersection(*inside)):
+        first, last = ([name for name in names if name.lower().startswith(s)] for s in ("train", "test"))
+        in_order = [*first, *(name for name in names if name not in {*first, *last}), *last]
+        train, val = (shlex.quote(os.path.join(folder, name)) for name in in_order[:2])
+        raise InputError(
+            f"{folder}: {', '.join(names)} look like splits, as each holds {', '.join(shared[:3])}: rename "
+            f"them to train, val and test, or give --data {train} --set data.source.validation={val}"
+        )
 
 
 def _refuse_loose_videos(folders: Mapping[str, str | None]) -> None:
