@@ -81,7 +81,7 @@ def print_comparison(found: Comparison) -> None:
         f"  size                          {found.megabytes:.1f} MB, weights {found.megabytes_pytorch:.1f} MB"
     )
     print(
-        f"  a clip on {found.threads} threads{'' if found.threads > 9 else ' '}          "
+        f"  {'a clip on ' + plural(found.threads, 'thread'):28}  "
         f"{1e3 * found.seconds_per_clip:.1f} ms, PyTorch {1e3 * found.seconds_per_clip_pytorch:.1f} ms "
         f"({speed:.2f} times as fast)"
     )
