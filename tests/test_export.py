@@ -241,7 +241,7 @@ def test_reading_and_comparing_show_their_progress_on_stderr(
     shown = capfd.readouterr()
     assert shown.out == ""
     assert [line for line in shown.err.splitlines() if re.match("read|compare|time", line)] == [
-        "read: 1 videos",
+        "read: 1 video",
         f"compare: {comparison.clips} clips",
         "time: 5 rounds",
     ]

@@ -91,7 +91,7 @@ def test_the_score_can_be_that_of_the_mean_logits(checkpoint: Checkpoint, video:
     ids=["normalised", "four channels", "one view alone"],
 )
 def test_what_are_no_views_is_refused(predictor: Predictor, views: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"wanted torch.uint8 \(V, 3, T, H, W\), as Predictor.load has them"):
+    with pytest.raises(ValueError, match=r"wanted torch.uint8 \(V, 3, T, H, W\), as Predictor.load gives"):
         predictor.score(views)
 
 

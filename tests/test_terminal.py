@@ -112,3 +112,21 @@ def test_an_answer_says_how_much_of_a_long_video_was_looked_at(
     )
     _terminal.print_prediction(prediction, 2)
     assert ("212.0 s, of which the model saw 8.5 s, tiny" in capsys.readouterr().out) is said
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_notes_about_a_video_go_to_stderr(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    note = "colors look flat, because HDR (PQ) is not tone-mapped"
+    prediction = Prediction(
+        path="a.mp4",
+        model="tiny",
+        protocol="official-4x3",
+        labels=("a", "b"),
+        probabilities=torch.tensor([0.9, 0.1]),
+        duration_seconds=2.0,
+        notes=(note,),
+    )
+    _terminal.print_prediction(prediction, 2, as_json=as_json)
+    out, err = capsys.readouterr()
+    assert err == f"a.mp4: {note}\n"
+    assert "HDR" not in out

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from videoswin._text import csv_cell, is_printable_name, printable
+from videoswin._text import csv_cell, is_printable_name, plural, printable
 
 READABLE = [
     "riding a bike",
@@ -86,3 +86,17 @@ def test_formulas_become_text_in_a_csv_cell(text: str) -> None:
 @pytest.mark.parametrize("text", ["walk", "run, fast", "1=1", "", "'quoted'"])
 def test_other_csv_cells_are_left_alone(text: str) -> None:
     assert csv_cell(text) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (1, "class", "1 class"),
+        (0, "class", "0 classes"),
+        (2, "batch", "2 batches"),
+        (1, "video", "1 video"),
+        (1200, "video", "1,200 videos"),
+    ],
+)
+def test_a_count_agrees_with_its_noun(count: int, noun: str, text: str) -> None:
+    assert plural(count, noun) == text

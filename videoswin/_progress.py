@@ -73,7 +73,9 @@ class Progress:
         self._start = self._last_line = self._clock()
         self._bar.start()
         if not self._is_live:
-            self.say(self._title if self._total is None else f"{self._title}: {self._total} {self._unit}")
+            self.say(
+                self._title if self._total is None else f"{self._title}: {self._total} {self._unit_of_total}"
+            )
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -139,7 +141,11 @@ class Progress:
         if self._total is None:
             return f"{self._title}: {self._done} {self._unit}"
         percent = 100 * self._done // max(self._total, 1)
-        return f"{self._title}: {self._done} of {self._total} {self._unit} ({percent} %)"
+        return f"{self._title}: {self._done} of {self._total} {self._unit_of_total} ({percent} %)"
+
+    @property
+    def _unit_of_total(self) -> str:
+        return self._unit.removesuffix("s") if self._total == 1 else self._unit
 
     @property
     def _speed(self) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from videoswin._text import dump_json, printable
+from videoswin._text import dump_json, plural, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,13 +30,23 @@ LARGE_IMBALANCE = 3.0
 """Samples of the largest class per sample of the smallest from which on a person is told."""
 
 
-def print_prediction(prediction: Prediction, top: int) -> None:
-    """The `top` likeliest labels of one video with bars; damage of the file goes to stderr."""
+def print_prediction(prediction: Prediction, top: int, *, as_json: bool = False) -> None:
+    """The `top` likeliest labels of one video, with bars or as JSON; notes about the file go to stderr."""
+    if as_json:
+        print(prediction.to_json(top), flush=True)
+    else:
+        _print_ranking(prediction, top)
+    for note in prediction.notes:
+        print_to_stderr(f"{prediction.path}: {note}")
+
+
+def _print_ranking(prediction: Prediction, top: int) -> None:
+    """The labels with bars; damage of the file goes to stderr."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
-    views = f" ({prediction.views_used} views)" if prediction.views_used else ""
+    views = f" ({plural(prediction.views_used, 'view')})" if prediction.views_used else ""
     length = f"{prediction.duration_seconds:.1f} s"
     if prediction.seconds_seen is not None and prediction.seconds_seen < 0.9 * prediction.duration_seconds:
         length = f"{length}, of which the model saw {prediction.seconds_seen:.1f} s"
@@ -63,14 +73,15 @@ def print_comparison(found: Comparison) -> None:
     """What an exported file gives beside PyTorch."""
     speed = found.seconds_per_clip_pytorch / found.seconds_per_clip
     print(f"{printable(found.path)}  {found.format}, {found.precision}")
-    print(f"  compared with PyTorch in float32 on {found.clips} clips, {printable(found.source_of_clips)}")
+    clips = f"{plural(found.clips, 'clip')}, {printable(found.source_of_clips)}"
+    print(f"  compared with PyTorch in float32 on {clips}")
     print(f"  largest difference of logits  {found.largest_difference:.1e} of the largest logit")
     print(f"  same likeliest class          {found.top1_agreement:.1%} of the clips")
     print(
         f"  size                          {found.megabytes:.1f} MB, weights {found.megabytes_pytorch:.1f} MB"
     )
     print(
-        f"  a clip on {found.threads} threads{'' if found.threads > 9 else ' '}          "
+        f"  {'a clip on ' + plural(found.threads, 'thread'):28}  "
         f"{1e3 * found.seconds_per_clip:.1f} ms, PyTorch {1e3 * found.seconds_per_clip_pytorch:.1f} ms "
         f"({speed:.2f} times as fast)"
     )
@@ -104,7 +115,7 @@ def print_report(report: Report) -> None:
 
     console = Console(soft_wrap=True, highlight=False)
     speed = f"{report.seconds:.1f} s, {report.videos_per_second:.1f} videos/s"
-    facts = f"{report.protocol}, {report.num_videos} videos of {report.source}, {speed}"
+    facts = f"{report.protocol}, {plural(report.num_videos, 'video')} of {report.source}, {speed}"
     console.print(Text.assemble((printable(report.model), "bold"), f"  {printable(facts)}"))
     _print_scores(console, report)
     _print_weakest_classes(console, report)
@@ -161,10 +172,12 @@ def _print_weakest_classes(console: Console, report: Report) -> None:
             console.print(Text(f"  {printable(line)}"))
 
 
-def print_data_report(report: DataReport, *, written: str | None = None, start: str | None = None) -> None:
+def print_data_report(
+    report: DataReport, *, written: str | None = None, start: str | None = None, root: str | None = None
+) -> None:
     """What is wrong with labeled videos, and what to do next.
 
-    written: The clean list, if it exists. start: The model to train from.
+    written: The clean list, if it exists. start: The model to train from. root: Where the list's paths start.
     """
     from rich.console import Console
     from rich.text import Text
@@ -177,7 +190,7 @@ def print_data_report(report: DataReport, *, written: str | None = None, start: 
         for line in _capped(section.lines):
             console.print(Text(f"  {printable(line)}"))
     console.print()
-    for line in _next_steps(report, written, start or "tiny-k400"):
+    for line in _next_steps(report, written, start or "tiny-k400", root):
         console.print(Text(printable(line)))
 
 
@@ -185,8 +198,11 @@ def _print_data_facts(console: Console, report: DataReport) -> None:
     """How much there is, and of what kind."""
     from rich.text import Text
 
+    from videoswin.data.checks.advice import describe_image_folders
+
     manifest = report.manifest
-    amount = f"{len(manifest.samples)} samples, {len(manifest.classes)} classes, {len(report.videos)} videos"
+    counts = ((manifest.samples, "sample"), (manifest.classes, "class"), (report.videos, "video"))
+    amount = ", ".join(plural(len(counted), noun) for counted, noun in counts)
     minutes = f"{report.total_seconds / 60:.1f} minutes"
     console.print(
         Text.assemble((printable(manifest.source), "bold"), f"  {amount} that can be read, {minutes}")
@@ -201,6 +217,8 @@ def _print_data_facts(console: Console, report: DataReport) -> None:
     ):
         if kinds := [f"{kind} ({count})" for kind, count in frequencies.items()]:
             console.print(Text(f"  {title:8}  {printable(', '.join(_capped(kinds)))}"))
+    if assumed := describe_image_folders(report.image_folders, len(report.videos)):
+        console.print(Text(f"  {assumed}"))
 
 
 def _print_class_counts(console: Console, report: DataReport) -> None:
@@ -255,6 +273,7 @@ def _sections(report: DataReport) -> list[_Section]:
             _about_files(report, report.too_short),
         ),
         _Section("Unlike most", False, _about_files(report, report.odd)),
+        *_note_sections(report),
         _Section("Properties that give the class away", False, report.telltale),
     ]
     return [
@@ -262,6 +281,14 @@ def _sections(report: DataReport) -> list[_Section]:
         for section in sections
         if section.lines
     ] + _class_warnings(report)
+
+
+def _note_sections(report: DataReport) -> list[_Section]:
+    """A section for each note, with the videos that have it."""
+    paths: dict[str, list[str]] = {}
+    for finding in report.notes:
+        paths.setdefault(finding.what, []).append(_short(report, finding.path))
+    return [_Section(f"{note[0].upper()}{note[1:]}", False, of_note) for note, of_note in paths.items()]
 
 
 def _class_warnings(report: DataReport) -> list[_Section]:
@@ -285,28 +312,35 @@ def _about_files(report: DataReport, findings: Iterable[Finding]) -> list[str]:
 def _about_groups(report: DataReport, groups: Iterable[Group]) -> list[str]:
     lines = []
     for group in groups:
-        paths = dict.fromkeys(report.manifest.samples[row].path for row in group.rows)
-        lines.append(f"{group.what}: {', '.join(_capped([_short(report, path) for path in paths]))}")
+        shown: dict[str, str] = {}
+        for row in group.rows:
+            name = _short(report, report.manifest.samples[row].path)
+            first = next(iter(shown), name)
+            shown[name] = f"{name} (a mirror image of {first})" if row in group.mirrored_rows else name
+        lines.append(f"{group.what}: {', '.join(_capped(list(shown.values())))}")
     return lines
 
 
 def _short(report: DataReport, path: str) -> str:
     """The path, without the folder that was checked or that holds the list."""
     source = report.manifest.source
-    folder = source if os.path.isdir(source) else os.path.dirname(source)
-    return path.removeprefix(os.path.join(folder, "")) if folder else path
+    folder = os.path.normpath(source if os.path.isdir(source) else os.path.dirname(source))
+    return os.path.normpath(path).removeprefix(os.path.join(folder, ""))
 
 
-def _next_steps(report: DataReport, written: str | None, start: str) -> list[str]:
-    """What to do now, in one or two sentences with the commands to type."""
+def _next_steps(report: DataReport, written: str | None, start: str, root: str | None) -> list[str]:
+    """What to do now, in a few sentences with the commands to type."""
+    from videoswin.data.checks.advice import describe_missing_groups
+    from videoswin.data.checks.report import HELD_OUT
+
     num_samples, num_clean = len(report.manifest.samples), len(report.clean().samples)
     if num_clean == 0:
         return ["There is nothing to learn from: no sample can be used."]
     steps = []
     data = report.manifest.source
     if num_clean < num_samples:
-        data = written or "clean.csv"
-        share = f"{num_clean} of {num_samples} samples"
+        data, root = written or "clean.csv", None  # its paths start from its own folder
+        share = f"{num_clean} of {plural(num_samples, 'sample')}"
         steps.append(
             f"{written} lists the {share} that can be used."
             if written
@@ -318,9 +352,12 @@ def _next_steps(report: DataReport, written: str | None, start: str) -> list[str
             "videos and groups at a time."
         )
         return steps
-    data, start = shlex.quote(data), shlex.quote(start)
-    steps.append(f"To train: videoswin train finetune --data {data} --from {start} --out run/")
-    return steps
+    if reason := report.single_class:
+        return [*steps, f"Training would refuse these videos: {reason}."]
+    command = f"videoswin train finetune --data {shlex.quote(data)} --from {shlex.quote(start)} --out run/"
+    command += f" --set {shlex.quote(f'data.source.root={root}')}" if root is not None else ""
+    groups = [] if report.has_groups else describe_missing_groups(report.clean(), command, fraction=HELD_OUT)
+    return [*steps, *groups, f"To train: {command}"]
 
 
 def _capped(lines: Sequence[str]) -> list[str]:

@@ -68,6 +68,17 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:
     return "".join(char if char == "\n" or _is_printable(char) else json.dumps(char)[1:-1] for char in text)
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 class`, `2 classes`, `1,200 videos`.
+
+    Args:
+        count: How many there are.
+        noun: What is counted, in the singular; the plural must be regular.
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def csv_cell(text: str) -> str:
     """Return `text` such that no spreadsheet takes it for a formula: with an apostrophe in front if needed.
 

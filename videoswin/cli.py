@@ -180,7 +180,7 @@ def check(
     if json:
         print(report.to_json())
     else:
-        print_data_report(report, written=write, start=model)
+        print_data_report(report, written=write, start=model, root=root)
     return 0 if report.usable else 1
 
 
@@ -377,10 +377,8 @@ def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as
         if not isinstance(result, Prediction):
             failures += 1
             print_failure(result.path, result.reason, as_json=as_json)
-        elif as_json:
-            print(result.to_json(top), flush=True)
         else:
-            print_prediction(result, top)
+            print_prediction(result, top, as_json=as_json)
     return failures
 
 

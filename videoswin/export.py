@@ -20,7 +20,7 @@ from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import replacing_all
 from videoswin._optional import require
 from videoswin._progress import Progress
-from videoswin._text import dump_json
+from videoswin._text import dump_json, plural
 from videoswin.pixels import PixelModel
 from videoswin.predict import Predictor, load_video
 from videoswin.runtimes import onnx, openvino, torch_programs
@@ -151,7 +151,7 @@ def export_model(
             "aotinductor": torch_programs.write_compiled,
         }
         writers[kind](program, staged, facts)
-        say(f"comparing with PyTorch on {len(clips)} clips ({source})")
+        say(f"comparing with PyTorch on {plural(len(clips), 'clip')} ({source})")
         with TemporaryDirectory() as folder:
             float32 = None
             if kind == "openvino" and precision != "float32":
@@ -234,7 +234,7 @@ def _clips(
                 part = load_video(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
                 parts.append(_distinct(part.views, crops))
             bar.advance()
-    return parts, f"from {count} videos" if count > 1 else "from one video"
+    return parts, f"from {plural(count, 'video')}"
 
 
 def _halves(path: str) -> list[tuple[float | None, float | None]]:
@@ -328,7 +328,7 @@ def _require_equal_batch(together: Tensor, one_by_one: Tensor, precision: Export
     difference = (together - one_by_one).abs().max() / one_by_one.abs().max()
     if not difference < LARGEST_DIFFERENCE[precision]:
         raise ExportError(
-            f"the file was not kept: {len(together)} clips in one batch differ by {difference:.2g} "
+            f"the file was not kept: {plural(len(together), 'clip')} in one batch differ by {difference:.2g} "
             "from the same clips one by one"
         )
 

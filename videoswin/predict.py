@@ -59,6 +59,8 @@ class Prediction:
     """Whether each class is scored by itself."""
     seconds_seen: float | None = None
     """How much of the video the clips cover, from the first to the last frame of each."""
+    notes: tuple[str, ...] = ()
+    """What is no damage but may make the answer worse, such as HDR."""
 
     @property
     def score_type(self) -> str:
@@ -90,11 +92,8 @@ class Prediction:
             "score_type": self.score_type,
             "duration_seconds": self.duration_seconds,
         }
-        sometimes = {
-            "seconds_seen": self.seconds_seen,
-            "damage": self.damage or None,
-            "views_used": self.views_used,
-        }
+        seen, damage, used = self.seconds_seen, self.damage or None, self.views_used
+        sometimes = {"seconds_seen": seen, "damage": damage, "views_used": used}
         fields |= {name: value for name, value in sometimes.items() if value is not None}
         return dump_json(fields)
 
@@ -109,6 +108,7 @@ class LoadedVideo:
     damage: str | None
     seconds_seen: float
     """How much of it the clips cover."""
+    notes: tuple[str, ...] = ()
 
 
 def load_video(
@@ -132,6 +132,7 @@ def load_video(
             duration_seconds=part.duration_seconds,
             damage=part.damage,
             seconds_seen=seconds_seen(part.num_readable, part.fps, clip, views, part.times),
+            notes=part.notes,
         )
 
 
@@ -294,9 +295,7 @@ class Predictor:
         """(V, 3, T, S, S) uint8 -> (V, K) float32 logits of each view, as `score_each`."""
         if views.dtype != torch.uint8 or views.ndim != 5 or views.shape[1] != 3:
             got = f"{views.dtype} {tuple(views.shape)}"
-            raise ValueError(
-                f"views are {got}, wanted torch.uint8 (V, 3, T, H, W), as Predictor.load has them"
-            )
+            raise ValueError(f"views are {got}, wanted torch.uint8 (V, 3, T, H, W), as Predictor.load gives")
         return self._logits(views.to(self.device)).float()
 
     def _probabilities(self, logits: Tensor) -> Tensor:
@@ -343,6 +342,7 @@ class Predictor:
                 multi_label=self.multi_label,
                 # The first views of an adaptive protocol are one of each clip.
                 seconds_seen=video.seconds_seen * min(1.0, views / self.views.clips),
+                notes=video.notes,
             )
 
 

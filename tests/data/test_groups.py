@@ -140,7 +140,10 @@ def test_parts_of_one_file_join_the_groups_that_they_are_in() -> None:
 
 def test_classes_with_one_group_each_cannot_be_held_out() -> None:
     samples = [Sample(path=f"{n}.mp4", labels=(n % 2,), group=str(n % 2)) for n in range(8)]
-    with pytest.raises(ValueError, match=r"no group can be held out .* set data.source.holdout=0"):
+    with pytest.raises(
+        ValueError,
+        match=r"no group .*2 groups, the largest with 4 of 8 samples.*data.source.groups.*holdout=0",
+    ):
         hold_out(table(*samples), 0.5, seed=0)
 
 
@@ -153,7 +156,7 @@ def test_classes_that_are_not_validated_are_named() -> None:
     lonely = [Sample(path=f"y{n}.mp4", labels=(2,), group="hall") for n in range(4)]
     manifest = replace(manifest, samples=(*manifest.samples, *lonely), classes=("run", "walk", "sit"))
     (note,) = hold_out(manifest, 0.25, seed=0)[1].notes
-    assert note == "list.csv: 1 classes are not validated, as they have a single group: 'sit'"
+    assert note == "list.csv: 1 class not validated, for lack of a second group: 'sit'"
 
 
 def test_the_same_groups_are_held_out_in_whatever_order() -> None:
@@ -201,21 +204,55 @@ def test_a_rule_is_one_of_the_ready_ways() -> None:
             make_groups(manifest, rule)
 
 
-def test_films_before_one_background_are_one_group(tmp_path: Path) -> None:
-    """Somebody moves before two walls; the fifth file is no video."""
+def films(folder: Path, walls: int) -> list[str]:
+    """Four films of somebody who moves before one of so many walls."""
     paths = []
     for number in range(4):
-        random = torch.Generator().manual_seed(number % 2)
+        random = torch.Generator().manual_seed(number % walls)
         film = torch.randint(0, 255, (1, 6, 8, 3), generator=random).float()
         film = torch.nn.functional.interpolate(film.permute(0, 3, 1, 2), size=(48, 64)).repeat(8, 1, 1, 1)
         for frame in range(8):
             film[frame, :, 10:30, 4 * frame + 8 * (number // 2) : 4 * frame + 16] = 255 * (number // 2)
-        paths.append(tmp_path / f"{number}.mp4")
+        paths.append(folder / f"{number}.mp4")
         write_h264(paths[-1], film.permute(0, 2, 3, 1).to(torch.uint8).contiguous(), fps=8, crf=20)
+    return list(map(str, paths))
+
+
+def test_films_before_one_background_are_one_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = films(tmp_path, walls=2)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    made = groups_of(make_groups(named(*map(str, paths), str(tmp_path / "broken.mp4")), "similarity"))
+    manifest = make_groups(named(*paths, str(tmp_path / "broken.mp4")), "similarity")
+    made = groups_of(manifest)
     assert made[0] == made[2] != made[1] == made[3]
     assert len(set(made)) == 3
+    assert manifest.notes == (
+        "list.csv: data.source.groups=similarity finds 3 scenes, the largest with 2 of 5 videos",
+    )
+    assert capsys.readouterr().err == "find scenes: 5 videos\n"
+    make_groups(named(*paths, str(tmp_path / "broken.mp4")), "similarity")
+    assert capsys.readouterr().err == ""  # the choices of fine-tuning and the run ask for the same
+
+
+def test_videos_that_are_all_one_scene_are_refused_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"finds 1 scene, with all of the 4 videos.*groups=folder"):
+        make_groups(named(*films(tmp_path, walls=1)), "similarity")
+
+
+def test_a_scene_of_most_videos_comes_with_other_rules(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    manifest = named(*films(tmp_path, walls=1), str(tmp_path / "broken.mp4"))
+    (note,) = make_groups(manifest, "similarity").notes
+    assert "finds 2 scenes, the largest with 4 of 5 videos; if it holds several places, use" in note
+
+
+def test_groups_of_the_list_are_not_replaced_without_a_word() -> None:
+    groups = {"v/x/a.mp4": "anna", "v/y/b.mp4": "ben", "v/x/c.mp4": "ben", "v/y/d.mp4": "anna"}
+    samples = (Sample(path=path, labels=(n // 2,), group=groups[path]) for n, path in enumerate(groups))
+    listed = table(*samples)
+    (note,) = make_groups(listed, "folder").notes
+    assert note == "list.csv: 2 groups of the list replaced, as data.source.groups is folder"
 
 
 def test_what_validation_shares_with_training_is_one_sentence() -> None:
@@ -223,7 +260,7 @@ def test_what_validation_shares_with_training_is_one_sentence() -> None:
         return table(*(Sample(path="a.mp4", labels=(0,), group=group) for group in groups))
 
     assert describe_sharing(side("a", "b"), side("c")) == (
-        "no group is in both training (2 groups) and validation (1 groups)"
+        "no group is in both training (2 groups) and validation (1 group)"
     )
     assert describe_sharing(side("a", "b"), side("b", "c")).startswith(
         "warning: 1 of the 2 groups in validation are in training too (b)"

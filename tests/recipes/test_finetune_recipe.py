@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videoswin.data.compression import write_h264
+from videoswin.data.manifest import Manifest, Sample
 from videoswin.model.config import BASE, NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.recipes import build_recipe
-from videoswin.recipes.clip_choice import clip_for, clip_warning, expected_time
+from videoswin.recipes.clip_choice import clip_for, clip_warning, expected_time, rate_note
 from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, measured_before
 from videoswin.recipes.situation import Situation, look_at, natural_precision
 from videoswin.recipes.speed import Durations, Speed
@@ -263,10 +265,44 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
         build_recipe("finetune", **call)
     recipe = build_recipe("finetune", **call, settings={"data.source.holdout": "0"})
     assert recipe.data.source.holdout == 0
-    assert any("classes have 1 to 1 videos" in line for line in explain(recipe))
+    assert any("classes have 1 to 1 video" in line for line in explain(recipe))
     for value in ("x", "2"):
         with pytest.raises(ValueError, match="holdout"):
             build_recipe("finetune", **call, settings={"data.source.holdout": value})
+
+
+def test_class_weights_and_balanced_drawing_are_refused_before_anything_is_read():
+    both = {"optimizer.class_weights": "true", "data.source.balanced": "true"}
+    with pytest.raises(ValueError, match="count rare classes twice: set one of them to false"):
+        build_recipe("finetune", data="nowhere/", start="camera-motion", settings=both)
+
+
+def test_class_weights_take_the_place_of_balanced_drawing():
+    uneven = {"counts": (3, 30)}
+    assert chosen(**uneven)["data.source.balanced"] is True
+    assert chosen(**uneven, by_hand={"weighted": True})["data.source.balanced"] is False
+
+
+def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(monkeypatch):
+    def timed(*arguments):
+        raise AssertionError("nothing may be timed before")
+
+    module = sys.modules[explain.__module__]  # in the package the function has the module's name
+    monkeypatch.setattr(module, "look_at", lambda *_: situation(multi_label=True))
+    monkeypatch.setattr(Situation, "timed", timed)
+    with pytest.raises(ValueError, match="class_weights is for videos with one label each"):
+        build_recipe(
+            "finetune", data="v/", start="camera-motion", settings={"optimizer.class_weights": "true"}
+        )
+
+
+def test_folders_of_images_are_said_to_have_no_rate(tmp_path):
+    samples = (Sample(path=str(tmp_path), labels=(0,)), Sample(path="b.mp4", labels=(1,)))
+    training = Manifest(source="list.csv", classes=("cook", "run"), samples=samples)
+    note = rate_note(situation(training=training))
+    assert note is not None
+    assert note.startswith("note: 1 of 2 videos is a folder of images, which have no frame rate: 30 frames/s")
+    assert rate_note(situation(training=replace(training, samples=samples[1:]))) is None
 
 
 def test_only_a_recipe_with_files_and_a_start_is_explained():

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
 from videoswin._errors import InputError
-from videoswin.data.checks.fingerprint import VideoFacts, examine_video, find_same_scenes
+from videoswin._progress import Progress
+from videoswin._ranks import rank_and_world_size
+from videoswin._text import plural
+from videoswin.data.checks.fingerprint import examine_video, find_same_scenes
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.reader import VideoError
 
 GROUPS_SHOWN = 3
+
+_OTHER_RULES = "use data.source.groups=folder or pattern:..., or a column `group` in the list"
 
 
 def make_groups(manifest: Manifest, rule: str) -> Manifest:
     r"""Return the manifest with groups made by a rule, as the setting `data.source.groups` states it.
 
     Args:
-        manifest: Any labeled videos; groups that they have are replaced.
+        manifest: Any labeled videos; groups that they have are replaced, which a note says.
         rule: `folder`, `folder:2` (see `group_by_folder`), `pattern:_(g\d+)_` (see `group_by_pattern`), or
             `similarity` (see `group_by_similarity`).
 
@@ -32,6 +39,9 @@ def make_groups(manifest: Manifest, rule: str) -> Manifest:
         InputError: The rule is none of these, or cannot be applied to these videos.
     """
     kind, _, argument = rule.partition(":")
+    if had := {sample.group for sample in manifest.samples if sample.group is not None}:
+        note = f"{plural(len(had), 'group')} of the list replaced, as data.source.groups is {rule}"
+        manifest = replace(manifest, notes=(*manifest.notes, f"{manifest.source}: {note}"))
     if kind == "folder" and (not argument or argument.isdecimal()):
         return group_by_folder(manifest, level=int(argument or 1))
     if kind == "pattern" and argument:
@@ -61,7 +71,9 @@ def group_by_folder(manifest: Manifest, *, level: int = 1) -> Manifest:
     def folder(sample: Sample) -> str:
         names = os.path.abspath(sample.path).split(os.sep)[1:-1]
         if len(names) < level:
-            raise InputError(f"{sample.path}: there is no folder {level} levels above it: lower the level")
+            raise InputError(
+                f"{sample.path}: there is no folder {plural(level, 'level')} above it: lower the level"
+            )
         return names[-level]
 
     grouped = _with_groups(manifest, folder)
@@ -111,25 +123,45 @@ def group_by_similarity(manifest: Manifest) -> Manifest:
 
     Eight frames of each video are compared with those of all others, patch by patch. Found are films of one
     place by a camera that stands still; not found are those of one place from two sides, or of one person in
-    two places. A video that cannot be read, or is like no other, is a group of its own.
+    two places. A video that cannot be read, or is like no other, is a group of its own. A note says how many
+    groups were found, and how large the largest is.
 
     Args:
         manifest: Any labeled videos; groups that they have are replaced.
+
+    Raises:
+        InputError: All of the videos, two or more, are in one scene.
     """
-    paths = list(dict.fromkeys(sample.path for sample in manifest.samples))
-    examined = [facts for facts in map(_sampled_facts, paths) if facts is not None]
-    group_of = {path: path for path in paths}
+    paths = tuple(dict.fromkeys(sample.path for sample in manifest.samples))
+    group_of = dict(_scenes(paths))
+    sizes = Counter(group_of.values())
+    largest = max(sizes.values(), default=0)
+    if len(paths) > 1 and len(sizes) == 1:
+        raise InputError(
+            f"{manifest.source}: data.source.groups=similarity finds 1 scene, with all of the {len(paths)} "
+            f"videos, so none can be held out by it: {_OTHER_RULES}"
+        )
+    found = f"data.source.groups=similarity finds {plural(len(sizes), 'scene')}, the largest with {largest}"
+    note = f"{manifest.source}: {found} of {plural(len(paths), 'video')}"
+    if 2 * largest > len(paths):
+        note += f"; if it holds several places, {_OTHER_RULES}"
+    grouped = _with_groups(manifest, lambda sample: group_of[sample.path])
+    return replace(grouped, notes=(*grouped.notes, note))
+
+
+@lru_cache(maxsize=8)  # the choices of fine-tuning and the run itself ask for the same
+def _scenes(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Each path with the name of its scene, or with itself if it is like no other."""
+    examined = []
+    with Progress("find scenes", len(paths), "videos", shown=rank_and_world_size()[0] == 0) as bar:
+        for path in paths:
+            with suppress(VideoError):
+                examined.append(examine_video(path, lambda: None, sampled=True))
+            bar.advance()
+    scene_of = {path: path for path in paths}
     for number, scene in enumerate(find_same_scenes(examined), start=1):
-        group_of |= {examined[index].path: f"scene {number}" for index in scene}
-    return _with_groups(manifest, lambda sample: group_of[sample.path])
-
-
-@lru_cache(maxsize=100_000)  # the choices of fine-tuning and the run itself ask for the same
-def _sampled_facts(path: str) -> VideoFacts | None:
-    try:
-        return examine_video(path, lambda: None, sampled=True)
-    except VideoError:
-        return None
+        scene_of |= {examined[index].path: f"scene {number}" for index in scene}
+    return tuple(scene_of.items())
 
 
 def describe_sharing(training: Manifest, validation: Manifest) -> str:
@@ -150,7 +182,8 @@ def describe_sharing(training: Manifest, validation: Manifest) -> str:
             f"warning: {len(shared)} of the {len(ours)} groups in validation are in training too ({names}): "
             "expect less on new ones"
         )
-    return f"no group is in both training ({len(theirs)} groups) and validation ({len(ours)} groups)"
+    learned, validated = plural(len(theirs), "group"), plural(len(ours), "group")
+    return f"no group is in both training ({learned}) and validation ({validated})"
 
 
 def _with_groups(manifest: Manifest, group_of: Callable[[Sample], str]) -> Manifest:

@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
-from videoswin._text import csv_cell, is_printable_name
+from videoswin._text import csv_cell, is_printable_name, plural
 from videoswin.data.holdout import choose_held_out
 from videoswin.data.lists.published import read_listing
 from videoswin.data.lists.rows import Listing, Row, folded_name, read_class_names
@@ -60,7 +60,8 @@ class Manifest:
     """What a user should know of how it was read: what was decided and what was left out, a sentence each."""
 
     def __repr__(self) -> str:
-        return f"Manifest({self.source}, {len(self.samples)} samples, {len(self.classes)} classes)"
+        samples, classes = plural(len(self.samples), "sample"), plural(len(self.classes), "class")
+        return f"Manifest({self.source}, {samples}, {classes})"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -137,8 +138,8 @@ def read_manifest(
     )
     if not any(os.path.exists(sample.path) for sample in samples):
         raise InputError(
-            f"{source}: none of its {len(samples)} videos exists, the first would be {samples[0].path}; "
-            "is root the folder where the paths begin?"
+            f"{source}: none of its {plural(len(samples), 'video')} exists, the first would be "
+            f"{samples[0].path}; is root the folder where the paths begin?"
         )
     return Manifest(
         source=listing.source,
@@ -189,9 +190,10 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
     held = choose_held_out(counts, part, seed)
     what = "group" if any(sample.group for sample in manifest.samples) else "video"
     if not held:
+        cure = "choose other groups (data.source.groups), or " if what == "group" else ""
         raise InputError(
             f"{manifest.source}: no {what} can be held out to validate on, as each is the only one of a "
-            "class; to train without validation set data.source.holdout=0"
+            f"class ({_sizes(units, what)}); {cure}to train without validation set data.source.holdout=0"
         )
     sides: tuple[list[Sample], list[Sample]] = ([], [])
     for sample, unit in zip(manifest.samples, units, strict=True):
@@ -203,9 +205,16 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
     if unseen:
         names = ", ".join(repr(manifest.classes[label]) for label in sorted(unseen)[:5])
         more = ", ..." if len(unseen) > 5 else ""
-        note = f"{len(unseen)} classes are not validated, as they have a single {what}: {names}{more}"
+        note = f"{plural(len(unseen), 'class')} not validated, for lack of a second {what}: {names}{more}"
         held_out = replace(held_out, notes=(*held_out.notes, f"{manifest.source}: {note}"))
     return rest, held_out
+
+
+def _sizes(units: list[str], what: str) -> str:
+    """How many groups or videos there are and, of groups, how large the largest is."""
+    sizes = Counter(units)
+    largest = f", the largest with {max(sizes.values())} of {plural(len(units), 'sample')}"
+    return plural(len(sizes), what) + largest * (what == "group")
 
 
 def _units(samples: Iterable[Sample]) -> list[str]:
@@ -311,7 +320,9 @@ def _classes_of(
                 wanted = f"a number from 0 to {len(names) - 1}"
             else:
                 near = difflib.get_close_matches(unknown[0], names, 1)
-                wanted = f"one of {len(names)} classes{f': did you mean {near[0]!r}?' if near else ''}"
+                wanted = (
+                    f"one of {plural(len(names), 'class')}{f': did you mean {near[0]!r}?' if near else ''}"
+                )
             raise InputError(f"{row.where}: found the label {unknown[0]!r}, wanted {wanted}")
     return names, [tuple(dict.fromkeys(index[label] for label in row.labels)) for row in listing.rows]
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from videoswin._errors import InputError
+from videoswin._text import plural
 from videoswin.data.batch import Draw
 
 
@@ -40,7 +41,9 @@ class BatchSampler(Sampler[list[Draw]]):
                 f"a batch of {batch_size} cannot be drawn from {length} items: lower data.batch_size"
             )
         if batch_size % world_size:
-            raise InputError(f"a batch of {batch_size} items does not divide among {world_size} processes")
+            raise InputError(
+                f"a batch of {plural(batch_size, 'item')} does not divide among {world_size} processes"
+            )
         if weights is not None and len(weights) != length:
             raise InputError(f"there are {len(weights)} weights for {length} items")
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle

@@ -43,6 +43,8 @@ DECIDING: Final[Mapping[str, str]] = MappingProxyType(
         "validation": "data.source.validation",
         "holdout": "data.source.holdout",
         "groups": "data.source.groups",
+        "balanced": "data.source.balanced",
+        "class_weights": "optimizer.class_weights",
         "tune": "model.tune",
         "epochs": "schedule.epochs",
         "batch_size": "data.batch_size",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from typing import Any, Final
 
+from videoswin._errors import InputError
+from videoswin._text import plural
+from videoswin.data.checks.advice import describe_image_folders
 from videoswin.recipes.situation import Choice, Situation
 from videoswin.training.recipe import Recipe, VideoFiles
 from videoswin.video.spec import ClipSpec
@@ -31,7 +36,7 @@ def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
     steps = f", every {clip.stride}." * (clip.fps is None and clip.stride > 1)
     covered = None if durations is None else clip.seconds(durations.fps)
     length = " over the whole video" if clip.rule == "segments" else f" = {covered:.1f} s" if covered else ""
-    reason = f"{clip.frames} frames{rate}{steps}{length} of {clip.size}x{clip.size}"
+    reason = f"{plural(clip.frames, 'frame')}{rate}{steps}{length} of {clip.size}x{clip.size}"
     if durations is not None:
         reason += (
             f"; your videos last {durations.shortest:.1f} to {durations.longest:.1f} s, median "
@@ -49,6 +54,14 @@ def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
 def flat_clip(clip: ClipSpec) -> dict[str, Any]:
     """Settings of the clip by their names in a recipe."""
     return {f"data.clip.{name}": value for name, value in vars(clip).items()}
+
+
+def rate_note(situation: Situation) -> str | None:
+    """What to say if some of the videos are folders of images, whose frame rate is not known."""
+    samples = situation.training.samples if situation.training else ()
+    paths = {sample.path for sample in samples}
+    note = describe_image_folders(sum(map(os.path.isdir, paths)), len(paths))
+    return note and f"note: {note}"
 
 
 def clip_warning(situation: Situation, clip: ClipSpec) -> str | None:
@@ -85,7 +98,7 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     # A third of a training step is its forward pass.
     validation = looks * situation.num_validation * max(speed.learn / 3, speed.decode / processes)
     minutes = (training + validation) / 60
-    amount = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    amount = plural(round(minutes), "minute") if minutes < 90 else f"{minutes / 60:.1f} hours"
     if minutes < 1:
         amount = "less than a minute"
     can_stop = schedule.patience is not None and situation.num_validation > 0
@@ -96,8 +109,29 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     )
 
 
-def with_clip_setting(clip: ClipSpec, name: str, value: float) -> ClipSpec:
-    """The clip with one setting changed, and its short side in the same proportion to a new size."""
-    if name == "size":
-        return clip.replace(size=value, short_side=round(value * clip.short_side / clip.size))
-    return clip.replace(**{name: value})
+def with_clip_settings(clip: ClipSpec, given: Mapping[str, str | None]) -> ClipSpec:
+    """The clip with settings changed, None aside, and its short side in the same proportion to a new size."""
+    for name, text in given.items():
+        if text is None:
+            continue
+        setting = f"data.clip.{name}"
+        value = as_number(setting, text) if name == "fps" else _as_whole_number(setting, text)
+        changes = {name: value}
+        if name == "size":
+            changes["short_side"] = round(value * clip.short_side / clip.size)
+        clip = clip.replace(**changes)
+    return clip
+
+
+def as_number(name: str, text: str) -> float:
+    """The number that a setting was given as text; InputError if it is none."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{name} must be a number, got {text!r}") from error
+
+
+def _as_whole_number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise InputError(f"{name} must be a whole number, got {text!r}")
+    return int(text[:12])  # far above every limit, which the clip knows

@@ -11,17 +11,29 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from videoswin._errors import InputError
-from videoswin._text import printable
+from videoswin._text import plural, printable
 from videoswin.recipes.clip_choice import (
+    as_number,
     clip_for,
     clip_warning,
     expected_time,
+    rate_note,
     what_is_seen,
-    with_clip_setting,
+    with_clip_settings,
 )
 from videoswin.recipes.situation import Choice, Situation, look_at
 from videoswin.training.memory import Tune, estimate_training_bytes
-from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
+from videoswin.training.recipe import (
+    Augment,
+    Data,
+    Model,
+    Optimizer,
+    Recipe,
+    Run,
+    Schedule,
+    VideoFiles,
+    require_one_weighting,
+)
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.settings import flatten, with_settings
 from videoswin.video.augment import mirrored_pairs, reads_direction
@@ -57,6 +69,8 @@ def finetune(
     validation: str | None = None,
     holdout: str | None = None,
     groups: str | None = None,
+    balanced: str | None = None,
+    class_weights: str | None = None,
     tune: Tune | None = None,
     epochs: str | None = None,
     batch_size: str | None = None,
@@ -78,21 +92,20 @@ def finetune(
     such classes start from a model of movements (base-ssv2, camera-motion), or set model.tune to `all`.
 
     root, validation, holdout, groups: as in VideoFiles. The others are settings made by hand, from which the
-    rest follows: model.tune, schedule.epochs, data.batch_size, data.source.repeats and those of data.clip.
+    rest follows: model.tune, schedule.epochs, data.batch_size, data.source.repeats, those of data.clip, and
+    data.source.balanced and optimizer.class_weights, which exclude each other.
     ValueError as for `look_at`.
     """
+    weighted = str(class_weights).lower() == "true"
+    require_one_weighting(class_weights=weighted, balanced=str(balanced).lower() == "true")
     source = VideoFiles(train=data, root=root, validation=validation, groups=groups, failure_limit=0.05)
     if holdout is not None:
-        source = replace(source, holdout=_number("data.source.holdout", holdout))
+        source = replace(source, holdout=as_number("data.source.holdout", holdout))
     situation = look_at(source, start)
+    require_one_weighting(class_weights=weighted, balanced=False, multi_label=situation.multi_label)
     checkpoint = situation.checkpoint
     clip = clip_for(situation)
-    given = {"frames": frames, "stride": stride, "fps": fps, "size": size}
-    for name, text in given.items():
-        if text is not None:
-            setting = f"data.clip.{name}"
-            value = _number(setting, text) if name == "fps" else _whole_number(setting, text)
-            clip = with_clip_setting(clip, name, value)
+    clip = with_clip_settings(clip, {"frames": frames, "stride": stride, "fps": fps, "size": size})
     # As in published training; where shrinking is antialiased, the frame may be cropped as it is.
     short_side = None if clip.antialias else round(clip.size * 256 / 224)
     plain = Recipe(
@@ -111,6 +124,7 @@ def finetune(
         epochs=_count(epochs),
         batch_size=_count(batch_size),
         repeats=_count(repeats),
+        weighted=weighted,
     )
     return with_settings(plain, {key: value for choice in chosen for key, value in choice.settings.items()})
 
@@ -133,17 +147,19 @@ def explain(recipe: Recipe) -> list[str]:
         epochs=recipe.schedule.epochs,
         batch_size=recipe.data.batch_size,
         repeats=source.repeats,
+        weighted=recipe.optimizer.class_weights,
     )
     for settings, reason in made:
         chosen = flatten(with_settings(recipe, settings))
         values = ", ".join(f"{key}={json.dumps(now[key])}" for key in settings)
         by_hand = [key for key in settings if now[key] != chosen[key]]
         lines.append(f"{values}: {f'you set {by_hand[0]}, else {reason}' if by_hand else reason}")
-    if misfit := clip_warning(situation, recipe.data.clip):
-        lines.append(misfit)
-    if expected := expected_time(recipe, situation):
-        lines.append(expected)
-    return lines
+    remarks = (
+        rate_note(situation),
+        clip_warning(situation, recipe.data.clip),
+        expected_time(recipe, situation),
+    )
+    return [*lines, *filter(None, remarks)]
 
 
 def measured_before(folder: Path) -> dict[str, Any]:
@@ -160,6 +176,7 @@ def choices(
     epochs: int | None = None,
     batch_size: int | None = None,
     repeats: int | None = None,
+    weighted: bool = False,
 ) -> list[Choice]:
     """Everything that is chosen; no setting twice. What the user has set is given, the rest follows."""
     clip = clip or clip_for(situation)
@@ -174,7 +191,7 @@ def choices(
         what_is_seen(situation, clip),
         tuning,
         drawing,
-        balance(situation),
+        balance(situation, weighted),
         length(situation, tune, drawing, epochs),
         rates(situation, tune, batch),
         augmentation(situation, tune),
@@ -187,7 +204,7 @@ def choices(
 
 def what_learns(situation: Situation) -> Choice:
     """All weights, the head alone, or the head and low-rank changes."""
-    each = f"{situation.per_class:.0f} videos a class"
+    each = f"{plural(round(situation.per_class), 'video')} a class"
     if situation.is_small:
         tune, reason = "all", "the model is small: all of it learns quickly, and few videos are enough"
     elif situation.is_slow:
@@ -195,12 +212,12 @@ def what_learns(situation: Situation) -> Choice:
     elif situation.per_class < FEW_PER_CLASS:
         tune, reason = (
             "head",
-            f"{each} are too few for more; if classes differ by movement, try model.tune=lora",
+            f"{each}: too few for more; if classes differ by movement, try model.tune=lora",
         )
     elif situation.per_class < MANY_PER_CLASS and situation.videos < MANY_VIDEOS:
-        tune, reason = "lora", f"{each} are enough to adapt the weights, not to learn them anew"
+        tune, reason = "lora", f"{each}: enough to adapt the weights, not to learn them anew"
     else:
-        tune, reason = "all", f"{situation.videos:,} videos, {each}, are enough for all weights"
+        tune, reason = "all", f"{plural(situation.videos, 'video')}, {each}, are enough for all weights"
     return Choice({"model.tune": tune}, reason)
 
 
@@ -218,7 +235,7 @@ def what_is_drawn(situation: Situation, batch_size: int | None = None, repeats: 
         by_hand["data.batch_size"] = batch_size
         videos = max(1, batch_size // repeats)
     settings = {"data.batch_size": batch_size or videos * repeats, "data.source.repeats": repeats}
-    reason = f"{videos} of {situation.videos:,} videos a step{reason}"
+    reason = f"{videos} of {plural(situation.videos, 'video')} a step{reason}"
     return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
 
 
@@ -232,14 +249,16 @@ def _own_repeats(situation: Situation) -> tuple[int, str]:
     times = (
         f"decoding a clip takes {1000 * speed.decode:.0f} ms and learning from it {1000 * speed.learn:.0f} ms"
     )
-    return repeats, f", {repeats} clip{'s' * (repeats > 1)} of each: {times}"
+    return repeats, f", {plural(repeats, 'clip')} of each: {times}"
 
 
-def balance(situation: Situation) -> Choice:
-    """Whether rare classes are drawn as often as common ones."""
+def balance(situation: Situation, weighted: bool) -> Choice:
+    """Whether rare classes are drawn as often as common ones, if the loss does not weigh them more."""
     most, least = max(situation.counts), min(situation.counts)
-    uneven = not situation.multi_label and most > 3 * least
-    reason = f"classes have {least:,} to {most:,} videos" + ", so each is drawn equally often" * uneven
+    uneven = not situation.multi_label and not weighted and most > 3 * least
+    reason = (
+        f"classes have {least:,} to {plural(most, 'video')}" + ", so each is drawn equally often" * uneven
+    )
     return Choice({"data.source.balanced": uneven}, reason)
 
 
@@ -262,9 +281,9 @@ def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None
         "schedule.validate_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
         "schedule.patience": max(5, epochs // 3),
     }
-    reason = f"{epochs * steps_per_epoch:,} steps; it stops early if validation no longer gets better"
+    reason = f"{plural(epochs * steps_per_epoch, 'step')}; it stops early if validation no longer gets better"
     if by_hand:
-        reason = f"you set schedule.epochs, which makes {epochs * steps_per_epoch:,} steps"
+        reason = f"you set schedule.epochs, which makes {plural(epochs * steps_per_epoch, 'step')}"
     return Choice(settings, reason)
 
 
@@ -355,21 +374,8 @@ def memory(situation: Situation, clip: ClipSpec, tune: Tune, drawing: Choice) ->
     ):
         parts *= 2
     gibibytes = _step_bytes(situation, clip, tune, batch // parts) / 2**30
-    reason = f"{batch // parts} clips at a time take about {gibibytes:.1f} GiB"
+    reason = f"{plural(batch // parts, 'clip')} at a time: about {gibibytes:.1f} GiB"
     return Choice({"run.micro_batches": parts}, reason)
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"{name} must be a number, got {text!r}") from error
-
-
-def _whole_number(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(f"{name} must be a whole number, got {text!r}")
-    return int(text[:12])  # far above every limit, which the clip knows
 
 
 def _count(text: str | None) -> int | None:

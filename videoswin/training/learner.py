@@ -25,7 +25,7 @@ from videoswin.training.lora import choose_what_learns, plain_state_dict
 from videoswin.training.loss import balanced_class_weights
 from videoswin.training.mixup import erase, mix, soft_targets
 from videoswin.training.optimizer import adamw, schedule
-from videoswin.training.recipe import Model, Recipe, Run, VideoFiles
+from videoswin.training.recipe import Model, Recipe, Run, VideoFiles, require_one_weighting
 from videoswin.training.sharding import sharded_strategy, whole
 from videoswin.training.source import Source
 from videoswin.video.transforms import normalize
@@ -169,13 +169,9 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
     model = fabric.setup_module(bare.train())
     # Sharding puts other tensors in the place of the model's, so the optimizer comes after it.
     optimizer: Any = fabric.setup_optimizers(adamw(bare, plan, fused=fused))
-    if plan.class_weights and source.multi_label:
-        raise InputError("optimizer.class_weights is for videos with one label each; leave it off here")
-    if plan.class_weights and source.balanced:
-        raise InputError(
-            "optimizer.class_weights and data.source.balanced count rare classes twice: "
-            "set one of them to false"
-        )
+    require_one_weighting(
+        class_weights=plan.class_weights, balanced=source.balanced, multi_label=source.multi_label
+    )
     weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
     return Learner(
         recipe=recipe,

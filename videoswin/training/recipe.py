@@ -31,6 +31,17 @@ def _require(wanted: Literal["above 0", "0 or more"], **values: float | None) ->
             raise InputError(f"{name} is {value}, wanted {wanted}")
 
 
+def require_one_weighting(*, class_weights: bool, balanced: bool, multi_label: bool = False) -> None:
+    """Raise InputError for class weights that count rare classes twice, or that do not fit the labels."""
+    if class_weights and multi_label:
+        raise InputError("optimizer.class_weights is for videos with one label each; leave it off here")
+    if class_weights and balanced:
+        raise InputError(
+            "optimizer.class_weights and data.source.balanced count rare classes twice: "
+            "set one of them to false"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoFiles:
     """Labelled video files: any list that `videoswin.data.manifest.read_manifest` reads."""

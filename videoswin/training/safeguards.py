@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from videoswin._errors import InputError, VideoSwinError
+from videoswin._text import plural
 from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.data.groups import describe_sharing
 from videoswin.training.learner import Learner
@@ -123,8 +124,9 @@ def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int)
     parts = processes * recipe.run.micro_batches * clips_per_item
     if recipe.data.batch_size % parts:
         raise InputError(
-            f"data.batch_size is {recipe.data.batch_size}, wanted a multiple of {parts}: {processes} "
-            f"processes x {recipe.run.micro_batches} micro-batches x {clips_per_item} clips of each video"
+            f"data.batch_size is {recipe.data.batch_size}, wanted a multiple of {parts}: "
+            f"{plural(processes, 'process')} x {plural(recipe.run.micro_batches, 'micro-batch')} x "
+            f"{plural(clips_per_item, 'clip')} of each video"
         )
 
 
@@ -132,7 +134,8 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
     """Say what will happen: data, learning rates and decay by group, memory; and warn of what looks wrong."""
     recipe = learner.recipe
     validation = len(source.validation.samples) if source.validation else 0
-    say(f"{source.description}; {len(source.labels)} classes, {validation} videos to validate on")
+    classes = plural(len(source.labels), "class")
+    say(f"{source.description}; {classes}, {plural(validation, 'video')} to validate on")
     if source.training and source.validation:
         say(describe_sharing(source.training, source.validation))
     manifests = [manifest for manifest in (source.training, source.validation) if manifest is not None]
@@ -160,7 +163,7 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
     )
     there = available_bytes(learner.fabric.device)
     free = "" if there is None else f", {there / GIB:.1f} GiB are free"
-    say(f"memory: about {wanted / GIB:.1f} GiB for {clips} clips at a time{free}")
+    say(f"memory: about {wanted / GIB:.1f} GiB for {plural(clips, 'clip')} at a time{free}")
     if there is not None and wanted > there:
         say("  that may not fit: raise run.micro_batches, or set model.checkpointing=true")
     clip, batch_size = recipe.data.clip, recipe.data.batch_size // learner.fabric.world_size

@@ -11,7 +11,9 @@ from statistics import fmean
 from torch.utils.data import Dataset
 
 from videoswin._errors import InputError
+from videoswin._text import plural
 from videoswin.data.batch import Draw, Item
+from videoswin.data.checks.advice import describe_single_class
 from videoswin.data.dataset import VideoClips
 from videoswin.data.groups import make_groups
 from videoswin.data.manifest import Manifest, hold_out, read_manifest
@@ -83,7 +85,7 @@ def open_source(recipe: Recipe) -> Source:
         failure_limit=source.failure_limit,
         training=training,
         validation=validation,
-        description=f"{len(dataset)} videos of {source.train}, SHA-256 {training.digest[:16]}",
+        description=f"{plural(len(dataset), 'video')} of {source.train}, SHA-256 {training.digest[:16]}",
         digest=f"SHA-256 {_digest(training)}"
         + ("" if validation is None else f", validation {_digest(validation)}"),
     )
@@ -111,12 +113,8 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
                 f"{listed.source} has the splits {', '.join(listed.splits)}, but none to train on"
             )
         training = replace(listed, samples=unassigned)
-    if not training.multi_label and len({sample.labels for sample in training.samples}) == 1:
-        raise InputError(
-            f"{listed.source}: at least 2 classes with training videos are required, got 1 "
-            f"({training.classes[training.samples[0].labels[0]]}): a model that knows one answer learns "
-            "nothing; add videos that show something else as another class"
-        )
+    if reason := describe_single_class(training, training.samples):
+        raise InputError(f"{listed.source}: {reason}")
     if source.validation is not None:
         validation = read_manifest(source.validation, root=source.root, classes=listed.classes)
         validation = _grouped(validation, source.groups)

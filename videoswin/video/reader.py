@@ -21,6 +21,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from torch import Tensor
 
+from videoswin._text import plural
 from videoswin.video.containers import IMAGE_CONTAINERS, claimed_samples, open_options
 from videoswin.video.errors import VideoError as VideoError
 from videoswin.video.ffmpeg import (
@@ -155,7 +156,7 @@ class _VideoFile(VideoReader):
     @property
     def notes(self) -> tuple[str, ...]:
         hdr = self._to_rgb.hdr
-        return (f"HDR video ({hdr}) is not tone-mapped: its pictures look flat",) if hdr else ()
+        return (f"colors look flat, because HDR ({hdr}) is not tone-mapped",) if hdr else ()
 
     def _open(self) -> None:
         self._container = open_container(self.path, self.limits)
@@ -289,7 +290,7 @@ class _VideoFile(VideoReader):
             self._decoded = self._decode(0)
             newest = next(self._decoded, None)
         if newest is None:
-            reason = f"none of its {self.num_frames} frames can be decoded"
+            reason = f"none of its {plural(self.num_frames, 'frame')} can be decoded"
             if not self._stream.codec_context.width:
                 reason += f"; are they larger than max_frame_pixels = {self.limits.max_frame_pixels}?"
             raise VideoError(self.path, reason)

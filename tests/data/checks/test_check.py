@@ -1,17 +1,26 @@
 """Files of every bad kind are named, the others are checked, and the report says what to do next."""
 
 import os
+import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.data.checks.labelled import facts, report_of, same_pictures, sample
 from tests.video.numbered import numbered_picture, write_image, write_video
 from tests.video.test_damage import write_sound
+from videoswin._arguments import command_line
 from videoswin._terminal import print_data_report
+from videoswin.cli import COMMANDS
 from videoswin.data.check import check_videos
 from videoswin.data.checks.report import DataReport, make_report
-from videoswin.data.manifest import Manifest, Sample
+from videoswin.data.manifest import Manifest, Sample, read_manifest
+from videoswin.training.recipe import VideoFiles
+from videoswin.training.settings import parse_assignments
+from videoswin.training.source import training_and_validation
 from videoswin.video.reader import VideoError
 
 REASONS = {
@@ -160,3 +169,122 @@ def test_of_many_classes_the_largest_and_the_smallest_are_shown(capsys):
 def test_the_same_collection_gives_the_same_report(report):
     again = check_videos(report.manifest, workers=1, shortest_frames=32)
     assert again.to_json() == report.to_json()
+
+
+def commands_in(text: str) -> list[dict[str, Any]]:
+    """The options of each `videoswin train` command in what was printed, as the command line reads them."""
+    lines = [line[line.index("videoswin train") :] for line in text.splitlines() if "videoswin train" in line]
+    return [vars(command_line(COMMANDS).parse_args(shlex.split(line)[1:])) for line in lines]
+
+
+def source_of(options: dict[str, Any]) -> VideoFiles:
+    """The videos that such a command trains on."""
+    settings = parse_assignments(options["set"])
+    arguments = {key.removeprefix("data.source."): value for key, value in settings.items()}
+    return VideoFiles(train=options["data"], **arguments)
+
+
+def checked(source: Path | str, root: str | None = None) -> DataReport:
+    """The report on a list whose videos all are sound."""
+    manifest = read_manifest(source, root=root)
+    examined = {sample.path: facts(sample.path) for sample in manifest.samples}
+    return make_report(manifest, examined, shortest_frames=1)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_the_command_to_train_has_the_root_and_reads_the_same_videos(tmp_path, capsys, monkeypatch):
+    touch(tmp_path, *(f"my videos/{name}.mp4" for name in "abcd"))
+    lines = "".join(f"{name}.mp4,{label}\n" for name, label in zip("abcd", "xxyy", strict=True))
+    (tmp_path / "list.csv").write_text(f"path,label\n{lines}")
+    monkeypatch.chdir(tmp_path)
+    text = printed(checked("list.csv", root="my videos"), capsys, root="my videos")
+    (options,) = commands_in(text)
+    training, validation = training_and_validation(source_of(options), seed=0)
+    assert len(training.samples) + len(validation.samples) == 4
+
+
+def test_the_command_for_a_clean_list_has_no_root(capsys):
+    samples = [sample("v/a.mp4", "clap"), sample("v/b.mp4", "wave"), sample("v/c.mp4", "wave")]
+    report = report_of(*samples, known=[VideoError("v/c.mp4", "the file is empty")])
+    assert commands_in(printed(report, capsys, root="v"))[-1]["set"] == []
+
+
+def test_folders_inside_the_classes_are_suggested_as_groups_by_a_command_that_works(tmp_path, capsys):
+    places = ("garden", "hall", "kitchen", "street")
+    touch(tmp_path, *(f"{label}/{place}/{n}.mp4" for label in "xy" for place in places for n in range(2)))
+    text = printed(checked(tmp_path), capsys)
+    assert "No groups are known, so training and validation may share people, places" in text
+    assert "together (garden, hall, kitchen, ...): videoswin train finetune" in text
+    grouped, plain = commands_in(text)
+    assert plain["set"] == []
+    training, validation = training_and_validation(source_of(grouped), seed=0)
+    sides = [{sample.group for sample in side.samples} for side in (training, validation)]
+    assert sides[0] | sides[1] == set(places)
+    assert not sides[0] & sides[1]
+
+
+def test_folders_above_the_classes_are_suggested_as_groups(tmp_path, capsys):
+    names = [f"{who}/{label}/{who}.mp4" for who in ("anna", "ben", "carl") for label in "xy"]
+    touch(tmp_path, *names)
+    lines = "".join(f"{name},{name.split('/')[1]}\n" for name in names)
+    (tmp_path / "list.csv").write_text(f"path,label\n{lines}")
+    grouped, _ = commands_in(printed(checked(tmp_path / "list.csv"), capsys))
+    assert grouped["set"] == ["data.source.groups=folder:2"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{label}/{n}.mp4" for label in "xy" for n in range(3)],
+        [f"{label}/take{label}{n}/a.mp4" for label in "xy" for n in range(3)],
+        [f"{split}/{label}/{split}.mp4" for split in ("train", "val") for label in "xy"],
+    ],
+)
+def test_folders_of_classes_splits_or_single_videos_are_not_suggested(tmp_path, capsys, names):
+    touch(tmp_path, *names)
+    text = printed(checked(tmp_path), capsys)
+    assert len(commands_in(text)) == 1
+    assert "No groups are known" in text
+    assert "--set data.source.groups=similarity" in text
+
+
+def test_nothing_is_said_of_groups_where_the_list_has_some(capsys):
+    samples = [replace(sample(f"{n}.mp4", label), group="g") for n, label in enumerate(("clap", "wave"))]
+    assert "groups" not in printed(report_of(*samples), capsys)
+
+
+def test_a_single_class_is_said_to_teach_nothing_instead_of_a_command(capsys):
+    text = printed(report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap")), capsys)
+    assert "at least 2 classes with training videos are required, got 1 (clap)" in text
+    assert commands_in(text) == []
+
+
+def test_paths_are_printed_as_the_list_has_them(capsys):
+    broken = [VideoError("./clap/a.mp4", "the file is empty")]
+    for source in ("list.csv", "./list.csv"):
+        report = report_of(sample("./clap/a.mp4", "clap"), known=broken, source=source)
+        assert "  clap/a.mp4: the file is empty\n" in printed(report, capsys)
+
+
+def test_folders_of_images_are_said_to_have_no_rate(report, capsys):
+    text = printed(report, capsys)
+    assert "  1 of 5 videos is a folder of images, which have no frame rate: 30 frames/s are assumed." in text
+
+
+def test_a_mirrored_video_is_named(capsys):
+    look = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    known = [facts("a.mp4", look=look.tobytes()), facts("b.mp4", look=look[:, :, ::-1].tobytes())]
+    text = printed(report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known), capsys)
+    assert "  alike to the eye, mirrored: a.mp4, b.mp4 (a mirror image of a.mp4)\n" in text
+
+
+def test_hdr_is_a_sentence_of_its_own(capsys):
+    known = [facts(f"{n}.mp4", notes=("colors look flat",)) for n in range(2)]
+    text = printed(report_of(*(sample(video.path, "clap") for video in known), known=known), capsys)
+    assert "\nColors look flat (2)\n  0.mp4\n  1.mp4\n" in text
+    assert "Unlike most" not in text

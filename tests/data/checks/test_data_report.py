@@ -175,5 +175,5 @@ def test_the_json_has_every_list_with_names_instead_of_numbers():
 
 def test_a_report_and_its_manifest_show_themselves_in_one_line():
     report = report_of(sample("broken.mp4", "clap"), sample("a.mp4", "wave"), known=[BROKEN])
-    assert repr(report) == "DataReport(videos, 2 samples, 1 videos that can be read, 1 problems)"
+    assert repr(report) == "DataReport(videos, 2 samples, 1 video that can be read, 1 problem)"
     assert repr(report.manifest) == "Manifest(videos, 2 samples, 3 classes)"

@@ -1,5 +1,6 @@
 """What is said about labelled videos follows from their files, parts, splits and labels."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -164,7 +165,8 @@ def test_videos_of_another_shape_or_rate_than_most_are_odd():
 def test_what_is_noted_of_a_video_is_said_though_no_shape_is_usual():
     known = [facts("a.mp4", fps=25.0, notes=("HDR",)), facts("b.mp4", fps=30.0)]
     report = report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known)
-    assert [(finding.path, finding.what) for finding in report.odd] == [("a.mp4", "HDR")]
+    assert report.odd == ()
+    assert [(finding.path, finding.what) for finding in report.notes] == [("a.mp4", "HDR")]
 
 
 def test_frames_of_a_part_are_estimated_by_the_time_that_the_video_takes():
@@ -205,6 +207,9 @@ def test_a_mirrored_copy_is_found_and_called_so():
     known = [facts("a.mp4", look=look.tobytes()), facts("b.mp4", look=look[:, :, ::-1].tobytes())]
     report = report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known)
     assert said(report.possible_copies) == [((0, 1), "alike to the eye, mirrored")]
+    assert report.possible_copies[0].mirrored_rows == (1,)
+    (fields,) = json.loads(report.to_json())["possible_copies"]
+    assert fields["mirrored"] == ["b.mp4"]
 
 
 def test_short_is_what_the_model_sees_more_than():

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from tests.video.numbered import numbered_picture, write_image, write_video
-from videoswin.data.checks.fingerprint import VideoFacts, are_mirrored, examine_video, find_look_alikes
+from videoswin.data.checks.fingerprint import (
+    SCENE_TOLERANCE,
+    VideoFacts,
+    are_mirrored,
+    examine_video,
+    find_look_alikes,
+    find_same_scenes,
+)
 from videoswin.data.checks.stream import StreamFacts
 from videoswin.video.reader import VideoError, open_video
 
@@ -205,3 +212,15 @@ def test_a_varying_rate_and_the_codec_are_read_from_the_file(tmp_path):
     varying = facts_of(tmp_path / "varying.mp4")
     assert varying.stream == StreamFacts(codec="h264", variable_rate=True)
     assert (constant.stream.codec, constant.stream.variable_rate) == ("h264", False)
+
+
+def test_a_chain_of_alike_videos_is_not_one_scene():
+    """Light that grows by 10 levels from each video to the next: neighbors are near, the ends are not."""
+    levels = [10, 20, 30, 40, 50, 200, 201]
+    shown = [replace(PLAIN, path=str(level), look=bytes([level]) * (8 * 8 * 8 * 3)) for level in levels]
+    scenes = find_same_scenes(shown)
+    assert [5, 6] in scenes
+    for scene in scenes:
+        assert max(levels[i] for i in scene) - min(levels[i] for i in scene) <= SCENE_TOLERANCE
+    assert find_same_scenes(shown[:2]) == [[0, 1]]
+    assert find_same_scenes([]) == []

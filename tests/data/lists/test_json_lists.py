@@ -119,8 +119,8 @@ def test_the_parts_of_activitynet_are_samples_of_its_videos(folder: Path) -> Non
         Sample(path=video, labels=(1,), start_seconds=12.0, end_seconds=20.0, split="train", group="xyz"),
     )
     assert [note.rpartition(": ")[2] for note in manifest.notes] == [
-        "1 videos without a label are left out",
-        "1 parts that end before they begin are left out",
+        "1 video left out for lack of a label",
+        "1 part left out, as the end is before the beginning",
     ]
 
 
@@ -152,7 +152,7 @@ def test_choices_of_label_studio_are_the_labels_of_videos(folder: Path) -> None:
         ("a.mp4", ["run"]),
     ]
     assert [sample.group for sample in manifest.samples] == ["kitchen", None, None, None]
-    assert manifest.notes[0].endswith("1 tasks without a label are left out")
+    assert manifest.notes[0].endswith("1 task left out for lack of a label")
     assert not manifest.multi_label
 
 
@@ -198,7 +198,7 @@ def test_a_classification_export_of_fiftyone_is_read(folder: Path) -> None:
     )
     assert manifest.classes == ("walk", "run")
     assert found(manifest, folder) == [("data/c.mp4", ["run"]), ("a.mp4", ["walk"])]
-    assert manifest.notes[0].endswith("1 videos without a label are left out")
+    assert manifest.notes[0].endswith("1 video left out for lack of a label")
     manifest = read(folder, {"labels": {"a": ["walk", "run"], "b": "run"}}, "labels.json")
     assert (found(manifest, folder)[0], manifest.multi_label) == (("a.mp4", ["walk", "run"]), True)
 

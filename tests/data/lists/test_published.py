@@ -391,6 +391,23 @@ def test_folders_of_splits_may_stand_above_the_classes(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("names", [("train_set", "val_set"), ("train", "dev"), ("Training", "eval1")])
+def test_folders_that_look_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    touch(tmp_path, *(f"{name}/{label}/a.mp4" for name in names for label in ("run", "walk")))
+    with pytest.raises(ValueError, match=r"look like splits, as each holds run, walk: rename them") as caught:
+        read_manifest(tmp_path)
+    train, val = (tmp_path / name for name in names)
+    assert str(caught.value).endswith(f"--data {train} --set data.source.validation={val}")
+    touch(tmp_path, *(f"Test_set/{label}/a.mp4" for label in ("run", "walk")))
+    with pytest.raises(ValueError, match=f"--data {train} --set data.source.validation={val}"):
+        read_manifest(tmp_path)
+
+
+def test_classes_with_names_like_splits_stay_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "test drive/street/a.mp4", "train ride/street/b.mp4")
+    assert read_manifest(tmp_path).classes == ("test drive", "train ride")
+
+
 def test_a_class_may_have_folders_of_frames(tmp_path: Path) -> None:
     touch(tmp_path, "walk/take1/0.jpg", "walk/take1/1.jpg", "walk/take2/0.png", "run/a.mp4", "run/thumb.jpg")
     assert rows(read_manifest(tmp_path), tmp_path) == [
@@ -427,6 +444,9 @@ def test_classes_that_are_known_keep_their_order(tmp_path: Path) -> None:
         (["train/walk/a.mp4", "raw/b.mp4"], "'train' looks like a split, but 'raw' stands beside it"),
         (["walk/a.txt", "list.csv"], "found no folder with videos.*perhaps .*list.csv"),
         (["walk/a.mp4", "run/"], "run: the class folder is empty"),
+        (["walk/a.mp4", "run/.DS_Store"], "run: the class folder is empty"),
+        (["walk/a.mp4", "run/more/"], "run: the class folder is empty"),
+        (["walk/a.mp4", "run/a.txt"], r"run: none of its files .*: 1 \.txt; put videos into it, or move"),
     ],
 )
 def test_a_folder_of_another_shape_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
@@ -463,7 +483,7 @@ def test_files_that_are_no_videos_are_named(tmp_path: Path) -> None:
 
 def test_a_class_of_which_no_file_is_a_video_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "walk/a.mp4", "run/b.xyz", "run/c.xyz")
-    with pytest.raises(ValueError, match=r"run: none of its files is known to be a video: 2 \.xyz; convert"):
+    with pytest.raises(ValueError, match=r"run: none of its files is known to be a video: 2 \.xyz; put"):
         read_manifest(tmp_path)
     touch(tmp_path, "split/train/run/a.mp4", "split/train/walk/b.mp4", "split/val/run/c.xyz")
     assert "1 .xyz" in read_manifest(tmp_path / "split").notes[0]
@@ -497,6 +517,20 @@ def test_a_list_in_a_folder_of_classes_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "walk/a.mp4", "run/b.mp4", "metadata.jsonl")
     (note,) = read_manifest(tmp_path).notes
     assert note.endswith(f"labels are names of folders; to use {tmp_path}/metadata.jsonl give that file")
+
+
+def test_splits_with_a_list_each_are_refused_with_the_settings_for_these(tmp_path: Path) -> None:
+    names = ("train", "validation", "test")
+    touch(tmp_path, *(f"{name}/a.mp4" for name in names))
+    for name in names:
+        write(tmp_path / name / "metadata.csv", "file_name,label\na.mp4,walk\n")
+    with pytest.raises(ValueError, match="the video is in no class folder") as caught:
+        read_manifest(tmp_path)
+    train, val, test = (f"{tmp_path}/{name}/metadata.csv" for name in names)
+    assert str(caught.value).endswith(
+        f"give the files: to train, --data {train} --set data.source.validation={val}; to evaluate, {test}"
+    )
+    assert read_manifest(train).classes == ("walk",)
 
 
 def test_two_classes_that_differ_by_an_underscore_are_named(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
+from videoswin._text import plural
 from videoswin.data.checks.fingerprint import VideoFacts, are_mirrored, find_look_alikes
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.spec import ClipSpec
@@ -45,6 +46,8 @@ class Group:
     """Two or more indices into the manifest's samples, growing."""
     what: str
     """What they have in common, and the splits or classes that tell them apart."""
+    mirrored_rows: tuple[int, ...] = ()
+    """Those of `rows` whose video is like the mirror image of the first one's."""
 
 
 def split_of(sample: Sample) -> str:
@@ -109,14 +112,14 @@ def find_too_short(
         frames = round((end - start) * video.num_frames / video.duration_seconds)
         if clip is None:
             if frames < shortest_frames:
-                findings.append(_about(sample, f"{frames} frames, fewer than {shortest_frames}"))
+                findings.append(_about(sample, f"{plural(frames, 'frame')}, fewer than {shortest_frames}"))
         elif frames < round((covered := clip.seconds(video.fps) or 0) * video.fps):
             findings.append(_about(sample, f"{end - start:.1f} s, the model looks at {covered:.1f} s"))
     return findings
 
 
 def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
-    """Videos whose aspect, rate, codec or rotation is not that of most, whose rate varies, or with notes.
+    """Videos whose aspect, rate, codec or rotation is not that of most, or whose rate varies.
 
     A property in which no more than half of the videos agree is left out.
     """
@@ -126,7 +129,7 @@ def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
     rate = _usual([round(video.fps, 2) for video in videos])
     findings = []
     for video in videos:
-        reasons = list(video.notes)
+        reasons = []
         if aspect and abs(video.width / video.height / aspect - 1) > ASPECT_TOLERANCE:
             reasons.append(f"{video.width}x{video.height}, most are {aspect:g}:1")
         if rate and abs(video.fps / rate - 1) > RATE_TOLERANCE:
@@ -197,9 +200,10 @@ def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
     groups = []
     for alike in find_look_alikes(videos):
         rows = sorted(row for index in alike for row in sets_of_rows[index])
-        first, *others = (videos[index] for index in alike)
-        mirrored = any(are_mirrored(first, other) for other in others)
-        groups.append(_group(manifest, rows, "alike to the eye" + ", mirrored" * mirrored))
+        by_row = {row: videos[index] for index in alike for row in sets_of_rows[index]}
+        mirrored = tuple(row for row in rows if are_mirrored(by_row[rows[0]], by_row[row]))
+        group = _group(manifest, rows, "alike to the eye" + ", mirrored" * bool(mirrored))
+        groups.append(replace(group, mirrored_rows=mirrored))
     return sorted(groups, key=lambda group: group.rows)
 
 

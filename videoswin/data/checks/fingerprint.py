@@ -215,18 +215,31 @@ def find_same_scenes(videos: Sequence[VideoFacts]) -> list[list[int]]:
     """Groups of two or more videos, as indices in order, whose backgrounds look the same.
 
     Of each video the colors of the patches are averaged over time; two show one scene if half of these differ
-    by at most SCENE_TOLERANCE. A group holds whatever a chain of such pairs connects.
+    by at most SCENE_TOLERANCE. In a group any two do, as in clustering with complete linkage: the nearest
+    pairs are joined first. If chains of pairs made groups, as with single linkage, light that changes over a
+    day would join all places into one group, and nothing could be held out.
     """
     if not videos:
         return []
     looks = np.frombuffer(b"".join(video.look for video in videos), np.uint8)
     means = looks.reshape(len(videos), MOMENTS, -1).mean(axis=1)  # (videos, G * G * 3)
-    group_of = np.arange(len(videos))
+    are_near = np.eye(len(videos), dtype=bool)
+    pairs: list[NDArray[np.float64]] = [np.empty((3, 0))]
     for one in range(len(videos) - 1):
-        differences = np.abs(means[one + 1 :] - means[one])
-        near = np.median(differences, axis=1) <= SCENE_TOLERANCE
-        for other in one + 1 + np.flatnonzero(near):
-            group_of[group_of == group_of[other]] = group_of[one]
+        differences = np.median(np.abs(means[one + 1 :] - means[one]), axis=1)
+        others = np.flatnonzero(differences <= SCENE_TOLERANCE)
+        are_near[one, one + 1 + others] = are_near[one + 1 + others, one] = True
+        pairs.append(np.stack([differences[others], np.full(len(others), one), one + 1 + others]))
+    group_of = np.arange(len(videos))
+    distances, ones, twos = np.concatenate(pairs, axis=1)
+    for pair in np.argsort(distances, kind="stable"):
+        one, other = int(ones[pair]), int(twos[pair])
+        kept, joined = group_of[one], group_of[other]
+        if kept != joined and are_near[kept, joined]:
+            # From here on the row of a group says to which groups all of its videos are near.
+            are_near[kept] &= are_near[joined]
+            are_near[:, kept] = are_near[kept]
+            group_of[group_of == joined] = kept
     return _members(group_of, np.arange(len(videos)))
 
 

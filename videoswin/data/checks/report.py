@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
-from videoswin._text import dump_json
+from videoswin._text import dump_json, plural
 from videoswin.data.batch import Failure
+from videoswin.data.checks.advice import describe_single_class, training_samples
 from videoswin.data.checks.findings import (
     NO_SPLIT,
     Finding,
@@ -72,14 +73,16 @@ class DataReport:
     """Samples with fewer frames than was asked for."""
     odd: tuple[Finding, ...]
     """Videos whose aspect, frame rate, codec or rotation is not that of most, or whose rate varies."""
+    notes: tuple[Finding, ...]
+    """What is no damage but may make a model's answers worse, such as HDR."""
     telltale: tuple[str, ...]
     """Properties of the files that give the class away, a sentence each."""
 
     def __repr__(self) -> str:
         samples, videos = len(self.manifest.samples), len(self.videos)
         return (
-            f"DataReport({self.manifest.source}, {samples} samples, {videos} videos that can be read, "
-            f"{self.problems} problems)"
+            f"DataReport({self.manifest.source}, {plural(samples, 'sample')}, {plural(videos, 'video')} that "
+            f"can be read, {plural(self.problems, 'problem')})"
         )
 
     @property
@@ -120,6 +123,22 @@ class DataReport:
         """Samples of the largest class per sample of the smallest that has any, in the first split."""
         counts = [count for count in next(iter(self.class_counts.values()), ()) if count]
         return max(counts) / min(counts) if counts else None
+
+    @property
+    def single_class(self) -> str | None:
+        """A sentence about training samples that are all of one class; None if there are more classes."""
+        clean = self.clean()
+        return describe_single_class(clean, training_samples(clean))
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the list says what samples share that must not be split."""
+        return any(sample.group is not None for sample in self.manifest.samples)
+
+    @property
+    def image_folders(self) -> int:
+        """How many videos are folders of images, whose frame rate is not known."""
+        return sum(video.stream.codec is None and video.bytes_digest is None for video in self.videos)
 
     @property
     def durations(self) -> tuple[float, float, float] | None:
@@ -203,7 +222,11 @@ class DataReport:
             "damaged": [_finding_fields(finding) for finding in self.damaged],
             "too_short": [_finding_fields(finding) for finding in self.too_short],
             "odd": [_finding_fields(finding) for finding in self.odd],
+            "notes": [_finding_fields(finding) for finding in self.notes],
             "telltale": self.telltale,
+            "single_class": self.single_class,
+            "has_groups": self.has_groups,
+            "image_folders": self.image_folders,
             "hardly_validated": self.hardly_validated,
             "class_counts": {split: dict(zip(classes, counts, strict=True)) for split, counts in splits},
             "missing_classes": self.missing_classes,
@@ -236,7 +259,8 @@ class DataReport:
             fields = asdict(self.manifest.samples[row])
             fields["labels"] = [self.manifest.classes[label] for label in fields["labels"]]
             samples.append({name: value for name, value in fields.items() if value is not None})
-        return {"what": group.what, "samples": samples}
+        mirrored = [self.manifest.samples[row].path for row in group.mirrored_rows]
+        return {"what": group.what, "samples": samples} | ({"mirrored": mirrored} if mirrored else {})
 
 
 def make_report(
@@ -269,6 +293,7 @@ def make_report(
         damaged=tuple(Finding(path=video.path, what=video.damage) for video in videos if video.damage),
         too_short=tuple(find_too_short(manifest, facts, shortest_frames, clip)),
         odd=tuple(find_odd(videos)),
+        notes=tuple(Finding(path=video.path, what=note) for video in videos for note in video.notes),
         telltale=tuple(find_telltale(manifest, facts)),
     )
 

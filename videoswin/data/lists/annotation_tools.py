@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from videoswin._errors import InputError
+from videoswin._text import plural
 from videoswin.data.lists.find_by_name import located
 from videoswin.data.lists.rows import SPLIT_NAMES, Listing, Row, require_order, seconds, split_name
 from videoswin.video.listing import VIDEO_SUFFIXES
@@ -51,7 +52,7 @@ def read_label_studio(path: str, tasks: list[dict[str, Any]], root: str) -> List
             raise InputError(
                 f"{where}: its {len(done)} annotations have different labels: keep one for each task"
             )
-    notes = (f"{unlabeled} tasks without a label are left out",) if unlabeled else ()
+    notes = (f"{plural(unlabeled, 'task')} left out for lack of a label",) if unlabeled else ()
     rows = _found(rows, root)
     return Listing(source=path, rows=rows, multi_label=_has_several(rows), notes=notes)
 
@@ -124,7 +125,7 @@ def read_fiftyone_labels(path: str, content: Mapping[str, Any], root: str) -> Li
             require_order(start, end, where)
             rows.append(Row(join(root, name), (_fiftyone_label(part, classes, where),), where, start, end))
     unlabeled = sum(not target for target in content["labels"].values() if not isinstance(target, int))
-    notes = (f"{unlabeled} videos without a label are left out",) if unlabeled else ()
+    notes = (f"{plural(unlabeled, 'video')} left out for lack of a label",) if unlabeled else ()
     order = tuple(map(str, classes)) if classes else None
     return Listing(
         source=path, rows=_found(rows, root), classes=order, multi_label=_has_several(rows), notes=notes
@@ -171,7 +172,7 @@ def read_fiftyone_samples(path: str, samples: list[dict[str, Any]], root: str) -
             f"{path}: it has the label fields {', '.join(sorted(fields))}: export with one of them"
         )
     unlabeled = len(samples) - len(rows)
-    notes = (f"{unlabeled} samples without a label are left out",) if unlabeled else ()
+    notes = (f"{plural(unlabeled, 'sample')} left out for lack of a label",) if unlabeled else ()
     return Listing(source=path, rows=_found(rows, root), multi_label=_has_several(rows), notes=notes)
 
 

@@ -13,6 +13,7 @@ from os.path import dirname, exists, join
 from typing import Any, Final
 
 from videoswin._errors import InputError
+from videoswin._text import plural
 from videoswin.data.lists.annotation_tools import (
     read_fiftyone_labels,
     read_fiftyone_samples,
@@ -164,7 +165,7 @@ def _read_activitynet(path: str, database: Mapping[str, Any], root: str) -> List
                 odd += 1
                 continue
             rows.append(Row(join(root, f"{name}.mp4"), (str(part["label"]),), where, start, end, split, name))
-    notes = [f"{unlabeled} videos without a label are left out"] if unlabeled else []
-    notes += [f"{odd} parts that end before they begin are left out"] if odd else []
+    notes = [f"{plural(unlabeled, 'video')} left out for lack of a label"] if unlabeled else []
+    notes += [f"{plural(odd, 'part')} left out, as the end is before the beginning"] if odd else []
     rows = located(rows, root, lambda name: (name, f"v_{name}"))
     return Listing(source=path, rows=rows, notes=tuple(notes))
