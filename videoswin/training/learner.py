@@ -122,11 +122,15 @@ def require_training_packages() -> None:
         require(package, extra="train")
 
 
+def training_device(name: str) -> torch.device:
+    """The torch device of a run whose `run.device` is `name`; InputError if it is not there."""
+    return resolve_device({"gpu": "cuda"}.get(name, name))
+
+
 def launch(run: Run) -> Fabric:
     """Fabric with this run's devices, its processes started, each with its threads."""
     require_training_packages()
-    if run.device != "auto":
-        resolve_device({"gpu": "cuda"}.get(run.device, run.device))  # or one clear error
+    training_device(run.device)  # or one clear error
     fabric: Fabric = require("lightning_fabric", extra="train").Fabric(
         accelerator=run.device,
         devices=run.devices,
