@@ -234,7 +234,7 @@ def test_every_choice_is_explained_with_its_value(videos):
         "frames at 16 frames/s = 0.5 s, 64x64 pixels; your videos last 0.5 to 0.5 s, median 0.5 s; clips of "
         "the start model last 2.0 s"
     )
-    assert lines[1].startswith('model.tune="all": the model has 0.6 million parameters, fewer than 5')
+    assert lines[1].startswith('model.tune="all": the model has 0.6 million parameters, fewer than 5 million')
     measured = (
         r"on 8 of the 8 training videos, \d clips? of each: decoding a clip takes \d+ ms, a training step"
     )

@@ -92,7 +92,7 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     amount = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     if minutes < 1:
         amount = "less than a minute"
-    can_stop = schedule.patience is not None and situation.num_validation > 0
+    can_stop = (schedule.patience or math.inf) < schedule.epochs and situation.num_validation > 0
     early = "; less if training stops early" if can_stop else ""
     place = situation.device if situation.processes == 1 else f"{situation.processes} x {situation.device}"
     return (

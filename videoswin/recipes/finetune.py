@@ -228,7 +228,10 @@ def what_learns(situation: Situation) -> Choice:
     each = f"{situation.per_class:.0f} training videos per class"
     size = f"{situation.num_parameters / 1e6:.1f} million parameters"
     if situation.is_small:
-        tune, reason = "all", f"the model has {size}, fewer than {SMALL_MODEL / 1e6:.0f}: all are trained"
+        tune, reason = (
+            "all",
+            f"the model has {size}, fewer than {SMALL_MODEL / 1e6:.0f} million: all are trained",
+        )
     elif situation.is_slow:
         tune, reason = (
             "head",
@@ -304,8 +307,11 @@ def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None
         "schedule.validate_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
         "schedule.patience": max(5, epochs // 3),
     }
+    # Short runs have a point of the training loss for each of the validation.
+    steps_between = steps_per_epoch * settings["schedule.validate_every"]
+    settings["run.report_every"] = min(Run.report_every, steps_between)
     reason = f"{resources.count(epochs * steps_per_epoch, 'step')}, {steps_per_epoch:,} per epoch"
-    if situation.num_validation:
+    if situation.num_validation and settings["schedule.patience"] < epochs:
         reason += f"; training stops after {settings['schedule.patience']} epochs without better validation"
     if by_hand:
         reason = f"you set schedule.epochs: {reason}"

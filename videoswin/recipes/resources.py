@@ -63,7 +63,9 @@ def memory(situation: Situation, clip: ClipSpec, tune: Tune, batch: int, repeats
     ):
         parts *= 2
     needed = format_bytes(_step_bytes(situation, clip, tune, clips // parts))
-    return Choice({"run.micro_batches": parts}, f"{count(clips // parts, 'clip')} at a time: about {needed}")
+    return Choice(
+        {"run.micro_batches": parts}, f"{count(clips // parts, 'clip')} at a time take about {needed}"
+    )
 
 
 def count(number: int, noun: str) -> str:
