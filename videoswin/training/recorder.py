@@ -293,7 +293,7 @@ class Recorder:
         speed = self.progress.speed()
         self.progress.report(
             f"epoch {self.step / len(self._sampler):.2f}, loss {loss:.3f}, acc {accuracy:.0%}, "
-            f"{speed['clips_per_second']:.1f} clips/s, {speed['data_wait']:.0%} of the time waiting for data"
+            f"{speed['clips_per_second']:.1f} clips/s, waiting for data {speed['data_wait']:.0%}"
         )
         if self._folder is not None:
             row = {
