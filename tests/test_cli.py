@@ -12,7 +12,6 @@ import torch
 
 from videoswin import cli
 from videoswin._errors import InputError, VideoSwinError
-from videoswin._text import plural
 from videoswin.demo import make_clip
 
 
@@ -89,7 +88,7 @@ def test_predict_says_how_many_views_an_adaptive_protocol_looked_at(
     assert run(*arguments, "--json") == 0
     used = json.loads(capsys.readouterr().out)["views_used"]
     assert 1 <= used < 12
-    assert first.endswith(f"adaptive-4x3 ({plural(used, 'view')})")
+    assert first.endswith(f"adaptive-4x3: up to 4 clips x 3 crops = 12 views per video, {used} used")
 
 
 def test_predict_reports_bad_files_and_exits_with_1(

@@ -65,6 +65,28 @@ def test_a_confusion_has_true_classes_in_rows(tmp_path: Path) -> None:
     assert right > left + 50
 
 
+def test_accuracy_is_drawn_from_0_to_100_percent_and_a_small_learning_rate_with_its_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures, make = [], draw._figure
+
+    def kept(*size: float, **options: object) -> object:
+        figures.append(make(*size, **options))
+        return figures[-1]
+
+    monkeypatch.setattr(draw, "_figure", kept)
+    panels = {"accuracy": {"training": ([1], [0.9])}, "learning rate": {"head": ([1, 2], [3.5e-4, 1e-4])}}
+    draw_curves(tmp_path / "x.png", panels, fractions=("accuracy",))
+    accuracy, rate = figures[0].axes
+    assert accuracy.get_ylim() == pytest.approx((0, 1), abs=0.05)
+    assert [label.get_text() for label in accuracy.get_yticklabels()][1:-1] == [
+        f"{percent}%" for percent in range(0, 101, 20)
+    ]
+    labels = {label.get_text() for label in rate.get_yticklabels()}
+    assert len(labels) == len(rate.get_yticks())
+    assert rate.yaxis.get_offset_text().get_text() in ("1e\N{MINUS SIGN}4", "1e-4")
+
+
 @pytest.mark.parametrize("num_classes", [1, 2, 30, 31, 400])
 def test_a_confusion_of_any_number_of_classes_fits_a_screen(tmp_path: Path, num_classes: int) -> None:
     names = [rf"$\class{number}$ and_a name of some length" for number in range(num_classes)]

@@ -240,11 +240,27 @@ def test_reading_and_comparing_show_their_progress_on_stderr(
     comparison = export_model(checkpoint, tmp_path / "model.pt2", videos=videos[:1], progress=True)
     shown = capfd.readouterr()
     assert shown.out == ""
-    assert [line for line in shown.err.splitlines() if re.match("read|compare|time", line)] == [
+    assert [line for line in shown.err.splitlines() if re.match("read|compare|measure", line)] == [
         "read: 1 video",
         f"compare: {comparison.clips} clips",
-        "time: 5 rounds",
+        "measure speed: 5 rounds",
     ]
+
+
+def test_every_phase_is_said_before_it_begins(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    said: list[str] = []
+    export_model(checkpoint, tmp_path / "model.pt2", say=said.append)
+    patterns = (
+        r"phase 1 of 4: tracing the model, \d+\.\d million parameters, with torch\.export",
+        r"traced in \d+ s",
+        r"phase 2 of 4: writing model\.pt2 \(torch, float32\)",
+        r"written in \d+ s",
+        r"phase 3 of 4: comparing the file with PyTorch on 4 clips, synthetic",
+        r"comparing 3 clips in one batch with the same clips one by one",
+        r"phase 4 of 4: measuring the speed on one clip",
+    )
+    for pattern, line in zip(patterns, said, strict=True):
+        assert re.fullmatch(pattern, line), line
 
 
 @pytest.mark.parametrize(("number", "clips"), [(1, 6), (30, 8)])

@@ -262,7 +262,7 @@ def test_a_person_sees_scores_weakest_classes_and_failures(
     text = capsys.readouterr().out
     assert "top-5" not in text
     for line in (
-        r"random  fast-1x1, 4 videos of made here, 2.0 s, 2.0 videos/s",
+        r"random  fast-1x1: 1 clip x 1 crop = 1 view per video, 4 videos of made here, 2.0 s, 2.0 videos/s",
         r"top-1 +25\.0  4\.6 to 69\.9",
         r"without looking at the videos: chance 33\.3 %, most frequent class 50\.0 %",
         r"warning: the 95 % interval, 4\.6 to 69\.9 %, includes the 50\.0 % of always answering the most",

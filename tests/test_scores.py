@@ -110,6 +110,22 @@ def test_wilson_interval_gives_published_values(hits: int, number: int, low: flo
     assert wilson_interval(hits / number, number) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_wilson_interval_ends_at_exactly_1_where_all_are_hits_and_at_0_where_none_is() -> None:
+    for number in (*range(1, 200), 1000, 12345):
+        assert wilson_interval(1.0, number)[1] == 1.0
+        assert wilson_interval(0.0, number)[0] == 0.0
+        assert mean_class_interval(1.0, torch.tensor([number, number + 1, 3]))[1] == 1.0
+
+
+def test_intervals_have_no_rounding_errors_in_json() -> None:
+    ends = wilson_interval(1 / 3, 7)
+    assert [len(str(end)) <= 14 for end in ends] == [True, True]
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.rand(30, 7, generator=generator) < 0.4
+    interval = mean_average_precision_interval(targets.float(), targets, np.random.default_rng(0))
+    assert interval == (1.0, 1.0)
+
+
 def test_wilson_interval_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="number is 0"):
         wilson_interval(0.5, 0)

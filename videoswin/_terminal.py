@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from videoswin._text import dump_json, plural, printable
+from videoswin.video.spec import describe_protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,11 +47,12 @@ def _print_ranking(prediction: Prediction, top: int) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
-    views = f" ({plural(prediction.views_used, 'view')})" if prediction.views_used else ""
+    views = f", {prediction.views_used} used" if prediction.views_used else ""
     length = f"{prediction.duration_seconds:.1f} s"
     if prediction.seconds_seen is not None and prediction.seconds_seen < 0.9 * prediction.duration_seconds:
         length = f"{length}, of which the model saw {prediction.seconds_seen:.1f} s"
-    facts = f"{length}, {prediction.model}, {prediction.protocol}{views}"
+    protocol = describe_protocol(prediction.protocol)
+    facts = f"{length}, {prediction.model}, {protocol}{views}"
     console.print(Text.assemble((printable(prediction.path), "bold"), f"  {printable(facts)}"))
     ranking = [(printable(label), probability) for label, probability in prediction.top(top)]
     width = max(len(label) for label, _ in ranking)
@@ -76,7 +78,7 @@ def print_comparison(found: Comparison) -> None:
     clips = f"{plural(found.clips, 'clip')}, {printable(found.source_of_clips)}"
     print(f"  compared with PyTorch in float32 on {clips}")
     print(f"  largest difference of logits  {found.largest_difference:.1e} of the largest logit")
-    print(f"  same likeliest class          {found.top1_agreement:.1%} of the clips")
+    print(f"  same top-1 class              {found.top1_agreement:.1%} of the clips")
     print(
         f"  size                          {found.megabytes:.1f} MB, weights {found.megabytes_pytorch:.1f} MB"
     )
@@ -115,7 +117,8 @@ def print_report(report: Report) -> None:
 
     console = Console(soft_wrap=True, highlight=False)
     speed = f"{report.seconds:.1f} s, {report.videos_per_second:.1f} videos/s"
-    facts = f"{report.protocol}, {plural(report.num_videos, 'video')} of {report.source}, {speed}"
+    views = describe_protocol(report.protocol)
+    facts = f"{views}, {plural(report.num_videos, 'video')} of {report.source}, {speed}"
     console.print(Text.assemble((printable(report.model), "bold"), f"  {printable(facts)}"))
     _print_scores(console, report)
     _print_weakest_classes(console, report)
@@ -300,7 +303,7 @@ def _class_warnings(report: DataReport) -> list[_Section]:
         sections.append(_Section("Unequal classes", False, [line]))
     if report.hardly_validated:
         names = ", ".join(_capped(report.hardly_validated))
-        line = f"fewer than 3 videos to validate on: {names}: their scores say next to nothing"
+        line = f"fewer than 3 videos to validate on: {names}: too few to measure an accuracy"
         sections.append(_Section("Small classes", False, [line]))
     return sections
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -54,8 +54,17 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """x, rising, and y."""
 
 
-def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: str = "step") -> None:
-    """Write panels beside each other, at most three in a line: {title: {name of the curve: (x, y)}}."""
+def draw_curves(
+    path: Path,
+    panels: Mapping[str, Mapping[str, Curve]],
+    x_label: str = "step",
+    *,
+    fractions: Collection[str] = (),
+) -> None:
+    """Write panels beside each other, at most three in a line: {title: {name of the curve: (x, y)}}.
+
+    fractions: titles of the panels whose values are fractions; their axis is always 0 to 100 %.
+    """
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     figure = _figure(5.2 * columns, 3.8 * lines, layout="constrained")
@@ -63,7 +72,7 @@ def draw_curves(path: Path, panels: Mapping[str, Mapping[str, Curve]], x_label: 
         axes = figure.add_subplot(lines, columns, place)
         axes.set_title(title, color=_INK)
         axes.set_xlabel(x_label)
-        _draw_panel(axes, curves)
+        _draw_panel(axes, curves, is_fraction=title in fractions)
     figure.savefig(path, format="png")
 
 
@@ -76,7 +85,7 @@ def draw_confusion(path: Path, matrix: Tensor, labels: Sequence[str], *, title: 
     counts = matrix.double()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     if len(labels) <= NAMED_CLASSES:
-        _draw_named_confusion(path, shares, matrix, [_cut(label) for label in labels], title)
+        _draw_named_confusion(path, shares, matrix, [shortened(label) for label in labels], title)
     else:
         _draw_large_confusion(path, shares, matrix, labels, title)
 
@@ -150,7 +159,7 @@ def _figure(width_inches: float, height_inches: float, **options: Any) -> Any:
     return figure(figsize=(width_inches, height_inches), dpi=_DPI, facecolor="white", **options)
 
 
-def _draw_panel(axes: Any, curves: Mapping[str, Curve]) -> None:
+def _draw_panel(axes: Any, curves: Mapping[str, Curve], *, is_fraction: bool) -> None:
     for number, (name, curve) in enumerate(curves.items()):
         colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
         x, y = (np.asarray(values, dtype=float) for values in curve)
@@ -161,6 +170,13 @@ def _draw_panel(axes: Any, curves: Mapping[str, Curve]) -> None:
         axes.plot(x, y, style, color=colour, label=name, linewidth=1.8, marker=marker, markersize=3.5)
     ticker = require("matplotlib.ticker", extra="train")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+    if is_fraction:
+        axes.set_ylim(-0.03, 1.03)  # a curve along 0 or 1 is not cut in half
+        axes.yaxis.set_major_locator(ticker.MultipleLocator(0.2))
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+    else:
+        # Learning rates are small: 3.5e-4 must not be written as 0.00.
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4), useOffset=False)
     axes.grid(color=_PALE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -209,7 +225,9 @@ def _draw_large_confusion(
     _add_scale(figure, image, heat, ticks=[0, 0.02, 0.1, 0.3, 1])
     pairs = confused_pairs(matrix)[:NUM_CONFUSED_PAIRS]
     drawn = bars.barh(range(len(pairs)), [count for _, _, count in pairs], color=COLOURS[0])
-    names = _drawable([f"{_cut(labels[true])} → {_cut(labels[predicted])}" for true, predicted, _ in pairs])
+    names = _drawable(
+        [f"{shortened(labels[true])} → {shortened(labels[predicted])}" for true, predicted, _ in pairs]
+    )
     bars.set_yticks(range(len(pairs)), list(names.texts), family=names.families, parse_math=False)
     bars.bar_label(drawn, padding=3)
     bars.invert_yaxis()
@@ -243,9 +261,10 @@ def _add_scale(figure: Any, image: Any, axes: Any, *, ticks: list[float]) -> Non
     scale.outline.set_visible(False)
 
 
-def _cut(label: str) -> str:
-    half = LABEL_WIDTH // 2
-    return label if len(label) <= LABEL_WIDTH else f"{label[: half - 1]}…{label[-half:]}"
+def shortened(text: str, width: int = LABEL_WIDTH) -> str:
+    """Return the text with the middle left out if it has more than `width` characters."""
+    half = width // 2
+    return text if len(text) <= width else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _wrapped(caption: str, width: int) -> list[str]:

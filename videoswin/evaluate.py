@@ -44,6 +44,7 @@ def evaluate(
     workers: int = 2,
     views_per_batch: int | None = None,
     progress: bool = False,
+    title: str = "evaluate",
 ) -> Report:
     """How the predictor does on every video of the manifest; a video that cannot be read counts as wrong.
 
@@ -51,6 +52,7 @@ def evaluate(
     views_per_batch: views that go through the model together, of one video or of several; by default the
         predictor's.
     progress: show how far it is on stderr, and how long it will take.
+    title: what the progress calls it, such as `validate` during training.
     In a distributed run every rank must call this with the same arguments, and gets the same report.
     ValueError for an empty manifest, or classes that the predictor does not know.
     """
@@ -75,7 +77,7 @@ def evaluate(
     since = time.monotonic()
     loaded = iter(loader)  # starts the processes, before the progress bar starts a thread
     shown = progress and rank == 0
-    with Progress("evaluate", len(share.indices), "videos", shown=shown) as bar:
+    with Progress(title, len(share.indices), "videos", shown=shown) as bar:
         if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
             bar.say(notice)
         readable = _readable(loaded, share, bar.advance)

@@ -19,7 +19,7 @@ from torch import Tensor
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import replacing_all
 from videoswin._optional import require
-from videoswin._progress import Progress
+from videoswin._progress import Progress, format_duration
 from videoswin._text import dump_json, plural
 from videoswin.pixels import PixelModel
 from videoswin.predict import Predictor, load_video
@@ -111,7 +111,7 @@ def export_model(
     videos: views of them are compared on. An int8 model's scales come from the first half in time of each, or
         from every other video where there are many, and the rest is compared on. Without videos pictures are
         made up.
-    say: told each step, as it may take a minute.
+    say: told each of the four phases and how long it took, as one may take minutes.
     progress: show on stderr how far reading and comparing are, and how long they will take.
     ValueError for what cannot be, ImportError for a library that is not here, VideoError for a video that
     cannot be read, ExportError if the file answers otherwise than the model; whatever stood at `target` then
@@ -132,7 +132,9 @@ def export_model(
     clips = torch.cat(parts)
     facts = Facts.of(checkpoint, precision)
     with replacing_all(target) as staged:
-        say("tracing the model")
+        millions = sum(weight.numel() for weight in checkpoint.weights.values()) / 1e6
+        say(f"phase 1 of 4: tracing the model, {millions:.1f} million parameters, with torch.export")
+        since = time.monotonic()
         # Only when something is exported: torch.export is slow to import.
         from videoswin.runtimes.graph import traced
 
@@ -143,7 +145,10 @@ def export_model(
             torch.bfloat16 if low else torch.float32,
             pixel_dtype=torch.float32 if kind == "onnx" else torch.uint8,
         )
-        say(f"writing {kind}, {precision}")
+        say(f"traced in {format_duration(time.monotonic() - since)}")
+        scales = f", with scales chosen on {plural(len(calibration), 'clip')}" if len(calibration) else ""
+        say(f"phase 2 of 4: writing {target.name} ({kind}, {precision}{scales})")
+        since = time.monotonic()
         writers: dict[Format, Callable[..., None]] = {
             "onnx": onnx.write,
             "openvino": partial(openvino.write, calibration=calibration),
@@ -151,18 +156,20 @@ def export_model(
             "aotinductor": torch_programs.write_compiled,
         }
         writers[kind](program, staged, facts)
-        say(f"comparing with PyTorch on {plural(len(clips), 'clip')} ({source})")
+        say(f"written in {format_duration(time.monotonic() - since)}")
+        say(f"phase 3 of 4: comparing the file with PyTorch on {plural(len(clips), 'clip')}, {source}")
         with TemporaryDirectory() as folder:
             float32 = None
             if kind == "openvino" and precision != "float32":
+                say("writing the same file in float32, to compare the speed with")
                 float32 = Path(folder, "float32.xml")
                 openvino.write(program, float32, replace(facts, precision="float32"))
             del program
-            comparison = _compare(predictor, staged, clips, kind, facts, source, float32, progress)
+            comparison = _compare(predictor, staged, clips, kind, facts, source, float32, say, progress)
         comparison = replace(comparison, path=str(target))
         _require_equal(comparison)
     if comparison.top1_agreement < SAFE_AGREEMENT:
-        say(f"only {comparison.top1_agreement:.0%} of the clips get the same likeliest class as in PyTorch")
+        say(f"only {comparison.top1_agreement:.0%} of the clips get the same top-1 class as in PyTorch")
     slowdown = comparison.seconds_per_clip / comparison.seconds_per_clip_float32
     if precision != "float32" and slowdown > 1:
         say(
@@ -215,7 +222,7 @@ def _clips(
     ones where there are too many for two clips of each, or a clip is the whole video.
     """
     if not videos:
-        return [_made_up(predictor.clip.frames, predictor.clip.size)], "made up"
+        return [_made_up(predictor.clip.frames, predictor.clip.size)], "synthetic"
     most = MOST_CLIPS[precision]
     count = min(len(videos), most)
     crops: Literal[1, 3] = 3 if count <= most // 4 else 1
@@ -271,6 +278,7 @@ def _compare(
     facts: Facts,
     source: str,
     float32: Path | None,
+    say: Callable[[str], None],
     progress: bool,
 ) -> Comparison:
     """The file beside PyTorch; `float32` is a file in that precision to compare the time with, if any."""
@@ -285,12 +293,15 @@ def _compare(
     expected, logits = map(torch.cat, zip(*pairs, strict=True))
     # Our own way to run OpenVINO's files takes one clip at a time; others may not.
     as_batch = partial(openvino.run_batch, path) if format == "openvino" else exported
+    if len(clips) > 1:
+        say(f"comparing {plural(len(clips[:3]), 'clip')} in one batch with the same clips one by one")
     _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], facts.precision)
     if facts.precision == "float32":
         in_float32: Callable[[Tensor], Tensor] = exported
     else:
         in_float32 = ExportedModel(float32, device=torch.device("cpu")) if float32 else pytorch
     models = (pytorch, exported, in_float32)
+    say("phase 4 of 4: measuring the speed on one clip")
     seconds = _fastest_of_each(*(partial(model, clips[:1]) for model in models), progress=progress)
     weights = sum(p.numel() * p.element_size() for p in predictor.model.parameters())
     return Comparison(
@@ -313,7 +324,7 @@ def _compare(
 def _fastest_of_each(*passes: partial[Any], progress: bool) -> list[float]:
     """The least seconds that each pass takes, in turn: what else a machine does only ever adds to them."""
     fastest = {one_pass.func: math.inf for one_pass in passes}  # a model given twice is timed once
-    with Progress("time", TIMED_ROUNDS, "rounds", shown=progress) as bar:
+    with Progress("measure speed", TIMED_ROUNDS, "rounds", shown=progress) as bar:
         for _ in range(TIMED_ROUNDS):
             for model, one_pass in {one_pass.func: one_pass for one_pass in passes}.items():
                 since = time.perf_counter()

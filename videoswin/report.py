@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from videoswin._files import replacing
-from videoswin._text import csv_cell, dump_json
+from videoswin._text import csv_cell, dump_json, plural
 from videoswin.data.batch import Failure
 from videoswin.data.manifest import Sample
 from videoswin.draw import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
@@ -86,7 +86,7 @@ class Report(ScoredVideos):
         unreadable = f", {len(self.unreadable)} of them unreadable" if self.unreadable else ""
         return (
             f"{score} {100 * self.score:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %) of "
-            f"{self.num_videos} videos{unreadable}; {self.baselines}"
+            f"{plural(self.num_videos, 'video')}{unreadable}; {self.baselines}"
         )
 
     @property

@@ -24,6 +24,9 @@ RESAMPLES: Final = 500
 TOP: Final = 5
 """The second accuracy asks for a right class among so many most probable ones."""
 
+DIGITS: Final = 12
+"""Decimal digits of an interval's ends; further ones are rounding errors of float64."""
+
 Interval = tuple[float, float]
 
 
@@ -239,7 +242,7 @@ def wilson_interval(part: float, number: float) -> Interval:
     shrink = 1 / (1 + Z_95**2 / number)
     centre = shrink * (part + Z_95**2 / (2 * number))
     half = shrink * Z_95 * math.sqrt(part * (1 - part) / number + Z_95**2 / (4 * number**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return _rounded(centre - half), _rounded(centre + half)
 
 
 def mean_class_interval(mean: float, videos_per_class: Tensor) -> Interval:
@@ -264,7 +267,12 @@ def mean_average_precision_interval(
             mean_over_classes(_weighted_average_precision(found, torch.from_numpy(times_drawn).double()))
         )
     low, high = np.nanquantile(means, (0.025, 0.975))
-    return float(low), float(high)
+    return _rounded(float(low)), _rounded(float(high))
+
+
+def _rounded(end: float) -> float:
+    """An end of an interval in 0..1, without rounding errors: 1 is 1.0, not 0.9999999999999999."""
+    return min(max(round(end, DIGITS), 0.0), 1.0)
 
 
 class _Found(NamedTuple):

@@ -17,7 +17,8 @@ from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.model.config import BASE, NANO, TINY
 from videoswin.model.swin import VideoSwin
-from videoswin.recipes import build_recipe
+from videoswin.recipes import build_recipe, resources
+from videoswin.recipes import situation as situation_module
 from videoswin.recipes.clip_choice import clip_for, clip_warning, expected_time, rate_note
 from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, measured_before
 from videoswin.recipes.situation import Situation, look_at, natural_precision
@@ -231,15 +232,18 @@ def test_every_choice_is_explained_with_its_value(videos):
     recipe = build_recipe("finetune", data=videos, start="camera-motion")
     lines = explain(recipe)
     assert lines[0] == (
-        "data.clip.frames=8, data.clip.stride=1, data.clip.fps=16.0, data.clip.size=64: 8 frames at 16 a "
-        "second = 0.5 s of 64x64; your videos last 0.5 to 0.5 s, median 0.5 s, the start model sees 2.0 s"
+        "data.clip.frames=8, data.clip.stride=1, data.clip.fps=16.0, data.clip.size=64: a clip is 8 "
+        "frames at 16 frames/s = 0.5 s, 64x64 pixels; your videos last 0.5 to 0.5 s, median 0.5 s; clips of "
+        "the start model last 2.0 s"
     )
-    assert lines[1].startswith('model.tune="all": the model is small')
-    measured = r"8 of 8 videos a step, \d clips? of each: decoding a clip takes \d+ ms and learning from it"
+    assert lines[1].startswith('model.tune="all": the model has 0.6 million parameters, fewer than 5 million')
+    measured = (
+        r"on 8 of the 8 training videos, \d clips? of each: decoding a clip takes \d+ ms, a training step"
+    )
     assert re.search(measured, lines[2])
     assert lines[-1].startswith("expected time: ")
     assert not any("you set" in line for line in lines)
-    assert max(map(len, lines)) <= 200
+    assert max(map(len, lines)) <= 220
 
 
 def test_what_was_set_by_hand_is_said_to_be(videos):
@@ -265,7 +269,7 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
         build_recipe("finetune", **call)
     recipe = build_recipe("finetune", **call, settings={"data.source.holdout": "0"})
     assert recipe.data.source.holdout == 0
-    assert any("classes have 1 to 1 video" in line for line in explain(recipe))
+    assert any("each class has 1 training video" in line for line in explain(recipe))
     for value in ("x", "2"):
         with pytest.raises(ValueError, match="holdout"):
             build_recipe("finetune", **call, settings={"data.source.holdout": value})
@@ -280,7 +284,7 @@ def test_class_weights_and_balanced_drawing_are_refused_before_anything_is_read(
 def test_class_weights_take_the_place_of_balanced_drawing():
     uneven = {"counts": (3, 30)}
     assert chosen(**uneven)["data.source.balanced"] is True
-    assert chosen(**uneven, by_hand={"weighted": True})["data.source.balanced"] is False
+    assert chosen(**uneven, class_weights=True)["data.source.balanced"] is False
 
 
 def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(monkeypatch):
@@ -288,7 +292,7 @@ def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(m
         raise AssertionError("nothing may be timed before")
 
     module = sys.modules[explain.__module__]  # in the package the function has the module's name
-    monkeypatch.setattr(module, "look_at", lambda *_: situation(multi_label=True))
+    monkeypatch.setattr(module, "look_at", lambda *_, **__: situation(multi_label=True))
     monkeypatch.setattr(Situation, "timed", timed)
     with pytest.raises(ValueError, match="class_weights is for videos with one label each"):
         build_recipe(
@@ -377,10 +381,10 @@ def test_clips_are_as_long_as_videos_that_are_shorter_than_the_start_model_sees(
 
 def test_clips_that_do_not_fit_the_videos_are_warned_about():
     found = situation(durations=Durations(0.5, 1.5, 4.0, 30.0))
-    assert "half of your videos are shorter than the 2.1 s of a clip" in clip_warning(found, ClipSpec())
+    assert "half of your videos are shorter than a clip, 2.1 s" in clip_warning(found, ClipSpec())
     assert clip_warning(found, ClipSpec(stride=1)) is None
     found = situation(durations=Durations(5.0, 60.0, 90.0, 30.0))
-    assert "2.1 s of videos of 60.0 s, drawn at random" in clip_warning(found, ClipSpec())
+    assert "a clip is 2.1 s, drawn at random from videos of 60.0 s" in clip_warning(found, ClipSpec())
     assert clip_warning(situation(), ClipSpec()) is None
 
 
@@ -390,7 +394,7 @@ def test_size_and_batch_set_by_hand_reach_what_follows_from_them(videos):
     assert (recipe.data.clip.size, recipe.data.clip.short_side, recipe.data.clip.frames) == (96, 96, 4)
     assert recipe.optimizer.rate == pytest.approx(1e-3 / 4, rel=0.02)
     lines = explain(recipe)
-    assert "you set data.clip.frames: 4 frames" in lines[0]
+    assert "you set data.clip.frames: a clip is 4 frames" in lines[0]
     assert any("you set data.batch_size: " in line for line in lines)
     for name in ("data.clip.size", "data.clip.fps"):
         with pytest.raises(ValueError, match=f"{name} must be a (whole )?number, got 'x'"):
@@ -409,8 +413,102 @@ def test_the_expected_time_counts_training_and_validation(videos):
     # 30 epochs of 200 clips of 0.1 s, and 10 validations of 50 clips of a third of that.
     line = expected_time(recipe, found)
     assert line.startswith(
-        "expected time: 10 minutes on cpu, as a clip takes 10 ms to decode and 100 ms to learn"
+        "expected time: 10 minutes on cpu, at 10 ms to decode a clip and 100 ms to train on it"
     )
+
+
+def test_what_the_run_takes_of_the_machine_follows_what_is_set_by_hand():
+    """As if the best device here were a CUDA one, of which training does not make use."""
+    base = situation("base", each=1000)
+    in_float32 = choices(replace(base, precision="32-true"))
+    assert value(in_float32, "run.micro_batches") > value(choices(base), "run.micro_batches")
+    recomputed = choices(replace(base, checkpointing=True))
+    assert value(recomputed, "run.micro_batches") < value(choices(base), "run.micro_batches")
+    four = choices(replace(base, devices=4))
+    assert value(four, "run.micro_batches") < value(choices(base), "run.micro_batches")
+    three = choices(replace(base, devices=3))
+    assert value(three, "data.batch_size") % (3 * value(three, "run.micro_batches")) == 0
+    slow = replace(base, speed=SPEED, device="cuda")
+    assert value(choices(slow), "data.source.repeats") == 1
+    assert value(choices(replace(slow, workers=1)), "data.source.repeats") == 4
+    assert value(choices(replace(slow, workers=0)), "data.workers") == 0
+
+
+def value(found, name):
+    """What was chosen for a setting."""
+    return next(choice.settings[name] for choice in found if name in choice.settings)
+
+
+def test_a_loss_weighed_by_class_is_not_balanced_a_second_time():
+    found = choices(situation(counts=(400, 100), class_weights=True))
+    assert value(found, "data.source.balanced") is False
+    assert any("you set optimizer.class_weights" in reason for _, reason in found)
+
+
+def test_a_device_set_by_hand_is_the_one_that_everything_follows(videos, monkeypatch):
+    """The best device of this machine is a GPU here, which the run does not use."""
+    asked = []
+    resolve = situation_module.training_device
+
+    def device(name):
+        asked.append(name)
+        return torch.device("meta") if name == "auto" else resolve(name)
+
+    monkeypatch.setattr(situation_module, "training_device", device)
+    monkeypatch.setattr(
+        situation_module, "natural_precision", lambda kind: "32-true" if kind == "cpu" else kind
+    )
+    recipe = build_recipe("finetune", data=videos, start="camera-motion", settings={"run.device": "cpu"})
+    assert recipe.run.precision == "32-true"
+    lines = explain(recipe)
+    assert set(asked) == {"cpu"}
+    assert re.match(r"expected time: .* on cpu, ", lines[-1])
+
+
+def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, monkeypatch):
+    measured = []
+
+    def speed(training, config, clip, tune, device, precision):
+        measured.append(precision)
+
+    monkeypatch.setattr(situation_module, "measure_speed", speed)
+    monkeypatch.setattr(situation_module, "natural_precision", lambda kind: "32-true")
+    monkeypatch.setattr(resources, "natural_precision", lambda kind: "32-true")
+    settings = {"run.precision": "bf16-mixed", "data.workers": "0"}
+    recipe = build_recipe("finetune", data=videos, start="camera-motion", settings=settings)
+    lines = explain(recipe)
+    assert measured == ["bf16-mixed", "bf16-mixed"]
+    assert any(
+        line.startswith(
+            'run.precision="bf16-mixed", data.workers=0: you set run.precision and data.workers: '
+        )
+        for line in lines
+    )
+    with pytest.raises(ValueError, match=r"run\.precision is 'bf16', wanted 32-true"):
+        build_recipe("finetune", data=videos, start="camera-motion", settings={"run.precision": "bf16"})
+    with pytest.raises(ValueError, match="device 'gpux' cannot be used here"):
+        build_recipe("finetune", data=videos, start="camera-motion", settings={"run.device": "gpux"})
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"model": "nano", "device": "cpu"},
+        {"model": "tiny", "device": "cpu"},
+        {"each": 5},
+        {"each": 30},
+        {"each": 500},
+        {"each": 500, "num_validation": 100},
+        {"classes": ("turn left", "run")},
+    ],
+)
+def test_reasons_are_measured_facts(facts):
+    for _, reason in choices(situation(**facts)):
+        assert not re.search(r"by heart|bearable|spare|bear little|next to nothing|anew|learns? ", reason), (
+            reason
+        )
+    stops = any("without better validation" in reason for _, reason in choices(situation(**facts)))
+    assert stops == ("num_validation" in facts)
 
 
 def test_a_run_that_is_resumed_keeps_what_was_measured_when_it_began(tmp_path):

@@ -84,7 +84,7 @@ class Harmful(Stripes):
 def draw_nothing(set_attribute: Callable[[object, str, object], None]) -> None:
     """Empty files instead of curves and contact sheets; `set_attribute` is `setattr` or monkeypatch's."""
     for function in ("draw_curves", "draw_contact_sheet"):
-        set_attribute(draw, function, lambda path, *pictures: path.touch())
+        set_attribute(draw, function, lambda path, *pictures, **options: path.touch())
 
 
 def in_child(work: Callable[[], object], environment: dict[str, str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -94,9 +95,25 @@ def test_a_finished_run_leaves_its_metrics_pictures_and_checkpoint_and_no_state(
 def test_before_it_starts_it_says_rates_decay_and_memory(tmp_path, capsys):
     loop.train(stripes(), tmp_path)
     said = capsys.readouterr().err
-    assert "backbone, decays" in said
-    assert "rate 1.0e-02" in said
-    assert "GiB" in said
+    assert "backbone, weight decay" in said
+    assert "lr 1.0e-02" in said
+    assert re.search(r"memory: about \d+ MiB for 16 clips at a time", said)
+
+
+def test_without_validation_it_says_which_checkpoint_is_kept(tmp_path, capsys):
+    assert loop.train(stripes(), tmp_path).name == "last.safetensors"
+    assert "no validation: no accuracy is measured" in (said := capsys.readouterr().err)
+    assert "last.safetensors, of the last step, is the checkpoint that is kept" in said
+    assert "0 videos" not in said
+
+
+def test_the_learning_rate_in_the_metrics_is_that_of_the_step(tmp_path):
+    """The schedule ends at 0, which is the rate after the last step and not of it."""
+    loop.train(stripes(run__report_every=1, schedule__warmup_epochs=0.0), tmp_path)
+    rates = [row["rate"] for row in rows(tmp_path) if "rate" in row]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 1e-3
 
 
 def test_without_weights_to_start_from_it_refuses(tmp_path):

@@ -8,7 +8,7 @@ from videoswin.model import config as architectures
 from videoswin.model.config import NANO, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.lora import choose_what_learns
-from videoswin.training.memory import COMPUTED, estimate_training_bytes, layer_bytes
+from videoswin.training.memory import COMPUTED, estimate_training_bytes, format_bytes, layer_bytes
 from videoswin.video.spec import ClipSpec
 
 MIB = 2**20
@@ -144,3 +144,12 @@ def test_estimating_draws_no_random_numbers():
 def test_a_precision_that_recipes_do_not_have_is_refused():
     with pytest.raises(ValueError, match="64-true"):
         estimate(precision="64-true")
+
+
+def test_little_memory_is_given_in_mib():
+    assert [format_bytes(count) for count in (0, 30 << 20, (1 << 30) // 10 + 1, 3 << 30)] == [
+        "0 MiB",
+        "30 MiB",
+        "0.1 GiB",
+        "3.0 GiB",
+    ]

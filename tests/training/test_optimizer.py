@@ -175,8 +175,8 @@ def test_groups_are_described_at_their_highest_rate():
     optimizer = adamw(VideoSwin(SMALL), plan(groups="official"))
     schedule(optimizer, Schedule(epochs=3, warmup_epochs=1), steps_per_epoch=10)
     rows = {row.name: row for row in describe_groups(optimizer)}
-    assert set(rows) == {"backbone, decays", "bias tables, no decay", "head, decays"}
-    tables = rows["bias tables, no decay"]
+    assert set(rows) == {"backbone, weight decay", "bias tables, no weight decay", "head, weight decay"}
+    tables = rows["bias tables, no weight decay"]
     # A (1, 2, 2) window has 1 * 3 * 3 offsets; two blocks have one head, one has two.
     assert (tables.tensors, tables.numbers, tables.rate, tables.decay) == (3, 9 * 4, 1e-3, 0.0)
 

@@ -195,6 +195,28 @@ def test_a_setting_that_does_not_exist_names_the_nearest(key, right):
         with_settings(RECIPE, {key: "1"})
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.source.group", "folder"), ("optimizer.clipnorm", "1"), ("optimizer.clip_norm", "much")],
+)
+def test_null_is_no_example_of_a_value(key, value):
+    with pytest.raises(ValueError, match=r"data\.source\.groups|optimizer\.clip_norm") as caught:
+        with_settings(RECIPE, {key: value})
+    assert "--set" not in str(caught.value)
+
+
+def test_an_empty_list_is_no_example_of_a_value():
+    plain = dataclasses.replace(RECIPE, augment=Augment())
+    with pytest.raises(ValueError, match=r"wanted \[\[text, text\], ...\]$"):
+        with_settings(plain, {"augment.flip_pairs": "left"})
+
+
+@pytest.mark.parametrize("key", ["optimzer.rate", "schedule.epoch", "model.tunes"])
+def test_the_example_for_a_misspelled_setting_is_its_value_now(key):
+    with pytest.raises(ValueError, match=r"\(--set [a-z.]+=[^n)]+\)"):
+        with_settings(RECIPE, {key: "1"})
+
+
 @pytest.mark.parametrize("key", ["zzz", "data", "model", "optimizer.zzz"])
 def test_no_answer_to_a_wrong_setting_lists_more_than_three_names(key):
     with pytest.raises(ValueError, match=r"recipe\.json of any run lists all settings") as caught:

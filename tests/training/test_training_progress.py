@@ -17,7 +17,7 @@ def test_lines_of_a_log_tell_the_steps_the_time_left_and_what_was_learned(
     assert lines[0] == "train: 40 steps"
     (report,) = (line for line in lines if line.startswith("train: 5 of 40 steps (12 %), "))
     assert re.search(
-        r"steps/s, .* left, epoch 0\.25, loss [\d.]+, acc \d+%, .* clips/s, data wait \d+%$", report
+        r"steps/s, .* left, epoch 0\.25, loss [\d.]+, acc \d+%, .* clips/s, waiting for data \d+%$", report
     )
 
 

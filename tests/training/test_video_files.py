@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 
 from tests.training.small_runs import stripes
+from videoswin import draw
+from videoswin.data import dataset
 from videoswin.data.compression import write_h264
+from videoswin.data.manifest import Sample
 from videoswin.training import loop
 from videoswin.training.recipe import VideoFiles
-from videoswin.training.recorder import Recorder
+from videoswin.training.recorder import Recorder, video_name
 from videoswin.training.safeguards import TrainingError
 from videoswin.training.source import open_source
 from videoswin.video.spec import PER_CLIP, ClipSpec
@@ -109,15 +113,54 @@ def test_the_end_says_how_sure_the_best_score_is_and_how_often_it_was_chosen(fol
     loop.train(recipe(folder, schedule__epochs=2), tmp_path)
     said = capsys.readouterr().err
     assert re.search(
-        r"epoch 1: top-1 [\d.]+ % \(95 % interval [\d.]+ to [\d.]+ %\) of 6 videos; chance 50", said
+        r"epoch 1: validation loss \d\.\d{3}, top-1 [\d.]+ % \(95 % interval [\d.]+ to [\d.]+ %\) of "
+        r"6 videos; chance 50",
+        said,
     )
     assert re.search(
-        r"best: epoch \d, [\d.]+ % \(95 % interval .*\); it is the highest of 2 validations", said
+        r"best checkpoint: epoch \d, top-1 [\d.]+ % \(95 % interval .*\); it is the highest of 2 validations",
+        said,
     )
+    assert "; best checkpoint so far\n" in said
     (first, _) = [row for row in rows(tmp_path) if "validation_score" in row]
     assert first["validation_low"] <= first["validation_score"] <= first["validation_high"]
     assert first["chance"] == 0.5
     assert first["validation_loss"] > 0
+
+
+def test_curves_show_training_and_validation_loss_and_accuracy_from_0_to_1(folder, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        draw, "draw_curves", lambda path, panels, **options: (drawn.append((panels, options)), path.touch())
+    )
+    loop.train(recipe(folder, schedule__epochs=2), tmp_path)
+    panels, options = drawn[-1]
+    assert options == {"fractions": ("accuracy",)}
+    for name in ("loss", "accuracy"):
+        assert panels[name].keys() == {"training", "validation"}
+    losses = [row["validation_loss"] for row in rows(tmp_path) if "validation_loss" in row]
+    assert panels["loss"]["validation"][1] == losses
+
+
+def test_samples_have_the_name_of_their_video_and_their_labels(folder, tmp_path, monkeypatch):
+    drawn, opened, read = [], [], dataset.open_video
+    monkeypatch.setattr(draw, "draw_contact_sheet", lambda path, clips: (drawn.extend(clips), path.touch()))
+    monkeypatch.setattr(dataset, "open_video", lambda path: (opened.append(path), read(path))[1])
+    loop.train(recipe(folder, schedule__epochs=1), tmp_path)  # without workers: 4 videos, 2 clips of each
+    captions = [caption for caption, _ in drawn]
+    names = [caption.split("   target: ")[0] for caption in captions]
+    assert names == ["/".join(path.split(os.sep)[-2:]) for path in opened[:4] for _ in range(2)]
+    for name, caption in zip(names, captions, strict=True):
+        assert caption.endswith(f"   target: {name.split('/')[0]} 100 %")
+
+
+def test_the_name_of_a_video_is_shortened_in_the_middle_and_has_its_part():
+    assert video_name(Sample(path="/a/b/c.mp4", labels=(0,))) == "b/c.mp4"
+    part = Sample(path="c.mp4", labels=(0,), start_seconds=1.5, end_seconds=4.0)
+    assert video_name(part) == "c.mp4, 1.5 s to 4 s"
+    name = video_name(Sample(path=f"/walk/{'x' * 100}_0123.mp4", labels=(0,)))
+    assert len(name) == 60
+    assert (name[:6], name[-9:]) == ("walk/x", "_0123.mp4")
 
 
 def broken_copy(folder, target, broken):

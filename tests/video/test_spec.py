@@ -13,6 +13,7 @@ from videoswin.video.spec import (
     Normalisation,
     ViewPlan,
     apply_protocol,
+    describe_protocol,
     require_affordable,
 )
 
@@ -200,3 +201,25 @@ def test_plan_of_older_files_averages_probabilities():
     fields = ViewPlan().to_dict()
     del fields["average"]
     assert ViewPlan.from_dict(fields) == ViewPlan(average="probabilities")
+
+
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        (ViewPlan(clips=3, crops=3).name, "3 clips x 3 crops = 9 views per video"),
+        ("official-4x3", "official-4x3: 4 clips x 3 crops = 12 views per video"),
+        ("fast-1x1", "fast-1x1: 1 clip x 1 crop = 1 view per video"),
+        ("full-frame-4x1", "full-frame-4x1: 4 clips x 1 full frame = 4 views per video"),
+        ("adaptive-4x3", "adaptive-4x3: up to 4 clips x 3 crops = 12 views per video"),
+        ("something else", "something else"),
+    ],
+)
+def test_a_protocol_is_described_by_its_clips_crops_and_views(name, description):
+    assert describe_protocol(name) == description
+
+
+def test_every_protocol_is_described_by_the_views_that_it_takes():
+    for name in PROTOCOLS:
+        _, views = apply_protocol(name, ClipSpec())
+        words = f" = {views.num_views} view{'s' * (views.num_views > 1)} per video"
+        assert describe_protocol(name).endswith(words)

@@ -1,5 +1,6 @@
 """Times go by timestamps: frames shown at a varying rate, parts of such videos, and clocks that jump."""
 
+import math
 from fractions import Fraction
 
 import av
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.video.numbered import frame_number, numbered_picture
+from videoswin._errors import InputError
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import open_video
 from videoswin.video.sampling import random_clip, sample_clips
@@ -54,6 +56,33 @@ def test_the_rate_is_that_of_the_median_step(varying):
         assert part.fps == pytest.approx(15, rel=0.01)
         assert part.duration_seconds == pytest.approx(5, abs=0.01)
         assert part.seconds(15) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.fixture(params=["varying", "constant"])
+def any_rate(request, make_video):
+    """A video of each kind of timeline: with a timestamp for each frame, and with a constant rate."""
+    if request.param == "varying":
+        return request.getfixturevalue("varying")
+    return make_video("constant.mp4", 20)
+
+
+def test_a_frame_that_does_not_exist_has_no_time(any_rate):
+    with open_video(any_rate) as video:
+        for index in (video.num_frames, 9999, -1, math.nan):
+            with pytest.raises(
+                InputError, match=rf"index must be from 0 to {video.num_frames - 1}, got {index}"
+            ):
+                video.seconds(index)
+
+
+def test_times_beyond_the_ends_give_the_first_and_the_last_frame_and_nan_is_refused(any_rate):
+    with open_video(any_rate) as video:
+        last = video.num_frames - 1
+        assert video.index_at(-1.0) == video.index_at(-math.inf) == video.index_at(0.0) == 0
+        assert video.index_at(1e9) == video.index_at(math.inf) == last
+        assert video.index_at(video.seconds(last)) == last
+        with pytest.raises(InputError, match="seconds must be a number, got nan"):
+            video.index_at(math.nan)
 
 
 def test_parts_of_a_varying_rate_that_follow_each_other_leave_no_frame_out(varying):

@@ -53,6 +53,12 @@ DECIDING: Final[Mapping[str, str]] = MappingProxyType(
         "stride": "data.clip.stride",
         "fps": "data.clip.fps",
         "size": "data.clip.size",
+        "device": "run.device",
+        "precision": "run.precision",
+        "workers": "data.workers",
+        "devices": "run.devices",
+        "nodes": "run.nodes",
+        "checkpointing": "model.checkpointing",
     }
 )
 """Arguments that a recipe function may take beside `data` and `start`: settings that others follow from."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from videoswin._errors import InputError
 from videoswin._text import plural
 from videoswin.data.checks.advice import describe_image_folders
+from videoswin.recipes.resources import decoding_processes
 from videoswin.recipes.situation import Choice, Situation
 from videoswin.training.recipe import Recipe, VideoFiles
 from videoswin.video.spec import ClipSpec
@@ -32,11 +33,11 @@ def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
     """Frames, rate and size of a clip, beside the length of the videos."""
     settings = {f"data.clip.{name}": getattr(clip, name) for name in ("frames", "stride", "fps", "size")}
     start, durations = situation.checkpoint.clip, situation.durations
-    rate = "" if clip.fps is None else f" at {clip.fps / clip.stride:g} a second"
-    steps = f", every {clip.stride}." * (clip.fps is None and clip.stride > 1)
+    rate = "" if clip.fps is None else f" at {clip.fps / clip.stride:g} frames/s"
+    steps = f", 1 of every {clip.stride} of the video" * (clip.fps is None and clip.stride > 1)
     covered = None if durations is None else clip.seconds(durations.fps)
     length = " over the whole video" if clip.rule == "segments" else f" = {covered:.1f} s" if covered else ""
-    reason = f"{plural(clip.frames, 'frame')}{rate}{steps}{length} of {clip.size}x{clip.size}"
+    reason = f"a clip is {plural(clip.frames, 'frame')}{rate}{steps}{length}, {clip.size}x{clip.size} pixels"
     if durations is not None:
         reason += (
             f"; your videos last {durations.shortest:.1f} to {durations.longest:.1f} s, median "
@@ -44,7 +45,7 @@ def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
         )
     if clip == clip_for(situation) != start:
         usual = start.seconds(durations.fps) if durations else None
-        reason += f", the start model sees {usual or 0:.1f} s"
+        reason += f"; clips of the start model last {usual or 0:.1f} s"
     elif clip != clip_for(situation):
         changed = next(name for name in settings if settings[name] != flat_clip(clip_for(situation))[name])
         reason = f"you set {changed}: {reason}"
@@ -73,13 +74,14 @@ def clip_warning(situation: Situation, clip: ClipSpec) -> str | None:
     if durations.median < 0.95 * covered:
         way = "raise" if clip.fps is not None else "lower"
         return (
-            f"warning: half of your videos are shorter than the {covered:.1f} s of a clip, and are looped: "
+            f"warning: half of your videos are shorter than a clip, {covered:.1f} s, repeated to fill it: "
             f"{way} {rate} or lower data.clip.frames"
         )
     if durations.median > LONG_VIDEO * covered:
         return (
-            f"warning: a clip is {covered:.1f} s of videos of {durations.median:.1f} s, drawn at random: if "
-            "the action takes a small part of each, cut the videos, or give its start and end in the list"
+            f"warning: a clip is {covered:.1f} s, drawn at random from videos of {durations.median:.1f} s "
+            "(median): if the action takes a small part of a video, cut the video, or give start and end of "
+            "the action in the list"
         )
     return None
 
@@ -91,21 +93,24 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     speed, source = situation.speed, recipe.data.source
     assert isinstance(source, VideoFiles)
     schedule, batch = recipe.schedule, recipe.data.batch_size
-    clips = schedule.epochs * max(1, situation.videos * source.repeats // batch) * batch
-    processes = max(1, min(recipe.data.workers, situation.cores))
-    training = max(clips * speed.learn, clips / source.repeats * speed.decode / processes)
+    # Of each device, which share batches and validation videos.
+    clips = schedule.epochs * max(1, situation.videos * source.repeats // batch) * batch / situation.processes
+    decoding = speed.decode / decoding_processes(situation)
+    training = max(clips * speed.learn, clips / source.repeats * decoding)
     looks = math.ceil(schedule.epochs / schedule.validate_every)
+    videos = looks * situation.num_validation / situation.processes
     # A third of a training step is its forward pass.
-    validation = looks * situation.num_validation * max(speed.learn / 3, speed.decode / processes)
+    validation = videos * max(speed.learn / 3, decoding)
     minutes = (training + validation) / 60
     amount = plural(round(minutes), "minute") if minutes < 90 else f"{minutes / 60:.1f} hours"
     if minutes < 1:
         amount = "less than a minute"
-    can_stop = schedule.patience is not None and situation.num_validation > 0
-    early = "; less if it stops early" if can_stop else ""
+    can_stop = (schedule.patience or math.inf) < schedule.epochs and situation.num_validation > 0
+    early = "; less if training stops early" if can_stop else ""
+    place = situation.device if situation.processes == 1 else f"{situation.processes} x {situation.device}"
     return (
-        f"expected time: {amount} on {situation.device}, as a clip takes {1000 * speed.decode:.0f} ms to "
-        f"decode and {1000 * speed.learn:.0f} ms to learn from{early}"
+        f"expected time: {amount} on {place}, at {1000 * speed.decode:.0f} ms to decode a clip and "
+        f"{1000 * speed.learn:.0f} ms to train on it{early}"
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from videoswin._errors import InputError
 from videoswin._text import plural, printable
+from videoswin.recipes import regularization, resources
 from videoswin.recipes.clip_choice import (
     as_number,
     clip_for,
@@ -21,11 +22,12 @@ from videoswin.recipes.clip_choice import (
     what_is_seen,
     with_clip_settings,
 )
-from videoswin.recipes.situation import Choice, Situation, look_at
-from videoswin.training.memory import Tune, estimate_training_bytes
+from videoswin.recipes.situation import SMALL_MODEL, Choice, Situation, look_at
+from videoswin.training.memory import Tune
 from videoswin.training.recipe import (
     Augment,
     Data,
+    FabricPrecision,
     Model,
     Optimizer,
     Recipe,
@@ -36,7 +38,6 @@ from videoswin.training.recipe import (
 )
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.settings import flatten, with_settings
-from videoswin.video.augment import mirrored_pairs, reads_direction
 from videoswin.video.spec import ClipSpec
 
 FEW_PER_CLASS: Final = 10
@@ -70,7 +71,6 @@ def finetune(
     holdout: str | None = None,
     groups: str | None = None,
     balanced: str | None = None,
-    class_weights: str | None = None,
     tune: Tune | None = None,
     epochs: str | None = None,
     batch_size: str | None = None,
@@ -79,6 +79,13 @@ def finetune(
     stride: str | None = None,
     fps: str | None = None,
     size: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    workers: str | None = None,
+    devices: str | None = None,
+    nodes: str | None = None,
+    checkpointing: str | None = None,
+    class_weights: str | None = None,
 ) -> Recipe:
     """Any checkpoint on your own videos, with numbers chosen for them; `explain` says what and why.
 
@@ -92,16 +99,27 @@ def finetune(
     such classes start from a model of movements (base-ssv2, camera-motion), or set model.tune to `all`.
 
     root, validation, holdout, groups: as in VideoFiles. The others are settings made by hand, from which the
-    rest follows: model.tune, schedule.epochs, data.batch_size, data.source.repeats, those of data.clip, and
-    data.source.balanced and optimizer.class_weights, which exclude each other.
-    ValueError as for `look_at`.
+    rest follows: model.tune, schedule.epochs, data.batch_size, data.source.repeats, those of data.clip,
+    what the run takes of the machine, data.source.balanced and optimizer.class_weights, which exclude each
+    other. ValueError as for `look_at`.
     """
-    weighted = str(class_weights).lower() == "true"
-    require_one_weighting(class_weights=weighted, balanced=str(balanced).lower() == "true")
+    weighted = (class_weights or "").lower() == "true"
+    require_one_weighting(class_weights=weighted, balanced=(balanced or "").lower() == "true")
     source = VideoFiles(train=data, root=root, validation=validation, groups=groups, failure_limit=0.05)
     if holdout is not None:
         source = replace(source, holdout=as_number("data.source.holdout", holdout))
-    situation = look_at(source, start)
+    situation = look_at(
+        source,
+        start,
+        device=device or "auto",
+        # What is none of them is reported when it is put in its place.
+        precision=next((name for name in get_args(FabricPrecision) if name == precision), None),
+        workers=int(workers) if workers and workers.isdecimal() else None,
+        devices=_count(devices) or 1,
+        nodes=_count(nodes) or 1,
+        checkpointing=(checkpointing or "").lower() == "true",
+        class_weights=weighted,
+    )
     require_one_weighting(class_weights=weighted, balanced=False, multi_label=situation.multi_label)
     checkpoint = situation.checkpoint
     clip = clip_for(situation)
@@ -124,7 +142,6 @@ def finetune(
         epochs=_count(epochs),
         batch_size=_count(batch_size),
         repeats=_count(repeats),
-        weighted=weighted,
     )
     return with_settings(plain, {key: value for choice in chosen for key, value in choice.settings.items()})
 
@@ -139,7 +156,17 @@ def explain(recipe: Recipe) -> list[str]:
         raise InputError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
     now = flatten(recipe)
     lines = []
-    situation = look_at(source, start).timed(recipe.data.clip, recipe.model.tune)
+    situation = look_at(
+        source,
+        start,
+        device=recipe.run.device,
+        precision=recipe.run.precision,
+        workers=recipe.data.workers,
+        devices=recipe.run.devices,
+        nodes=recipe.run.nodes,
+        checkpointing=recipe.model.checkpointing,
+        class_weights=recipe.optimizer.class_weights,
+    ).timed(recipe.data.clip, recipe.model.tune)
     made = choices(
         situation,
         clip=recipe.data.clip,
@@ -147,13 +174,12 @@ def explain(recipe: Recipe) -> list[str]:
         epochs=recipe.schedule.epochs,
         batch_size=recipe.data.batch_size,
         repeats=source.repeats,
-        weighted=recipe.optimizer.class_weights,
     )
     for settings, reason in made:
         chosen = flatten(with_settings(recipe, settings))
         values = ", ".join(f"{key}={json.dumps(now[key])}" for key in settings)
         by_hand = [key for key in settings if now[key] != chosen[key]]
-        lines.append(f"{values}: {f'you set {by_hand[0]}, else {reason}' if by_hand else reason}")
+        lines.append(f"{values}: {f'you set {by_hand[0]}; without it: {reason}' if by_hand else reason}")
     remarks = (
         rate_note(situation),
         clip_warning(situation, recipe.data.clip),
@@ -176,7 +202,6 @@ def choices(
     epochs: int | None = None,
     batch_size: int | None = None,
     repeats: int | None = None,
-    weighted: bool = False,
 ) -> list[Choice]:
     """Everything that is chosen; no setting twice. What the user has set is given, the rest follows."""
     clip = clip or clip_for(situation)
@@ -186,79 +211,84 @@ def choices(
     else:
         tuning = Choice({"model.tune": tune}, "you set model.tune")
     drawing = what_is_drawn(situation, batch_size, repeats)
-    batch = drawing.settings["data.batch_size"]
+    batch, repeats = drawing.settings["data.batch_size"], drawing.settings["data.source.repeats"]
     return [
         what_is_seen(situation, clip),
         tuning,
         drawing,
-        balance(situation, weighted),
+        balance(situation),
         length(situation, tune, drawing, epochs),
         rates(situation, tune, batch),
-        augmentation(situation, tune),
-        mirroring(situation),
-        regularisation(situation, tune),
-        precision(situation),
-        memory(situation, clip, tune, drawing),
+        regularization.augmentation(situation, tune),
+        regularization.mirroring(situation),
+        regularization.dropout(situation, tune),
+        resources.precision(situation),
+        resources.memory(situation, clip, tune, batch, repeats),
     ]
 
 
 def what_learns(situation: Situation) -> Choice:
     """All weights, the head alone, or the head and low-rank changes."""
-    each = f"{plural(round(situation.per_class), 'video')} a class"
+    each = f"{plural(round(situation.per_class), 'training video')} per class"
+    size = f"{situation.num_parameters / 1e6:.1f} million parameters"
     if situation.is_small:
-        tune, reason = "all", "the model is small: all of it learns quickly, and few videos are enough"
+        tune, reason = (
+            "all",
+            f"the model has {size}, fewer than {SMALL_MODEL / 1e6:.0f} million: all are trained",
+        )
     elif situation.is_slow:
-        tune, reason = "head", "without a GPU only a head learns in bearable time, and only what can be seen"
+        tune, reason = (
+            "head",
+            f"the model has {size} and there is no GPU: only the head is trained, without a backward pass "
+            "through the rest",
+        )
     elif situation.per_class < FEW_PER_CLASS:
         tune, reason = (
             "head",
-            f"{each}: too few for more; if classes differ by movement, try model.tune=lora",
+            f"{each}, fewer than {FEW_PER_CLASS}: only the head is trained; if classes differ in motion "
+            "rather than appearance, try model.tune=lora",
         )
     elif situation.per_class < MANY_PER_CLASS and situation.videos < MANY_VIDEOS:
-        tune, reason = "lora", f"{each}: enough to adapt the weights, not to learn them anew"
+        tune, reason = (
+            "lora",
+            f"{each}, fewer than {MANY_PER_CLASS}: the head and low-rank changes (LoRA) are trained",
+        )
     else:
-        tune, reason = "all", f"{plural(situation.videos, 'video')}, {each}, are enough for all weights"
+        tune, reason = "all", f"{situation.videos:,} training videos, {each}: all parameters are trained"
     return Choice({"model.tune": tune}, reason)
 
 
 def what_is_drawn(situation: Situation, batch_size: int | None = None, repeats: int | None = None) -> Choice:
     """How many clips make a step, and how many of them come from one decoded video."""
-    own_repeats, reason = _own_repeats(situation)
+    own_repeats, reason = resources.repeats_for(situation)
     by_hand = {}
     if repeats not in (None, own_repeats):
         by_hand["data.source.repeats"], reason = repeats, ""
     repeats = repeats or own_repeats
     most = max(1, LARGEST_BATCH // repeats)
     enough = max(situation.videos // 4, min(8, situation.videos))
-    videos = 1 << min(enough, most).bit_length() - 1  # a power of two, for micro-batches and devices
+    of_each = max(1, min(enough, most) // situation.processes)
+    videos = situation.processes * (1 << of_each.bit_length() - 1)  # a power of two, for micro-batches
     if batch_size not in (None, videos * repeats):
         by_hand["data.batch_size"] = batch_size
         videos = max(1, batch_size // repeats)
     settings = {"data.batch_size": batch_size or videos * repeats, "data.source.repeats": repeats}
-    reason = f"{videos} of {plural(situation.videos, 'video')} a step{reason}"
+    reason = f"each step trains on {videos} of the {situation.videos:,} training videos{reason}"
     return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
 
 
-def _own_repeats(situation: Situation) -> tuple[int, str]:
-    """Clips made of a decoded one, as many as keep the model busy, and why."""
-    speed = situation.speed
-    if speed is None or situation.videos < 4:
-        return 1, ""
-    waiting = speed.decode / min(_workers(situation), situation.cores) / speed.learn
-    repeats = 4 if waiting > 2 else 2 if waiting > 1 else 1
-    times = (
-        f"decoding a clip takes {1000 * speed.decode:.0f} ms and learning from it {1000 * speed.learn:.0f} ms"
-    )
-    return repeats, f", {plural(repeats, 'clip')} of each: {times}"
-
-
-def balance(situation: Situation, weighted: bool) -> Choice:
-    """Whether rare classes are drawn as often as common ones, if the loss does not weigh them more."""
+def balance(situation: Situation) -> Choice:
+    """Whether rare classes are drawn as often as common ones."""
     most, least = max(situation.counts), min(situation.counts)
-    uneven = not situation.multi_label and not weighted and most > 3 * least
-    reason = (
-        f"classes have {least:,} to {plural(most, 'video')}" + ", so each is drawn equally often" * uneven
-    )
+    uneven = not situation.multi_label and most > 3 * least
+    if most == least:
+        reason = f"each class has {plural(most, 'training video')}"
+    else:
+        reason = f"classes have {least:,} to {plural(most, 'training video')}"
+    if uneven and situation.class_weights:
+        uneven, reason = False, f"{reason}; you set optimizer.class_weights, which weighs them in the loss"
+    elif uneven:
+        reason += ", so each class is drawn equally often"
     return Choice({"data.source.balanced": uneven}, reason)
 
 
@@ -281,9 +311,14 @@ def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None
         "schedule.validate_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
         "schedule.patience": max(5, epochs // 3),
     }
-    reason = f"{plural(epochs * steps_per_epoch, 'step')}; it stops early if validation no longer gets better"
+    # Short runs have a point of the training loss for each of the validation.
+    steps_between = steps_per_epoch * settings["schedule.validate_every"]
+    settings["run.report_every"] = min(Run.report_every, steps_between)
+    reason = f"{plural(epochs * steps_per_epoch, 'step')}, {steps_per_epoch:,} per epoch"
+    if situation.num_validation and settings["schedule.patience"] < epochs:
+        reason += f"; training stops after {settings['schedule.patience']} epochs without better validation"
     if by_hand:
-        reason = f"you set schedule.epochs, which makes {plural(epochs * steps_per_epoch, 'step')}"
+        reason = f"you set schedule.epochs: {reason}"
     return Choice(settings, reason)
 
 
@@ -291,14 +326,16 @@ def rates(situation: Situation, tune: Tune, batch: int) -> Choice:
     """Learning rates of the head, of the rest, and by depth."""
     rate = 1e-3 * math.sqrt(batch / LARGEST_BATCH)
     backbone, layer_decay = 0.1, 1.0
-    reason = f"the rates of published training for a batch of {batch}"
+    reason = f"0.001 at batch size {LARGEST_BATCH}, scaled by the square root of the batch size"
     if situation.is_small:
         backbone = 1.0
-        reason = f"the rate of published training for a batch of {batch}, for all of a small model"
+        reason += "; the same for all layers of a small model"
     elif tune == "all":
         # The first block learns at about 0.3 of the last one's rate, however deep the model is.
         layer_decay = round(0.3 ** (1 / sum(situation.checkpoint.config.depths)), 2)
-        reason += ", lower the further from the head"
+        reason += f"; a tenth of it for the backbone, times {layer_decay:g} for each block below the head"
+    elif tune == "lora":
+        reason += "; the same for the head and the low-rank changes"
     settings = {
         "optimizer.rate": float(f"{rate:.2g}"),
         "optimizer.backbone": backbone,
@@ -307,90 +344,6 @@ def rates(situation: Situation, tune: Tune, batch: int) -> Choice:
     return Choice(settings, reason)
 
 
-def augmentation(situation: Situation, tune: Tune) -> Choice:
-    """How much clips are changed: the more weights learn from the fewer videos, the more."""
-    strength = {
-        "augment.area": [0.5, 1.0],
-        "augment.rand_augment": 0,
-        "augment.erasing": 0.0,
-        "augment.mixup": 0.0,
-    }
-    if situation.is_small:
-        return Choice(strength, "small frames bear little change")
-    if tune == "head":
-        return Choice(strength, "a head alone can learn little by heart")
-    strength |= {"augment.area": [0.2, 1.0], "augment.rand_augment": 2}
-    if tune == "lora":
-        return Choice(strength, "against learning the videos by heart")
-    strength |= {"augment.erasing": 0.25, "augment.mixup": 0.2}
-    return Choice(strength, "all weights learn, and could learn the videos by heart")
-
-
-def mirroring(situation: Situation) -> Choice:
-    """Whether clips are mirrored, and which labels trade places then."""
-    pairs = mirrored_pairs(situation.classes)
-    paired = {name for pair in pairs for name in pair}
-    alone = [name for name in situation.classes if reads_direction(name) and name not in paired]
-    if alone:
-        reason = f"{alone[0]!r} tells left from right and has no counterpart, so that nothing is mirrored"
-        return Choice({"augment.flip": 0.0, "augment.flip_pairs": []}, reason)
-    reason = "mirrored labels trade places" if pairs else "no label tells left from right"
-    return Choice({"augment.flip": 0.5, "augment.flip_pairs": [list(pair) for pair in pairs]}, reason)
-
-
-def regularisation(situation: Situation, tune: Tune) -> Choice:
-    """Dropout, drop path and label smoothing."""
-    deep = sum(situation.checkpoint.config.depths) > 12
-    drop_path = 0.0 if situation.is_small or tune == "head" else 0.2 if deep and tune == "all" else 0.1
-    settings = {
-        "model.dropout": 0.0 if situation.is_small else 0.5,
-        "model.drop_path": drop_path,
-        "augment.label_smoothing": 0.0 if situation.multi_label else 0.1,
-    }
-    return Choice(
-        settings, "a small model has nothing to spare" if situation.is_small else "near published training"
-    )
-
-
-def precision(situation: Situation) -> Choice:
-    """The number format, and the processes that decode."""
-    return Choice(
-        {"run.precision": situation.precision, "data.workers": _workers(situation)},
-        f"this machine computes on {situation.device} and has {situation.cores} cores",
-    )
-
-
-def _workers(situation: Situation) -> int:
-    return min(8 if situation.device == "cuda" else 2, situation.cores)
-
-
-def memory(situation: Situation, clip: ClipSpec, tune: Tune, drawing: Choice) -> Choice:
-    """Micro-batches that fit into the situation's memory, by estimate."""
-    batch, repeats = drawing.settings["data.batch_size"], drawing.settings["data.source.repeats"]
-    parts = 1
-    while (
-        batch % (2 * parts * repeats) == 0
-        and _step_bytes(situation, clip, tune, batch // parts) > situation.memory
-    ):
-        parts *= 2
-    gibibytes = _step_bytes(situation, clip, tune, batch // parts) / 2**30
-    reason = f"{plural(batch // parts, 'clip')} at a time: about {gibibytes:.1f} GiB"
-    return Choice({"run.micro_batches": parts}, reason)
-
-
 def _count(text: str | None) -> int | None:
     """The number that was set by hand; None if it is none, which is reported when it is put in its place."""
     return int(text) if text and text.isdecimal() and int(text) > 0 else None
-
-
-def _step_bytes(situation: Situation, clip: ClipSpec, tune: Tune, clips: int) -> int:
-    return estimate_training_bytes(
-        situation.checkpoint.config,
-        clip,
-        clips,
-        precision=situation.precision,
-        checkpointing=False,
-        tune=tune,
-        average=False,
-        device_type=situation.device,
-    )

@@ -11,8 +11,8 @@ import torch
 
 from videoswin.data.manifest import Manifest
 from videoswin.model.cached import has_instructions_for
-from videoswin.predict import resolve_device
 from videoswin.recipes.speed import Durations, Speed, measure_durations, measure_speed
+from videoswin.training.learner import training_device
 from videoswin.training.memory import Tune
 from videoswin.training.recipe import FabricPrecision, VideoFiles
 from videoswin.training.safeguards import total_bytes
@@ -46,7 +46,7 @@ class Situation:
     device: str
     """Where training will be, as torch names the kind: cuda, mps, cpu, ..."""
     precision: str
-    """The fastest one that the device has by nature, as Lightning Fabric spells it."""
+    """That set by hand, or the fastest one that the device has by nature, as Lightning Fabric spells it."""
     cores: int
     training: Manifest | None = None
     """The training videos."""
@@ -58,6 +58,16 @@ class Situation:
     """What a clip costs on this machine; None if that was not measured."""
     memory: int = 8 * 2**30
     """Bytes that a step may take: half of what the device has; the default where that is not known."""
+    workers: int | None = None
+    """Data workers set by hand; None lets them follow the device and the cores."""
+    devices: int = 1
+    """Devices of each machine."""
+    nodes: int = 1
+    """Machines."""
+    checkpointing: bool = False
+    """Whether blocks are recomputed in the backward pass."""
+    class_weights: bool = False
+    """Whether the loss is weighed so that every class counts the same."""
 
     def timed(self, clip: ClipSpec, tune: Tune) -> Situation:
         """Return the situation with the speed of this machine for such clips and trainable parameters."""
@@ -68,14 +78,24 @@ class Situation:
         return replace(self, speed=speed)
 
     @property
+    def processes(self) -> int:
+        """Processes that share each batch, one a device."""
+        return self.devices * self.nodes
+
+    @property
     def per_class(self) -> float:
         """Training videos of a class, on average."""
         return sum(self.counts) / len(self.counts)
 
     @property
+    def num_parameters(self) -> int:
+        """Parameters of the start model."""
+        return sum(weight.numel() for weight in self.checkpoint.weights.values())
+
+    @property
     def is_small(self) -> bool:
         """Whether the model is small; see SMALL_MODEL."""
-        return sum(weight.numel() for weight in self.checkpoint.weights.values()) < SMALL_MODEL
+        return self.num_parameters < SMALL_MODEL
 
     @property
     def is_slow(self) -> bool:
@@ -83,17 +103,40 @@ class Situation:
         return self.device == "cpu" and not self.is_small
 
 
-def look_at(source: VideoFiles, start: str) -> Situation:
+def look_at(
+    source: VideoFiles,
+    start: str,
+    *,
+    device: str = "auto",
+    precision: FabricPrecision | None = None,
+    workers: int | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    checkpointing: bool = False,
+    class_weights: bool = False,
+) -> Situation:
     """The situation of a run on these videos from that checkpoint, on this machine.
 
-    ValueError as for `read_manifest`, `hold_out` and `Checkpoint.load`.
+    Args:
+        source: The videos.
+        start: Catalog name, bundled name or file of the checkpoint.
+        device: As in recipe.Run; the rest follows from this device, not from the best one.
+        precision: That set by hand; None takes the fastest that the device has by nature.
+        workers: Data workers set by hand; None lets them follow the device.
+        devices: As in recipe.Run.
+        nodes: As in recipe.Run.
+        checkpointing: As in recipe.Model.
+        class_weights: As in recipe.Optimizer.
+
+    Raises:
+        InputError: As for `read_manifest`, `hold_out`, `Checkpoint.load` and `training_device`.
     """
     checkpoint = Checkpoint.load(start)
     training, validation = training_and_validation(source, seed=0)
     counted = Counter(label for sample in training.samples for label in sample.labels)
-    device = resolve_device("auto").type
-    # All of it, not what is free now: a run that goes on must choose what it chose before.
-    total = total_bytes(resolve_device("auto"))
+    place = training_device(device)
+    # All of it, not what is free now: a run that is resumed must choose what it chose before.
+    total = total_bytes(place)
     found = Situation(
         checkpoint=checkpoint,
         classes=training.classes,
@@ -103,9 +146,14 @@ def look_at(source: VideoFiles, start: str) -> Situation:
         num_validation=len(validation.samples) if validation else 0,
         durations=measure_durations(training.samples),
         multi_label=training.multi_label,
-        device=device,
-        precision=natural_precision(device),
+        device=place.type,
+        precision=precision or natural_precision(place.type),
         cores=os.cpu_count() or 1,
+        workers=workers,
+        devices=devices,
+        nodes=nodes,
+        checkpointing=checkpointing,
+        class_weights=class_weights,
     )
     return found if total is None else replace(found, memory=total // 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,20 +78,26 @@ class Learner:
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
 
-    def shown(self, batch: Batch) -> list[tuple[str, Tensor]]:
-        """Some clips of a batch as the model sees them, to look at: labels, (T, S, S, 3) uint8."""
+    def shown(self, batch: Batch, videos: Sequence[str] = ()) -> list[tuple[str, Tensor]]:
+        """Some clips of a batch as the model sees them, to look at: caption, (T, S, S, 3) uint8.
+
+        videos: the name of the video of each clip; none where clips are generated.
+        """
         clips, targets = self.prepare(batch, self.randomness(0))
         source = self.recipe.data.source
         repeats = source.repeats if isinstance(source, VideoFiles) else 1
         chosen = _different(batch.targets, repeats, SHOWN_CLIPS)
-        captions = [self._caption(target) for target in targets[chosen]]
+        captions = [self._caption(targets[place], videos[place] if videos else None) for place in chosen]
         return list(zip(captions, seen(clips[chosen]), strict=True))
 
-    def _caption(self, target: Tensor) -> str:
-        """The labels that a clip carries, and how much of each."""
+    def _caption(self, target: Tensor, video: str | None) -> str:
+        """The video of a clip, and the labels of its target with their weights."""
         shares, classes = target.topk(min(2, len(target)))
         named = zip(shares.tolist(), classes.tolist(), strict=True)
-        return ", ".join(f"{self.labels[label]} {share:.0%}" for share, label in named if share > 0.01)
+        labels = ", ".join(
+            f"{self.labels[label]} {100 * share:.0f} %" for share, label in named if share > 0.01
+        )
+        return f"target: {labels}" if video is None else f"{video}   target: {labels}"
 
     def checkpoint(self) -> Checkpoint:
         """The newest weights, averaged if the recipe averages, and everything needed to use them."""
@@ -122,11 +129,15 @@ def require_training_packages() -> None:
         require(package, extra="train")
 
 
+def training_device(name: str) -> torch.device:
+    """The torch device of a run whose `run.device` is `name`; InputError if it is not there."""
+    return resolve_device({"gpu": "cuda"}.get(name, name))
+
+
 def launch(run: Run) -> Fabric:
     """Fabric with this run's devices, its processes started, each with its threads."""
     require_training_packages()
-    if run.device != "auto":
-        resolve_device({"gpu": "cuda"}.get(run.device, run.device))  # or one clear error
+    training_device(run.device)  # or one clear error
     fabric: Fabric = require("lightning_fabric", extra="train").Fabric(
         accelerator=run.device,
         devices=run.devices,

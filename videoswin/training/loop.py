@@ -253,6 +253,7 @@ def validate(learner: Learner, source: Source, checkpoint: Checkpoint) -> Report
             predictor,
             source.validation,
             workers=learner.recipe.data.workers,
+            title="validate",
             progress=not sys.stderr.isatty(),  # a terminal shows the steps at that time
         )
     except NonFiniteScoresError as error:

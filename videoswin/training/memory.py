@@ -78,6 +78,11 @@ def estimate_training_bytes(
     return states + inputs + _peak(layers, checkpointing) + wasted
 
 
+def format_bytes(count: int) -> str:
+    """Return an amount of memory in GiB, or in MiB below a tenth of a GiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
+
+
 def _peak(layers: list[LayerBytes], checkpointing: bool) -> int:
     """The most bytes alive at once: a layer at work, on top of what those before it have kept."""
     alive = peak = 0

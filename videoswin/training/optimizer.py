@@ -101,7 +101,7 @@ def parameter_groups(model: VideoSwin, plan: Optimizer) -> list[dict[str, Any]]:
         name = _part(kind, rule)
         if plan.layer_decay != 1.0 and not kind.startswith("head"):
             name += f" at depth {depth}"
-        name += ", decays" if decays else ", no decay"
+        name += ", weight decay" if decays else ", no weight decay"
         empty = {
             "params": [],
             "lr": plan.rate * factor,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from videoswin.data.batch import Batch, Failure
+from videoswin.data.manifest import Sample
 from videoswin.data.sampler import BatchSampler
+from videoswin.draw import shortened
 from videoswin.evaluate import Report
 from videoswin.training.learner import Learner
 from videoswin.training.progress import TrainingProgress
@@ -33,6 +36,8 @@ NOT_DECISIVE = frozenset(
 
 Nor where its data and the weights that it starts from lie: their digests tell whether they are the same.
 """
+VIDEO_NAME_WIDTH = 60
+"""Characters of the name of a video on samples.png; of longer names the middle is left out."""
 CURE = (
     "a state that was saved before is sound and is kept. Lower optimizer.rate or optimizer.clip_norm, or use "
     "run.precision=32-true"
@@ -73,6 +78,8 @@ class Recorder:
         """Loss and accuracy of every step since the last report,"""
         self._pending: list[Tensor] = []
         """but of the newest, which are still on the device."""
+        self._rate = self._next_rate = self._scheduled_rate()
+        """The learning rate of the newest step, and of the next one."""
         self._unreadable: list[Failure] = []
         """Failures since the last settling, of this process alone;"""
         self._failed: dict[str, str] = {}
@@ -121,6 +128,7 @@ class Recorder:
         self._sampler.load_state_dict({"epoch": epoch, "batch": batch})
         self.progress.resume(self.step)
         self._saved_step = self.step if resumed else None
+        self._rate = self._next_rate = self._scheduled_rate()
         if self._folder is not None:
             self._folder.go_on_from(self.step)
         return resumed
@@ -138,6 +146,7 @@ class Recorder:
         run = self._learner.recipe.run
         self.step += 1
         self._pending.append(result)
+        self._rate, self._next_rate = self._next_rate, self._scheduled_rate()
         if self.step == 1:
             self._look_at_the_first(batch)
         self._unreadable += batch.failures
@@ -164,7 +173,8 @@ class Recorder:
                     self.epoch - 1,
                 )
                 self._best_interval, self._best_warning = report.score_interval, report.chance_warning
-            self.say(f"epoch {self.epoch}: {report.headline}{', the best so far' if improves else ''}")
+            best = "; best checkpoint so far" if improves else ""
+            self.say(f"epoch {self.epoch}: validation loss {report.loss:.3f}, {report.headline}{best}")
         if self._folder is not None:
             if report is not None:
                 self._folder.record(_validation_row(report, self.step, self.epoch))
@@ -189,13 +199,12 @@ class Recorder:
     def finish(self) -> None:
         """The run is over: say how it ended."""
         if self.epoch < self._learner.recipe.schedule.epochs:
-            self.say(
-                f"validation has not become better for {self.epoch - 1 - self._best_epoch} epochs: stopping"
-            )
+            epochs = self.epoch - 1 - self._best_epoch
+            self.say(f"validation has not improved for {epochs} epochs: training stops early")
         if self._best_epoch >= 0:
             self._say_best()
         if self._failed:
-            self.say(f"videos that could not be read: {len(self._failed)}; failures.jsonl names them")
+            self.say(f"videos that could not be read: {len(self._failed)}; see failures.jsonl")
         if self._folder is not None:
             self._folder.finish(self.step, origin(self._source, self._learner.start_digest))
 
@@ -225,17 +234,22 @@ class Recorder:
         """Say which checkpoint is kept, and what its score is worth."""
         low, high = self._best_interval
         line = (
-            f"best: epoch {self._best_epoch + 1}, {100 * self._best_score:.1f} % (95 % interval "
-            f"{100 * low:.1f} to {100 * high:.1f} %)"
+            f"best checkpoint: epoch {self._best_epoch + 1}, "
+            f"{self._score_name} {100 * self._best_score:.1f} % "
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
         )
         if self._num_validations > 1:
             line += (
-                f"; it is the highest of {self._num_validations} validations on the same videos, so expect "
-                "less on new ones"
+                f"; it is the highest of {self._num_validations} validations on the same videos, so expect a "
+                "lower score on new videos"
             )
         self.say(line)
         if self._best_warning:
             self.say(f"warning: {self._best_warning}")
+
+    @property
+    def _score_name(self) -> str:
+        return "mAP" if self._learner.multi_label else "top-1"
 
     def _look_at_the_first(self, batch: Batch) -> None:
         """Show what the model saw, and say if its first answer is not what a new head gives."""
@@ -243,7 +257,16 @@ class Recorder:
         if warning := first_loss_warning(self._learner, self._window[0][0]):
             self.say(warning)
         if self._folder is not None:
-            self._folder.draw_samples(self._learner.shown(batch))
+            self._folder.draw_samples(self._learner.shown(batch, self._first_videos()))
+
+    def _first_videos(self) -> list[str]:
+        """The name of the video of each clip in the first batch of this process; none for generated clips."""
+        if self._source.training is None:
+            return []
+        first = copy(self._sampler)
+        first.load_state_dict({"epoch": 0, "batch": 0})
+        samples = [self._source.training.samples[draw.item] for draw in next(iter(first))]
+        return [video_name(sample) for sample in samples for _ in range(self._source.clips_per_item)]
 
     def _parts(self) -> dict[str, Any]:
         learner = self._learner
@@ -267,11 +290,10 @@ class Recorder:
         window = len(self._window)
         loss, accuracy = torch.tensor(self._window, dtype=torch.float64).mean(0).tolist()
         self._window = []
-        rate = max(self._learner.schedule.get_last_lr())
         speed = self.progress.speed()
         self.progress.report(
             f"epoch {self.step / len(self._sampler):.2f}, loss {loss:.3f}, acc {accuracy:.0%}, "
-            f"{speed['clips_per_second']:.1f} clips/s, data wait {speed['data_wait']:.0%}"
+            f"{speed['clips_per_second']:.1f} clips/s, waiting for data {speed['data_wait']:.0%}"
         )
         if self._folder is not None:
             row = {
@@ -281,7 +303,11 @@ class Recorder:
                 "loss": loss,
                 "accuracy": accuracy,
             }
-            self._folder.record(row | {"rate": rate} | speed)
+            self._folder.record(row | {"rate": self._rate} | speed)
+
+    def _scheduled_rate(self) -> float:
+        """The highest learning rate of the next step."""
+        return float(max(self._learner.schedule.get_last_lr()))
 
     def _settle(self) -> None:
         """Agree with the other processes on what has happened; TrainingError if the run must not go on."""
@@ -295,7 +321,7 @@ class Recorder:
         self._unreadable = []
         fresh = {failure.path: failure.reason for failure in failures if failure.path not in self._failed}
         for path, reason in fresh.items():
-            self.say(f"cannot be read, and does not count: {path}: {reason}")
+            self.say(f"cannot be read, and is left out of the loss: {path}: {reason}")
         self._failed |= fresh
         if self._folder is not None:
             self._folder.record_failures(self.step, fresh)
@@ -323,6 +349,15 @@ class Recorder:
                 f"data.source.failure_limit allows, e.g. {path}: {reason}. `videoswin check` finds them all "
                 "and writes a list without them"
             )
+
+
+def video_name(sample: Sample) -> str:
+    """The file of a sample with its folder, shortened, and the labeled part if it is not the whole video."""
+    name = shortened("/".join(Path(sample.path).parts[-2:]), VIDEO_NAME_WIDTH)
+    if sample.start_seconds is None and sample.end_seconds is None:
+        return name
+    end = "the end" if sample.end_seconds is None else f"{sample.end_seconds:g} s"
+    return f"{name}, {sample.start_seconds or 0:g} s to {end}"
 
 
 def _validation_row(report: Report, step: int, epoch: int) -> dict[str, Any]:

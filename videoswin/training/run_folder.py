@@ -159,12 +159,13 @@ class RunFolder:
             return [step for step, _ in points], [value for _, value in points]
 
         panels = {
-            "loss": {"training": curve("loss")},
+            "loss": {"training": curve("loss"), "validation": curve("validation_loss")},
             "accuracy": {"training": curve("accuracy"), "validation": curve("validation_score")},
             "learning rate": {"head": curve("rate")},
         }
+        panels = {title: {name: c for name, c in p.items() if c[0]} for title, p in panels.items()}
         with replacing(self.path / "curves.png") as unfinished:
-            draw.draw_curves(unfinished, panels)
+            draw.draw_curves(unfinished, panels, fractions=("accuracy",))
 
     def draw_samples(self, clips: list[tuple[str, Tensor]]) -> None:
         """Clips as the model sees them, each with its caption: (T, H, W, 3) uint8."""
@@ -218,5 +219,6 @@ class RunFolder:
 
 def _holds_numbers(row: Mapping[str, Any]) -> bool:
     """Whether what is drawn or compared of a row, where it is there, are numbers."""
-    numbers = (row.get(name, 0) for name in ("loss", "accuracy", "rate", "validation_score"))
+    names = ("loss", "accuracy", "rate", "validation_score", "validation_loss")
+    numbers = (row.get(name, 0) for name in names)
     return all(isinstance(number, (int, float)) for number in numbers)

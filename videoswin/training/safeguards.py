@@ -20,7 +20,7 @@ from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.data.groups import describe_sharing
 from videoswin.training.learner import Learner
 from videoswin.training.loss import expected_first_loss
-from videoswin.training.memory import estimate_training_bytes
+from videoswin.training.memory import estimate_training_bytes, format_bytes
 from videoswin.training.optimizer import describe_groups
 from videoswin.training.recipe import Recipe
 from videoswin.training.source import Source
@@ -30,7 +30,6 @@ from videoswin.video.augment import reads_direction
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-GIB = 2**30
 SAME_REQUEST_SECONDS = 5.0
 """Schedulers and launchers may send SIGTERM twice; later than this it is a request to end at once."""
 
@@ -133,19 +132,25 @@ def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int)
 def describe_start(learner: Learner, source: Source, say: Callable[[str], None]) -> None:
     """Say what will happen: data, learning rates and decay by group, memory; and warn of what looks wrong."""
     recipe = learner.recipe
-    validation = len(source.validation.samples) if source.validation else 0
-    classes = plural(len(source.labels), "class")
-    say(f"{source.description}; {classes}, {plural(validation, 'video')} to validate on")
+    say(f"training on {source.description}; {plural(len(source.labels), 'class')}")
+    if source.validation is None:
+        say(
+            "no validation: no accuracy is measured on other videos, training does not stop early, and "
+            "last.safetensors, of the last step, is the checkpoint that is kept"
+        )
+    else:
+        say(f"validating on {plural(len(source.validation.samples), 'video')}")
     if source.training and source.validation:
         say(describe_sharing(source.training, source.validation))
     manifests = [manifest for manifest in (source.training, source.validation) if manifest is not None]
     for note in dict.fromkeys(note for manifest in manifests for note in manifest.notes):
         say(f"note: {note}")
-    say(f"{learner.lineage['started from']}; what learns:")
+    say(f"starting from {learner.lineage['started from']}; trainable parameters:")
     for row in describe_groups(learner.optimizer):
+        tensors = "tensor" if row.tensors == 1 else "tensors"
         say(
-            f"  {row.name:36} {row.tensors:4} tensors {row.numbers:12,} numbers  "
-            f"rate {row.rate:.1e}  decay {row.decay:g}"
+            f"  {row.name:36} {row.tensors:4} {tensors:7} {row.numbers:12,} parameters  "
+            f"lr {row.rate:.1e}  weight decay {row.decay:g}"
         )
     if warning := flip_warning(recipe, source.labels):
         say(warning)
@@ -162,8 +167,8 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
         device_type=learner.fabric.device.type,
     )
     there = available_bytes(learner.fabric.device)
-    free = "" if there is None else f", {there / GIB:.1f} GiB are free"
-    say(f"memory: about {wanted / GIB:.1f} GiB for {plural(clips, 'clip')} at a time{free}")
+    free = "" if there is None else f", {format_bytes(there)} are free"
+    say(f"memory: about {format_bytes(wanted)} for {plural(clips, 'clip')} at a time{free}")
     if there is not None and wanted > there:
         say("  that may not fit: raise run.micro_batches, or set model.checkpointing=true")
     clip, batch_size = recipe.data.clip, recipe.data.batch_size // learner.fabric.world_size

@@ -159,7 +159,7 @@ def _value(value: Any, hint: Any, below: Mapping[str, Any], path: str) -> Any:
     if len(below) > 1:
         raise InputError(f"{path} is set as a whole and in parts, {path}.{next(filter(None, below))}")
     if not (meanings := readings(given, hint)):
-        example = "" if is_dataclass(value) else f", as in {_assignment(path, value)}"
+        example = f", as in {_assignment(path, value)}" if _is_example(value) else ""
         raise InputError(f"{path} is {given!r}, wanted {wanted(hint)}{example}")
     return meanings[0]
 
@@ -204,8 +204,13 @@ def _no_such_setting(key: str, known: list[str], values: Mapping[str, Any]) -> s
     near += [name for name in difflib.get_close_matches(key, known, n=3) if name not in near]
     if not near:
         return f"there is no setting {key!r}. {_ALL_SETTINGS}"
-    example = f" ({_assignment(near[0], values[near[0]])})" if near[0] in values else ""
+    example = f" ({_assignment(near[0], values[near[0]])})" if _is_example(values.get(near[0])) else ""
     return f"there is no setting {key!r}; did you mean {' or '.join(near[:3])}?{example} {_ALL_SETTINGS}"
+
+
+def _is_example(value: Any) -> bool:
+    """Whether a value shows how such a setting is typed: null and an empty list or text do not."""
+    return value not in (None, (), [], "") and not is_dataclass(value)
 
 
 def _assignment(key: str, value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videoswin._errors import InputError
 from videoswin.video.errors import VideoError
 from videoswin.video.limits import ReadLimits
 from videoswin.video.timeline import frames_shown_at, tolerance
@@ -37,17 +39,30 @@ class VideoReader(ABC):
         return self.num_frames / self.fps if self.times is None else float(self.times[-1]) + 1 / self.fps
 
     def seconds(self, index: int) -> float:
-        """Return when frame `index` is shown, in seconds from the first frame."""
+        """Return when frame `index` is shown, in seconds from the first frame.
+
+        Raises:
+            InputError: The index is not from 0 to num_frames - 1.
+        """
+        if not 0 <= index < self.num_frames:
+            raise InputError(f"index must be from 0 to {self.num_frames - 1}, got {index}")
         return index / self.fps if self.times is None else float(self.times[index])
 
     def index_at(self, seconds: float) -> int:
-        """Return the frame on show at `seconds` from the first frame; the last one after the end.
+        """Return the index of the frame shown at `seconds` from the first frame.
 
-        Times within a millisecond of each other are the same.
+        Times before the first frame give 0, times after the end num_frames - 1. Times within a millisecond of
+        each other are the same.
+
+        Raises:
+            InputError: `seconds` is NaN.
         """
+        if math.isnan(seconds):
+            raise InputError(f"seconds must be a number, got {seconds}")
+        seconds = min(max(seconds, 0.0), self.duration_seconds)
         if self.times is not None:
             return frames_shown_at([seconds], self.times, self.fps)[0]
-        return min(max(int((seconds + tolerance(self.fps)) * self.fps), 0), self.num_frames - 1)
+        return min(int((seconds + tolerance(self.fps)) * self.fps), self.num_frames - 1)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -62,12 +77,12 @@ class VideoReader(ABC):
     def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> Tensor:
         """These frames, in this order, repeats included: uint8 RGB (len(indices), H, W, 3).
 
-        ValueError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded or the frames
+        InputError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded or the frames
         together have more than `max_pixels` (None: any number). The nearest frame before one that cannot be
         decoded (else after it) stands in for it, and `damage` says so.
         """
         if not len(indices):
-            raise ValueError("indices is empty, wanted at least one frame number")
+            raise InputError("indices must name at least one frame, got none")
         places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
             places.setdefault(index, []).append(place)
@@ -89,8 +104,8 @@ class VideoReader(ABC):
         """Each of these frames once, in the order shown: (index, uint8 RGB (H, W, 3)); errors as `read`."""
         wanted = sorted(set(indices))
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
-            raise ValueError(
-                f"frames {wanted[0]} to {wanted[-1]} were asked for, the video has 0 to {self.num_frames - 1}"
+            raise InputError(
+                f"indices must be from 0 to {self.num_frames - 1}, got {wanted[0]} to {wanted[-1]}"
             )
         for index in wanted:
             yield index, self._frame(index)

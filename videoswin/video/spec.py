@@ -8,6 +8,7 @@ sampling they were trained with.
 from __future__ import annotations
 
 import dataclasses
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -215,6 +216,24 @@ class ViewPlan:
     def from_dict(cls, fields: Mapping[str, Any]) -> ViewPlan:
         """The ViewPlan that `to_dict` wrote; ValueError names fields that do not exist."""
         return from_fields(cls, fields)
+
+
+def describe_protocol(name: str) -> str:
+    """Return a protocol's name with what is looked at: `3x3: 3 clips x 3 crops = 9 views per video`.
+
+    name: one of PROTOCOLS, or the `name` of a ViewPlan; any other text comes back as it is.
+    """
+    if (found := re.fullmatch(r"(?P<kind>.*-)?(?P<clips>\d+)x(?P<crops>\d)", name)) is None:
+        return name
+    clips, crops = int(found["clips"]), int(found["crops"])
+    is_full, most = "full-frame" in name, "up to " * name.startswith("adaptive")
+    looks = f"{_count(clips, 'clip')} x {_count(crops, 'full frame' if is_full else 'crop')}"
+    label = f"{name}: " if found["kind"] else ""
+    return f"{label}{most}{looks} = {_count(clips * crops, 'view')} per video"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:
