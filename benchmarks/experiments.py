@@ -19,7 +19,7 @@ from videoswin import Checkpoint, VideoSwin, VideoSwinConfig, ViewPlan
 from videoswin.data.batch import Draw
 from videoswin.training.loop import train
 from videoswin.training.optimizer import initialize_from_scratch
-from videoswin.training.recipe import Augment, Data, Generated, Model, Optimizer, Recipe, Run, Schedule
+from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.transforms import normalize
 
 HELD_OUT_SEED = 2**20
@@ -110,22 +110,20 @@ def dots_recipe(
     """A small model learns which way the dots of `clips(seed=...)` drift, on one thread of the CPU."""
     return Recipe(
         name=name,
-        data=Data(
-            source=Generated(
-                clips=lambda seed: clips(seed=seed), description="generated: drifting dots", labels=LABELS
-            ),
+        data=SyntheticData(
+            clips=lambda seed: clips(seed=seed),
+            description="generated: drifting dots",
+            labels=LABELS,
             clip=CLIP,
             views=ViewPlan(clips=1, crops=1),
             batch_size=CLIPS_PER_ITEM,
-            workers=0,
+            num_workers=0,
         ),
-        model=Model(start=None, config=config, initialize=initialize, drop_path=0.0, dropout=0.0),
+        model=Model(init_from=None, config=config, initialize=initialize, drop_path=0.0, dropout=0.0),
         augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0),
-        optimizer=Optimizer(rate=2e-3, backbone=1.0, weight_decay=0.02, clip_norm=1.0),
-        schedule=Schedule(epochs=1, warmup_epochs=0.1, decay="step"),
-        run=Run(
-            seed=seed, precision="32-true", device="cpu", threads=1, report_every=50, licence="Apache-2.0"
-        ),
+        optimizer=Optimizer(lr=2e-3, backbone_lr_scale=1.0, weight_decay=0.02, max_grad_norm=1.0),
+        schedule=Schedule(epochs=1, warmup_epochs=0.1, lr_update="step"),
+        run=Run(seed=seed, precision="fp32", device="cpu", num_threads=1, log_every=50, license="Apache-2.0"),
     )
 
 
@@ -160,5 +158,5 @@ def held_out_accuracy(model: VideoSwin, clips: DriftingDots, items: int = HELD_O
     right = 0
     for index in range(items):
         item = clips[Draw(0, index)]
-        right += int((model(normalize(item.clips, CLIP.normalisation)).argmax(1) == item.targets).sum())
+        right += int((model(normalize(item.clips, CLIP.normalization)).argmax(1) == item.targets).sum())
     return right / (items * CLIPS_PER_ITEM)

@@ -74,12 +74,12 @@ def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
         "schedule.patience": None,
-        "schedule.validate_every": 1,
-        "data.workers": 0,
+        "schedule.val_every": 1,
+        "data.num_workers": 0,
         # Else they follow from how fast the machine is.
         "data.batch_size": 64,
-        "data.source.repeats": 4,
-        "run.threads": 1,
+        "data.num_repeats": 4,
+        "run.num_threads": 1,
         "run.device": "cpu",
         "run.seed": seed,
     }
@@ -88,7 +88,7 @@ def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
 
 def from_nothing(recipe: Recipe) -> Recipe:
     """The same run from random weights."""
-    model = replace(recipe.model, start=None, config=NANO, initialize=initialize_from_scratch)
+    model = replace(recipe.model, init_from=None, config=NANO, initialize=initialize_from_scratch)
     return replace(recipe, model=model)
 
 
@@ -97,13 +97,13 @@ def draw_curves(path: Path, runs: list[Row]) -> None:
     figure = require("matplotlib.figure", extra="train").Figure(figsize=(9, 3.8), layout="constrained")
     for place, (task, (gestures, _)) in enumerate(TASKS.items(), start=1):
         axes = figure.add_subplot(1, len(TASKS), place)
-        for start, colour in ((TUNED, "#0072B2"), (FROM_NOTHING, "#D55E00")):
+        for start, color in ((TUNED, "#0072B2"), (FROM_NOTHING, "#D55E00")):
             curves = [row["curve"] for row in runs if row["variant"] == f"{task}, {start}"]
             by_epoch = list(zip(*curves, strict=True))
             epochs, lowest, highest = range(1, len(by_epoch) + 1), map(min, by_epoch), map(max, by_epoch)
-            axes.fill_between(epochs, list(lowest), list(highest), color=colour, alpha=0.2)
-            axes.plot(epochs, list(map(statistics.mean, by_epoch)), color=colour, label=start)
-        axes.axhline(1 / len(gestures.names), color="grey", linestyle=":", label="chance")
+            axes.fill_between(epochs, list(lowest), list(highest), color=color, alpha=0.2)
+            axes.plot(epochs, list(map(statistics.mean, by_epoch)), color=color, label=start)
+        axes.axhline(1 / len(gestures.names), color="gray", linestyle=":", label="chance")
         axes.set(title=f"gestures: {task}", xlabel="epoch", ylabel="unseen films named right", ylim=(0, 1))
         axes.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=100)

@@ -129,7 +129,7 @@ COMPOUND: Final = Gestures(
 TOLD_BY_ORDER: Final = Gestures(
     (
         "circle clockwise",
-        "circle anticlockwise",
+        "circle counterclockwise",
         "right and back",
         "left and back",
         "in and back",

@@ -37,7 +37,7 @@ LABELS: Final = tuple(
     )
 )
 CLIP: Final = ClipSpec(
-    frames=FRAMES, stride=1, fps=8.0, size=PERIOD, short_side=PERIOD, normalisation=PER_CLIP
+    frames=FRAMES, stride=1, fps=8.0, size=PERIOD, short_side=PERIOD, normalization=PER_CLIP
 )
 
 
@@ -95,12 +95,12 @@ def path(labels: Tensor, turn: Tensor) -> Tensor:
 
 
 def dots(rng: Generator, count: int) -> Tensor:
-    """Pictures of coloured dots at random places of a torus: floats (N, 3, P, P) in 0..255."""
+    """Pictures of colored dots at random places of a torus: floats (N, 3, P, P) in 0..255."""
     places = torch.from_numpy(rng.uniform(0, PERIOD, size=(count, NUM_DOTS, 2, 1)))
-    colours = torch.from_numpy(rng.uniform(0, 255, size=(count, NUM_DOTS, 3)))
+    colors = torch.from_numpy(rng.uniform(0, 255, size=(count, NUM_DOTS, 3)))
     away = (torch.arange(PERIOD) - places + PERIOD / 2) % PERIOD - PERIOD / 2
     profile = torch.exp(-((away / DOT_RADIUS) ** 2))  # (N, dots, 2, P)
-    return torch.einsum("ndc,ndy,ndx->ncyx", colours, profile[:, :, 0], profile[:, :, 1]).float()
+    return torch.einsum("ndc,ndy,ndx->ncyx", colors, profile[:, :, 0], profile[:, :, 1]).float()
 
 
 def doubled_frames(clips: Tensor) -> Tensor:

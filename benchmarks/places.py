@@ -28,7 +28,7 @@ from benchmarks.experiments import Results, Row, parsed
 from videoswin import Checkpoint, Predictor, ViewPlan
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Manifest, Sample, write_manifest
-from videoswin.data.scenes import load_photo, random_crop, recoloured, shrunk
+from videoswin.data.scenes import load_photo, random_crop, recolored, shrunk
 from videoswin.evaluate import evaluate
 from videoswin.recipes import build_recipe
 from videoswin.training.loop import train
@@ -80,15 +80,15 @@ def one_run(films: Path, folder: Path, held_out: str, split: str, epochs: int, s
     settings: dict[str, Any] = {
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
-        "schedule.validate_every": max(1, epochs // 3),
+        "schedule.val_every": max(1, epochs // 3),
         "schedule.patience": None,
         "data.batch_size": 16,
-        "data.source.repeats": 1,
-        "optimizer.rate": 1e-3,
-        "data.workers": 0,
-        "run.threads": 1,
+        "data.num_repeats": 1,
+        "optimizer.lr": 1e-3,
+        "data.num_workers": 0,
+        "run.num_threads": 1,
         "run.device": "cpu",
-        "run.precision": "32-true",
+        "run.precision": "fp32",
         "run.seed": seed,
     }
     recipe = build_recipe(
@@ -147,7 +147,7 @@ def write_films(folder: Path, count: int) -> None:
             target.mkdir(parents=True, exist_ok=True)
             for session in range(SESSIONS):
                 rng = np.random.default_rng((place_number, label, session))
-                background = random_crop(rng, recoloured(rng, image), SIZE + 8)
+                background = random_crop(rng, recolored(rng, image), SIZE + 8)
                 figure = torch.from_numpy(rng.uniform(0, 1, (3, 1, 1))).float()
                 home = rng.uniform(0.35, 0.65, 2) * SIZE
                 for number in range(count):

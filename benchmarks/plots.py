@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.tables import Figures
 
-COLOURS = {"float32": "#4c78a8", "bfloat16": "#f58518", "int8": "#9d9d9d"}
+COLORS = {"float32": "#4c78a8", "bfloat16": "#f58518", "int8": "#9d9d9d"}
 
 
 def draw_model(found: Figures, folder: Path) -> None:
@@ -22,7 +22,7 @@ def draw_model(found: Figures, folder: Path) -> None:
         rows = sorted(rows, key=lambda row: -row["seconds_median"])
         names = [f"{row['system']}, {row['precision']}" for row in rows]
         speeds = [1 / row["seconds_median"] for row in rows]
-        axes.barh(names, speeds, color=[COLOURS[row["precision"]] for row in rows])
+        axes.barh(names, speeds, color=[COLORS[row["precision"]] for row in rows])
         for place, speed in enumerate(speeds):
             axes.text(speed, place, f" {speed:.2f}", va="center", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)

@@ -3,7 +3,7 @@
 Written anew after Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py: padding after the
 norm, a cyclic roll, windows cut before the linear map to q, k and v, logits held in full, the bias gathered
 in every pass, a mask of -100, windows put together and rolled back, channels first between stages. Only the
-regularisation (dropout, drop path) is left out.
+regularization (dropout, drop path) is left out.
 
 Legend: B batch, D H W grid of tokens, C channels, N tokens per window.
 """

@@ -53,25 +53,25 @@ def pixels(frames: int = 32, size: int = 224) -> Tensor:
 
 
 def clip(dtype: str = "float32", frames: int = 32, size: int = 224) -> Tensor:
-    """The same, normalised: (1, 3, T, S, S)."""
+    """The same, normalized: (1, 3, T, S, S)."""
     return normalize(pixels(frames, size), IMAGENET).to(DTYPES[dtype])
 
 
 def torch_pass(model: nn.Module, dtype: str, compiled: bool = False) -> Pass:
-    """A pass of a PyTorch model on the normalised clip."""
+    """A pass of a PyTorch model on the normalized clip."""
     model, clips = model.to(DTYPES[dtype]).eval(), clip(dtype)
     run: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     return lambda: run(clips)
 
 
 def exported_pass(path: Path) -> Pass:
-    """A pass of an exported file on the pixels, which it normalises itself."""
+    """A pass of an exported file on the pixels, which it normalizes itself."""
     model, views = ExportedModel(path, device=torch.device("cpu")), pixels()
     return lambda: model(views)
 
 
 def openvino_pass(path: Path, dtype: str) -> Pass:
-    """A pass of somebody else's model in OpenVINO, with our settings, on the normalised clip."""
+    """A pass of somebody else's model in OpenVINO, with our settings, on the normalized clip."""
     import openvino
 
     compiled = openvino.Core().compile_model(

@@ -73,7 +73,7 @@ def main() -> None:
 @torch.inference_mode()
 def shuffling(model: VideoSwin, dots: DriftingDots) -> float:
     """Largest change of a logit when the times of the tokens are shuffled, relative to the largest logit."""
-    clips = normalize(dots[Draw(0, 0)].clips, CLIP.normalisation)
+    clips = normalize(dots[Draw(0, 0)].clips, CLIP.normalization)
     pairs = clips.unflatten(2, (-1, PATCH[0]))  # (N, 3, T', 2, S, S)
     order = torch.randperm(pairs.shape[2], generator=torch.Generator().manual_seed(0))
     before, after = model(clips), model(pairs[:, :, order].flatten(2, 3))

@@ -37,7 +37,7 @@ from videoswin.model.swin import VideoSwin
 SYSTEMS = ("torchvision", "videoswin")
 DTYPES = ("float32", "bfloat16")
 SHAPES = {"32x224x224": (1, 3, 32, 224, 224), "16x112x112": (4, 3, 16, 112, 112)}
-"""Clips of one step: (batch, colours, frames, height, width)."""
+"""Clips of one step: (batch, colors, frames, height, width)."""
 MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 5e-2}
 """Largest believable distance from torchvision's float32 gradients, see `gradient_difference`."""
 

@@ -161,14 +161,14 @@ def test_help_does_not_wait_for_torch() -> None:
 
 FROZEN_COMMANDS = {
     "check": {"data", "model", "quick", "root", "shortest", "write", "workers", "json"},
-    "convert": {"source", "target", "layout", "inflate", "window", "accept_licence"},
+    "convert": {"source", "target", "layout", "inflate", "window", "accept_license"},
     "demo": {"video", "model", "out"},
-    "export": {"model", "target", "format", "precision", "clips", "json", "accept_licence"},
+    "export": {"model", "target", "format", "precision", "clips", "json", "accept_license"},
     "models": {"json"},
-    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_licence", "trust"},
+    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_license", "trust"},
     "evaluate": {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
-        *("precision", "accept_licence", "trust"),
+        *("precision", "accept_license", "trust"),
     },
     "train": {"recipe", "out", "data", "from_", "set", "trust"},
 }

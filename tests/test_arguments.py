@@ -9,7 +9,7 @@ from videoswin._arguments import command_line
 @pytest.mark.parametrize(
     ("call", "command", "words"),
     [
-        ("predict x.mp4 --precision bf16", "predict", ["--precision", "'bf16'", "float32", "bfloat16"]),
+        ("predict x.mp4 --precision half", "predict", ["--precision", "'half'", "fp32", "bf16"]),
         ("export m x.onnx --format bla", "export", ["--format", "'bla'", "onnx", "aotinductor"]),
         ("predict x.mp4 --top three", "predict", ["--top", "'three'"]),
         ("convert a b --window 16", "convert", ["--window", "16,7,7", "'16'"]),
@@ -53,7 +53,7 @@ def test_options_become_the_arguments_of_the_function() -> None:
         "layout": "videoswin",
         "inflate": "inflate",
         "window": (16, 7, 7),
-        "accept_licence": None,
+        "accept_license": None,
     }
     options = vars(
         parser.parse_args(

@@ -144,13 +144,13 @@ def test_a_wrong_call_exits_with_2(folder: Path, capsys: pytest.CaptureFixture[s
     assert run("predict") == 2
 
 
-def test_models_lists_every_name_with_its_licence_and_place(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_every_name_with_its_license_and_place(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "--json") == 0
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert rows["camera-motion"]["file"].endswith("camera-motion.safetensors")
     assert rows["tiny-k400"]["file"] is None
     assert rows["tiny-k400"]["url"].startswith("https://")
-    assert all(row["licence"] for row in rows.values())
+    assert all(row["license"] for row in rows.values())
     assert len({tuple(row) for row in rows.values()}) == 1
     assert run("models") == 0
     assert "omnivore-base" in capsys.readouterr().out

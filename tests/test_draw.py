@@ -10,7 +10,7 @@ from torch import Tensor
 
 from videoswin import draw
 from videoswin.draw import (
-    COLOURS,
+    COLORS,
     FRAME_HEIGHT,
     FRAMES_PER_ROW,
     confused_pairs,
@@ -28,22 +28,22 @@ def pixels(path: Path) -> np.ndarray:
     return (255 * image.imread(path)[..., :3]).round().astype(int)
 
 
-def box_of(path: Path, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """top, left, height, width of all pixels of this colour."""
-    rows, columns = np.nonzero((pixels(path) == colour).all(2))
+def box_of(path: Path, color: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """top, left, height, width of all pixels of this color."""
+    rows, columns = np.nonzero((pixels(path) == color).all(2))
     return rows.min(), columns.min(), np.ptp(rows) + 1, np.ptp(columns) + 1
 
 
-def frames(count: int, colour: tuple[int, int, int], height: int = 64, width: int = 96) -> Tensor:
-    return torch.tensor(colour, dtype=torch.uint8).expand(count, height, width, 3)
+def frames(count: int, color: tuple[int, int, int], height: int = 64, width: int = 96) -> Tensor:
+    return torch.tensor(color, dtype=torch.uint8).expand(count, height, width, 3)
 
 
 @pytest.mark.parametrize("num_points", [0, 1, 10, 1000])
 def test_curves_of_any_length_are_drawn(tmp_path: Path, num_points: int) -> None:
     x = np.linspace(0, 3, num_points)
     draw_curves(tmp_path / "x.png", {"loss": {"training": (x, np.exp(-x)), "validation": ([], [])}})
-    colour = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
-    assert (pixels(tmp_path / "x.png") == colour).all(2).any()
+    color = tuple(int(COLORS[0][i : i + 2], 16) for i in (1, 3, 5))
+    assert (pixels(tmp_path / "x.png") == color).all(2).any()
 
 
 def test_four_panels_take_two_lines(tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ def test_four_panels_take_two_lines(tmp_path: Path) -> None:
 
 def test_a_confusion_has_true_classes_in_rows(tmp_path: Path) -> None:
     b_taken_for_a = torch.tensor([[0, 0], [5, 0]])
-    centres = []
+    centers = []
     for name, matrix in (("b for a.png", b_taken_for_a), ("a for b.png", b_taken_for_a.T)):
         draw_confusion(tmp_path / name, matrix, ["a", "b"])
         darkest = (pixels(tmp_path / name) == (8, 48, 107)).all(2)
-        centres.append([np.median(places) for places in np.nonzero(darkest)])
-    (lower, left), (upper, right) = centres
+        centers.append([np.median(places) for places in np.nonzero(darkest)])
+    (lower, left), (upper, right) = centers
     assert lower > upper + 50
     assert right > left + 50
 
@@ -114,10 +114,10 @@ def test_a_contact_sheet_shows_every_frame_upright_and_unstretched(tmp_path: Pat
 
 
 def test_of_many_frames_first_and_last_and_some_between_are_shown(tmp_path: Path) -> None:
-    grey = torch.arange(0, 160, 5, dtype=torch.uint8).view(32, 1, 1, 1).expand(32, 64, 64, 3)
-    draw_contact_sheet(tmp_path / "x.png", [("32 frames", grey)])
-    greys, areas = np.unique(pixels(tmp_path / "x.png")[..., 0], return_counts=True)
-    shown = set(greys[areas >= FRAME_HEIGHT**2 * 0.9]) - {255}
+    gray = torch.arange(0, 160, 5, dtype=torch.uint8).view(32, 1, 1, 1).expand(32, 64, 64, 3)
+    draw_contact_sheet(tmp_path / "x.png", [("32 frames", gray)])
+    grays, areas = np.unique(pixels(tmp_path / "x.png")[..., 0], return_counts=True)
+    shown = set(grays[areas >= FRAME_HEIGHT**2 * 0.9]) - {255}
     assert len(shown) == FRAMES_PER_ROW
     assert {min(shown), max(shown)} == {0, 155}
 

@@ -215,7 +215,7 @@ def test_weights_that_give_no_numbers_are_an_error(checkpoint: Checkpoint, manif
 
 
 def test_a_list_without_videos_is_refused(predictor: Predictor, manifest: Manifest) -> None:
-    with pytest.raises(ValueError, match="made here lists no labelled videos"):
+    with pytest.raises(ValueError, match="made here lists no labeled videos"):
         evaluate(predictor, dataclasses.replace(manifest, samples=()))
 
 

@@ -39,7 +39,7 @@ pytestmark = [
 SHALLOW = VideoSwinConfig(embed_dim=32, depths=(1, 2), num_heads=(1, 2), window=(2, 4, 4), num_classes=3)
 WHOLE = ClipSpec(frames=8, stride=1, size=48, short_side=48)
 """Grids of 4 x 12 x 12 and 4 x 6 x 6 tokens: whole tokens, the second padded to windows and shifted."""
-PADDED = ClipSpec(frames=5, stride=1, size=34, short_side=34, normalisation=PER_CLIP)
+PADDED = ClipSpec(frames=5, stride=1, size=34, short_side=34, normalization=PER_CLIP)
 """Incomplete tokens, incomplete windows, an odd grid to merge."""
 
 
@@ -55,7 +55,7 @@ def checkpoint_for(clip: ClipSpec) -> Checkpoint:
         views=ViewPlan(clips=2, crops=3),
         labels=("walk", "run", "sit"),
         name="random",
-        licence="MIT",
+        license="MIT",
     )
 
 
@@ -89,10 +89,10 @@ def onnx_file(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize(
     ("name", "format", "precision", "difference"),
     [
-        ("model.xml", None, "float32", 1e-5),
-        ("model.xml", None, "bfloat16", 3e-2),
-        ("model.pt2", None, "float32", 1e-5),
-        ("model.pt2", "torch", "bfloat16", 3e-2),
+        ("model.xml", None, "fp32", 1e-5),
+        ("model.xml", None, "bf16", 3e-2),
+        ("model.pt2", None, "fp32", 1e-5),
+        ("model.pt2", "torch", "bf16", 3e-2),
     ],
 )
 def test_a_file_answers_as_the_checkpoint_does(
@@ -108,7 +108,7 @@ def test_a_file_answers_as_the_checkpoint_does(
     comparison = export_model(checkpoint, tmp_path / name, format=format, precision=precision, videos=videos)
     assert comparison.largest_difference < difference
     # Of three videos two clips of one crop, or one clip of three crops: at most 8 and 16.
-    assert comparison.clips == {"float32": 6, "bfloat16": 9}[precision]
+    assert comparison.clips == {"fp32": 6, "bf16": 9}[precision]
     assert comparison.path == str(tmp_path / name)
     ours = Predictor.from_pretrained(tmp_path / name)
     theirs = Predictor(checkpoint, device="cpu")
@@ -192,7 +192,7 @@ def _type_behind(source: object) -> str:
 
 def export_sizes(checkpoint: Checkpoint, folder: Path) -> int:
     """Bytes of the weights of the same model with all constants in float16."""
-    export_model(checkpoint, folder / "half.xml", precision="bfloat16")
+    export_model(checkpoint, folder / "half.xml", precision="bf16")
     return (folder / "half.bin").stat().st_size
 
 
@@ -287,7 +287,7 @@ def test_a_file_that_answers_otherwise_is_not_kept_and_nothing_is_lost(
 ) -> None:
     target = tmp_path / "model.pt2"
     target.write_bytes(b"what was there")
-    monkeypatch.setattr(export, "LARGEST_DIFFERENCE", {"float32": 1e-12})
+    monkeypatch.setattr(export, "LARGEST_DIFFERENCE", {"fp32": 1e-12})
     with pytest.raises(ExportError, match="differ"):
         export_model(checkpoint, target)
     assert target.read_bytes() == b"what was there"
@@ -306,15 +306,15 @@ def test_a_file_that_is_slower_than_float32_is_said_to_be(
 
     monkeypatch.setattr(export, "_fastest_of_each", times)
     said: list[str] = []
-    comparison = export_model(checkpoint, tmp_path / name, precision="bfloat16", say=said.append)
+    comparison = export_model(checkpoint, tmp_path / name, precision="bf16", say=said.append)
     assert said[-1] == ("bfloat16 takes 1.50 times as long as float32 on this CPU: export in float32 for it")
     assert comparison.seconds_per_clip_float32 == 2.0
     pytorch, exported, in_float32 = compared
     assert isinstance(exported, ExportedModel)
-    assert exported.facts.precision == "bfloat16"
+    assert exported.facts.precision == "bf16"
     if format == "openvino":
         assert isinstance(in_float32, ExportedModel)
-        assert in_float32.facts.precision == "float32"
+        assert in_float32.facts.precision == "fp32"
     else:
         assert in_float32 is pytorch
 
@@ -325,7 +325,7 @@ def test_a_file_that_is_not_slower_needs_no_word(
     monkeypatch.setattr(export, "_fastest_of_each", lambda *passes, progress: [3.0, 2.0, 2.0])
     said: list[str] = []
     export_model(checkpoint, tmp_path / "model.xml", say=said.append)
-    export_model(checkpoint, tmp_path / "model.xml", precision="bfloat16", say=said.append)
+    export_model(checkpoint, tmp_path / "model.xml", precision="bf16", say=said.append)
     assert not any("times as long" in line for line in said)
 
 
@@ -352,8 +352,8 @@ def test_what_cannot_be_exported_is_said_before_any_work(
 @pytest.mark.parametrize(
     ("target", "precision", "library", "extra"),
     [
-        ("model.onnx", "float32", "onnxruntime", "export"),
-        ("model.xml", "float32", "openvino", "openvino"),
+        ("model.onnx", "fp32", "onnxruntime", "export"),
+        ("model.xml", "fp32", "openvino", "openvino"),
         ("model.xml", "int8", "nncf", "openvino"),
     ],
 )
@@ -428,7 +428,7 @@ def test_clips_of_another_size_and_another_precision_are_refused(onnx_file: Path
     ):
         predictor.score(torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8))
     with pytest.raises(ValueError, match="computes in float32"):
-        Predictor.from_pretrained(onnx_file, precision="bfloat16")
+        Predictor.from_pretrained(onnx_file, precision="bf16")
 
 
 def test_a_full_frame_is_not_for_a_file_of_fixed_size(onnx_file: Path, videos: list[str]) -> None:

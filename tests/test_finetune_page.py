@@ -125,12 +125,12 @@ def test_a_shorter_run_still_warms_up_and_reaches_the_rate_that_was_set(folder):
     settings = json.loads((folder / "run-short" / "recipe.json").read_text())["settings"]
     assert settings["schedule.epochs"] == 2
     assert settings["schedule.warmup_epochs"] < 1
-    assert settings["optimizer.rate"] == 3e-4
+    assert settings["optimizer.lr"] == 3e-4
 
 
 def test_a_wrong_setting_is_answered_with_the_nearest_right_one(folder):
     *_, changed = commands()
     code, _, err = output(f"{changed} --set optimizer.rat=1".replace("run-short/", "none/"), folder)
     assert code == 2
-    assert "optimizer.rate" in err
+    assert "optimizer.lr" in err
     assert not (folder / "none").exists()

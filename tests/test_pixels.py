@@ -1,4 +1,4 @@
-"""Pixels in, logits out: the same as normalising first, at every size and precision."""
+"""Pixels in, logits out: the same as normalizing first, at every size and precision."""
 
 import copy
 
@@ -8,10 +8,10 @@ import torch
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.pixels import PixelModel
-from videoswin.video.spec import IMAGENET, PER_CLIP, Normalisation
+from videoswin.video.spec import IMAGENET, PER_CLIP, Normalization
 from videoswin.video.transforms import normalize
 
-UNEVEN = Normalisation(mean=(0.1, 0.5, 0.9), std=(0.05, 0.25, 1.0))
+UNEVEN = Normalization(mean=(0.1, 0.5, 0.9), std=(0.05, 0.25, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -20,20 +20,20 @@ def model() -> VideoSwin:
     return VideoSwin(NANO).eval()
 
 
-@pytest.mark.parametrize("normalisation", [IMAGENET, UNEVEN, PER_CLIP])
+@pytest.mark.parametrize("normalization", [IMAGENET, UNEVEN, PER_CLIP])
 @pytest.mark.parametrize("size", [(8, 32, 32), (7, 33, 30)], ids=["whole tokens", "padded"])
 @torch.no_grad()
-def test_logits_are_those_of_normalised_clips(
-    model: VideoSwin, normalisation: Normalisation, size: tuple[int, int, int]
+def test_logits_are_those_of_normalized_clips(
+    model: VideoSwin, normalization: Normalization, size: tuple[int, int, int]
 ) -> None:
     pixels = torch.randint(256, (2, 3, *size), dtype=torch.uint8)
-    expected = model(normalize(pixels, normalisation))
-    ours = PixelModel(model, normalisation)(pixels)
+    expected = model(normalize(pixels, normalization))
+    ours = PixelModel(model, normalization)(pixels)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_bfloat16_loses_no_more_than_on_normalised_clips(model: VideoSwin) -> None:
+def test_bfloat16_loses_no_more_than_on_normalized_clips(model: VideoSwin) -> None:
     pixels = torch.randint(256, (8, 3, 8, 32, 32), dtype=torch.uint8)
     exact = model(normalize(pixels, IMAGENET))
     half = copy.deepcopy(model).bfloat16()

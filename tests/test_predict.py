@@ -88,7 +88,7 @@ def test_the_score_can_be_that_of_the_mean_logits(checkpoint: Checkpoint, video:
 @pytest.mark.parametrize(
     "views",
     [torch.rand(1, 3, 4, 24, 24), torch.zeros(1, 4, 4, 24, 24, dtype=torch.uint8), torch.zeros(3, 4, 24, 24)],
-    ids=["normalised", "four channels", "one view alone"],
+    ids=["normalized", "four channels", "one view alone"],
 )
 def test_what_are_no_views_is_refused(predictor: Predictor, views: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"wanted torch.uint8 \(V, 3, T, H, W\), as Predictor.load gives"):
@@ -236,7 +236,7 @@ def test_adaptive_views_that_never_suffice_are_the_exact_answer(checkpoint: Chec
     torch.testing.assert_close(prediction.probabilities, exact(video).probabilities)
 
 
-def test_adaptive_views_stop_at_the_centre_of_the_middle_clip_if_it_is_clear(
+def test_adaptive_views_stop_at_the_center_of_the_middle_clip_if_it_is_clear(
     checkpoint: Checkpoint, video: Path
 ) -> None:
     predictor = Predictor(checkpoint, device="cpu", protocol="adaptive-4x3")

@@ -96,12 +96,12 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "classes", "top-1", "protocol", "licence", "MB", "here"):
+    for column in ("name", "classes", "top-1", "protocol", "license", "MB", "here"):
         table.add_column(column, no_wrap=True)
     for row in rows:
         score = next(iter(row["scores"]), {"top1": "", "protocol": ""})
         here = "yes" if row["file"] else ""
-        cells = (score["top1"], score["protocol"], row["licence"], row["size_mb"] or "", here)
+        cells = (score["top1"], score["protocol"], row["license"], row["size_mb"] or "", here)
         table.add_row(printable(row["name"]), row["labels"] or "", *map(str, cells))
     # A file or a pipe has no width to keep to.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -111,7 +111,7 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
 
 
 def print_report(report: Report) -> None:
-    """How well a model does on labelled videos."""
+    """How well a model does on labeled videos."""
     from rich.console import Console
     from rich.text import Text
 
@@ -264,7 +264,7 @@ def _sections(report: DataReport) -> list[_Section]:
         _Section(
             "Cannot be read", True, [f"{_short(report, f.path)}: {f.reason}" for f in report.unreadable]
         ),
-        _Section("Labelled part outside of its video", True, _about_files(report, report.outside)),
+        _Section("Labeled part outside of its video", True, _about_files(report, report.outside)),
         _Section("Contradicting labels", True, _about_groups(report, report.contradictions)),
         _Section("Shared between splits", True, _about_groups(report, report.leaks)),
         _Section("More than once", False, _about_groups(report, repeats)),
@@ -298,7 +298,7 @@ def _class_warnings(report: DataReport) -> list[_Section]:
     missing = [f"{split}: {', '.join(_capped(names))}" for split, names in report.missing_classes.items()]
     sections = [_Section("Classes without a sample", False, missing)] if missing else []
     if (report.imbalance or 1) > LARGE_IMBALANCE:
-        cure = "consider training with --set data.source.balanced=true"
+        cure = "consider training with --set data.class_balanced=true"
         line = f"the largest class has {report.imbalance:.0f} times the samples of the smallest: {cure}"
         sections.append(_Section("Unequal classes", False, [line]))
     if report.hardly_validated:
@@ -358,7 +358,7 @@ def _next_steps(report: DataReport, written: str | None, start: str, root: str |
     if reason := report.single_class:
         return [*steps, f"Training would refuse these videos: {reason}."]
     command = f"videoswin train finetune --data {shlex.quote(data)} --from {shlex.quote(start)} --out run/"
-    command += f" --set {shlex.quote(f'data.source.root={root}')}" if root is not None else ""
+    command += f" --set {shlex.quote(f'data.root={root}')}" if root is not None else ""
     groups = [] if report.has_groups else describe_missing_groups(report.clean(), command, fraction=HELD_OUT)
     return [*steps, *groups, f"To train: {command}"]
 

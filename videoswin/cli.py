@@ -44,9 +44,9 @@ def predict(
     views: str | None = None,
     top: int = 5,
     device: str = "auto",
-    precision: Literal["float32", "bfloat16", "float16"] | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     json: bool = False,
-    accept_licence: str | None = None,
+    accept_license: str | None = None,
     trust: bool = False,
 ) -> int:
     """Name what happens in videos.
@@ -62,7 +62,7 @@ def predict(
         device: auto, cpu, cuda, cuda:1, mps.
         precision: bfloat16 is faster on CPUs that have it, and on GPUs; float32 by default.
         json: Print one JSON object a line.
-        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        accept_license: License of restricted weights, e.g. CC-BY-NC-4.0.
         trust: Load also a .pt2 file that can run code.
     """
     if top < 1:
@@ -71,7 +71,7 @@ def predict(
     from videoswin.video.listing import find_videos
 
     predictor = Predictor.from_pretrained(
-        model, device=device, protocol=views, precision=precision, accept_licence=accept_licence, trust=trust
+        model, device=device, protocol=views, precision=precision, accept_license=accept_license, trust=trust
     )
     results = predictor.predict_all(find_videos(_with_standard_input(paths), print_to_stderr))
     return 1 if _print_results(results, top=top, as_json=json) else 0
@@ -104,7 +104,7 @@ def convert(
     layout: Literal["videoswin", "official", "mmaction2", "torchvision"] = "videoswin",
     inflate: Literal["inflate", "center"] = "inflate",
     window: tuple[int, int, int] | None = None,
-    accept_licence: str | None = None,
+    accept_license: str | None = None,
 ) -> int:
     """Convert weights from any known layout to another.
 
@@ -116,12 +116,12 @@ def convert(
         layout: videoswin is one .safetensors with everything a predictor needs.
         inflate: How an image model becomes a video model.
         window: Resize the bias tables to this window, e.g. 16,7,7.
-        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        accept_license: License of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
 
     require_writable_file(target, name="target")
-    checkpoint = Checkpoint.load(source, inflate=inflate, window=window, accept_licence=accept_licence)
+    checkpoint = Checkpoint.load(source, inflate=inflate, window=window, accept_license=accept_license)
     if layout == "videoswin":
         checkpoint.save(target)
     else:
@@ -144,7 +144,7 @@ def check(
     workers: int = 2,
     json: bool = False,
 ) -> int:
-    """Decode every video of a labelled collection and say what is wrong with it.
+    """Decode every video of a labeled collection and say what is wrong with it.
 
     Example: videoswin check my_videos/ --write clean.csv
     The exit code is 1 if files cannot be read or splits share videos.
@@ -201,9 +201,9 @@ def train(
     Args:
         recipe: finetune, kinetics:tiny, ..., my_module:my_recipe, or run/recipe.json to repeat a run.
         out: Folder for checkpoints, metrics and curves.
-        data: Folder with a folder for each class, or a list of labelled videos.
+        data: Folder with a folder for each class, or a list of labeled videos.
         from_: Model to start from: catalog name, bundled name or file.
-        set: Change a setting, e.g. --set optimizer.rate=1e-4 (as often as you like).
+        set: Change a setting, e.g. --set optimizer.lr=1e-4 (as often as you like).
         trust: Run the code that a recipe.json names, if that is not a recipe of videoswin.
     """
     from pathlib import Path
@@ -242,12 +242,12 @@ def evaluate(
     root: str | None = None,
     workers: int = 2,
     device: str = "auto",
-    precision: Literal["float32", "bfloat16", "float16"] | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     json: bool = False,
-    accept_licence: str | None = None,
+    accept_license: str | None = None,
     trust: bool = False,
 ) -> int:
-    """Score a model on labelled videos; those that cannot be read count as wrong.
+    """Score a model on labeled videos; those that cannot be read count as wrong.
 
     Example: videoswin evaluate test.csv --model run/best.safetensors --out report/
 
@@ -262,7 +262,7 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1, mps.
         precision: Of weights and activations, e.g. bfloat16.
         json: Print the report as one JSON object.
-        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        accept_license: License of restricted weights, e.g. CC-BY-NC-4.0.
         trust: Load also a .pt2 file that can run code.
     """
     from videoswin._ranks import join_ranks
@@ -288,7 +288,7 @@ def evaluate(
         device=device,
         protocol=protocol,
         precision=precision,
-        accept_licence=accept_licence,
+        accept_license=accept_license,
         trust=trust,
     )
     report = score(predictor, manifest, workers=workers, progress=True)
@@ -310,10 +310,10 @@ def export(
     target: str,
     *,
     format: Literal["onnx", "openvino", "torch", "aotinductor"] | None = None,
-    precision: Literal["float32", "bfloat16", "int8"] = "float32",
+    precision: Literal["fp32", "bf16", "int8"] = "fp32",
     clips: str | None = None,
     json: bool = False,
-    accept_licence: str | None = None,
+    accept_license: str | None = None,
 ) -> int:
     """Write a model for another runtime, and compare the file with PyTorch.
 
@@ -327,7 +327,7 @@ def export(
         precision: bfloat16 for OpenVINO and torch, int8 for OpenVINO.
         clips: Videos to compare on, and to choose int8 scales on: file, folder, pattern.
         json: Print the comparison as one JSON object.
-        accept_licence: Licence of restricted weights, e.g. CC-BY-NC-4.0.
+        accept_license: License of restricted weights, e.g. CC-BY-NC-4.0.
     """
     from videoswin._terminal import print_comparison
     from videoswin.export import export_model, require_possible
@@ -336,7 +336,7 @@ def export(
 
     require_possible(target, format=format, precision=precision, videos=clips is not None)
     require_writable_file(target, name="target")
-    checkpoint = Checkpoint.load(model, accept_licence=accept_licence)
+    checkpoint = Checkpoint.load(model, accept_license=accept_license)
     videos = list(find_videos([clips])) if clips else []
     comparison = export_model(
         checkpoint,

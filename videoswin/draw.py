@@ -1,7 +1,7 @@
 """Pictures of numbers and of frames, as PNG files: learning curves, a confusion matrix, a contact sheet.
 
 Matplotlib's objects without pyplot: no window, no state between calls, safe in a thread. K classes, H height,
-W width. Colours are told apart by colour-blind readers too (Okabe and Ito; one light-to-dark scale).
+W width. Colors are told apart by color-blind readers too (Okabe and Ito; one light-to-dark scale).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from videoswin._optional import require
 
 _log = logging.getLogger(__name__)
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES: Final = ("-", "--", "-.", ":")
 
 SMOOTHED_ABOVE: Final = 200
@@ -48,7 +48,7 @@ _PALE = "#d5dbe3"
 _LETTER = 0.085
 """Width of one on a confusion matrix, in inches, on average."""
 _DARKENING = 0.4
-"""Exponent from a share to its colour: rare confusions are seen beside a full diagonal."""
+"""Exponent from a share to its color: rare confusions are seen beside a full diagonal."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """x, rising, and y."""
@@ -161,13 +161,13 @@ def _figure(width_inches: float, height_inches: float, **options: Any) -> Any:
 
 def _draw_panel(axes: Any, curves: Mapping[str, Curve], *, is_fraction: bool) -> None:
     for number, (name, curve) in enumerate(curves.items()):
-        colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
+        color, style = COLORS[number % len(COLORS)], STYLES[number % len(STYLES)]
         x, y = (np.asarray(values, dtype=float) for values in curve)
         if len(x) > SMOOTHED_ABOVE:
-            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.3)
+            axes.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
             x, y = _running_mean(x, y, len(x) // 50)
         marker = "o" if len(x) <= 30 else None
-        axes.plot(x, y, style, color=colour, label=name, linewidth=1.8, marker=marker, markersize=3.5)
+        axes.plot(x, y, style, color=color, label=name, linewidth=1.8, marker=marker, markersize=3.5)
     ticker = require("matplotlib.ticker", extra="train")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     if is_fraction:
@@ -185,7 +185,7 @@ def _draw_panel(axes: Any, curves: Mapping[str, Curve], *, is_fraction: bool) ->
 
 
 def _running_mean(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of `width` neighbours, at the middle of each."""
+    """Means of `width` neighbors, at the middle of each."""
     kernel = np.full(width, 1 / width)
     return np.convolve(x, kernel, mode="valid"), np.convolve(y, kernel, mode="valid")
 
@@ -206,9 +206,9 @@ def _draw_named_confusion(
     axes.set_yticks(range(len(labels)), **texts)
     axes.tick_params(length=0)
     for true, predicted in matrix.nonzero().tolist():
-        colour = "white" if shares[true, predicted] > 0.6 else _INK
+        color = "white" if shares[true, predicted] > 0.6 else _INK
         count = int(matrix[true, predicted])
-        axes.text(predicted, true, count, ha="center", va="center", size=8, color=colour)
+        axes.text(predicted, true, count, ha="center", va="center", size=8, color=color)
     _add_scale(figure, image, axes, ticks=[0, 0.25, 0.5, 0.75, 1])
     figure.savefig(path, format="png")
 
@@ -224,7 +224,7 @@ def _draw_large_confusion(
     heat.set_yticks([])
     _add_scale(figure, image, heat, ticks=[0, 0.02, 0.1, 0.3, 1])
     pairs = confused_pairs(matrix)[:NUM_CONFUSED_PAIRS]
-    drawn = bars.barh(range(len(pairs)), [count for _, _, count in pairs], color=COLOURS[0])
+    drawn = bars.barh(range(len(pairs)), [count for _, _, count in pairs], color=COLORS[0])
     names = _drawable(
         [f"{shortened(labels[true])} → {shortened(labels[predicted])}" for true, predicted, _ in pairs]
     )

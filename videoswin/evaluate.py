@@ -1,4 +1,4 @@
-"""Every view of every labelled video, scored: evaluate() gives a Report.
+"""Every view of every labeled video, scored: evaluate() gives a Report.
 
 Decoding is spread over processes, views are batched across videos, and videos over the ranks of a distributed
 run. N videos, V views, K classes, T frames, S side of a frame.
@@ -57,7 +57,7 @@ def evaluate(
     ValueError for an empty manifest, or classes that the predictor does not know.
     """
     if not any(sample.labels for sample in manifest.samples):
-        raise InputError(f"{manifest.source} lists no labelled videos")
+        raise InputError(f"{manifest.source} lists no labeled videos")
     if views_per_batch is not None and views_per_batch < 1:
         raise InputError(f"views_per_batch must be >= 1, got {views_per_batch}")
     require_startable_workers(workers, name="workers")

@@ -39,10 +39,10 @@ SUFFIX: Final[dict[Format, str]] = {
     "aotinductor": ".pt2",
 }
 EXPORT_PRECISIONS: Final[dict[Format, tuple[ExportPrecision, ...]]] = {
-    "onnx": ("float32",),
-    "openvino": ("float32", "bfloat16", "int8"),
-    "torch": ("float32", "bfloat16"),
-    "aotinductor": ("float32", "bfloat16"),
+    "onnx": ("fp32",),
+    "openvino": ("fp32", "bf16", "int8"),
+    "torch": ("fp32", "bf16"),
+    "aotinductor": ("fp32", "bf16"),
 }
 LIBRARIES: Final[dict[Format, tuple[tuple[str, str], ...]]] = {
     "onnx": (("onnxscript", "export"), ("onnx", "export"), ("onnxruntime", "export")),
@@ -52,12 +52,12 @@ LIBRARIES: Final[dict[Format, tuple[tuple[str, str], ...]]] = {
 }
 """What writing and running a file takes, and the extra of ours that has it."""
 
-LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"float32": 1e-3, "bfloat16": 0.05, "int8": 0.2}
+LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"fp32": 1e-3, "bf16": 0.05, "int8": 0.2}
 """Of logits, relative to the largest of PyTorch's. More than this is a broken file, not rounding."""
 SAFE_AGREEMENT = 0.99
 """Share of clips with the same likeliest class below which a file is kept, but not without a word."""
 
-MOST_CLIPS: Final[dict[ExportPrecision, int]] = {"float32": 8, "bfloat16": 16, "int8": 64}
+MOST_CLIPS: Final[dict[ExportPrecision, int]] = {"fp32": 8, "bf16": 16, "int8": 64}
 """About as many views of videos are compared; of int8, half of them give the scales instead."""
 GENERATED_CLIPS = 4
 TIMED_ROUNDS = 5
@@ -99,7 +99,7 @@ def export_model(
     target: str | Path,
     *,
     format: Format | None = None,
-    precision: ExportPrecision = "float32",
+    precision: ExportPrecision = "fp32",
     videos: Iterable[str] = (),
     say: Callable[[str], None] = lambda step: None,
     progress: bool = False,
@@ -139,7 +139,7 @@ def export_model(
         from videoswin.runtimes.graph import traced
 
         # OpenVINO chooses its precision when it loads a file.
-        low = precision == "bfloat16" and kind != "openvino"
+        low = precision == "bf16" and kind != "openvino"
         program = traced(
             checkpoint,
             torch.bfloat16 if low else torch.float32,
@@ -160,10 +160,10 @@ def export_model(
         say(f"phase 3 of 4: comparing the file with PyTorch on {plural(len(clips), 'clip')}, {source}")
         with TemporaryDirectory() as folder:
             float32 = None
-            if kind == "openvino" and precision != "float32":
+            if kind == "openvino" and precision != "fp32":
                 say("writing the same file in float32, to compare the speed with")
                 float32 = Path(folder, "float32.xml")
-                openvino.write(program, float32, replace(facts, precision="float32"))
+                openvino.write(program, float32, replace(facts, precision="fp32"))
             del program
             comparison = _compare(predictor, staged, clips, kind, facts, source, float32, say, progress)
         comparison = replace(comparison, path=str(target))
@@ -171,7 +171,7 @@ def export_model(
     if comparison.top1_agreement < SAFE_AGREEMENT:
         say(f"only {comparison.top1_agreement:.0%} of the clips get the same top-1 class as in PyTorch")
     slowdown = comparison.seconds_per_clip / comparison.seconds_per_clip_float32
-    if precision != "float32" and slowdown > 1:
+    if precision != "fp32" and slowdown > 1:
         say(
             f"{precision} takes {slowdown:.2f} times as long as float32 on this CPU: export in float32 for it"
         )
@@ -191,8 +191,8 @@ def require_possible(
         raise InputError(f"{target}: there is no folder {target.parent} to write to")
     if precision == "int8" and not videos:
         raise InputError("int8 needs videos like those it will see, to choose its scales on: name some")
-    quantiser = (("nncf", "openvino"),) if precision == "int8" else ()
-    for library, extra in (*LIBRARIES[kind], *quantiser):
+    quantizer = (("nncf", "openvino"),) if precision == "int8" else ()
+    for library, extra in (*LIBRARIES[kind], *quantizer):
         require(library, extra=extra)
     if kind == "aotinductor" and shutil.which(os.environ.get("CXX", "c++")) is None:
         raise ExportError("aotinductor needs a C++ compiler, and there is none: install g++, or use torch")
@@ -232,7 +232,7 @@ def _clips(
     if predictor.clip.rule == "segments":
         plan = plan.replace(clips=1)
     parts = []
-    # Evenly spread over the list, which may be sorted by class, and over each video, whose neighbours in
+    # Evenly spread over the list, which may be sorted by class, and over each video, whose neighbors in
     # time resemble each other.
     with Progress("read", count, "videos", shown=progress) as bar:
         for number in range(count):
@@ -262,7 +262,7 @@ def _distinct(views: Tensor, crops: int) -> Tensor:
 
 
 def _made_up(frames: int, size: int) -> Tensor:
-    """Drifting clouds of colour, uint8 (n, 3, T, S, S): smooth in space and time, as films are."""
+    """Drifting clouds of color, uint8 (n, 3, T, S, S): smooth in space and time, as films are."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(GENERATED_CLIPS, 3, 4, 6, 6, generator=generator)
     films = torch.nn.functional.interpolate(coarse, size=(frames, size, size), mode="trilinear")
@@ -283,7 +283,7 @@ def _compare(
 ) -> Comparison:
     """The file beside PyTorch; `float32` is a file in that precision to compare the time with, if any."""
     assert not isinstance(predictor.model, ExportedModel)
-    pytorch = PixelModel(predictor.model, predictor.clip.normalisation)
+    pytorch = PixelModel(predictor.model, predictor.clip.normalization)
     exported = ExportedModel(path, device=torch.device("cpu"), trust=True)  # it was written a moment ago
     pairs = []
     with Progress("compare", len(clips), "clips", shown=progress) as bar:
@@ -296,7 +296,7 @@ def _compare(
     if len(clips) > 1:
         say(f"comparing {plural(len(clips[:3]), 'clip')} in one batch with the same clips one by one")
     _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], facts.precision)
-    if facts.precision == "float32":
+    if facts.precision == "fp32":
         in_float32: Callable[[Tensor], Tensor] = exported
     else:
         in_float32 = ExportedModel(float32, device=torch.device("cpu")) if float32 else pytorch

@@ -30,8 +30,8 @@ from videoswin.video.transforms import normalize
 from videoswin.video.views import read_views, seconds_seen
 from videoswin.weights.checkpoint import Checkpoint
 
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 VIEWS_PER_BATCH: Final = {"cpu": 4, "cuda": 12}
 """Views that go through the model together, by type of device; each more costs memory. Few fill a CPU; 12 are
@@ -193,7 +193,7 @@ class Predictor:
         device: str = "auto",
         protocol: str | None = None,
         precision: Precision | None = None,
-        accept_licence: str | None = None,
+        accept_license: str | None = None,
         limits: ReadLimits | None = None,
         trust: bool = False,
     ) -> Predictor:
@@ -206,7 +206,7 @@ class Predictor:
             device: As for the constructor.
             protocol: As for the constructor.
             precision: As for the constructor.
-            accept_licence: License of restricted weights that you accept.
+            accept_license: License of restricted weights that you accept.
             trust: Load also a .pt2 file that can run code on this machine: one compiled by AOTInductor, or
                 one that is refused otherwise.
         """
@@ -216,7 +216,7 @@ class Predictor:
             target = resolve_device("cpu" if device == "auto" else device)
             source = ExportedModel(name_or_path, device=target, trust=trust)
         else:
-            source = Checkpoint.load(name_or_path, accept_licence=accept_licence)
+            source = Checkpoint.load(name_or_path, accept_license=accept_license)
         return cls(source, device=device, protocol=protocol, precision=precision, limits=limits)
 
     def __call__(self, path: str | Path) -> Prediction:
@@ -303,12 +303,12 @@ class Predictor:
 
     def _logits(self, pixels: Tensor) -> Tensor:
         if isinstance(self.model, VideoSwin):
-            logits: Tensor = PixelModel(self.model, self.clip.normalisation)(pixels)
+            logits: Tensor = PixelModel(self.model, self.clip.normalization)(pixels)
             return logits
         if isinstance(self.model, ExportedModel):
             return self.model(pixels)
         # Somebody has put another in its place, such as torch.compile's: it takes what a VideoSwin takes.
-        clips = normalize(pixels, self.clip.normalisation)
+        clips = normalize(pixels, self.clip.normalization)
         return self.model(clips.to(next(self.model.parameters()).dtype))
 
     def _load_and_send(self, path: str | Path) -> LoadedVideo:
@@ -357,7 +357,7 @@ def _model_of(
         return source
     if source.config.in_channels != 3:
         raise InputError(f"{source.name} takes {source.config.in_channels} channels; videos are read as RGB")
-    dtype = PRECISIONS[precision or "float32"]
+    dtype = PRECISIONS[precision or "fp32"]
     model = source.model().to(device, dtype)
     if dtype != torch.float32:
         warn_if_emulated(device, dtype)

@@ -130,7 +130,7 @@ class Report(ScoredVideos):
         """Write the report, its tables and then its pictures, each whole or not at all, into `folder`.
 
         report.json        all but the scores
-        per_class.csv      how well each class is recognised
+        per_class.csv      how well each class is recognized
         predictions.jsonl  a line for each video: labels, the TOP likeliest classes, whether it is right
         failures.jsonl     a line for each video that could not be read
         confusion.json     true classes by predicted ones, and every confused pair; not if multi-label

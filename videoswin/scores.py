@@ -32,7 +32,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """How well one class is recognised."""
+    """How well one class is recognized."""
 
     label: str
     videos: int
@@ -240,9 +240,9 @@ def wilson_interval(part: float, number: float) -> Interval:
     if number <= 0 or not 0 <= part <= 1:
         raise ValueError(f"part is {part}, number is {number}; wanted 0..1 and above 0")
     shrink = 1 / (1 + Z_95**2 / number)
-    centre = shrink * (part + Z_95**2 / (2 * number))
+    center = shrink * (part + Z_95**2 / (2 * number))
     half = shrink * Z_95 * math.sqrt(part * (1 - part) / number + Z_95**2 / (4 * number**2))
-    return _rounded(centre - half), _rounded(centre + half)
+    return _rounded(center - half), _rounded(center + half)
 
 
 def mean_class_interval(mean: float, videos_per_class: Tensor) -> Interval:

@@ -9,7 +9,7 @@ from videoswin.video.reader import open_video
 
 @pytest.fixture
 def film() -> torch.Tensor:
-    """Twelve frames (12, 48, 66, 3), each of one grey of its own, brighter and brighter."""
+    """Twelve frames (12, 48, 66, 3), each of one gray of its own, brighter and brighter."""
     return (torch.arange(12, dtype=torch.uint8) * 20)[:, None, None, None].expand(12, 48, 66, 3).contiguous()
 
 

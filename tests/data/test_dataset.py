@@ -24,9 +24,9 @@ def film(tmp_path_factory):
     return str(path)
 
 
-def clips_of(*samples, augment=STILL, seed=0, multi_label=False, repeats=1):
+def clips_of(*samples, augment=STILL, seed=0, multi_label=False, num_repeats=1):
     manifest = Manifest(source="test", classes=("left", "right"), samples=samples, multi_label=multi_label)
-    return VideoClips(manifest, CLIP, augment, seed=seed, repeats=repeats)
+    return VideoClips(manifest, CLIP, augment, seed=seed, num_repeats=num_repeats)
 
 
 def test_a_clip_follows_from_seed_and_draw(film):
@@ -40,7 +40,7 @@ def test_a_clip_follows_from_seed_and_draw(film):
         assert any(not torch.equal(clip, first) for clip in five)
 
 
-def test_a_labelled_part_is_all_that_is_shown(film):
+def test_a_labeled_part_is_all_that_is_shown(film):
     early = clips_of(Sample(path=film, labels=(0,), end_seconds=0.5))
     late = clips_of(Sample(path=film, labels=(0,), start_seconds=1.5))
     brightest = max(float(early[Draw(epoch, 0)].clips.float().mean()) for epoch in range(8))
@@ -59,7 +59,7 @@ def test_a_mirrored_clip_carries_the_label_of_its_mirror_image(film):
 
 def test_repeats_are_different_versions_of_one_clip(film):
     augment = ClipAugment(area=(0.3, 0.6), flip=0.0)
-    clips, targets, _ = clips_of(Sample(path=film, labels=(1,)), augment=augment, repeats=3)[Draw(0, 0)]
+    clips, targets, _ = clips_of(Sample(path=film, labels=(1,)), augment=augment, num_repeats=3)[Draw(0, 0)]
     assert clips.shape == (3, 3, 4, 16, 16)
     assert targets.tolist() == [1, 1, 1]
     assert not torch.equal(clips[0], clips[1])
@@ -76,7 +76,7 @@ def test_all_labels_of_a_video_are_kept(film):
 
 def test_a_video_that_cannot_be_read_gives_blank_clips_that_do_not_count(film, tmp_path):
     dataset = clips_of(
-        Sample(path=film, labels=(0,)), Sample(path=str(tmp_path / "gone.mp4"), labels=(1,)), repeats=2
+        Sample(path=film, labels=(0,)), Sample(path=str(tmp_path / "gone.mp4"), labels=(1,)), num_repeats=2
     )
     batch = collate([dataset[Draw(0, 0)], dataset[Draw(0, 1)]])
     assert batch.counts.tolist() == [1.0, 1.0, 0.0, 0.0]

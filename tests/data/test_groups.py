@@ -142,7 +142,7 @@ def test_classes_with_one_group_each_cannot_be_held_out() -> None:
     samples = [Sample(path=f"{n}.mp4", labels=(n % 2,), group=str(n % 2)) for n in range(8)]
     with pytest.raises(
         ValueError,
-        match=r"no group .*2 groups, the largest with 4 of 8 samples.*data.source.groups.*holdout=0",
+        match=r"no group .*2 groups, the largest with 4 of 8 samples.*data.group_by.*holdout=0",
     ):
         hold_out(table(*samples), 0.5, seed=0)
 
@@ -228,7 +228,7 @@ def test_films_before_one_background_are_one_group(
     assert made[0] == made[2] != made[1] == made[3]
     assert len(set(made)) == 3
     assert manifest.notes == (
-        "list.csv: data.source.groups=similarity finds 3 scenes, the largest with 2 of 5 videos",
+        "list.csv: data.group_by=similarity finds 3 scenes, the largest with 2 of 5 videos",
     )
     assert capsys.readouterr().err == "find scenes: 5 videos\n"
     make_groups(named(*paths, str(tmp_path / "broken.mp4")), "similarity")
@@ -252,7 +252,7 @@ def test_groups_of_the_list_are_not_replaced_without_a_word() -> None:
     samples = (Sample(path=path, labels=(n // 2,), group=groups[path]) for n, path in enumerate(groups))
     listed = table(*samples)
     (note,) = make_groups(listed, "folder").notes
-    assert note == "list.csv: 2 groups of the list replaced, as data.source.groups is folder"
+    assert note == "list.csv: 2 groups of the list replaced, as data.group_by is folder"
 
 
 def test_what_validation_shares_with_training_is_one_sentence() -> None:

@@ -245,7 +245,7 @@ def test_a_multi_label_table_is_held_out_in_about_the_same_proportion_of_every_c
 
 
 def test_what_cannot_be_held_out_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no video can be held out .* set data.source.holdout=0"):
+    with pytest.raises(ValueError, match=r"no video can be held out .* set data.val_fraction=0"):
         hold_out(of_classes(1, 1), 0.5, seed=0)
     for part in (0.0, 1.0, -0.1):
         with pytest.raises(ValueError, match="part must be above 0 and below 1, got"):

@@ -1,4 +1,4 @@
-"""The network as a module: initialisation, what happens only in training, copies, and bad input."""
+"""The network as a module: initialization, what happens only in training, copies, and bad input."""
 
 import copy
 import io
@@ -36,7 +36,7 @@ def gradients(model: nn.Module, clips: Tensor) -> dict[str, Tensor]:
     }
 
 
-# Initialisation
+# Initialization
 
 
 def test_initial_weights_have_the_statistics_that_the_docstring_promises() -> None:
@@ -125,7 +125,7 @@ def test_dropout_is_before_the_head_and_keeps_the_mean(clips: Tensor) -> None:
 def test_checkpointing_changes_no_gradient(clips: Tensor, drop_path: float) -> None:
     torch.manual_seed(0)
     model = VideoSwin(NANO, drop_path=drop_path)
-    saving = VideoSwin(NANO, drop_path=drop_path, checkpointing=True)
+    saving = VideoSwin(NANO, drop_path=drop_path, grad_checkpointing=True)
     saving.load_state_dict(model.state_dict())
     torch.manual_seed(7)
     expected = gradients(model, clips)
@@ -136,7 +136,7 @@ def test_checkpointing_changes_no_gradient(clips: Tensor, drop_path: float) -> N
 
 
 def test_checkpointing_keeps_less_for_the_backward_pass(clips: Tensor) -> None:
-    def kept_bytes(checkpointing: bool) -> int:
+    def kept_bytes(grad_checkpointing: bool) -> int:
         kept: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -144,10 +144,10 @@ def test_checkpointing_keeps_less_for_the_backward_pass(clips: Tensor) -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            VideoSwin(NANO, checkpointing=checkpointing)(clips).sum()
+            VideoSwin(NANO, grad_checkpointing=grad_checkpointing)(clips).sum()
         return sum(kept.values())
 
-    assert kept_bytes(checkpointing=True) < kept_bytes(checkpointing=False) / 3
+    assert kept_bytes(grad_checkpointing=True) < kept_bytes(grad_checkpointing=False) / 3
 
 
 def test_every_parameter_gets_a_gradient(model: VideoSwin, clips: Tensor) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from videoswin.training.mixup import mix
-from videoswin.video import colour, rand_augment
+from videoswin.video import color, rand_augment
 from videoswin.video.augment import ClipAugment, augment_clip, random_crop_box
 
 v2 = pytest.importorskip("torchvision.transforms.v2")
@@ -41,33 +41,33 @@ def largest_difference(ours, other):
 
 @pytest.mark.parametrize("bits", range(9))
 def test_posterize_is_equal(bits):
-    assert torch.equal(colour.posterize(frames_tchw(), bits), theirs.posterize(frames_tchw(), bits))
+    assert torch.equal(color.posterize(frames_tchw(), bits), theirs.posterize(frames_tchw(), bits))
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 76.8, 128, 255])
 def test_solarize_is_equal(threshold):
-    assert torch.equal(colour.solarize(frames_tchw(), threshold), theirs.solarize(frames_tchw(), threshold))
+    assert torch.equal(color.solarize(frames_tchw(), threshold), theirs.solarize(frames_tchw(), threshold))
 
 
 def test_invert_and_autocontrast_and_equalize_are_equal():
     frames = frames_tchw()
-    assert torch.equal(colour.invert(frames), theirs.invert(frames))
-    assert torch.equal(colour.autocontrast(frames), theirs.autocontrast(frames))
-    assert torch.equal(colour.equalize(frames), theirs.equalize(frames))
+    assert torch.equal(color.invert(frames), theirs.invert(frames))
+    assert torch.equal(color.autocontrast(frames), theirs.autocontrast(frames))
+    assert torch.equal(color.equalize(frames), theirs.equalize(frames))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1, 0.37, 1.0, 1.63, 1.9])
 def test_brightness_and_saturation_and_sharpness_are_equal(factor):
     frames = frames_tchw()
-    assert torch.equal(colour.adjust_brightness(frames, factor), theirs.adjust_brightness(frames, factor))
-    assert torch.equal(colour.adjust_saturation(frames, factor), theirs.adjust_saturation(frames, factor))
-    assert torch.equal(colour.adjust_sharpness(frames, factor), theirs.adjust_sharpness(frames, factor))
+    assert torch.equal(color.adjust_brightness(frames, factor), theirs.adjust_brightness(frames, factor))
+    assert torch.equal(color.adjust_saturation(frames, factor), theirs.adjust_saturation(frames, factor))
+    assert torch.equal(color.adjust_sharpness(frames, factor), theirs.adjust_sharpness(frames, factor))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1, 0.37, 1.0, 1.63, 1.9])
 def test_contrast_is_equal_frame_by_frame(factor):
     frames = frames_tchw()
-    ours = colour.adjust_contrast(frames, factor)
+    ours = color.adjust_contrast(frames, factor)
     for frame, our_frame in zip(frames, ours, strict=True):
         # A level at most: the mean is summed in another order, and the result is cut, not rounded.
         assert largest_difference(our_frame, theirs.adjust_contrast(frame, factor)) <= 1
@@ -78,15 +78,13 @@ def test_contrast_is_equal_frame_by_frame(factor):
 def test_hue_is_equal_to_a_level(turn):
     frames = frames_tchw()
     # A level at most: ours rounds to nearest, theirs cuts 0..1 into 256 equal parts.
-    assert largest_difference(colour.adjust_hue(frames, turn), theirs.adjust_hue(frames, turn)) <= 1
+    assert largest_difference(color.adjust_hue(frames, turn), theirs.adjust_hue(frames, turn)) <= 1
 
 
 def test_a_hue_turned_by_nothing_or_by_a_third_is_exact():
     red, green, blue = frames_tchw().unbind(1)
-    assert torch.equal(colour.adjust_hue(frames_tchw(), 0.0), frames_tchw())
-    assert (
-        largest_difference(colour.adjust_hue(frames_tchw(), 1 / 3), torch.stack([blue, red, green], 1)) == 0
-    )
+    assert torch.equal(color.adjust_hue(frames_tchw(), 0.0), frames_tchw())
+    assert largest_difference(color.adjust_hue(frames_tchw(), 1 / 3), torch.stack([blue, red, green], 1)) == 0
 
 
 def filled(frames, transform, **options):
@@ -233,7 +231,7 @@ class Told:
 
 
 def two_clips():
-    """Of two clips torchvision's pairs, neighbours, are ours, opposites."""
+    """Of two clips torchvision's pairs, neighbors, are ours, opposites."""
     clips = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 4, 20, 30)).astype(np.float32))
     return clips, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.2, 0.8]])
 
@@ -257,7 +255,7 @@ def test_mixup_is_that_of_torchvision(share, monkeypatch):
 def test_cutmix_is_that_of_torchvision(share, row, column, monkeypatch):
     clips, targets = two_clips()
     ours = mix(clips, targets, torch.ones(2), mixup=0.0, cutmix=1.0, rng=Told(row, column, share))
-    centre = {30: column, 20: row}
-    monkeypatch.setattr(torch, "randint", lambda high, size: torch.tensor([centre[high]]))
+    center = {30: column, 20: row}
+    monkeypatch.setattr(torch, "randint", lambda high, size: torch.tensor([center[high]]))
     other = mixed_by_torchvision(v2.CutMix(num_classes=3), share, monkeypatch, clips, targets)
     torch.testing.assert_close(ours, other)

@@ -1,6 +1,6 @@
 """The published pipelines resize with OpenCV; ours must show the model the same pixels.
 
-The difference is rounding, as both use fixed-point weights: on waves and on noise alike 0.23 to 0.27 grey
+The difference is rounding, as both use fixed-point weights: on waves and on noise alike 0.23 to 0.27 gray
 levels on average and 1 at most.
 """
 
@@ -27,7 +27,7 @@ def noise(height, width):
 
 @pytest.mark.parametrize("picture", [smooth_picture, noise])
 @pytest.mark.parametrize(("height", "width", "short_side"), SIZES)
-def test_resizing_equals_opencv_bilinear_to_a_grey_level(height, width, short_side, picture):
+def test_resizing_equals_opencv_bilinear_to_a_gray_level(height, width, short_side, picture):
     frame_hwc = picture(height, width)
     ours = resize_short_side(torch.from_numpy(frame_hwc)[None], short_side, antialias=False)[0].numpy()
     theirs = cv2.resize(frame_hwc, (ours.shape[1], ours.shape[0]), interpolation=cv2.INTER_LINEAR)

@@ -24,7 +24,7 @@ from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, measured
 from videoswin.recipes.situation import Situation, look_at, natural_precision
 from videoswin.recipes.speed import Durations, Speed
 from videoswin.training.memory import estimate_training_bytes
-from videoswin.training.recipe import VideoFiles
+from videoswin.training.recipe import VideoData
 from videoswin.training.settings import flatten, recipe_json
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
@@ -39,6 +39,10 @@ def checkpoint_of(config) -> Checkpoint:
 
 
 CHECKPOINTS = {"nano": checkpoint_of(NANO), "tiny": checkpoint_of(TINY), "base": checkpoint_of(BASE)}
+
+
+def video_data(train: str, **fields: Any) -> VideoData:
+    return VideoData(train=train, clip=ClipSpec(), views=ViewPlan(), batch_size=8, **fields)
 
 
 def chosen(
@@ -70,7 +74,7 @@ def situation(
         videos=sum(counts),
         multi_label=multi_label,
         device=device,
-        precision="bf16-mixed",
+        precision="bf16",
         cores=8,
         **facts,
     )
@@ -89,21 +93,21 @@ def situation(
         ("base", "cuda", 100, 20, "all"),
     ],
 )
-def test_more_learns_from_more_videos_and_all_of_a_small_model(model, device, classes, each, tune):
+def test_more_learns_from_more_videos_and_all_of_a_small_model(model, device, classes, each, trainable):
     names = tuple(f"class {number}" for number in range(classes))
-    assert chosen(model, classes=names, each=each, device=device)["model.tune"] == tune
+    assert chosen(model, classes=names, each=each, device=device)["model.trainable"] == trainable
 
 
 @settings(max_examples=15)
 @given(st.sampled_from(["nano", "tiny"]), st.integers(1, 400), st.sampled_from(["cpu", "cuda"]))
 def test_however_many_videos_batches_fit_them_and_divide_and_there_is_time_to_learn(model, each, device):
     found = chosen(model, each=each, device=device)
-    batch, repeats = found["data.batch_size"], found["data.source.repeats"]
-    assert 1 <= batch // repeats <= 2 * each
+    batch, num_repeats = found["data.batch_size"], found["data.num_repeats"]
+    assert 1 <= batch // num_repeats <= 2 * each
     assert batch <= LARGEST_BATCH
-    assert batch % (repeats * found["run.micro_batches"]) == 0
+    assert batch % (num_repeats * found["run.grad_accum_steps"]) == 0
     epochs = found["schedule.epochs"]
-    assert 1 <= epochs * repeats <= (400 if model == "nano" else 100)
+    assert 1 <= epochs * num_repeats <= (400 if model == "nano" else 100)
     assert 0 < found["schedule.warmup_epochs"] < epochs
     assert found["schedule.patience"] >= 5
 
@@ -117,14 +121,14 @@ def test_without_a_gpu_a_large_model_gets_few_epochs():
 def test_the_rate_grows_with_the_square_root_of_the_batch_up_to_the_published_one():
     small, large = chosen(each=16), chosen(each=2000)
     assert (small["data.batch_size"], large["data.batch_size"]) == (8, 64)
-    assert large["optimizer.rate"] == 1e-3
-    assert small["optimizer.rate"] == pytest.approx(1e-3 / 8**0.5, rel=0.05)
+    assert large["optimizer.lr"] == 1e-3
+    assert small["optimizer.lr"] == pytest.approx(1e-3 / 8**0.5, rel=0.05)
 
 
 def test_a_small_model_learns_at_one_rate_and_a_large_one_slower_with_depth():
     nano, tiny, base = (chosen(model, each=500) for model in ("nano", "tiny", "base"))
-    assert (nano["optimizer.backbone"], nano["optimizer.layer_decay"]) == (1.0, 1.0)
-    assert (tiny["optimizer.backbone"], base["optimizer.backbone"]) == (0.1, 0.1)
+    assert (nano["optimizer.backbone_lr_scale"], nano["optimizer.layer_decay"]) == (1.0, 1.0)
+    assert (tiny["optimizer.backbone_lr_scale"], base["optimizer.backbone_lr_scale"]) == (0.1, 0.1)
     assert tiny["optimizer.layer_decay"] ** 12 == pytest.approx(0.3, abs=0.03)
     assert base["optimizer.layer_decay"] ** 24 == pytest.approx(0.3, abs=0.03)
 
@@ -155,9 +159,9 @@ def test_clips_are_mirrored_only_where_labels_stay_true(classes, flip, pairs):
 
 
 def test_classes_of_very_different_size_are_drawn_equally_often():
-    assert chosen(counts=(400, 100))["data.source.balanced"] is True
-    assert chosen(counts=(200, 100))["data.source.balanced"] is False
-    assert chosen(counts=(400, 100), multi_label=True)["data.source.balanced"] is False
+    assert chosen(counts=(400, 100))["data.class_balanced"] is True
+    assert chosen(counts=(200, 100))["data.class_balanced"] is False
+    assert chosen(counts=(400, 100), multi_label=True)["data.class_balanced"] is False
 
 
 def test_targets_of_several_labels_are_not_smoothed():
@@ -167,29 +171,29 @@ def test_targets_of_several_labels_are_not_smoothed():
 
 def test_a_step_fits_into_memory_by_estimate():
     found = chosen("base", each=1000)
-    assert found["run.micro_batches"] > 1
+    assert found["run.grad_accum_steps"] > 1
     needed = [
         estimate_training_bytes(
             BASE,
             ClipSpec(),
             found["data.batch_size"] // parts,
-            precision="bf16-mixed",
-            checkpointing=False,
-            tune="all",
+            precision="bf16",
+            grad_checkpointing=False,
+            trainable="all",
             average=False,
             device_type="cuda",
         )
-        for parts in (found["run.micro_batches"], found["run.micro_batches"] // 2)
+        for parts in (found["run.grad_accum_steps"], found["run.grad_accum_steps"] // 2)
     ]
     assert needed[0] <= 8 * 2**30 < needed[1]
 
 
 def test_precision_is_what_the_hardware_has(monkeypatch):
-    assert natural_precision("mps") == "32-true"
-    for capabilities, precision in (({"avx512_bf16": True}, "bf16-mixed"), ({"avx2": True}, "32-true")):
+    assert natural_precision("mps") == "fp32"
+    for capabilities, precision in (({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
         assert natural_precision("cpu") == precision
-    for supported, precision in ((True, "bf16-mixed"), (False, "16-mixed")):
+    for supported, precision in ((True, "bf16"), (False, "fp16")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda supported=supported, **_: supported)
         assert natural_precision("cuda") == precision
 
@@ -214,18 +218,22 @@ def test_nothing_more_than_videos_and_a_start_is_needed(videos):
     # The videos last half a second, a clip of the start model two.
     assert recipe.data.clip == start.clip.replace(fps=16.0)
     assert recipe.data.views == start.views
-    assert recipe.data.clip.normalisation == PER_CLIP
-    assert (recipe.model.start, recipe.model.config, recipe.model.tune) == ("camera-motion", None, "all")
-    assert recipe.data.source.train == videos
-    assert recipe.data.batch_size == 8 * recipe.data.source.repeats  # of the videos that are not held out
+    assert recipe.data.clip.normalization == PER_CLIP
+    assert (recipe.model.init_from, recipe.model.config, recipe.model.trainable) == (
+        "camera-motion",
+        None,
+        "all",
+    )
+    assert recipe.data.train == videos
+    assert recipe.data.batch_size == 8 * recipe.data.num_repeats  # of the videos that are not held out
     assert recipe.augment.flip_pairs == (("walk left", "walk right"),)
-    assert recipe.optimizer.groups == "clean"
-    assert start.licence in recipe.run.licence
+    assert recipe.optimizer.param_groups == "clean"
+    assert start.license in recipe.run.license
 
 
 def test_what_is_held_back_is_not_counted(videos):
-    assert look_at(VideoFiles(train=videos), "camera-motion").counts == (4, 4)
-    assert look_at(VideoFiles(train=videos, validation=videos), "camera-motion").counts == (5, 5)
+    assert look_at(video_data(videos), "camera-motion").counts == (4, 4)
+    assert look_at(video_data(videos, val=videos), "camera-motion").counts == (5, 5)
 
 
 def test_every_choice_is_explained_with_its_value(videos):
@@ -236,7 +244,9 @@ def test_every_choice_is_explained_with_its_value(videos):
         "frames at 16 frames/s = 0.5 s, 64x64 pixels; your videos last 0.5 to 0.5 s, median 0.5 s; clips of "
         "the start model last 2.0 s"
     )
-    assert lines[1].startswith('model.tune="all": the model has 0.6 million parameters, fewer than 5 million')
+    assert lines[1].startswith(
+        'model.trainable="all": the model has 0.6 million parameters, fewer than 5 million'
+    )
     measured = (
         r"on 8 of the 8 training videos, \d clips? of each: decoding a clip takes \d+ ms, a training step"
     )
@@ -251,11 +261,11 @@ def test_what_was_set_by_hand_is_said_to_be(videos):
         "finetune",
         data=videos,
         start="camera-motion",
-        settings={"schedule.epochs": "7", "model.tune": "head"},
+        settings={"schedule.epochs": "7", "model.trainable": "head"},
     )
     lines = [line for line in explain(recipe) if "you set" in line]
     assert len(lines) == 2
-    assert lines[0].startswith('model.tune="head": you set model.tune')
+    assert lines[0].startswith('model.trainable="head": you set model.trainable')
     assert recipe.schedule.warmup_epochs == pytest.approx(0.7)
     assert "schedule.epochs=7" in lines[1]
 
@@ -267,24 +277,24 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
     call = {"data": str(tmp_path), "start": "camera-motion"}
     with pytest.raises(ValueError, match=r"no video can be held out .* set data\.source\.holdout=0"):
         build_recipe("finetune", **call)
-    recipe = build_recipe("finetune", **call, settings={"data.source.holdout": "0"})
-    assert recipe.data.source.holdout == 0
+    recipe = build_recipe("finetune", **call, settings={"data.val_fraction": "0"})
+    assert recipe.data.val_fraction == 0
     assert any("each class has 1 training video" in line for line in explain(recipe))
     for value in ("x", "2"):
         with pytest.raises(ValueError, match="holdout"):
-            build_recipe("finetune", **call, settings={"data.source.holdout": value})
+            build_recipe("finetune", **call, settings={"data.val_fraction": value})
 
 
 def test_class_weights_and_balanced_drawing_are_refused_before_anything_is_read():
-    both = {"optimizer.class_weights": "true", "data.source.balanced": "true"}
+    both = {"optimizer.class_weights": "true", "data.class_balanced": "true"}
     with pytest.raises(ValueError, match="count rare classes twice: set one of them to false"):
         build_recipe("finetune", data="nowhere/", start="camera-motion", settings=both)
 
 
 def test_class_weights_take_the_place_of_balanced_drawing():
     uneven = {"counts": (3, 30)}
-    assert chosen(**uneven)["data.source.balanced"] is True
-    assert chosen(**uneven, class_weights=True)["data.source.balanced"] is False
+    assert chosen(**uneven)["data.class_balanced"] is True
+    assert chosen(**uneven, class_weights=True)["data.class_balanced"] is False
 
 
 def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(monkeypatch):
@@ -319,7 +329,7 @@ def test_a_run_is_repeated_with_what_was_chosen_then(videos, tmp_path, monkeypat
     (tmp_path / "recipe.json").write_text(
         json.dumps(recipe_json(recipe, "finetune", videos, "camera-motion"))
     )
-    monkeypatch.setattr("videoswin.recipes.situation.natural_precision", lambda device: "16-mixed")
+    monkeypatch.setattr("videoswin.recipes.situation.natural_precision", lambda device: "fp16")
     assert flatten(build_recipe(str(tmp_path / "recipe.json"))) == flatten(recipe)
 
 
@@ -343,23 +353,25 @@ SPEED = Speed(decode=0.3, learn=0.05)
     ("device", "speed", "repeats"),
     [("cpu", SPEED, 4), ("cuda", SPEED, 1), ("cuda", replace(SPEED, learn=0.02), 2), ("cpu", None, 1)],
 )
-def test_decoded_clips_are_repeated_only_where_decoding_was_measured_to_take_longer(device, speed, repeats):
-    assert chosen("nano", device=device, speed=speed)["data.source.repeats"] == repeats
+def test_decoded_clips_are_repeated_only_where_decoding_was_measured_to_take_longer(
+    device, speed, num_repeats
+):
+    assert chosen("nano", device=device, speed=speed)["data.num_repeats"] == num_repeats
 
 
 def test_the_rate_the_steps_and_memory_follow_a_batch_size_set_by_hand():
     own, small = chosen("base", each=1000), chosen("base", each=1000, by_hand={"batch_size": 8})
     assert (own["data.batch_size"], small["data.batch_size"]) == (64, 8)
-    assert small["optimizer.rate"] == pytest.approx(own["optimizer.rate"] / 8**0.5, rel=0.05)
-    assert small["run.micro_batches"] < own["run.micro_batches"]
+    assert small["optimizer.lr"] == pytest.approx(own["optimizer.lr"] / 8**0.5, rel=0.05)
+    assert small["run.grad_accum_steps"] < own["run.grad_accum_steps"]
     assert small["schedule.epochs"] < own["schedule.epochs"]
     odd = chosen("base", each=1000, by_hand={"batch_size": 6, "repeats": 3})
-    assert odd["data.batch_size"] % (3 * odd["run.micro_batches"]) == 0
+    assert odd["data.batch_size"] % (3 * odd["run.grad_accum_steps"]) == 0
 
 
 def test_memory_follows_a_size_set_by_hand():
     large = chosen("base", each=1000, by_hand={"clip": ClipSpec(size=320, short_side=320)})
-    assert large["run.micro_batches"] > chosen("base", each=1000)["run.micro_batches"]
+    assert large["run.grad_accum_steps"] > chosen("base", each=1000)["run.grad_accum_steps"]
 
 
 @pytest.mark.parametrize(
@@ -392,7 +404,7 @@ def test_size_and_batch_set_by_hand_reach_what_follows_from_them(videos):
     made = {"data.clip.size": "96", "data.clip.frames": "4", "data.batch_size": "4"}
     recipe = build_recipe("finetune", data=videos, start="camera-motion", settings=made)
     assert (recipe.data.clip.size, recipe.data.clip.short_side, recipe.data.clip.frames) == (96, 96, 4)
-    assert recipe.optimizer.rate == pytest.approx(1e-3 / 4, rel=0.02)
+    assert recipe.optimizer.lr == pytest.approx(1e-3 / 4, rel=0.02)
     lines = explain(recipe)
     assert "you set data.clip.frames: a clip is 4 frames" in lines[0]
     assert any("you set data.batch_size: " in line for line in lines)
@@ -407,8 +419,8 @@ def test_the_expected_time_counts_training_and_validation(videos):
     found = situation("nano", each=100, device="cpu", speed=Speed(decode=0.01, learn=0.1), num_validation=50)
     recipe = replace(
         recipe,
-        data=replace(recipe.data, batch_size=10, source=replace(recipe.data.source, repeats=1)),
-        schedule=replace(recipe.schedule, epochs=30, validate_every=3, warmup_epochs=1.0),
+        data=replace(recipe.data, batch_size=10, num_repeats=1),
+        schedule=replace(recipe.schedule, epochs=30, val_every=3, warmup_epochs=1.0),
     )
     # 30 epochs of 200 clips of 0.1 s, and 10 validations of 50 clips of a third of that.
     line = expected_time(recipe, found)
@@ -420,18 +432,18 @@ def test_the_expected_time_counts_training_and_validation(videos):
 def test_what_the_run_takes_of_the_machine_follows_what_is_set_by_hand():
     """As if the best device here were a CUDA one, of which training does not make use."""
     base = situation("base", each=1000)
-    in_float32 = choices(replace(base, precision="32-true"))
-    assert value(in_float32, "run.micro_batches") > value(choices(base), "run.micro_batches")
-    recomputed = choices(replace(base, checkpointing=True))
-    assert value(recomputed, "run.micro_batches") < value(choices(base), "run.micro_batches")
+    in_float32 = choices(replace(base, precision="fp32"))
+    assert value(in_float32, "run.grad_accum_steps") > value(choices(base), "run.grad_accum_steps")
+    recomputed = choices(replace(base, grad_checkpointing=True))
+    assert value(recomputed, "run.grad_accum_steps") < value(choices(base), "run.grad_accum_steps")
     four = choices(replace(base, devices=4))
-    assert value(four, "run.micro_batches") < value(choices(base), "run.micro_batches")
+    assert value(four, "run.grad_accum_steps") < value(choices(base), "run.grad_accum_steps")
     three = choices(replace(base, devices=3))
-    assert value(three, "data.batch_size") % (3 * value(three, "run.micro_batches")) == 0
+    assert value(three, "data.batch_size") % (3 * value(three, "run.grad_accum_steps")) == 0
     slow = replace(base, speed=SPEED, device="cuda")
-    assert value(choices(slow), "data.source.repeats") == 1
-    assert value(choices(replace(slow, workers=1)), "data.source.repeats") == 4
-    assert value(choices(replace(slow, workers=0)), "data.workers") == 0
+    assert value(choices(slow), "data.num_repeats") == 1
+    assert value(choices(replace(slow, workers=1)), "data.num_repeats") == 4
+    assert value(choices(replace(slow, workers=0)), "data.num_workers") == 0
 
 
 def value(found, name):
@@ -441,7 +453,7 @@ def value(found, name):
 
 def test_a_loss_weighed_by_class_is_not_balanced_a_second_time():
     found = choices(situation(counts=(400, 100), class_weights=True))
-    assert value(found, "data.source.balanced") is False
+    assert value(found, "data.class_balanced") is False
     assert any("you set optimizer.class_weights" in reason for _, reason in found)
 
 
@@ -455,11 +467,9 @@ def test_a_device_set_by_hand_is_the_one_that_everything_follows(videos, monkeyp
         return torch.device("meta") if name == "auto" else resolve(name)
 
     monkeypatch.setattr(situation_module, "training_device", device)
-    monkeypatch.setattr(
-        situation_module, "natural_precision", lambda kind: "32-true" if kind == "cpu" else kind
-    )
+    monkeypatch.setattr(situation_module, "natural_precision", lambda kind: "fp32" if kind == "cpu" else kind)
     recipe = build_recipe("finetune", data=videos, start="camera-motion", settings={"run.device": "cpu"})
-    assert recipe.run.precision == "32-true"
+    assert recipe.run.precision == "fp32"
     lines = explain(recipe)
     assert set(asked) == {"cpu"}
     assert re.match(r"expected time: .* on cpu, ", lines[-1])
@@ -468,19 +478,19 @@ def test_a_device_set_by_hand_is_the_one_that_everything_follows(videos, monkeyp
 def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, monkeypatch):
     measured = []
 
-    def speed(training, config, clip, tune, device, precision):
+    def speed(training, config, clip, trainable, device, precision):
         measured.append(precision)
 
     monkeypatch.setattr(situation_module, "measure_speed", speed)
-    monkeypatch.setattr(situation_module, "natural_precision", lambda kind: "32-true")
-    monkeypatch.setattr(resources, "natural_precision", lambda kind: "32-true")
-    settings = {"run.precision": "bf16-mixed", "data.workers": "0"}
+    monkeypatch.setattr(situation_module, "natural_precision", lambda kind: "fp32")
+    monkeypatch.setattr(resources, "natural_precision", lambda kind: "fp32")
+    settings = {"run.precision": "bf16", "data.num_workers": "0"}
     recipe = build_recipe("finetune", data=videos, start="camera-motion", settings=settings)
     lines = explain(recipe)
-    assert measured == ["bf16-mixed", "bf16-mixed"]
+    assert measured == ["bf16", "bf16"]
     assert any(
         line.startswith(
-            'run.precision="bf16-mixed", data.workers=0: you set run.precision and data.workers: '
+            'run.precision="bf16", data.num_workers=0: you set run.precision and data.num_workers: '
         )
         for line in lines
     )
@@ -513,6 +523,6 @@ def test_reasons_are_measured_facts(facts):
 
 def test_a_run_that_is_resumed_keeps_what_was_measured_when_it_began(tmp_path):
     assert measured_before(tmp_path) == {}
-    settings = {"data.source.repeats": 2, "data.batch_size": 32, "schedule.epochs": 3}
+    settings = {"data.num_repeats": 2, "data.batch_size": 32, "schedule.epochs": 3}
     (tmp_path / "recipe.json").write_text(json.dumps({"settings": settings}))
-    assert measured_before(tmp_path) == {"data.source.repeats": 2, "data.batch_size": 32}
+    assert measured_before(tmp_path) == {"data.num_repeats": 2, "data.batch_size": 32}

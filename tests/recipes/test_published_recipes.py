@@ -6,7 +6,7 @@ import pytest
 
 from videoswin.model.config import BASE, BASE_W16, SMALL, TINY
 from videoswin.recipes import RECIPES, build_recipe
-from videoswin.training.recipe import Augment, Optimizer, Schedule, VideoFiles
+from videoswin.training.recipe import Augment, Optimizer, Schedule, VideoData
 from videoswin.video.rand_augment import CHANCE
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.weights.catalog import ENTRIES
@@ -37,44 +37,55 @@ def test_numbers_are_those_of_the_official_config(
 ):
     recipe = recipe_of(name)
     assert recipe.model.config == config
-    assert recipe.model.start == start
+    assert recipe.model.init_from == start
     assert recipe.model.drop_path == drop_path
     assert recipe.optimizer == Optimizer(
-        rate=rate,
-        backbone=0.1,
+        lr=rate,
+        backbone_lr_scale=0.1,
         layer_decay=1.0,
         weight_decay=decay,
         betas=(0.9, 0.999),
-        groups="official",
-        clip_norm=None,
-        average=None,
+        param_groups="official",
+        max_grad_norm=None,
+        ema_decay=None,
         class_weights=False,
     )
     assert recipe.schedule == Schedule(
-        epochs=epochs, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, validate_every=5, patience=None
+        epochs=epochs,
+        warmup_epochs=2.5,
+        lr_update="epoch",
+        warmup_start_factor=0.1,
+        val_every=5,
+        patience=None,
     )
     assert recipe.data.batch_size == 64
-    assert recipe.data.batch_size // recipe.run.micro_batches == at_once
+    assert recipe.data.batch_size // recipe.run.grad_accum_steps == at_once
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_weight_learns_in_fp16_with_half_the_features_dropped_before_the_head(name):
     recipe = recipe_of(name)
-    assert recipe.run.precision == "16-mixed"
-    assert (recipe.model.tune, recipe.model.dropout, recipe.model.checkpointing) == ("all", 0.5, False)
+    assert recipe.run.precision == "fp16"
+    assert (recipe.model.trainable, recipe.model.dropout, recipe.model.grad_checkpointing) == (
+        "all",
+        0.5,
+        False,
+    )
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_all_of_the_training_videos_are_learned_from_once_an_epoch(name):
-    source = recipe_of(name).data.source
-    assert source == VideoFiles(train="videos/", validation=None, holdout=0.0, balanced=False, repeats=1)
+    data = recipe_of(name).data
+    assert isinstance(data, VideoData)
+    assert (data.train, data.val, data.val_fraction) == ("videos/", None, 0.0)
+    assert (data.class_balanced, data.num_repeats) == (False, 1)
 
 
 @pytest.mark.parametrize("name", KINETICS)
 def test_kinetics_clips_are_32_frames_at_stride_2_and_tested_in_4x3_views(name):
     data = recipe_of(name).data
     assert data.clip == ClipSpec(
-        frames=32, stride=2, fps=None, size=224, short_side=224, normalisation=IMAGENET, rule="dense"
+        frames=32, stride=2, fps=None, size=224, short_side=224, normalization=IMAGENET, rule="dense"
     )
     assert data.views == ViewPlan(clips=4, crops=3, placement="official")
 
@@ -94,7 +105,7 @@ def test_something_clips_are_32_segments_of_the_video_and_tested_in_1x3_views():
 def test_kinetics_clips_are_cropped_and_mirrored_and_nothing_else(name):
     plain = Augment(short_side=256, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
     assert recipe_of(name).augment == plain
-    assert (plain.colour_jitter, plain.rand_augment, plain.erasing) == (0, 0, 0)
+    assert (plain.color_jitter, plain.rand_augment, plain.erasing) == (0, 0, 0)
     assert (plain.mixup, plain.cutmix, plain.label_smoothing) == (0, 0, 0)
 
 
@@ -128,7 +139,7 @@ def test_something_as_published_has_the_augmentation_of_imgaug_and_nothing_else_
 @pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
 def test_the_start_is_in_the_catalog_and_has_the_architecture(name):
     model = recipe_of(name).model
-    entry = ENTRIES[model.start]
+    entry = ENTRIES[model.init_from]
     assert {"tiny": TINY, "small": SMALL, "base": BASE}[entry.architecture].depths == model.config.depths
     assert entry.is_image_model or entry.window == model.config.window
     assert entry.is_free
@@ -138,36 +149,36 @@ def test_the_start_is_in_the_catalog_and_has_the_architecture(name):
 def test_modern_keeps_model_data_and_length(name):
     modern, published = recipe_of(name), recipe_of(name.removesuffix("_modern"))
     assert modern.model == published.model
-    assert dataclasses.replace(modern.data, source=published.data.source) == published.data
-    assert modern.schedule == dataclasses.replace(published.schedule, decay="step")
-    assert modern.optimizer.rate == published.optimizer.rate
+    assert dataclasses.replace(modern.data, source=published.data) == published.data
+    assert modern.schedule == dataclasses.replace(published.schedule, lr_update="step")
+    assert modern.optimizer.lr == published.optimizer.lr
 
 
 @pytest.mark.parametrize("name", MODERN)
 def test_modern_augments_and_averages_as_newer_models_do(name):
     recipe = recipe_of(name)
     augment, optimizer = recipe.augment, recipe.optimizer
-    assert (augment.rand_augment, augment.rand_magnitude, augment.colour_jitter) == (4, 7.0, 0.4)
+    assert (augment.rand_augment, augment.rand_magnitude, augment.color_jitter) == (4, 7.0, 0.4)
     assert (augment.mixup, augment.cutmix, augment.erasing, augment.label_smoothing) == (0.8, 1.0, 0.25, 0.1)
-    assert (optimizer.groups, optimizer.clip_norm, optimizer.average) == ("clean", 1.0, 0.9999)
+    assert (optimizer.param_groups, optimizer.max_grad_norm, optimizer.ema_decay) == ("clean", 1.0, 0.9999)
     assert optimizer.weight_decay == 0.05
-    assert recipe.data.source.repeats == 2
-    assert recipe.run.precision == "bf16-mixed"
+    assert recipe.data.num_repeats == 2
+    assert recipe.run.precision == "bf16"
 
 
 @pytest.mark.parametrize("name", MODERN)
 def test_modern_rates_fall_with_depth_around_the_published_tenth(name):
     recipe = recipe_of(name)
     blocks = sum(recipe.model.config.depths)
-    first = recipe.optimizer.backbone * recipe.optimizer.layer_decay ** (blocks + 1)
+    first = recipe.optimizer.backbone_lr_scale * recipe.optimizer.layer_decay ** (blocks + 1)
     assert recipe.optimizer.layer_decay < 1
-    assert 0.07 < first < 0.1 < recipe.optimizer.backbone
+    assert 0.07 < first < 0.1 < recipe.optimizer.backbone_lr_scale
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
 def test_a_batch_divides_among_micro_batches_and_the_clips_of_a_video(name):
     recipe = recipe_of(name)
-    assert recipe.data.batch_size % (recipe.run.micro_batches * recipe.data.source.repeats) == 0
+    assert recipe.data.batch_size % (recipe.run.grad_accum_steps * recipe.data.num_repeats) == 0
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -38,7 +38,7 @@ def test_training_commands_make_recipes_whose_batch_can_be_dealt_out(command):
     assert options.keys() <= {"", "--data", "--out", "--set"}
     settings = parse_assignments(options.get("--set", []))
     recipe = build_recipe(options[""][0], data=options["--data"][0], settings=settings)
-    assert recipe.data.batch_size % (recipe.run.devices * recipe.run.micro_batches) == 0
+    assert recipe.data.batch_size % (recipe.run.devices * recipe.run.grad_accum_steps) == 0
 
 
 def test_on_eight_devices_as_many_clips_at_a_time_as_published():
@@ -47,7 +47,7 @@ def test_on_eight_devices_as_many_clips_at_a_time_as_published():
         if "run.devices=8" in command:
             options = options_of(command)
             recipe = build_recipe(options[""][0], data="d", settings=parse_assignments(options["--set"]))
-            at_a_time[recipe.name] = recipe.data.batch_size // (8 * recipe.run.micro_batches)
+            at_a_time[recipe.name] = recipe.data.batch_size // (8 * recipe.run.grad_accum_steps)
     assert at_a_time == {"kinetics-tiny": 2, "kinetics-base": 1}
 
 
@@ -78,7 +78,7 @@ def test_every_published_recipe_is_there_with_its_start():
     for name in set(RECIPES) - {"finetune", "camera-motion"}:
         assert name in PAGE
         if not name.endswith("_modern"):
-            start = build_recipe(name, data="d").model.start
+            start = build_recipe(name, data="d").model.init_from
             assert re.search(rf"train {name} .*`{start}`", PAGE)
 
 

@@ -48,12 +48,12 @@ class Model(nn.Module):
 
 FACTS = Facts(
     name="small",
-    precision="float32",
+    precision="fp32",
     clip=ClipSpec(frames=2, stride=1, size=4, short_side=4),
     views=ViewPlan(clips=1, crops=1),
     labels=("a", "b"),
     multi_label=False,
-    licence="MIT",
+    license="MIT",
     lineage={},
 )
 

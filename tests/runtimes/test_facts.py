@@ -11,12 +11,12 @@ from videoswin.video.spec import ClipSpec, ViewPlan
 
 FACTS = Facts(
     name="small",
-    precision="float32",
+    precision="fp32",
     clip=ClipSpec(),
     views=ViewPlan(),
     labels=("a", "b"),
     multi_label=False,
-    licence="MIT",
+    license="MIT",
     lineage={"started from": "random weights"},
 )
 
@@ -38,9 +38,9 @@ def test_unknown_fields_are_ignored_as_in_a_checkpoint() -> None:
         {"labels": 3},
         {"multi_label": "no"},
         {"precision": "float8"},
-        {"precision": ["float32"]},
+        {"precision": ["fp32"]},
         {"name": 3},
-        {"licence": None},
+        {"license": None},
         {"lineage": "none"},
         {"lineage": {"a": 1}},
         {"clip": {"frames": "many"}},

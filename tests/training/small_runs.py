@@ -18,10 +18,10 @@ from videoswin.data.batch import Draw, Item
 from videoswin.model.config import VideoSwinConfig
 from videoswin.training.loop import train
 from videoswin.training.optimizer import initialize_from_scratch
-from videoswin.training.recipe import Augment, Data, Generated, Model, Optimizer, Recipe, Run, Schedule
+from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 
-CLIP = ClipSpec(frames=2, stride=1, size=8, short_side=8, normalisation=PER_CLIP)
+CLIP = ClipSpec(frames=2, stride=1, size=8, short_side=8, normalization=PER_CLIP)
 LABELS = ("lying", "standing")
 
 
@@ -47,23 +47,32 @@ def stripes(**changes: Any) -> Recipe:
     config = VideoSwinConfig(embed_dim=8, depths=(2,), num_heads=(1,), window=(1, 2, 2))
     recipe = Recipe(
         name="stripes",
-        data=Data(
-            source=Generated(clips=Stripes, description="noise with stripes", labels=LABELS),
+        data=SyntheticData(
+            clips=Stripes,
+            description="noise with stripes",
+            labels=LABELS,
             clip=CLIP,
             views=ViewPlan(clips=1, crops=1),
             batch_size=16,
-            workers=0,
+            num_workers=0,
         ),
         model=Model(
-            start=None, config=config, initialize=initialize_from_scratch, drop_path=0.1, dropout=0.1
+            init_from=None, config=config, initialize=initialize_from_scratch, drop_path=0.1, dropout=0.1
         ),
         augment=Augment(),
-        optimizer=Optimizer(rate=0.01, backbone=1.0, weight_decay=0.01, clip_norm=1.0, average=0.9),
-        schedule=Schedule(epochs=2, warmup_epochs=0.25, decay="step"),
+        optimizer=Optimizer(
+            lr=0.01, backbone_lr_scale=1.0, weight_decay=0.01, max_grad_norm=1.0, ema_decay=0.9
+        ),
+        schedule=Schedule(epochs=2, warmup_epochs=0.25, lr_update="step"),
         run=Run(
-            precision="32-true", device="cpu", threads=1, report_every=5, save_every=3, licence="Apache-2.0"
+            precision="fp32", device="cpu", num_threads=1, log_every=5, save_every=3, license="Apache-2.0"
         ),
     )
+    return changed(recipe, changes)
+
+
+def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with `part__field` set to a value."""
     for name, value in changes.items():
         part, field = name.split("__")
         recipe = dataclasses.replace(

@@ -17,7 +17,7 @@ from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_c
 from videoswin import _files
 from videoswin._workers import WorkerKilledError, start_data_worker
 from videoswin.training import loop, run_folder, safeguards
-from videoswin.training.recipe import Generated
+from videoswin.training.recipe import SyntheticData
 from videoswin.training.recorder import Recorder
 from videoswin.training.safeguards import TrainingError
 from videoswin.weights.checkpoint import Checkpoint
@@ -113,12 +113,12 @@ def test_a_run_that_ends_while_it_validates_resumes_with_that_validation(
 def test_a_killed_data_worker_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end(
     tmp_path, uninterrupted
 ):
-    clips = Generated(clips=Harmful, description="noise with stripes", labels=LABELS)
+    clips = SyntheticData(clips=Harmful, description="noise with stripes", labels=LABELS)
     with pytest.raises(
         TrainingError, match=r"data worker was killed.*\(data\.workers\)\. Run.*state of step 20"
     ):
-        loop.train(stripes(data__source=clips, data__workers=1), tmp_path / "killed")
-    assert loop.train(stripes(data__workers=1), tmp_path / "killed").read_bytes() == uninterrupted
+        loop.train(stripes(data__source=clips, data__num_workers=1), tmp_path / "killed")
+    assert loop.train(stripes(data__num_workers=1), tmp_path / "killed").read_bytes() == uninterrupted
 
 
 @needs_fork
@@ -145,7 +145,7 @@ def crash(learner, batch, step):
 
 draw_nothing(setattr)
 loop.training_step = crash
-loop.train(stripes(data__workers=2), Path("run"))
+loop.train(stripes(data__num_workers=2), Path("run"))
 """
 
 
@@ -259,7 +259,7 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(tm
 
 
 def test_it_trains_outside_the_main_thread(tmp_path, uninterrupted):
-    thread = threading.Thread(target=loop.train, args=(stripes(data__workers=1), tmp_path / "thread"))
+    thread = threading.Thread(target=loop.train, args=(stripes(data__num_workers=1), tmp_path / "thread"))
     thread.start()
     thread.join()
     assert Checkpoint.load(tmp_path / "thread" / "last.safetensors").labels == LABELS

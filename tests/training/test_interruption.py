@@ -64,20 +64,22 @@ def test_a_run_goes_on_with_other_workers_and_threads(tmp_path, monkeypatch):
         patch.setattr(Recorder, "validated", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(), tmp_path)
-    assert loop.train(stripes(data__workers=1, run__save_every=7), tmp_path) == tmp_path / "last.safetensors"
+    assert (
+        loop.train(stripes(data__num_workers=1, run__save_every=7), tmp_path) == tmp_path / "last.safetensors"
+    )
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first = loop.train(stripes(), tmp_path)
     written = first.stat().st_mtime_ns
-    assert loop.train(stripes(data__workers=1), tmp_path) == first
+    assert loop.train(stripes(data__num_workers=1), tmp_path) == first
     assert first.stat().st_mtime_ns == written
 
 
 def test_a_finished_run_is_not_taken_for_another(tmp_path):
     loop.train(stripes(), tmp_path)
     with pytest.raises(ValueError, match=r"finished run with another optimizer\.rate"):
-        loop.train(stripes(optimizer__rate=0.02), tmp_path)
+        loop.train(stripes(optimizer__lr=0.02), tmp_path)
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):

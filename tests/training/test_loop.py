@@ -27,7 +27,7 @@ def rows(folder):
 
 def accuracy(checkpoint: Checkpoint) -> float:
     batch = collate([Stripes(99)[Draw(7, index)] for index in range(20)])
-    logits = checkpoint.model()(normalize(batch.clips, CLIP.normalisation))
+    logits = checkpoint.model()(normalize(batch.clips, CLIP.normalization))
     return float((logits.argmax(1) == batch.targets).float().mean())
 
 
@@ -42,11 +42,11 @@ def test_the_checkpoint_knows_what_it_is(tmp_path):
     assert checkpoint.clip == recipe.data.clip
     assert checkpoint.views == recipe.data.views
     assert checkpoint.lineage == {"started from": "random weights", "trained on": "noise with stripes"}
-    assert (checkpoint.name, checkpoint.licence) == ("stripes", "Apache-2.0")
+    assert (checkpoint.name, checkpoint.license) == ("stripes", "Apache-2.0")
 
 
 def test_it_keeps_the_averaged_weights_where_the_recipe_averages(tmp_path):
-    last = Checkpoint.load(loop.train(stripes(optimizer__average=None), tmp_path / "last")).weights
+    last = Checkpoint.load(loop.train(stripes(optimizer__ema_decay=None), tmp_path / "last")).weights
     average = Checkpoint.load(loop.train(stripes(), tmp_path / "average")).weights
     assert not torch.equal(last["head.weight"], average["head.weight"])
     assert torch.allclose(last["head.weight"], average["head.weight"], atol=0.05)
@@ -109,7 +109,7 @@ def test_without_validation_it_says_which_checkpoint_is_kept(tmp_path, capsys):
 
 def test_the_learning_rate_in_the_metrics_is_that_of_the_step(tmp_path):
     """The schedule ends at 0, which is the rate after the last step and not of it."""
-    loop.train(stripes(run__report_every=1, schedule__warmup_epochs=0.0), tmp_path)
+    loop.train(stripes(run__log_every=1, schedule__warmup_epochs=0.0), tmp_path)
     rates = [row["rate"] for row in rows(tmp_path) if "rate" in row]
     assert rates[0] == pytest.approx(0.01)
     assert rates == sorted(rates, reverse=True)
@@ -129,7 +129,7 @@ def test_a_name_that_no_checkpoint_may_have_is_refused_before_the_first_step(tmp
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data\.batch_size is 16, wanted a multiple of 6"):
-        loop.train(stripes(run__micro_batches=3), tmp_path)
+        loop.train(stripes(run__grad_accum_steps=3), tmp_path)
 
 
 def test_generated_clips_of_another_size_than_the_recipe_says_are_refused(tmp_path):
@@ -193,7 +193,7 @@ def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
 
     still = {"model__drop_path": 0.0, "model__dropout": 0.0, "augment__mixup": 0.8, "augment__cutmix": 1.0}
     whole, whole_weight = step_of(stripes(**still))
-    result, weight = step_of(stripes(**still, run__micro_batches=parts))
+    result, weight = step_of(stripes(**still, run__grad_accum_steps=parts))
     assert torch.allclose(result, whole, atol=1e-6)
     # AdamW's first step moves every weight by the rate, whichever way its gradient points.
     assert torch.allclose(weight, whole_weight, atol=1e-4)
@@ -201,7 +201,7 @@ def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
 
 def test_frozen_stages_keep_their_weights_and_the_rest_learns(tmp_path):
     config = stripes().model.config.replace(depths=(1, 1), num_heads=(1, 2))
-    frozen = stripes(model__config=config, model__frozen_stages=1, optimizer__average=None)
+    frozen = stripes(model__config=config, model__frozen_stages=1, optimizer__ema_decay=None)
     loop.train(frozen, tmp_path / "run")
     torch.manual_seed(frozen.run.seed)
     start = VideoSwin(config.replace(num_classes=2))
@@ -219,7 +219,7 @@ def test_more_frozen_stages_than_there_are_are_refused(tmp_path):
 
 
 def test_lines_of_metrics_are_means_of_equally_many_steps_but_for_the_last(tmp_path):
-    loop.train(stripes(run__report_every=12), tmp_path)  # an epoch has 20 steps
+    loop.train(stripes(run__log_every=12), tmp_path)  # an epoch has 20 steps
     assert [(row["step"], row["window"]) for row in rows(tmp_path) if "loss" in row] == [
         (12, 12),
         (24, 12),
@@ -237,12 +237,12 @@ def test_lines_of_metrics_are_means_of_equally_many_steps_but_for_the_last(tmp_p
         ([0, 1], 1, [0, 1]),
     ],
 )
-def test_samples_are_of_different_videos_and_classes(labels, repeats, places):
-    assert different(torch.tensor(labels), repeats, 4) == places
+def test_samples_are_of_different_videos_and_classes(labels, num_repeats, places):
+    assert different(torch.tensor(labels), num_repeats, 4) == places
 
 
 def test_all_processes_train_with_the_settings_of_the_first(monkeypatch):
-    first, second = stripes(), stripes(optimizer__rate=0.02, data__batch_size=8)
+    first, second = stripes(), stripes(optimizer__lr=0.02, data__batch_size=8)
     both = [flatten(first), flatten(second)]
     monkeypatch.setattr(loop, "from_all_ranks", lambda own: both if own == both[1] else [own])
     assert flatten(loop.agreed(second)) == both[0]

@@ -157,7 +157,7 @@ def test_a_state_dict_goes_into_another_model_with_changes():
 
 
 def test_checkpointing_gives_the_same_gradients():
-    plain, recomputed = gradients(low_rank_model()), gradients(low_rank_model(checkpointing=True))
+    plain, recomputed = gradients(low_rank_model()), gradients(low_rank_model(grad_checkpointing=True))
     assert set(plain) == set(recomputed)
     assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
 
@@ -181,17 +181,17 @@ def test_autocast_works_before_and_after_merging():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_each_changed_matrix_is_computed_once_a_forward_pass(checkpointing, monkeypatch):
+def test_each_changed_matrix_is_computed_once_a_forward_pass(grad_checkpointing, monkeypatch):
     calls = []
     merged_weight = LowRankLinear.merged_weight
     monkeypatch.setattr(
         LowRankLinear, "merged_weight", lambda self: calls.append(self) or merged_weight(self)
     )
-    model = low_rank_model(checkpointing=checkpointing)
+    model = low_rank_model(grad_checkpointing=grad_checkpointing)
     logits = model(clips())
     assert len(calls) == len(set(calls)) == LAYERS
     logits.sum().backward()
-    assert len(calls) == (2 if checkpointing else 1) * LAYERS
+    assert len(calls) == (2 if grad_checkpointing else 1) * LAYERS
 
 
 def test_a_second_set_of_changes_and_a_rank_of_nothing_are_refused():

@@ -32,7 +32,9 @@ BASE  8 112  1 32-true    plain      all   1581
 (VmHWM) over two or three whole training steps exceeded what the process had before it made the model. One
 thread of a CPU (AMD EPYC, AVX-512, Linux with glibc), torch 2.13."""
 
-SMALL_RUN = dict(precision="32-true", checkpointing=False, tune="all", average=False, device_type="cpu")
+SMALL_RUN = dict(
+    precision="fp32", grad_checkpointing=False, trainable="all", average=False, device_type="cpu"
+)
 
 
 def shape(frames: int = 8, size: int = 64) -> ClipSpec:
@@ -45,23 +47,23 @@ def estimate(config: VideoSwinConfig = NANO, clip: ClipSpec | None = None, clips
 
 @pytest.mark.parametrize("row", MEASURED.split("\n")[1:-1])
 def test_the_estimate_is_within_thirty_per_cent_of_what_was_measured(row):
-    name, frames, size, clips, precision, blocks, tune, mib = row.split()
+    name, frames, size, clips, precision, blocks, trainable, mib = row.split()
     found = estimate(
         getattr(architectures, name),
         shape(int(frames), int(size)),
         int(clips),
         precision=precision,
-        checkpointing=blocks == "recomputed",
-        tune=tune,
+        grad_checkpointing=blocks == "recomputed",
+        trainable=trainable,
     )
     assert 0.7 < found / MIB / int(mib) < 1.3
 
 
-def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: str, tune: str) -> int:
+def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: str, trainable: str) -> int:
     """What autograd keeps of a forward pass, without the weights and their copies."""
     torch.manual_seed(0)
     model = VideoSwin(config)
-    choose_what_learns(model, tune, rank=2)
+    choose_what_learns(model, trainable, rank=2)
     weights = {tuple(parameter.shape) for parameter in model.parameters()}
     weights |= {shape[::-1] for shape in weights}
     weights.add((config.embed_dim, config.in_channels * 32))  # the patch embedding as a matrix
@@ -81,13 +83,15 @@ def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: 
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("tune", ["all", "lora", "head"])
-def test_what_the_layers_keep_is_what_autograd_keeps(tune, precision):
+def test_what_the_layers_keep_is_what_autograd_keeps(trainable, precision):
     clip, clips = shape(8, 64), 4
-    layers = layer_bytes(NANO, clip, clips, computed=COMPUTED[precision], tune=tune, device_type="cpu")
+    layers = layer_bytes(
+        NANO, clip, clips, computed=COMPUTED[precision], trainable=trainable, device_type="cpu"
+    )
     counted = sum(layer.kept for layer in layers)
-    saved = saved_bytes(NANO, clip, clips, precision, tune)
+    saved = saved_bytes(NANO, clip, clips, precision, trainable)
     assert counted == pytest.approx(saved, rel=0.03, abs=100_000)
 
 
@@ -98,12 +102,12 @@ def test_what_the_layers_keep_is_what_autograd_keeps(tune, precision):
         (dict(clip=shape(frames=8)), dict(clip=shape(frames=16))),
         (dict(clip=shape(size=64)), dict(clip=shape(size=80))),
         (dict(config=NANO), dict(config=TINY)),
-        (dict(checkpointing=True), dict(checkpointing=False)),
-        (dict(tune="head"), dict(tune="lora")),
-        (dict(tune="lora"), dict(tune="all")),
-        (dict(tune="lora", lora_rank=4), dict(tune="lora", lora_rank=8)),
+        (dict(grad_checkpointing=True), dict(grad_checkpointing=False)),
+        (dict(trainable="head"), dict(trainable="lora")),
+        (dict(trainable="lora"), dict(trainable="all")),
+        (dict(trainable="lora", lora_rank=4), dict(trainable="lora", lora_rank=8)),
         (dict(average=False), dict(average=True)),
-        (dict(precision="bf16-mixed"), dict(precision="32-true")),
+        (dict(precision="bf16"), dict(precision="fp32")),
         (dict(config=TINY, device_type="cpu"), dict(config=TINY, device_type="cuda")),
     ],
     ids=str,
@@ -113,22 +117,22 @@ def test_more_takes_more(fewer, more):
 
 
 @pytest.mark.parametrize("tune", ["all", "lora", "head"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_without_clips_to_speak_of_the_states_of_the_weights_are_left(tune, precision):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_without_clips_to_speak_of_the_states_of_the_weights_are_left(trainable, precision):
     with torch.device("meta"):
         model = VideoSwin(TINY)
-    choose_what_learns(model, tune, rank=8)
+    choose_what_learns(model, trainable, rank=8)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     gradient_and_two_moments = 3 * 4 * learning
-    copies = {"32-true": 0, "bf16-mixed": 2 * (learning if tune == "head" else numbers)}[precision]
+    copies = {"fp32": 0, "bf16": 2 * (learning if trainable == "head" else numbers)}[precision]
     changed_matrices = 0
-    if tune == "lora":
+    if trainable == "lora":
         changed = (
             module.attn.qkv.weight.numel() * 4 // 3 for stage in model.stages for module in stage.blocks
         )
         changed_matrices = sum(changed) * COMPUTED[precision]
-    point = dict(config=TINY, clip=shape(frames=1, size=1), clips=1, tune=tune, precision=precision)
+    point = dict(config=TINY, clip=shape(frames=1, size=1), clips=1, trainable=trainable, precision=precision)
     expected = 4 * numbers + gradient_and_two_moments + copies + changed_matrices
     assert estimate(**point) == pytest.approx(expected, rel=0.1)
     assert estimate(**point, average=True) - estimate(**point) == 4 * learning
@@ -137,7 +141,7 @@ def test_without_clips_to_speak_of_the_states_of_the_weights_are_left(tune, prec
 def test_estimating_draws_no_random_numbers():
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    estimate(tune="lora")
+    estimate(trainable="lora")
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

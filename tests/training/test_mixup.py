@@ -144,8 +144,8 @@ def test_mixing_leaves_its_input_alone():
     area=st.floats(0, 1),
 )
 def test_the_pasted_box_lies_inside_and_is_no_larger_than_asked(height, width, place, area):
-    centre = (int(place[0] * height), int(place[1] * width))
-    top, bottom, left, right = pasted_box(height, width, centre, area)
+    center = (int(place[0] * height), int(place[1] * width))
+    top, bottom, left, right = pasted_box(height, width, center, area)
     assert 0 <= top <= bottom <= height
     assert 0 <= left <= right <= width
     assert (bottom - top) * (right - left) <= area * height * width + 1e-6

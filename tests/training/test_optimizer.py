@@ -126,13 +126,13 @@ def test_published_rules_agree_with_key_matching_for_every_tensor(rule, theirs):
 @given(
     depths=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     rule=st.sampled_from(sorted(EXPECTED)),
-    tune=st.sampled_from(["all", "head", "lora"]),
+    trainable=st.sampled_from(["all", "head", "lora"]),
     layer_decay=st.sampled_from([1.0, 0.8]),
 )
-def test_every_learning_parameter_is_in_exactly_one_group(depths, rule, tune, layer_decay):
+def test_every_learning_parameter_is_in_exactly_one_group(depths, rule, trainable, layer_decay):
     config = SMALL.replace(depths=tuple(depths), num_heads=(1,) * len(depths))
     model = VideoSwin(config)
-    choose_what_learns(model, tune, rank=2)
+    choose_what_learns(model, trainable, rank=2)
     groups = parameter_groups(model, plan(groups=rule, layer_decay=layer_decay))
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     learning = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
@@ -231,7 +231,7 @@ def old_one_cycle(step: int, *, steps: int, warmup_steps: int) -> float:
 
 @pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(1, 6000), (15, 400), (60, 100), (24, 250)])
 def test_the_rate_by_step_is_bit_for_bit_that_of_the_bundled_model(epochs, steps_per_epoch):
-    times = Schedule(epochs=epochs, warmup_epochs=400 / steps_per_epoch, decay="step")
+    times = Schedule(epochs=epochs, warmup_epochs=400 / steps_per_epoch, lr_update="step")
     (factor,) = schedule(one_parameter(), times, steps_per_epoch).lr_lambdas
     assert [factor(step) for step in range(6001)] == [
         old_one_cycle(step, steps=6000, warmup_steps=400) for step in range(6001)
@@ -240,7 +240,7 @@ def test_the_rate_by_step_is_bit_for_bit_that_of_the_bundled_model(epochs, steps
 
 @pytest.mark.parametrize("decay", ["epoch", "step"])
 def test_without_a_warm_up_the_rate_begins_at_its_highest_and_ends_at_nothing(decay):
-    times = Schedule(epochs=4, warmup_epochs=0, decay=decay)
+    times = Schedule(epochs=4, warmup_epochs=0, lr_update=decay)
     scheduler = schedule(one_parameter(), times, 5)
     rates = rates_of(scheduler, 20)
     assert rates[0] == 1.0

@@ -14,30 +14,30 @@ from videoswin.training.optimizer import initialize_from_scratch
 from videoswin.training.recipe import (
     Augment,
     Data,
-    Generated,
     Model,
     Optimizer,
     Recipe,
     Run,
     Schedule,
-    VideoFiles,
+    SyntheticData,
+    VideoData,
 )
 from videoswin.training.settings import flatten, parse_assignments, read_written, recipe_json, with_settings
-from videoswin.video.spec import PER_CLIP, ClipSpec, Normalisation, ViewPlan
+from videoswin.video.spec import PER_CLIP, ClipSpec, Normalization, ViewPlan
 
 RECIPE = Recipe(
     name="a run",
-    data=Data(source=VideoFiles(train="videos/"), clip=ClipSpec(), views=ViewPlan(), batch_size=8),
-    model=Model(start="tiny-k400"),
+    data=VideoData(train="videos/", clip=ClipSpec(), views=ViewPlan(), batch_size=8),
+    model=Model(init_from="tiny-k400"),
     augment=Augment(flip_pairs=(("pan left", "pan right"),)),
-    optimizer=Optimizer(rate=1e-3),
+    optimizer=Optimizer(lr=1e-3),
     schedule=Schedule(epochs=30, warmup_epochs=2.5),
     run=Run(),
 )
 FROM_NOTHING = dataclasses.replace(
     RECIPE,
-    data=dataclasses.replace(RECIPE.data, clip=ClipSpec(size=64, short_side=64, normalisation=PER_CLIP)),
-    model=Model(start=None, config=NANO, initialize=initialize_from_scratch),
+    data=dataclasses.replace(RECIPE.data, clip=ClipSpec(size=64, short_side=64, normalization=PER_CLIP)),
+    model=Model(init_from=None, config=NANO, initialize=initialize_from_scratch),
 )
 
 texts = st.text(max_size=8).filter(lambda text: text != "null")  # `null` typed for an optional text is None
@@ -47,15 +47,15 @@ recipes = st.builds(
     name=texts,
     data=st.builds(
         Data,
-        source=st.builds(VideoFiles, train=texts, validation=st.none() | texts, balanced=st.booleans()),
+        source=st.builds(VideoData, train=texts, val=st.none() | texts, class_balanced=st.booleans()),
         clip=st.builds(
             ClipSpec,
             frames=st.integers(1, 64),
             fps=st.none() | st.floats(0.01, 60),
             size=st.integers(1, 224),
-            normalisation=st.just(PER_CLIP)
+            normalization=st.just(PER_CLIP)
             | st.builds(
-                Normalisation, mean=st.tuples(*[numbers] * 3), std=st.tuples(*[st.floats(0.01, 1)] * 3)
+                Normalization, mean=st.tuples(*[numbers] * 3), std=st.tuples(*[st.floats(0.01, 1)] * 3)
             ),
             rule=st.sampled_from(["dense", "segments"]),
         ),
@@ -64,10 +64,10 @@ recipes = st.builds(
     ),
     model=st.builds(
         Model,
-        start=st.none() | texts,
+        init_from=st.none() | texts,
         config=st.sampled_from([None, NANO, TINY]),
         initialize=st.none(),
-        tune=st.sampled_from(["all", "head", "lora"]),
+        trainable=st.sampled_from(["all", "head", "lora"]),
         dropout=numbers,
     ),
     augment=st.builds(
@@ -75,7 +75,9 @@ recipes = st.builds(
         area=numbers.map(lambda least: (least, 1.0)),
         flip_pairs=st.lists(st.tuples(texts, texts), max_size=2).map(tuple),
     ),
-    optimizer=st.builds(Optimizer, rate=numbers, clip_norm=st.none() | numbers, class_weights=st.booleans()),
+    optimizer=st.builds(
+        Optimizer, lr=numbers, max_grad_norm=st.none() | numbers, class_weights=st.booleans()
+    ),
 )
 
 
@@ -99,24 +101,29 @@ def test_no_settings_change_nothing():
 
 def test_settings_are_named_by_the_path_to_them():
     settings = flatten(RECIPE)
-    assert settings["optimizer.rate"] == 1e-3
+    assert settings["optimizer.lr"] == 1e-3
     assert settings["data.clip.frames"] == 32
-    assert settings["data.source.train"] == "videos/"
-    assert settings["data.clip.normalisation.mean"] == [0.485, 0.456, 0.406]
+    assert settings["data.train"] == "videos/"
+    assert settings["data.clip.normalization.mean"] == [0.485, 0.456, 0.406]
     assert settings["augment.flip_pairs"] == [["pan left", "pan right"]]
     assert settings["model.config"] is None
     assert flatten(FROM_NOTHING)["model.config.window"] == [4, 4, 4]
-    assert flatten(FROM_NOTHING)["data.clip.normalisation"] == "per-clip"
+    assert flatten(FROM_NOTHING)["data.clip.normalization"] == "per-clip"
 
 
 def test_functions_are_no_settings():
-    generated = Generated(clips=lambda seed: None, description="clips", labels=("a", "b"))
-    recipe = dataclasses.replace(FROM_NOTHING, data=dataclasses.replace(FROM_NOTHING.data, source=generated))
+    synthetic = SyntheticData(
+        clips=lambda seed: None,
+        description="clips",
+        labels=("a", "b"),
+        clip=ClipSpec(),
+        views=ViewPlan(),
+        batch_size=8,
+    )
+    recipe = dataclasses.replace(FROM_NOTHING, data=synthetic)
     settings = flatten(recipe)
-    assert {key for key in settings if key.startswith("data.source")} == {
-        "data.source.description",
-        "data.source.labels",
-    }
+    own = {key for key in settings if key.startswith("data.") and key not in flatten(RECIPE)}
+    assert own == {"data.description", "data.labels"}
     assert "model.initialize" not in settings
     assert with_settings(recipe, settings) == recipe
 
@@ -124,17 +131,17 @@ def test_functions_are_no_settings():
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [
-        ("optimizer.rate", "3e-4", 3e-4),
-        ("optimizer.rate", "1", 1.0),
-        ("optimizer.clip_norm", "null", None),
-        ("optimizer.clip_norm", "0.5", 0.5),
+        ("optimizer.lr", "3e-4", 3e-4),
+        ("optimizer.lr", "1", 1.0),
+        ("optimizer.max_grad_norm", "null", None),
+        ("optimizer.max_grad_norm", "0.5", 0.5),
         ("optimizer.betas", "[0.9, 0.95]", (0.9, 0.95)),
         ("optimizer.class_weights", "true", True),
-        ("optimizer.groups", "official", "official"),
+        ("optimizer.param_groups", "official", "official"),
         ("data.views.crops", "1", 1),
-        ("data.clip.normalisation", "per-clip", "per-clip"),
-        ("data.source.validation", "2024", "2024"),
-        ("model.start", "null", None),
+        ("data.clip.normalization", "per-clip", "per-clip"),
+        ("data.val", "2024", "2024"),
+        ("model.init_from", "null", None),
         ("augment.flip_pairs", '[["open left", "open right"]]', (("open left", "open right"),)),
         ("augment.flip_pairs", "[]", ()),
     ],
@@ -154,17 +161,17 @@ def test_a_typed_value_becomes_what_the_setting_is(key, text, value):
         ("schedule.epochs", True, "a whole number"),
         ("schedule.epochs", 2.0, "a whole number"),
         ("schedule.epochs", "null", "a whole number"),
-        ("optimizer.rate", "fast", "a number"),
-        ("optimizer.rate", "nan", "a number"),
-        ("optimizer.rate", False, "a number"),
+        ("optimizer.lr", "fast", "a number"),
+        ("optimizer.lr", "nan", "a number"),
+        ("optimizer.lr", False, "a number"),
         ("optimizer.class_weights", 1, "true or false"),
         ("optimizer.betas", "[0.9]", "[a number, a number]"),
         ("optimizer.betas", "0.9, 0.95", "[a number, a number]"),
-        ("optimizer.groups", "offical", "official or mmaction2 or clean"),
+        ("optimizer.param_groups", "offical", "official or mmaction2 or clean"),
         ("data.views.crops", "2", "1 or 3"),
         ("data.views.crops", True, "1 or 3"),
         ("augment.flip_pairs", '["left", "right"]', "[[text, text], ...]"),
-        ("model.start", 5, "text or null"),
+        ("model.init_from", 5, "text or null"),
         ("model.config", "tiny", "its parts or null"),
     ],
 )
@@ -181,13 +188,13 @@ def test_the_refusal_shows_how_to_set_it():
 @pytest.mark.parametrize(
     ("key", "right"),
     [
-        ("optimzer.rate", "optimizer.rate"),
-        ("rate", "optimizer.rate"),
+        ("optimzer.rate", "optimizer.lr"),
+        ("rate", "optimizer.lr"),
         ("batch_size", "data.batch_size"),
         ("run.batchsize", "data.batch_size"),
         ("schedule.epoch", "schedule.epochs"),
         ("model.config.windows", "model.config.window"),
-        ("data.clip.normalization", "data.clip.normalisation"),
+        ("data.clip.normalization", "data.clip.normalization"),
     ],
 )
 def test_a_setting_that_does_not_exist_names_the_nearest(key, right):
@@ -197,7 +204,7 @@ def test_a_setting_that_does_not_exist_names_the_nearest(key, right):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("data.source.group", "folder"), ("optimizer.clipnorm", "1"), ("optimizer.clip_norm", "much")],
+    [("data.group", "folder"), ("optimizer.clipnorm", "1"), ("optimizer.max_grad_norm", "much")],
 )
 def test_null_is_no_example_of_a_value(key, value):
     with pytest.raises(ValueError, match=r"data\.source\.groups|optimizer\.clip_norm") as caught:
@@ -232,8 +239,8 @@ def test_a_part_cannot_be_set_as_a_whole():
 
 
 def test_a_setting_cannot_be_set_as_a_whole_and_in_parts():
-    settings = {"data.clip.normalisation": "per-clip", "data.clip.normalisation.mean": [0, 0, 0]}
-    with pytest.raises(ValueError, match=r"data.clip.normalisation is set as a whole and in parts"):
+    settings = {"data.clip.normalization": "per-clip", "data.clip.normalization.mean": [0, 0, 0]}
+    with pytest.raises(ValueError, match=r"data.clip.normalization is set as a whole and in parts"):
         with_settings(RECIPE, settings)
 
 
@@ -269,7 +276,7 @@ def test_assignments_are_names_and_texts():
     assert parse_assignments(["a.b=1", "c = x=y", "d="]) == {"a.b": "1", "c": "x=y", "d": ""}
 
 
-@pytest.mark.parametrize("wrong", [["optimizer.rate"], ["=3"], ["a=1", "a=2"]])
+@pytest.mark.parametrize("wrong", [["optimizer.lr"], ["=3"], ["a=1", "a=2"]])
 def test_an_assignment_without_a_name_or_given_twice_is_refused(wrong):
     with pytest.raises(ValueError, match="--set"):
         parse_assignments(wrong)

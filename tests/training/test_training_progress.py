@@ -25,7 +25,7 @@ def test_too_little_shared_memory_is_told_and_does_not_stop_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("videoswin._workers.free_shared_memory", lambda: 0)
-    best = train(stripes(data__workers=1, schedule__epochs=1), tmp_path)
+    best = train(stripes(data__num_workers=1, schedule__epochs=1), tmp_path)
     assert best is not None
     assert best.exists()
     assert "/dev/shm has 0 MB free, but workers=1 needs up to 1 MB" in capfd.readouterr().err

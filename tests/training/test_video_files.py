@@ -15,14 +15,14 @@ from videoswin.data import dataset
 from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Sample
 from videoswin.training import loop
-from videoswin.training.recipe import VideoFiles
+from videoswin.training.recipe import VideoData
 from videoswin.training.recorder import Recorder, video_name
 from videoswin.training.safeguards import TrainingError
 from videoswin.training.source import open_source
 from videoswin.video.spec import PER_CLIP, ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
-CLIP = ClipSpec(frames=2, stride=1, size=16, short_side=16, normalisation=PER_CLIP)
+CLIP = ClipSpec(frames=2, stride=1, size=16, short_side=16, normalization=PER_CLIP)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,19 @@ def folder(tmp_path_factory):
     return folder
 
 
-def recipe(train, *, repeats=2, failure_limit=0.05, **changes):
-    files = VideoFiles(train=str(train), repeats=repeats, failure_limit=failure_limit, holdout=0.3)
-    changes = {"augment__area": (0.8, 1.0), "data__clip": CLIP, "data__batch_size": 8} | changes
-    made = stripes(run__report_every=2, **changes)
-    return dataclasses.replace(made, data=dataclasses.replace(made.data, source=files))
+def recipe(train, *, num_repeats=2, max_failure_fraction=0.05, **changes):
+    made = stripes(run__log_every=2, augment__area=(0.8, 1.0))
+    data = VideoData(
+        train=str(train),
+        num_repeats=num_repeats,
+        max_failure_fraction=max_failure_fraction,
+        val_fraction=0.3,
+        clip=CLIP,
+        views=made.data.views,
+        batch_size=8,
+        num_workers=0,
+    )
+    return changed(dataclasses.replace(made, data=data), changes)
 
 
 def rows(folder):
@@ -65,8 +73,8 @@ def test_classes_are_drawn_as_they_are_unless_balance_is_asked_for(folder, tmp_p
     (tmp_path / "list.csv").write_text("\n".join(lines[:14]) + "\n")  # ten lying, three standing
     made = recipe(tmp_path / "list.csv")
     assert open_source(made).drawing_weights() is None
-    balanced = dataclasses.replace(made.data.source, balanced=True)
-    source = open_source(dataclasses.replace(made, data=dataclasses.replace(made.data, source=balanced)))
+    class_balanced = dataclasses.replace(made.data, class_balanced=True)
+    source = open_source(dataclasses.replace(made, data=class_balanced))
     lying, standing = source.class_counts
     assert lying > 2 * standing
     weights = source.drawing_weights()
@@ -75,7 +83,7 @@ def test_classes_are_drawn_as_they_are_unless_balance_is_asked_for(folder, tmp_p
 
 
 def test_it_validates_as_seldom_as_it_is_told_and_at_the_end(folder, tmp_path):
-    loop.train(recipe(folder, schedule__epochs=5, schedule__validate_every=2), tmp_path)
+    loop.train(recipe(folder, schedule__epochs=5, schedule__val_every=2), tmp_path)
     assert [row["epoch"] for row in rows(tmp_path) if "validation_score" in row] == [2, 4, 5]
 
 
@@ -176,9 +184,9 @@ def broken_copy(folder, target, broken):
 
 def test_a_video_that_cannot_be_read_is_named_once_and_replaced_by_none(folder, tmp_path):
     videos = broken_copy(folder, tmp_path / "videos", 1)
-    made = recipe(videos, failure_limit=0.2, schedule__epochs=4)
-    source = dataclasses.replace(made.data.source, holdout=0.0)
-    made = dataclasses.replace(made, data=dataclasses.replace(made.data, source=source))
+    made = recipe(videos, max_failure_fraction=0.2, schedule__epochs=4)
+    source = dataclasses.replace(made.data, val_fraction=0.0)
+    made = dataclasses.replace(made, data=source)
     assert loop.train(made, tmp_path / "run") == tmp_path / "run" / "last.safetensors"
     failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
     assert [failure["path"] for failure in failures] == [str(videos / "lying" / "0.mp4")]
@@ -209,8 +217,8 @@ def test_a_single_class_is_refused_because_nothing_is_learned(folder, tmp_path):
 
 def test_class_weights_on_top_of_balanced_drawing_are_refused(folder, tmp_path):
     made = recipe(folder, optimizer__class_weights=True)
-    source = dataclasses.replace(made.data.source, balanced=True)
-    made = dataclasses.replace(made, data=dataclasses.replace(made.data, source=source))
+    source = dataclasses.replace(made.data, class_balanced=True)
+    made = dataclasses.replace(made, data=source)
     with pytest.raises(
         ValueError, match=r"class_weights and data\.source\.balanced count rare classes twice"
     ):
@@ -252,28 +260,28 @@ def test_a_run_resumes_wherever_its_videos_and_its_start_are_now(folder, tmp_pat
     """Spelled differently, from a list instead of a folder, moved: the same names and labels."""
     start = Checkpoint.load(loop.train(stripes(schedule__epochs=1), tmp_path / "start"))
     start.save(tmp_path / "start.safetensors")
-    first = recipe(folder, model__start=str(tmp_path / "start.safetensors"), run__save_every=1)
+    first = recipe(folder, model__init_from=str(tmp_path / "start.safetensors"), run__save_every=1)
     whole = loop.train(first, tmp_path / "whole")
     interrupted(first, tmp_path / "run", monkeypatch)
     shutil.copytree(folder, tmp_path / "moved")
     shutil.move(tmp_path / "start.safetensors", tmp_path / "moved.safetensors")
     monkeypatch.chdir(tmp_path)
-    again = dataclasses.replace(recipe("./moved/", model__start="moved.safetensors"), name="renamed")
+    again = dataclasses.replace(recipe("./moved/", model__init_from="moved.safetensors"), name="renamed")
     resumed = loop.train(again, tmp_path / "run")
     ours, theirs = (Checkpoint.load(path).weights for path in (resumed, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert loop.train(recipe("moved", model__start="./moved.safetensors"), tmp_path / "run") == resumed
+    assert loop.train(recipe("moved", model__init_from="./moved.safetensors"), tmp_path / "run") == resumed
 
 
 def test_a_run_does_not_resume_on_other_videos_or_from_another_start(folder, tmp_path, monkeypatch):
     start = Checkpoint.load(loop.train(stripes(schedule__epochs=1), tmp_path / "start"))
     start.save(tmp_path / "start.safetensors")
-    made = recipe(folder, model__start=str(tmp_path / "start.safetensors"), run__save_every=1)
+    made = recipe(folder, model__init_from=str(tmp_path / "start.safetensors"), run__save_every=1)
     interrupted(made, tmp_path / "run", monkeypatch)
     shutil.copytree(folder, tmp_path / "other")
     (tmp_path / "other" / "lying" / "0.mp4").rename(tmp_path / "other" / "lying" / "another.mp4")
     with pytest.raises(ValueError, match=r"unfinished run that differs \(data: .* then, .* now"):
-        loop.train(recipe(tmp_path / "other", model__start=made.model.start), tmp_path / "run")
+        loop.train(recipe(tmp_path / "other", model__init_from=made.model.init_from), tmp_path / "run")
     start.weights["head.bias"] += 1
     start.save(tmp_path / "start.safetensors")
     with pytest.raises(ValueError, match=r"differs \(start: .* then, .* now.*same settings to resume"):
@@ -281,7 +289,7 @@ def test_a_run_does_not_resume_on_other_videos_or_from_another_start(folder, tmp
 
 
 def test_a_run_that_diverges_says_so_and_not_that_weights_are_damaged(folder, tmp_path):
-    one_step = recipe(folder, optimizer__rate=1e30, data__batch_size=28, schedule__warmup_epochs=0.0)
+    one_step = recipe(folder, optimizer__lr=1e30, data__batch_size=28, schedule__warmup_epochs=0.0)
     with pytest.raises(TrainingError, match=r"scores .* are not numbers.*optimizer\.rate") as caught:
         loop.train(one_step, tmp_path)
     assert "damaged" not in str(caught.value)

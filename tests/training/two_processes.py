@@ -33,7 +33,7 @@ STOP = 13
 STILL: dict[str, Any] = {"model__drop_path": 0.0, "model__dropout": 0.0, "schedule__epochs": 1}
 COPIED = STILL | {"run__devices": 2, "run__strategy": "ddp"}
 SHARDED = STILL | {"run__devices": 2, "run__strategy": "fsdp"}
-LORA: dict[str, Any] = {"model__tune": "lora", "model__lora_rank": 3}
+LORA: dict[str, Any] = {"model__trainable": "lora", "model__lora_rank": 3}
 
 
 def together(work: Callable[[], object]) -> list[int]:
@@ -94,13 +94,13 @@ def main(folder: Path) -> None:
     """Every run of the module's list."""
     one, sharded = stripes(**STILL), stripes(**SHARDED)
     assert ended(train_in_child(one, folder / "one")) == 0
-    assert ended(train_in_child(stripes(**STILL, run__micro_batches=4), folder / "micro-batches")) == 0
+    assert ended(train_in_child(stripes(**STILL, run__grad_accum_steps=4), folder / "micro-batches")) == 0
     train_together(stripes(**COPIED), folder / "two")
-    train_together(stripes(**COPIED, run__micro_batches=2), folder / "two-micro-batches")
+    train_together(stripes(**COPIED, run__grad_accum_steps=2), folder / "two-micro-batches")
     train_together(sharded, folder / "sharded")
 
     assert ended(train_in_child(stripes(**STILL, **LORA), folder / "lora")) == 0
-    thrifty = {"run__micro_batches": 2, "model__checkpointing": True}
+    thrifty = {"run__grad_accum_steps": 2, "model__grad_checkpointing": True}
     train_together(stripes(**SHARDED, **LORA, **thrifty), folder / "sharded-lora")
 
     assert ended(in_child(lambda: stop(one, folder / "stopped-one"))) == 0

@@ -12,13 +12,13 @@ from videoswin.video.augment import (
     random_crop_box,
     reads_direction,
 )
-from videoswin.video.colour import adjust_contrast, adjust_hue, equalize, jitter_colour
+from videoswin.video.color import adjust_contrast, adjust_hue, equalize, jitter_color
 from videoswin.video.transforms import resize_short_side
 from videoswin.weights.labels import load_labels
 
 STILL = ClipAugment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
 """Takes the central square of a frame and changes nothing else."""
-EVERYTHING = ClipAugment(short_side=40, colour_jitter=0.4, rand_augment=4)
+EVERYTHING = ClipAugment(short_side=40, color_jitter=0.4, rand_augment=4)
 
 
 def frames_thwc(count=5, height=48, width=64, seed=0):
@@ -45,7 +45,7 @@ def test_a_training_clip_is_a_square_of_bytes_and_the_decoded_frames_stay(plan, 
 
 def test_equal_frames_stay_equal_whatever_is_done_to_them():
     frames = frames_thwc(1).expand(6, -1, -1, -1)
-    plan = ClipAugment(colour_jitter=0.4, rand_augment=4)
+    plan = ClipAugment(color_jitter=0.4, rand_augment=4)
     for seed in range(40):
         clip, _ = augmented(frames, plan, seed)
         assert torch.equal(clip, clip[:, :1].expand_as(clip))
@@ -125,18 +125,18 @@ def test_a_crop_may_lie_at_either_edge():
     assert {box[:2] for box in boxes} == {(top, left) for top in range(3) for left in range(4)}
 
 
-def test_colour_jitter_makes_each_of_four_changes_once_in_any_order(monkeypatch):
+def test_color_jitter_makes_each_of_four_changes_once_in_any_order(monkeypatch):
     made = []
     for name in ("brightness", "contrast", "saturation", "hue"):
         monkeypatch.setattr(
-            f"videoswin.video.colour.adjust_{name}",
+            f"videoswin.video.color.adjust_{name}",
             lambda frames, amount, name=name: made.append((name, amount)) or frames,
         )
     orders = set()
     amounts = {"brightness": [], "contrast": [], "saturation": [], "hue": []}
     for seed in range(400):
         made.clear()
-        jitter_colour(torch.zeros(1, 3, 2, 2), 0.4, np.random.default_rng(seed))
+        jitter_color(torch.zeros(1, 3, 2, 2), 0.4, np.random.default_rng(seed))
         assert sorted(name for name, _ in made) == sorted(amounts)
         orders.add(tuple(name for name, _ in made))
         for name, amount in made:
@@ -149,9 +149,9 @@ def test_colour_jitter_makes_each_of_four_changes_once_in_any_order(monkeypatch)
     assert 0.099 < max(amounts["hue"]) <= 0.1
 
 
-def test_colour_jitter_of_no_strength_changes_colours_by_rounding_at_most():
+def test_color_jitter_of_no_strength_changes_colors_by_rounding_at_most():
     frames = frames_thwc().permute(0, 3, 1, 2)
-    same = jitter_colour(frames, 0.0, np.random.default_rng(0))
+    same = jitter_color(frames, 0.0, np.random.default_rng(0))
     assert (same.int() - frames.int()).abs().max() <= 1
 
 
@@ -160,8 +160,8 @@ def test_hue_turns_red_into_green_and_back():
     green = adjust_hue(red, 1 / 3)
     assert green.flatten().tolist() == [10, 200, 10]
     assert torch.equal(adjust_hue(green, -1 / 3), red)
-    grey = torch.full((1, 3, 2, 2), 77, dtype=torch.uint8)
-    assert torch.equal(adjust_hue(grey, 0.2), grey)
+    gray = torch.full((1, 3, 2, 2), 77, dtype=torch.uint8)
+    assert torch.equal(adjust_hue(gray, 0.2), gray)
 
 
 def test_what_is_measured_is_measured_in_each_frame():
@@ -178,7 +178,7 @@ def test_what_is_measured_is_measured_in_each_frame():
     [
         ({"flip": 1.5}, "flip is 1.5, wanted 0 to 1"),
         ({"erasing": -0.1}, "erasing is -0.1"),
-        ({"colour_jitter": float("nan")}, "colour_jitter is nan"),
+        ({"color_jitter": float("nan")}, "color_jitter is nan"),
         ({"rand_magnitude": 11.0}, "rand_magnitude must be from 0 to 10, got 11.0"),
         ({"area": (0.0, 1.0)}, r"area is \(0.0, 1.0\)"),
         ({"area": (0.5, 1.5)}, r"area is \(0.5, 1.5\)"),
@@ -207,7 +207,7 @@ def test_an_impossible_setting_is_refused(setting, message):
         "playing right back",  # a false alarm, and cheap
     ],
 )
-def test_a_label_with_a_direction_is_recognised(label):
+def test_a_label_with_a_direction_is_recognized(label):
     assert reads_direction(label)
 
 
@@ -237,8 +237,8 @@ def test_labels_that_differ_by_the_sense_of_rotation_are_paired_in_any_spelling(
     assert mirrored_pairs(["Turn Clockwise", "turn-counter-clockwise"]) == (
         ("Turn Clockwise", "turn-counter-clockwise"),
     )
-    assert mirrored_pairs(["spin anticlockwise", "spin clockwise"]) == (
-        ("spin anticlockwise", "spin clockwise"),
+    assert mirrored_pairs(["spin counterclockwise", "spin clockwise"]) == (
+        ("spin counterclockwise", "spin clockwise"),
     )
 
 

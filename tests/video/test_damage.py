@@ -156,7 +156,7 @@ def test_a_broken_end_is_found_and_the_last_good_frame_stands_in(make_video):
         assert frame_number(video.read([119])[0]) == shown[-1]
 
 
-def test_a_broken_frame_is_replaced_by_its_neighbour(make_video):
+def test_a_broken_frame_is_replaced_by_its_neighbor(make_video):
     path = make_video("video.mkv", 60, codec="mjpeg", pix_fmt="yuvj420p")
     content = bytearray(path.read_bytes())
     start_of_image = b"\xff\xd8\xff"
@@ -168,7 +168,7 @@ def test_a_broken_frame_is_replaced_by_its_neighbour(make_video):
     with open_video(path) as video:
         shown = [frame_number(frame) for frame in video.read(range(60))]
         assert shown == [*range(30), 29, *range(31, 60)]
-        assert video.damage == "1 of the frames read cannot be decoded, neighbours stand in"
+        assert video.damage == "1 of the frames read cannot be decoded, neighbors stand in"
 
 
 def test_noise_in_the_middle_never_hangs_or_crashes(make_video):

@@ -57,15 +57,15 @@ def test_a_signed_strength_lies_as_far_on_either_side(name):
     assert above != below
 
 
-def test_rotation_is_anticlockwise_about_the_centre():
+def test_rotation_is_counterclockwise_about_the_center():
     frames = torch.full((1, 3, 21, 21), 50, dtype=torch.uint8)
-    frames[:, :, 10, 18] = 250  # right of the centre
+    frames[:, :, 10, 18] = 250  # right of the center
     turned = rotate(frames, 90.0)
     assert int(turned[0, 0].argmax()) == 2 * 21 + 10  # above it
     assert int(turned[0, 0, 2, 10]) == 250
 
 
-def test_what_was_outside_is_grey_and_sharply_cut():
+def test_what_was_outside_is_gray_and_sharply_cut():
     white = torch.full((2, 3, 10, 12), 255, dtype=torch.uint8)
     right = translate_x(white, 0.25)
     assert (right[..., :3] == FILL).all()

@@ -86,7 +86,7 @@ def test_frames_are_numbered_as_shown(make_video, name):
         frames_thwc = video.read([0, 39])
     assert frames_thwc.dtype == torch.uint8
     assert frames_thwc.shape == (2, 64, 96, 3)
-    # The lower half is plain orange, whatever the codec. GIF has few colours.
+    # The lower half is plain orange, whatever the codec. GIF has few colors.
     orange = frames_thwc[:, 44:, 8:-8].float().mean(dim=(0, 1, 2))
     assert (orange - torch.tensor([200.0, 60.0, 30.0])).abs().max() < (30 if "gif" in name else 6)
 
@@ -130,31 +130,31 @@ def test_rotation_is_applied(tmp_path, degrees):
     path = write_video(tmp_path / "turned.mp4", [picture] * 3, rotation=degrees, options={"crf": "1"})
     with open_video(path) as video:
         [frame_hwc] = video.read([1])
-    expected = np.rot90(picture, degrees // 90)  # a display matrix turns anticlockwise
+    expected = np.rot90(picture, degrees // 90)  # a display matrix turns counterclockwise
     assert frame_hwc.shape == expected.shape
     assert np.abs(frame_hwc.numpy().astype(int) - expected).mean() < 3
 
 
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize(("name", "colorspace"), [("ITU601", 6), ("ITU709", 1)])
-def test_colours_follow_the_stated_matrix_and_range(tmp_path, name, colorspace, full_range):
-    colours = [(200, 60, 30), (30, 180, 60), (20, 40, 220), (240, 240, 240), (12, 12, 12)]
-    path = tmp_path / "colours.mp4"
+def test_colors_follow_the_stated_matrix_and_range(tmp_path, name, colorspace, full_range):
+    colors = [(200, 60, 30), (30, 180, 60), (20, 40, 220), (240, 240, 240), (12, 12, 12)]
+    path = tmp_path / "colors.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         stream.codec_context.colorspace = colorspace
         stream.codec_context.color_range = 2 if full_range else 1
-        for colour in colours:
-            picture = np.broadcast_to(np.array(colour, np.uint8), (64, 64, 3))
+        for color in colors:
+            picture = np.broadcast_to(np.array(color, np.uint8), (64, 64, 3))
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24").reformat(
                 format="yuv420p", dst_colorspace=name, dst_color_range="JPEG" if full_range else "MPEG"
             )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with open_video(path) as video:
-        seen = video.read(range(len(colours))).float().mean(dim=(1, 2))
-    assert (seen - torch.tensor(colours)).abs().max() <= 4
+        seen = video.read(range(len(colors))).float().mean(dim=(1, 2))
+    assert (seen - torch.tensor(colors)).abs().max() <= 4
 
 
 def test_recordings_joined_end_to_end_are_read_in_order(make_video):

@@ -131,7 +131,7 @@ def test_resampled_clips_keep_time(fps):
         frames=st.integers(1, 64),
         stride=st.integers(1, 8),
         fps=st.none() | st.floats(0.5, 120),
-        normalisation=st.just(PER_CLIP),
+        normalization=st.just(PER_CLIP),
     ),
     views=st.builds(
         ViewPlan,

@@ -10,7 +10,7 @@ from videoswin.video.spec import (
     PROTOCOLS,
     SAFE_MARGIN,
     ClipSpec,
-    Normalisation,
+    Normalization,
     ViewPlan,
     apply_protocol,
     describe_protocol,
@@ -18,7 +18,7 @@ from videoswin.video.spec import (
 )
 
 CAMERA_MOTION = ClipSpec(
-    frames=8, stride=1, fps=4.0, size=64, short_side=64, normalisation=PER_CLIP, antialias=True
+    frames=8, stride=1, fps=4.0, size=64, short_side=64, normalization=PER_CLIP, antialias=True
 )
 
 
@@ -61,7 +61,7 @@ def test_specs_written_before_margins_were_known_look_at_everything():
 def test_a_protocol_leaves_alone_what_belongs_to_the_weights():
     for name in PROTOCOLS:
         clip, _ = apply_protocol(name, CAMERA_MOTION)
-        assert (clip.frames, clip.size, clip.normalisation, clip.antialias) == (8, 64, PER_CLIP, True)
+        assert (clip.frames, clip.size, clip.normalization, clip.antialias) == (8, 64, PER_CLIP, True)
 
 
 def test_an_unknown_protocol_is_refused_with_the_known_names():
@@ -94,8 +94,8 @@ IMPOSSIBLE_CLIPS = [
     ({"rule": ["dense"]}, "rule must be one of 'dense', 'segments', got ['dense']"),
     ({"antialias": 1}, "antialias must be one of False, True, got 1"),
     ({"antialias": "no"}, "antialias must be one of False, True, got 'no'"),
-    ({"normalisation": "imagenet"}, "normalisation must be a Normalisation or PER_CLIP, got 'imagenet'"),
-    ({"normalisation": None}, "normalisation must be a Normalisation or PER_CLIP, got None"),
+    ({"normalization": "imagenet"}, "normalization must be a Normalization or PER_CLIP, got 'imagenet'"),
+    ({"normalization": None}, "normalization must be a Normalization or PER_CLIP, got None"),
     (
         {"frames": 4096, "size": 224},
         "a clip must have at most 134217728 values, got 4096 frames of 224 x 224 pixels; use fewer frames",
@@ -148,11 +148,11 @@ def test_an_impossible_view_plan_is_refused(changes, message):
         ((0.5, 0.5, 0.5), (1, True, 1), "std must be a number from 1e-06 to 1e+06, got True"),
     ],
 )
-def test_an_impossible_normalisation_is_refused(mean, std, message):
+def test_an_impossible_normalization_is_refused(mean, std, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        Normalisation(mean=mean, std=std)
+        Normalization(mean=mean, std=std)
     with pytest.raises(InputError, match=re.escape(message)):
-        ClipSpec.from_dict({"normalisation": {"mean": mean, "std": std}})
+        ClipSpec.from_dict({"normalization": {"mean": mean, "std": std}})
 
 
 def test_views_of_one_video_have_a_budget_of_memory_and_of_frames():
@@ -172,8 +172,8 @@ def test_specs_are_read_from_objects_only(fields):
 
 
 def test_missing_fields_are_named():
-    with pytest.raises(InputError, match="Normalisation has no value for std"):
-        ClipSpec.from_dict({"normalisation": {"mean": [0, 0, 0]}})
+    with pytest.raises(InputError, match="Normalization has no value for std"):
+        ClipSpec.from_dict({"normalization": {"mean": [0, 0, 0]}})
 
 
 def test_unknown_fields_are_named():
@@ -183,7 +183,7 @@ def test_unknown_fields_are_named():
 
 def test_specs_can_be_used_as_keys():
     assert (
-        len({ClipSpec(), ClipSpec(normalisation=IMAGENET), CAMERA_MOTION, CAMERA_MOTION.replace(fps=5.0)})
+        len({ClipSpec(), ClipSpec(normalization=IMAGENET), CAMERA_MOTION, CAMERA_MOTION.replace(fps=5.0)})
         == 3
     )
 

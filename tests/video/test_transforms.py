@@ -120,14 +120,14 @@ def test_a_full_frame_is_every_pixel_in_its_place_whatever_the_size_of_the_crops
     assert torch.equal(whole[0].permute(1, 2, 3, 0), frames_thwc)
 
 
-def test_imagenet_normalisation_is_the_published_one():
+def test_imagenet_normalization_is_the_published_one():
     clips = torch.randint(0, 256, (2, 3, 4, 5, 6), dtype=torch.uint8)
     mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1, 1)
     std = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1, 1)
     torch.testing.assert_close(normalize(clips, IMAGENET), (clips.float() - mean) / std)
 
 
-def test_per_clip_normalisation_takes_one_mean_and_std_from_each_clip():
+def test_per_clip_normalization_takes_one_mean_and_std_from_each_clip():
     clips = torch.randint(0, 256, (3, 3, 4, 8, 8), dtype=torch.uint8)
     clips[1] //= 7
     clips[2, 0] = 200
@@ -146,8 +146,8 @@ def test_a_blank_clip_becomes_zeros_and_not_nan(level):
 
 def test_a_single_clip_needs_no_batch_axis():
     clip = torch.randint(0, 256, (3, 4, 8, 8), dtype=torch.uint8)
-    for normalisation in (IMAGENET, PER_CLIP):
-        assert torch.equal(normalize(clip, normalisation), normalize(clip[None], normalisation)[0])
+    for normalization in (IMAGENET, PER_CLIP):
+        assert torch.equal(normalize(clip, normalization), normalize(clip[None], normalization)[0])
 
 
 def test_pixels_in_another_order_are_refused():

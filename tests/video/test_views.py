@@ -19,7 +19,7 @@ from videoswin.video.views import DamagedVideoWarning, load_views, looking_order
 
 SMALL = ClipSpec(frames=8, stride=2, size=32, short_side=32)
 CAMERA_MOTION = ClipSpec(
-    frames=8, stride=1, fps=4.0, size=64, short_side=64, normalisation=PER_CLIP, antialias=True
+    frames=8, stride=1, fps=4.0, size=64, short_side=64, normalization=PER_CLIP, antialias=True
 )
 
 
@@ -60,7 +60,7 @@ def test_adaptive_views_are_the_exact_ones_in_another_order(make_video):
     assert torch.equal(adaptive, exact[looking_order(views)])
 
 
-def test_the_middle_clips_come_first_and_their_centres_before_everything_else():
+def test_the_middle_clips_come_first_and_their_centers_before_everything_else():
     assert looking_order(ViewPlan(clips=4, crops=3)) == [5, 8, 2, 11, 4, 7, 1, 10, 3, 6, 0, 9]
     assert looking_order(ViewPlan(clips=3, crops=1)) == [1, 0, 2]
     assert looking_order(ViewPlan(clips=2, crops="full")) == [0, 1]

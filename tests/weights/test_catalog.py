@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from videoswin.video.spec import PROTOCOLS
-from videoswin.weights.catalog import ENTRIES, entry_of_file, require_licence
+from videoswin.weights.catalog import ENTRIES, entry_of_file, require_license
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.labels import LABEL_SETS, load_labels
 
@@ -42,7 +42,7 @@ def test_entries_are_consistent(entry):
 def test_default_model_is_the_verified_file_tested_as_the_paper_does():
     entry = ENTRIES["tiny-k400"]
     assert entry.url == "https://download.pytorch.org/models/swin3d_t-7615ae03.pth"
-    assert (entry.sha256, entry.size_mb, entry.licence) == ("7615ae03", 127, "BSD-3-Clause")
+    assert (entry.sha256, entry.size_mb, entry.license) == ("7615ae03", 127, "BSD-3-Clause")
     assert (entry.protocol, entry.scores[0].top1) == ("official-4x3", 78.8)
 
 
@@ -64,13 +64,13 @@ def test_non_commercial_weights_must_be_asked_for():
     entry = ENTRIES["omnivore-base"]
     with pytest.raises(
         ValueError,
-        match=r"CC-BY-NC-4\.0, which forbids .*accept_licence='CC-BY-NC-4\.0' in Python, --accept-licence",
+        match=r"CC-BY-NC-4\.0, which forbids .*accept_license='CC-BY-NC-4\.0' in Python, --accept-license",
     ):
-        require_licence(entry, None)
-    with pytest.raises(ValueError, match="accept_licence"):
-        Checkpoint.load("omnivore-base", accept_licence="MIT")
-    require_licence(entry, "CC-BY-NC-4.0")
-    require_licence(ENTRIES["tiny-k400"], None)
+        require_license(entry, None)
+    with pytest.raises(ValueError, match="accept_license"):
+        Checkpoint.load("omnivore-base", accept_license="MIT")
+    require_license(entry, "CC-BY-NC-4.0")
+    require_license(ENTRIES["tiny-k400"], None)
 
 
 def test_files_are_found_by_name():

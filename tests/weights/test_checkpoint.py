@@ -22,11 +22,11 @@ def checkpoint(weights, config):
     return Checkpoint(
         weights=weights,
         config=config,
-        clip=ClipSpec(frames=8, size=64, short_side=64, normalisation=PER_CLIP, antialias=True),
+        clip=ClipSpec(frames=8, size=64, short_side=64, normalization=PER_CLIP, antialias=True),
         views=ViewPlan(clips=1, crops=1),
         labels=("a", "b", "c", "d", "é, with a comma"),
         lineage={"command": "videoswin train"},
-        licence="Apache-2.0",
+        license="Apache-2.0",
         name="small",
     )
 
@@ -171,7 +171,7 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
     description = json.loads(metadata["videoswin"])
     assert description["version"] == 1
     assert set(description) == {
-        "version", "config", "clip", "views", "labels", "lineage", "licence", "name",
+        "version", "config", "clip", "views", "labels", "lineage", "license", "name",
     }  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def test_unknown_label_set_is_numbered(weights):
     checkpoint = Checkpoint.from_state_dict(weights)
     assert checkpoint.labels == ("class 0", "class 1", "class 2", "class 3", "class 4")
     assert checkpoint.lineage["labels"] == "unknown: classes are numbered"
-    assert checkpoint.licence.startswith("unknown")
+    assert checkpoint.license.startswith("unknown")
 
 
 def test_file_of_the_catalog_is_known_by_its_name(config, tmp_path, monkeypatch):
@@ -313,7 +313,7 @@ def test_file_of_the_catalog_is_known_by_its_name(config, tmp_path, monkeypatch)
     torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
     checkpoint = Checkpoint.load(path)
     assert checkpoint.name == "base-ssv2"
-    assert checkpoint.licence == "Apache-2.0"
+    assert checkpoint.license == "Apache-2.0"
     assert checkpoint.lineage["labels"] == "something-v2: published with the weights"
     assert checkpoint.clip.rule == "segments"
     assert checkpoint.views == ViewPlan(clips=1, crops=3)

@@ -180,7 +180,7 @@ def test_epic_model_has_its_single_head(weights):
     assert torch.equal(conversion.weights["head.weight"], weights["head.weight"])
 
 
-def test_backbone_without_prefix_is_recognised(weights):
+def test_backbone_without_prefix_is_recognized(weights):
     backbone = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
     conversion = convert(renamed(backbone, (r"^stages", "layers")))
     assert conversion.layout.startswith("official")
@@ -406,7 +406,7 @@ def test_tokens_of_four_frames_are_refused(weights):
         convert(weights)
 
 
-def test_swin_v2_is_recognised_and_refused(weights):
+def test_swin_v2_is_recognized_and_refused(weights):
     file = microsoft(weights)["model"] | {"layers.0.blocks.0.attn.logit_scale": torch.zeros(1, 1, 1)}
     with pytest.raises(ValueError, match="Swin V2 file: V2 attends by cosine similarity"):
         convert(file)
@@ -502,7 +502,7 @@ def test_shallow_model_of_our_own_is_loaded_and_called_what_it_is():
     assert "videoswin: not a published architecture, 134" in convert(of_shapes(shallow)).summary()
 
 
-def test_no_file_is_recognised_twice(weights):
+def test_no_file_is_recognized_twice(weights):
     for build in (official, mmaction2, microsoft):
         contents = build(weights)
         flat = contents.get("model", contents)

@@ -126,7 +126,7 @@ def test_file_is_downloaded_verified_and_kept(server, home, capsys):
     path = fetch(entry_at(server.url), timeouts=PATIENT)
     assert path == home / "model-7615ae03.pth"
     assert path.read_bytes() == BODY
-    assert "127 MB, licence BSD-3-Clause" in capsys.readouterr().err
+    assert "127 MB, license BSD-3-Clause" in capsys.readouterr().err
     assert fetch(entry_at(server.url)) == path
     assert server.requests == [None]
     assert files_in(home) == ["model-7615ae03.pth"]
@@ -299,14 +299,14 @@ def zeros(config):
     ("known_hash", "identity"),
     [
         (True, "verified, its SHA-256 begins with"),
-        (False, "recognised by its file name, no hash is published"),
+        (False, "recognized by its file name, no hash is published"),
     ],
 )
 def test_file_put_there_by_hand_is_used(known_hash, identity, small_tiny, monkeypatch):
     entry = ENTRIES["tiny-k400"]
     put_there_by_hand(entry, zeros(small_tiny), small_tiny, monkeypatch, known_hash=known_hash)
     checkpoint = Checkpoint.load("tiny-k400")
-    assert (checkpoint.name, checkpoint.licence, checkpoint.config) == (
+    assert (checkpoint.name, checkpoint.license, checkpoint.config) == (
         "tiny-k400",
         "BSD-3-Clause",
         small_tiny,

@@ -30,7 +30,7 @@ def test_layout_is_that_of_the_model(config):
 
 
 @pytest.mark.parametrize("config", VARIANTS)
-def test_every_variant_is_recognised_by_its_shapes(config):
+def test_every_variant_is_recognized_by_its_shapes(config):
     assert infer_config(shapes_only(config)) == config
 
 

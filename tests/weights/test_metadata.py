@@ -26,7 +26,7 @@ VALID = {
     "labels": ["走る", "b", "c", "d", "é, with a comma"],
     "multi_label": False,
     "lineage": {"command": "videoswin train\n"},
-    "licence": "MIT",
+    "license": "MIT",
     "name": "small",
 }
 
@@ -87,7 +87,7 @@ NAMES = "must be printable text of 1 to 2000 characters, without control or invi
         (["labels", 1], "c", "labels must differ, got 'c' 2 times"),
         (["name"], "a\nb", rf"name {NAMES} 'a\\nb'"),
         (["name"], 3, f"name {NAMES} 3"),
-        (["licence"], "MIT\x07", rf"licence {NAMES} 'MIT\\x07'"),
+        (["license"], "MIT\x07", rf"license {NAMES} 'MIT\\x07'"),
         (["multi_label"], "yes", "multi_label must be True or False, got 'yes'"),
         (["multi_label"], 1, "multi_label must be True or False, got 1"),
         (["lineage"], ["a"], r"lineage must map names to text, got \['a'\]"),

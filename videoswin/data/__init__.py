@@ -1,1 +1,1 @@
-"""Many labelled clips: made by a virtual camera."""
+"""Many labeled clips: made by a virtual camera."""

@@ -1,4 +1,4 @@
-"""Labelled clips of a moving camera, generated: a virtual camera over photographs and textures.
+"""Labeled clips of a moving camera, generated: a virtual camera over photographs and textures.
 
 T frames, S side of the model's square, H W rows and columns of a rendered frame.
 """
@@ -145,7 +145,7 @@ def frame_times(rng: Generator, frames: int, *, between: bool) -> tuple[Floats, 
 
 
 def framing(rng: Generator, wide: float) -> tuple[float, float]:
-    """Width of the view over its height, and how far beside its centre the square lies, in view heights."""
+    """Width of the view over its height, and how far beside its center the square lies, in view heights."""
     if rng.random() >= wide:
         return 1.0, 0.0
     aspect = rng.uniform(1.0, 1.8)

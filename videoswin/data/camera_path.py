@@ -2,7 +2,7 @@
 
 A pose is (x, y, zoom, roll) relative to where the camera stood at the start:
 x in view widths to the right, y in view heights down, zoom as the logarithm of the magnification,
-roll in radians anticlockwise as the operator sees it.
+roll in radians counterclockwise as the operator sees it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decode every labelled video, in parallel, and report what is wrong: check_videos."""
+"""Decode every labeled video, in parallel, and report what is wrong: check_videos."""
 
 from __future__ import annotations
 

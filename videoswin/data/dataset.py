@@ -1,4 +1,4 @@
-"""Labelled video files as training clips: one draw, one decoded clip, one or more augmented versions of it.
+"""Labeled video files as training clips: one draw, one decoded clip, one or more augmented versions of it.
 
 T frames, S side of the square, N versions, K classes.
 """
@@ -28,16 +28,16 @@ class VideoClips(Dataset[Item]):
     """
 
     def __init__(
-        self, manifest: Manifest, clip: ClipSpec, augment: ClipAugment, *, seed: int, repeats: int = 1
+        self, manifest: Manifest, clip: ClipSpec, augment: ClipAugment, *, seed: int, num_repeats: int = 1
     ) -> None:
         """repeats: N, differently augmented versions of each decoded clip. ValueError for `flip_pairs` that
         name no class, or a class twice."""
-        self.manifest, self.clip, self.augment, self.seed, self.repeats = (
+        self.manifest, self.clip, self.augment, self.seed, self.num_repeats = (
             manifest,
             clip,
             augment,
             seed,
-            repeats,
+            num_repeats,
         )
         self._mirrored = mirrored_classes(manifest.classes, augment.flip_pairs)
 
@@ -51,13 +51,13 @@ class VideoClips(Dataset[Item]):
             frames_thwc = self._read(sample, rng)
         except VideoError as error:
             blank = torch.zeros(
-                self.repeats, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8
+                self.num_repeats, 3, self.clip.frames, self.clip.size, self.clip.size, dtype=torch.uint8
             )
-            targets = torch.stack([self._target(sample, mirrored=False)] * self.repeats)
+            targets = torch.stack([self._target(sample, mirrored=False)] * self.num_repeats)
             return Item(blank, targets, Failure(error.path, error.reason))
         versions = [
             augment_clip(frames_thwc, self.clip.size, self.augment, rng, antialias=self.clip.antialias)
-            for _ in range(self.repeats)
+            for _ in range(self.num_repeats)
         ]
         return Item(
             torch.stack([clip for clip, _ in versions]),  # (N, 3, T, S, S)

@@ -24,11 +24,11 @@ from videoswin.video.reader import VideoError
 
 GROUPS_SHOWN = 3
 
-_OTHER_RULES = "use data.source.groups=folder or pattern:..., or a column `group` in the list"
+_OTHER_RULES = "use data.group_by=folder or pattern:..., or a column `group` in the list"
 
 
 def make_groups(manifest: Manifest, rule: str) -> Manifest:
-    r"""Return the manifest with groups made by a rule, as the setting `data.source.groups` states it.
+    r"""Return the manifest with groups made by a rule, as the setting `data.group_by` states it.
 
     Args:
         manifest: Any labeled videos; groups that they have are replaced, which a note says.
@@ -40,7 +40,7 @@ def make_groups(manifest: Manifest, rule: str) -> Manifest:
     """
     kind, _, argument = rule.partition(":")
     if had := {sample.group for sample in manifest.samples if sample.group is not None}:
-        note = f"{plural(len(had), 'group')} of the list replaced, as data.source.groups is {rule}"
+        note = f"{plural(len(had), 'group')} of the list replaced, as data.group_by is {rule}"
         manifest = replace(manifest, notes=(*manifest.notes, f"{manifest.source}: {note}"))
     if kind == "folder" and (not argument or argument.isdecimal()):
         return group_by_folder(manifest, level=int(argument or 1))
@@ -49,8 +49,7 @@ def make_groups(manifest: Manifest, rule: str) -> Manifest:
     if rule == "similarity":
         return group_by_similarity(manifest)
     raise InputError(
-        "data.source.groups must be folder, folder:LEVEL, pattern:REGULAR_EXPRESSION or similarity, got "
-        f"{rule!r}"
+        f"data.group_by must be folder, folder:LEVEL, pattern:REGULAR_EXPRESSION or similarity, got {rule!r}"
     )
 
 
@@ -138,10 +137,10 @@ def group_by_similarity(manifest: Manifest) -> Manifest:
     largest = max(sizes.values(), default=0)
     if len(paths) > 1 and len(sizes) == 1:
         raise InputError(
-            f"{manifest.source}: data.source.groups=similarity finds 1 scene, with all of the {len(paths)} "
+            f"{manifest.source}: data.group_by=similarity finds 1 scene, with all of the {len(paths)} "
             f"videos, so none can be held out by it: {_OTHER_RULES}"
         )
-    found = f"data.source.groups=similarity finds {plural(len(sizes), 'scene')}, the largest with {largest}"
+    found = f"data.group_by=similarity finds {plural(len(sizes), 'scene')}, the largest with {largest}"
     note = f"{manifest.source}: {found} of {plural(len(paths), 'video')}"
     if 2 * largest > len(paths):
         note += f"; if it holds several places, {_OTHER_RULES}"
@@ -174,7 +173,7 @@ def describe_sharing(training: Manifest, validation: Manifest) -> str:
         return (
             "warning: no groups are known, so people, places and source videos may be in both training and "
             "validation, and new ones may be recognized less well: name what videos share in a column "
-            "`group`, or set data.source.groups"
+            "`group`, or set data.group_by"
         )
     if shared := sorted(theirs & ours):
         names = ", ".join(shared[:GROUPS_SHOWN]) + (", ..." if len(shared) > GROUPS_SHOWN else "")

@@ -16,12 +16,12 @@ def landscape(rng: Generator, size: int) -> Tensor:
     sky = torch.tensor([0.35, 0.6, 0.95])[:, None, None] + 0.5 * line[None, :, None]
     scene = torch.lerp(sky.expand(3, size, size), torch.ones(3, size, size), (2 * clouds - 0.7).clamp(0, 1))
     ranges = (((0.45, 0.55, 0.65), 0.35), ((0.3, 0.45, 0.3), 0.5), ((0.25, 0.5, 0.15), 0.68))
-    for colour, level in ranges:
+    for color, level in ranges:
         waves = rng.uniform(2, 12, size=4)
         profile = sum(torch.sin(wave * 2 * line + rng.uniform(0, 6)) / wave for wave in waves)
         hill = line[:, None] > level + 0.12 * profile  # (size, size)
         shade = 0.6 + 0.8 * noise_texture(rng, size).mean(0)
-        scene = torch.where(hill, torch.tensor(colour)[:, None, None] * shade, scene)
+        scene = torch.where(hill, torch.tensor(color)[:, None, None] * shade, scene)
     for left, top in zip(rng.uniform(0.05, 0.9, 9), rng.uniform(0.66, 0.85, 9), strict=True):
         wall = torch.from_numpy(rng.uniform(0.6, 0.95, 3)).float()
         _build_house(scene, int(left * size), int(top * size), unit=size // 80, wall=wall)

@@ -1,4 +1,4 @@
-"""Labelled videos as one table, whatever kind of list or folder they come from."""
+"""Labeled videos as one table, whatever kind of list or folder they come from."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MAX_CLASS_NUMBER: Final = 99_999
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One labelled video, or a part of one."""
+    """One labeled video, or a part of one."""
 
     path: str
     """File, or folder of frames; absolute, or relative to the working directory."""
     labels: tuple[int, ...]
     """Indices into the manifest's classes: exactly one, unless the manifest is multi-label."""
     start_seconds: float | None = None
-    """Where the labelled part begins; None is the beginning of the video."""
+    """Where the labeled part begins; None is the beginning of the video."""
     end_seconds: float | None = None
     """Where it ends; None is the end of the video."""
     split: str | None = None
@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Labelled videos and the names of their classes."""
+    """Labeled videos and the names of their classes."""
 
     source: str
     """The folder or file that was read."""
@@ -93,7 +93,7 @@ def read_manifest(
     root: str | os.PathLike[str] | None = None,
     classes: tuple[str, ...] | None = None,
 ) -> Manifest:
-    """The labelled videos of a folder or list in any known form, recognized by its contents.
+    """The labeled videos of a folder or list in any known form, recognized by its contents.
 
     A folder with one folder for each class, and splits above these or not; CSV, TSV, Parquet or JSON with
     path and label, and start, end, split and group if need be; the lists of Kinetics, Something-Something,
@@ -190,10 +190,10 @@ def hold_out(manifest: Manifest, part: float, *, seed: int) -> tuple[Manifest, M
     held = choose_held_out(counts, part, seed)
     what = "group" if any(sample.group for sample in manifest.samples) else "video"
     if not held:
-        cure = "choose other groups (data.source.groups), or " if what == "group" else ""
+        cure = "choose other groups (data.group_by), or " if what == "group" else ""
         raise InputError(
             f"{manifest.source}: no {what} can be held out to validate on, as each is the only one of a "
-            f"class ({_sizes(units, what)}); {cure}to train without validation set data.source.holdout=0"
+            f"class ({_sizes(units, what)}); {cure}to train without validation set data.val_fraction=0"
         )
     sides: tuple[list[Sample], list[Sample]] = ([], [])
     for sample, unit in zip(manifest.samples, units, strict=True):

@@ -74,17 +74,17 @@ def soft_blobs(rng: Generator, size: int, coverage: float) -> Tensor:
     return ((field - threshold) / float(0.02 + 0.1 * rng.random()) + 0.5).clamp(0, 1)
 
 
-def recoloured(rng: Generator, image: Tensor) -> Tensor:
+def recolored(rng: Generator, image: Tensor) -> Tensor:
     """The image with its channels mixed, perhaps inverted, and another contrast: many from few."""
     mix = torch.eye(3)[torch.from_numpy(rng.permutation(3))]
-    grey = torch.full((3, 3), 1 / 3)
+    gray = torch.full((3, 3), 1 / 3)
     saturation = rng.uniform(-0.3, 1.5)
-    mix = saturation * mix + (1 - saturation) * grey
+    mix = saturation * mix + (1 - saturation) * gray
     tint = torch.from_numpy(rng.uniform(0.7, 1.2, size=(3, 1))).float()
-    colours = tint * (mix @ image.flatten(1))
+    colors = tint * (mix @ image.flatten(1))
     if rng.random() < 0.3:
-        colours = 1 - colours
-    return colours.clamp(0, 1).pow(rng.uniform(0.6, 1.6)).view_as(image)
+        colors = 1 - colors
+    return colors.clamp(0, 1).pow(rng.uniform(0.6, 1.6)).view_as(image)
 
 
 def noise_texture(rng: Generator, size: int) -> Tensor:
@@ -107,8 +107,8 @@ def cell_texture(rng: Generator, size: int) -> Tensor:
     distance = distance + warp[0] * (line[:, None, None] - points[:, 0]) * (
         line[None, :, None] - points[:, 1]
     )
-    colours = torch.from_numpy(rng.uniform(0, 1, size=(count, 3))).float()
-    return colours[distance.argmin(2)].permute(2, 0, 1)
+    colors = torch.from_numpy(rng.uniform(0, 1, size=(count, 3))).float()
+    return colors[distance.argmin(2)].permute(2, 0, 1)
 
 
 def box_texture(rng: Generator, size: int) -> Tensor:
@@ -120,8 +120,8 @@ def box_texture(rng: Generator, size: int) -> Tensor:
     for _ in range(int(rng.integers(60, 250)) if small else int(rng.integers(4, 25))):
         height, width = rng.uniform(0.01, 0.08 if small else 0.4, size=2) * size
         top, left = (rng.uniform(0, 1, size=2) * size).astype(int)
-        colour = torch.from_numpy(rng.uniform(0, 1, size=(3, 1, 1))).float()
-        image[:, top : top + int(height) + 1, left : left + int(width) + 1] = colour
+        color = torch.from_numpy(rng.uniform(0, 1, size=(3, 1, 1))).float()
+        image[:, top : top + int(height) + 1, left : left + int(width) + 1] = color
     return image
 
 
@@ -156,7 +156,7 @@ class Scenery:
             piece = torch.lerp(piece, self._piece(rng, size), soft_blobs(rng, size, rng.uniform(0.2, 0.6)))
         if rng.random() < 0.3:
             piece = F.avg_pool2d(piece, int(rng.choice([3, 5])), stride=1)
-        return recoloured(rng, piece) if rng.random() < 0.8 else piece
+        return recolored(rng, piece) if rng.random() < 0.8 else piece
 
     def _piece(self, rng: Generator, size: int) -> Tensor:
         levels = self.photos[rng.integers(len(self.photos))]

@@ -24,20 +24,20 @@ def shift(x: Floats, y: Floats) -> Floats:
     return matrix
 
 
-def turn(anticlockwise: Floats, scale: Floats) -> Floats:
-    """Rotations in radians, anticlockwise to the eye, that also scale."""
+def turn(counterclockwise: Floats, scale: Floats) -> Floats:
+    """Rotations in radians, counterclockwise to the eye, that also scale."""
     matrix = np.tile(np.eye(3), (len(scale), 1, 1))
-    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(anticlockwise) * scale
-    matrix[:, 0, 1] = np.sin(anticlockwise) * scale
-    matrix[:, 1, 0] = -np.sin(anticlockwise) * scale
+    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(counterclockwise) * scale
+    matrix[:, 0, 1] = np.sin(counterclockwise) * scale
+    matrix[:, 1, 0] = -np.sin(counterclockwise) * scale
     return matrix
 
 
 def view_from_base(poses: Floats, aspect: float, *, width: float = 1.0, aside: float = 0.0) -> Floats:
-    """Where the rendered rectangle of each frame lies, in view heights around the centre of the unmoved view.
+    """Where the rendered rectangle of each frame lies, in view heights around the center of the unmoved view.
 
     poses: (T, 4) as in camera_path. aspect: width of the view over its height.
-    width: of the rectangle, which is as high as the view. aside: how far right its centre is. In heights.
+    width: of the rectangle, which is as high as the view. aside: how far right its center is. In heights.
     """
     x, y, zoom, roll = poses.T
     rectangle = shift(np.array([aside]), np.zeros(1)) @ np.diag([width / 2, 0.5, 1.0])

@@ -1,1 +1,1 @@
-"""The model: normalised clips in, logits out. Needs torch only and knows neither files nor videos."""
+"""The model: normalized clips in, logits out. Needs torch only and knows neither files nor videos."""

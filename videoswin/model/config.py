@@ -47,7 +47,7 @@ class VideoSwinConfig:
     num_classes: int = 400
     """Rows of the classification head."""
     in_channels: int = 3
-    """Colour channels of the input, 1 to 4."""
+    """Color channels of the input, 1 to 4."""
     sliced_bias: bool = False
     """How a window clipped in height or width reads its position bias. False: each offset reads its own
     row of the table. True: the first rows and columns of the full window's lookup, which mixes offsets up but

@@ -111,7 +111,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Each 2 x 2 spatial neighbourhood becomes one token of twice the channels; time is never reduced."""
+    """Each 2 x 2 spatial neighborhood becomes one token of twice the channels; time is never reduced."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -139,10 +139,10 @@ class Stage(nn.Module):
         *,
         drop_paths: list[float],
         attention: AttentionFn,
-        checkpointing: bool,
+        grad_checkpointing: bool,
     ) -> None:
         super().__init__()
-        self.checkpointing = checkpointing
+        self.grad_checkpointing = grad_checkpointing
         dim, heads = config.stage_dim(index), config.num_heads[index]
         plain, (p, m, n) = (0, 0, 0), config.window
         self.blocks = nn.ModuleList(
@@ -164,13 +164,13 @@ class Stage(nn.Module):
         """(B, T, H, W, C) -> the same shape, and the input of the next stage (itself if this is the last)."""
         for block in self.blocks:
             # Recomputing a block in the backward pass keeps one tensor per block instead of a dozen.
-            recompute = self.checkpointing and torch.is_grad_enabled()
+            recompute = self.grad_checkpointing and torch.is_grad_enabled()
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x, (x if self.downsample is None else self.downsample(x))
 
 
 class VideoSwin(nn.Module):
-    """Video Swin Transformer (Liu et al. 2021): normalised clips to class logits."""
+    """Video Swin Transformer (Liu et al. 2021): normalized clips to class logits."""
 
     def __init__(
         self,
@@ -178,10 +178,10 @@ class VideoSwin(nn.Module):
         *,
         drop_path: float = 0.0,
         dropout: float = 0.0,
-        checkpointing: bool = False,
+        grad_checkpointing: bool = False,
         attention: AttentionFn = box_attention,
     ) -> None:
-        """A freshly initialised model; `Checkpoint.model()` gives one with weights.
+        """A freshly initialized model; `Checkpoint.model()` gives one with weights.
 
         drop_path: chance of skipping the last block's branches in training; it rises from 0 at the first.
         dropout: chance of dropping a feature before the head in training (published training: 0.5).
@@ -202,7 +202,7 @@ class VideoSwin(nn.Module):
                 index,
                 drop_paths=[next(rates) for _ in range(depth)],
                 attention=attention,
-                checkpointing=checkpointing,
+                grad_checkpointing=grad_checkpointing,
             )
             for index, depth in enumerate(config.depths)
         )
@@ -213,7 +213,7 @@ class VideoSwin(nn.Module):
             initialize(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, in, T, H, W) floating point, normalised, any T, H, W >= 1 -> logits (B, K)."""
+        """(B, in, T, H, W) floating point, normalized, any T, H, W >= 1 -> logits (B, K)."""
         self._check(clips)
         return self.classify(self.patch_embed(clips))
 
@@ -244,7 +244,7 @@ class VideoSwin(nn.Module):
         if min(clips.shape) < 1:
             raise ValueError(f"{wanted} with no empty axis, got {tuple(clips.shape)}")
         if not clips.is_floating_point():
-            raise ValueError(f"clips must be normalised floating point numbers, got {clips.dtype}")
+            raise ValueError(f"clips must be normalized floating point numbers, got {clips.dtype}")
 
 
 class StageNorms(nn.Module):
@@ -289,7 +289,7 @@ def freeze_stages(model: VideoSwin, count: int) -> None:
 
 
 def initialize(model: VideoSwin) -> None:
-    """Initialise everything, in this one function, as the official code does for training from image weights.
+    """Initialize everything, in this one function, as the official code does for training from image weights.
 
     linear weights and bias tables   truncated normal, std 0.02
     linear biases                    0

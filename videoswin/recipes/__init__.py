@@ -39,26 +39,26 @@ RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
 
 DECIDING: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "root": "data.source.root",
-        "validation": "data.source.validation",
-        "holdout": "data.source.holdout",
-        "groups": "data.source.groups",
-        "balanced": "data.source.balanced",
+        "root": "data.root",
+        "validation": "data.val",
+        "holdout": "data.val_fraction",
+        "groups": "data.group_by",
+        "balanced": "data.class_balanced",
         "class_weights": "optimizer.class_weights",
-        "tune": "model.tune",
+        "tune": "model.trainable",
         "epochs": "schedule.epochs",
         "batch_size": "data.batch_size",
-        "repeats": "data.source.repeats",
+        "repeats": "data.num_repeats",
         "frames": "data.clip.frames",
         "stride": "data.clip.stride",
         "fps": "data.clip.fps",
         "size": "data.clip.size",
         "device": "run.device",
         "precision": "run.precision",
-        "workers": "data.workers",
+        "workers": "data.num_workers",
         "devices": "run.devices",
-        "nodes": "run.nodes",
-        "checkpointing": "model.checkpointing",
+        "nodes": "run.num_nodes",
+        "checkpointing": "model.grad_checkpointing",
     }
 )
 """Arguments that a recipe function may take beside `data` and `start`: settings that others follow from."""
@@ -97,7 +97,7 @@ def _run_again(path: str, data: str | None, start: str | None, *, trust: bool) -
             f"{path} runs code outside videoswin, {written.name!r}: add --trust (in Python trust=True) if "
             "you trust both the file and that code"
         )
-    replaced = {"data.source.train": data, "model.start": start}
+    replaced = {"data.train": data, "model.init_from": start}
     settings = {key: value for key, value in written.settings.items() if replaced.get(key) is None}
     function = _find(written.name)
     recipe = _call(function, written.name, data or written.data, start or written.start, settings)

@@ -11,10 +11,10 @@ from videoswin.model.config import NANO
 from videoswin.predict import resolve_device
 from videoswin.recipes.situation import natural_precision
 from videoswin.training.optimizer import initialize_from_scratch
-from videoswin.training.recipe import Augment, Data, Generated, Model, Optimizer, Recipe, Run, Schedule
+from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 
-CLIP = ClipSpec(frames=8, stride=1, fps=4.0, size=64, short_side=64, normalisation=PER_CLIP, antialias=True)
+CLIP = ClipSpec(frames=8, stride=1, fps=4.0, size=64, short_side=64, normalization=PER_CLIP, antialias=True)
 """Two seconds, small: how the camera moves needs time more than detail."""
 
 STEPS = 6000
@@ -32,18 +32,16 @@ def camera_motion() -> Recipe:
     """
     return Recipe(
         name="camera-motion",
-        data=Data(
-            source=Generated(
-                clips=generated_clips,
-                description="generated: a virtual camera over textures and the photographs in scikit-image",
-                labels=LABELS,
-            ),
+        data=SyntheticData(
+            clips=generated_clips,
+            description="generated: a virtual camera over textures and the photographs in scikit-image",
+            labels=LABELS,
             clip=CLIP,
             views=ViewPlan(clips=3, crops=3),
             batch_size=BATCH_SIZE,
         ),
         model=Model(
-            start=None,
+            init_from=None,
             config=NANO.replace(num_classes=len(LABELS)),
             initialize=initialize_from_scratch,
             drop_path=0.0,
@@ -51,14 +49,16 @@ def camera_motion() -> Recipe:
         ),
         # The clips are already what the model should see.
         augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, label_smoothing=0.05),
-        optimizer=Optimizer(rate=1e-3, backbone=1.0, weight_decay=0.05, clip_norm=1.0, average=0.999),
-        schedule=Schedule(epochs=1, warmup_epochs=400 / STEPS, decay="step"),
+        optimizer=Optimizer(
+            lr=1e-3, backbone_lr_scale=1.0, weight_decay=0.05, max_grad_norm=1.0, ema_decay=0.999
+        ),
+        schedule=Schedule(epochs=1, warmup_epochs=400 / STEPS, lr_update="step"),
         run=Run(
             precision=natural_precision(resolve_device("auto").type),
-            threads=1,
-            report_every=50,
+            num_threads=1,
+            log_every=50,
             save_every=250,
-            licence="Apache-2.0",
+            license="Apache-2.0",
         ),
     )
 

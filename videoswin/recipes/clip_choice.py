@@ -12,7 +12,7 @@ from videoswin._text import plural
 from videoswin.data.checks.advice import describe_image_folders
 from videoswin.recipes.resources import decoding_processes
 from videoswin.recipes.situation import Choice, Situation
-from videoswin.training.recipe import Recipe, VideoFiles
+from videoswin.training.recipe import Recipe, VideoData
 from videoswin.video.spec import ClipSpec
 
 LONG_VIDEO: Final = 8
@@ -90,14 +90,16 @@ def expected_time(recipe: Recipe, situation: Situation) -> str | None:
     """How long the run takes at the speed that was measured; None if it was not."""
     if situation.speed is None:
         return None
-    speed, source = situation.speed, recipe.data.source
-    assert isinstance(source, VideoFiles)
+    speed, source = situation.speed, recipe.data
+    assert isinstance(source, VideoData)
     schedule, batch = recipe.schedule, recipe.data.batch_size
     # Of each device, which share batches and validation videos.
-    clips = schedule.epochs * max(1, situation.videos * source.repeats // batch) * batch / situation.processes
+    clips = (
+        schedule.epochs * max(1, situation.videos * source.num_repeats // batch) * batch / situation.processes
+    )
     decoding = speed.decode / decoding_processes(situation)
-    training = max(clips * speed.learn, clips / source.repeats * decoding)
-    looks = math.ceil(schedule.epochs / schedule.validate_every)
+    training = max(clips * speed.learn, clips / source.num_repeats * decoding)
+    looks = math.ceil(schedule.epochs / schedule.val_every)
     videos = looks * situation.num_validation / situation.processes
     # A third of a training step is its forward pass.
     validation = videos * max(speed.learn / 3, decoding)

@@ -23,22 +23,21 @@ from videoswin.recipes.clip_choice import (
     with_clip_settings,
 )
 from videoswin.recipes.situation import SMALL_MODEL, Choice, Situation, look_at
-from videoswin.training.memory import Tune
+from videoswin.training.memory import Trainable
 from videoswin.training.recipe import (
     Augment,
-    Data,
-    FabricPrecision,
     Model,
     Optimizer,
     Recipe,
     Run,
     Schedule,
-    VideoFiles,
+    TrainingPrecision,
+    VideoData,
     require_one_weighting,
 )
 from videoswin.training.run_folder import RunFolder
 from videoswin.training.settings import flatten, with_settings
-from videoswin.video.spec import ClipSpec
+from videoswin.video.spec import ClipSpec, ViewPlan
 
 FEW_PER_CLASS: Final = 10
 """Training videos of a class below which only the head of a large model learns."""
@@ -68,13 +67,13 @@ def finetune(
     start: str,
     root: str | None = None,
     validation: str | None = None,
-    holdout: str | None = None,
+    val_fraction: str | None = None,
     groups: str | None = None,
-    balanced: str | None = None,
-    tune: Tune | None = None,
+    class_balanced: str | None = None,
+    trainable: Trainable | None = None,
     epochs: str | None = None,
     batch_size: str | None = None,
-    repeats: str | None = None,
+    num_repeats: str | None = None,
     frames: str | None = None,
     stride: str | None = None,
     fps: str | None = None,
@@ -84,7 +83,7 @@ def finetune(
     workers: str | None = None,
     devices: str | None = None,
     nodes: str | None = None,
-    checkpointing: str | None = None,
+    grad_checkpointing: str | None = None,
     class_weights: str | None = None,
 ) -> Recipe:
     """Any checkpoint on your own videos, with numbers chosen for them; `explain` says what and why.
@@ -96,31 +95,42 @@ def finetune(
     With few videos only the head learns, or the head and low-rank changes. A head alone sees what the start
     saw already: enough for classes that look different, not for classes that move differently. Frozen Video
     Swin features from Kinetics reach 85 % on FCVID and 21 % on Something-Something v2 (arXiv 2210.09969). For
-    such classes start from a model of movements (base-ssv2, camera-motion), or set model.tune to `all`.
+    such classes start from a model of movements (base-ssv2, camera-motion), or set model.trainable to `all`.
 
     root, validation, holdout, groups: as in VideoFiles. The others are settings made by hand, from which the
-    rest follows: model.tune, schedule.epochs, data.batch_size, data.source.repeats, those of data.clip,
-    what the run takes of the machine, data.source.balanced and optimizer.class_weights, which exclude each
+    rest follows: model.trainable, schedule.epochs, data.batch_size, data.num_repeats, those of data.clip,
+    what the run takes of the machine, data.class_balanced and optimizer.class_weights, which exclude each
     other. ValueError as for `look_at`.
     """
     weighted = (class_weights or "").lower() == "true"
-    require_one_weighting(class_weights=weighted, balanced=(balanced or "").lower() == "true")
-    source = VideoFiles(train=data, root=root, validation=validation, groups=groups, failure_limit=0.05)
-    if holdout is not None:
-        source = replace(source, holdout=as_number("data.source.holdout", holdout))
+    require_one_weighting(class_weights=weighted, class_balanced=(class_balanced or "").lower() == "true")
+    source = VideoData(
+        train=data,
+        val=validation,
+        val_fraction=VideoData.val_fraction
+        if val_fraction is None
+        else as_number("data.val_fraction", val_fraction),
+        group_by=groups,
+        root=root,
+        max_failure_fraction=0.05,
+        # Those of the start, once it is read.
+        clip=ClipSpec(),
+        views=ViewPlan(),
+        batch_size=LARGEST_BATCH,
+    )
     situation = look_at(
         source,
         start,
         device=device or "auto",
         # What is none of them is reported when it is put in its place.
-        precision=next((name for name in get_args(FabricPrecision) if name == precision), None),
+        precision=next((name for name in get_args(TrainingPrecision) if name == precision), None),
         workers=int(workers) if workers and workers.isdecimal() else None,
         devices=_count(devices) or 1,
         nodes=_count(nodes) or 1,
-        checkpointing=(checkpointing or "").lower() == "true",
+        grad_checkpointing=(grad_checkpointing or "").lower() == "true",
         class_weights=weighted,
     )
-    require_one_weighting(class_weights=weighted, balanced=False, multi_label=situation.multi_label)
+    require_one_weighting(class_weights=weighted, class_balanced=False, multi_label=situation.multi_label)
     checkpoint = situation.checkpoint
     clip = clip_for(situation)
     clip = with_clip_settings(clip, {"frames": frames, "stride": stride, "fps": fps, "size": size})
@@ -128,20 +138,20 @@ def finetune(
     short_side = None if clip.antialias else round(clip.size * 256 / 224)
     plain = Recipe(
         name=f"{printable(Path(data).resolve().stem)}-from-{checkpoint.name}",
-        data=Data(source=source, clip=clip, views=checkpoint.views, batch_size=LARGEST_BATCH),
-        model=Model(start=start),
+        data=replace(source, clip=clip, views=checkpoint.views),
+        model=Model(init_from=start),
         augment=Augment(short_side=short_side),
-        optimizer=Optimizer(rate=1e-3, weight_decay=0.05, groups="clean", clip_norm=1.0),
-        schedule=Schedule(epochs=1, warmup_epochs=0.1, decay="step"),
-        run=Run(licence=f"that of the videos, and {checkpoint.licence} of {checkpoint.name}"),
+        optimizer=Optimizer(lr=1e-3, weight_decay=0.05, param_groups="clean", max_grad_norm=1.0),
+        schedule=Schedule(epochs=1, warmup_epochs=0.1, lr_update="step"),
+        run=Run(license=f"that of the videos, and {checkpoint.license} of {checkpoint.name}"),
     )
     chosen = choices(
-        situation.timed(clip, tune or what_learns(situation).settings["model.tune"]),
+        situation.timed(clip, trainable or what_learns(situation).settings["model.trainable"]),
         clip=clip,
-        tune=tune,
+        trainable=trainable,
         epochs=_count(epochs),
         batch_size=_count(batch_size),
-        repeats=_count(repeats),
+        num_repeats=_count(num_repeats),
     )
     return with_settings(plain, {key: value for choice in chosen for key, value in choice.settings.items()})
 
@@ -151,8 +161,8 @@ def explain(recipe: Recipe) -> list[str]:
 
     recipe: what `finetune` returned, settings changed or not. ValueError as for `finetune`.
     """
-    source, start = recipe.data.source, recipe.model.start
-    if not isinstance(source, VideoFiles) or start is None:
+    source, start = recipe.data, recipe.model.init_from
+    if not isinstance(source, VideoData) or start is None:
         raise InputError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
     now = flatten(recipe)
     lines = []
@@ -161,19 +171,19 @@ def explain(recipe: Recipe) -> list[str]:
         start,
         device=recipe.run.device,
         precision=recipe.run.precision,
-        workers=recipe.data.workers,
+        workers=recipe.data.num_workers,
         devices=recipe.run.devices,
-        nodes=recipe.run.nodes,
-        checkpointing=recipe.model.checkpointing,
+        nodes=recipe.run.num_nodes,
+        grad_checkpointing=recipe.model.grad_checkpointing,
         class_weights=recipe.optimizer.class_weights,
-    ).timed(recipe.data.clip, recipe.model.tune)
+    ).timed(recipe.data.clip, recipe.model.trainable)
     made = choices(
         situation,
         clip=recipe.data.clip,
-        tune=recipe.model.tune,
+        trainable=recipe.model.trainable,
         epochs=recipe.schedule.epochs,
         batch_size=recipe.data.batch_size,
-        repeats=source.repeats,
+        num_repeats=source.num_repeats,
     )
     for settings, reason in made:
         chosen = flatten(with_settings(recipe, settings))
@@ -191,39 +201,39 @@ def explain(recipe: Recipe) -> list[str]:
 def measured_before(folder: Path) -> dict[str, Any]:
     """Return the settings in a run folder that follow from measurements, which differ from time to time."""
     kept = RunFolder(folder).settings if folder.is_dir() else {}  # a RunFolder makes its folder
-    return {key: kept[key] for key in ("data.source.repeats", "data.batch_size") if key in kept}
+    return {key: kept[key] for key in ("data.num_repeats", "data.batch_size") if key in kept}
 
 
 def choices(
     situation: Situation,
     *,
     clip: ClipSpec | None = None,
-    tune: Tune | None = None,
+    trainable: Trainable | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    repeats: int | None = None,
+    num_repeats: int | None = None,
 ) -> list[Choice]:
     """Everything that is chosen; no setting twice. What the user has set is given, the rest follows."""
     clip = clip or clip_for(situation)
     tuning = what_learns(situation)
-    if tune is None or tune == tuning.settings["model.tune"]:
-        tune = tuning.settings["model.tune"]
+    if trainable is None or trainable == tuning.settings["model.trainable"]:
+        trainable = tuning.settings["model.trainable"]
     else:
-        tuning = Choice({"model.tune": tune}, "you set model.tune")
-    drawing = what_is_drawn(situation, batch_size, repeats)
-    batch, repeats = drawing.settings["data.batch_size"], drawing.settings["data.source.repeats"]
+        tuning = Choice({"model.trainable": trainable}, "you set model.trainable")
+    drawing = what_is_drawn(situation, batch_size, num_repeats)
+    batch, num_repeats = drawing.settings["data.batch_size"], drawing.settings["data.num_repeats"]
     return [
         what_is_seen(situation, clip),
         tuning,
         drawing,
         balance(situation),
-        length(situation, tune, drawing, epochs),
-        rates(situation, tune, batch),
-        regularization.augmentation(situation, tune),
+        length(situation, trainable, drawing, epochs),
+        rates(situation, trainable, batch),
+        regularization.augmentation(situation, trainable),
         regularization.mirroring(situation),
-        regularization.dropout(situation, tune),
+        regularization.dropout(situation, trainable),
         resources.precision(situation),
-        resources.memory(situation, clip, tune, batch, repeats),
+        resources.memory(situation, clip, trainable, batch, num_repeats),
     ]
 
 
@@ -232,47 +242,49 @@ def what_learns(situation: Situation) -> Choice:
     each = f"{plural(round(situation.per_class), 'training video')} per class"
     size = f"{situation.num_parameters / 1e6:.1f} million parameters"
     if situation.is_small:
-        tune, reason = (
+        trainable, reason = (
             "all",
             f"the model has {size}, fewer than {SMALL_MODEL / 1e6:.0f} million: all are trained",
         )
     elif situation.is_slow:
-        tune, reason = (
+        trainable, reason = (
             "head",
             f"the model has {size} and there is no GPU: only the head is trained, without a backward pass "
             "through the rest",
         )
     elif situation.per_class < FEW_PER_CLASS:
-        tune, reason = (
+        trainable, reason = (
             "head",
             f"{each}, fewer than {FEW_PER_CLASS}: only the head is trained; if classes differ in motion "
-            "rather than appearance, try model.tune=lora",
+            "rather than appearance, try model.trainable=lora",
         )
     elif situation.per_class < MANY_PER_CLASS and situation.videos < MANY_VIDEOS:
-        tune, reason = (
+        trainable, reason = (
             "lora",
             f"{each}, fewer than {MANY_PER_CLASS}: the head and low-rank changes (LoRA) are trained",
         )
     else:
-        tune, reason = "all", f"{situation.videos:,} training videos, {each}: all parameters are trained"
-    return Choice({"model.tune": tune}, reason)
+        trainable, reason = "all", f"{situation.videos:,} training videos, {each}: all parameters are trained"
+    return Choice({"model.trainable": trainable}, reason)
 
 
-def what_is_drawn(situation: Situation, batch_size: int | None = None, repeats: int | None = None) -> Choice:
+def what_is_drawn(
+    situation: Situation, batch_size: int | None = None, num_repeats: int | None = None
+) -> Choice:
     """How many clips make a step, and how many of them come from one decoded video."""
     own_repeats, reason = resources.repeats_for(situation)
     by_hand = {}
-    if repeats not in (None, own_repeats):
-        by_hand["data.source.repeats"], reason = repeats, ""
-    repeats = repeats or own_repeats
-    most = max(1, LARGEST_BATCH // repeats)
+    if num_repeats not in (None, own_repeats):
+        by_hand["data.num_repeats"], reason = num_repeats, ""
+    num_repeats = num_repeats or own_repeats
+    most = max(1, LARGEST_BATCH // num_repeats)
     enough = max(situation.videos // 4, min(8, situation.videos))
     of_each = max(1, min(enough, most) // situation.processes)
     videos = situation.processes * (1 << of_each.bit_length() - 1)  # a power of two, for micro-batches
-    if batch_size not in (None, videos * repeats):
+    if batch_size not in (None, videos * num_repeats):
         by_hand["data.batch_size"] = batch_size
-        videos = max(1, batch_size // repeats)
-    settings = {"data.batch_size": batch_size or videos * repeats, "data.source.repeats": repeats}
+        videos = max(1, batch_size // num_repeats)
+    settings = {"data.batch_size": batch_size or videos * num_repeats, "data.num_repeats": num_repeats}
     reason = f"each step trains on {videos} of the {situation.videos:,} training videos{reason}"
     return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
 
@@ -289,31 +301,31 @@ def balance(situation: Situation) -> Choice:
         uneven, reason = False, f"{reason}; you set optimizer.class_weights, which weighs them in the loss"
     elif uneven:
         reason += ", so each class is drawn equally often"
-    return Choice({"data.source.balanced": uneven}, reason)
+    return Choice({"data.class_balanced": uneven}, reason)
 
 
-def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None) -> Choice:
+def length(situation: Situation, trainable: Trainable, drawing: Choice, epochs: int | None) -> Choice:
     """Epochs, if they are not set, and the warm-up and patience that go with them."""
-    videos = max(1, drawing.settings["data.batch_size"] // drawing.settings["data.source.repeats"])
+    videos = max(1, drawing.settings["data.batch_size"] // drawing.settings["data.num_repeats"])
     steps_per_epoch = max(1, situation.videos // videos)
     # Few videos may be seen often even where each takes seconds.
     slow_epochs = min(max(SLOW_EPOCHS, SLOW_CLIPS // situation.videos), 100)
     fewest, most = (1, slow_epochs) if situation.is_slow else (10, MOST_EPOCHS)
     if situation.is_small:
-        most = MOST_CLIPS_OF_A_VIDEO // drawing.settings["data.source.repeats"]
-    steps = STEPS_OF_SMALL if situation.is_small else STEPS[tune]
+        most = MOST_CLIPS_OF_A_VIDEO // drawing.settings["data.num_repeats"]
+    steps = STEPS_OF_SMALL if situation.is_small else STEPS[trainable]
     own = min(max(round(steps / steps_per_epoch), fewest), most)
     by_hand, epochs = epochs not in (None, own), epochs or own
     most_between = max(1, epochs // 5)
     settings = {
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
-        "schedule.validate_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
+        "schedule.val_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
         "schedule.patience": max(5, epochs // 3),
     }
     # Short runs have a point of the training loss for each of the validation.
-    steps_between = steps_per_epoch * settings["schedule.validate_every"]
-    settings["run.report_every"] = min(Run.report_every, steps_between)
+    steps_between = steps_per_epoch * settings["schedule.val_every"]
+    settings["run.log_every"] = min(Run.log_every, steps_between)
     reason = f"{plural(epochs * steps_per_epoch, 'step')}, {steps_per_epoch:,} per epoch"
     if situation.num_validation and settings["schedule.patience"] < epochs:
         reason += f"; training stops after {settings['schedule.patience']} epochs without better validation"
@@ -322,7 +334,7 @@ def length(situation: Situation, tune: Tune, drawing: Choice, epochs: int | None
     return Choice(settings, reason)
 
 
-def rates(situation: Situation, tune: Tune, batch: int) -> Choice:
+def rates(situation: Situation, trainable: Trainable, batch: int) -> Choice:
     """Learning rates of the head, of the rest, and by depth."""
     rate = 1e-3 * math.sqrt(batch / LARGEST_BATCH)
     backbone, layer_decay = 0.1, 1.0
@@ -330,15 +342,15 @@ def rates(situation: Situation, tune: Tune, batch: int) -> Choice:
     if situation.is_small:
         backbone = 1.0
         reason += "; the same for all layers of a small model"
-    elif tune == "all":
+    elif trainable == "all":
         # The first block learns at about 0.3 of the last one's rate, however deep the model is.
         layer_decay = round(0.3 ** (1 / sum(situation.checkpoint.config.depths)), 2)
         reason += f"; a tenth of it for the backbone, times {layer_decay:g} for each block below the head"
-    elif tune == "lora":
+    elif trainable == "lora":
         reason += "; the same for the head and the low-rank changes"
     settings = {
-        "optimizer.rate": float(f"{rate:.2g}"),
-        "optimizer.backbone": backbone,
+        "optimizer.lr": float(f"{rate:.2g}"),
+        "optimizer.backbone_lr_scale": backbone,
         "optimizer.layer_decay": layer_decay,
     }
     return Choice(settings, reason)

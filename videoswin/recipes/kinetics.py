@@ -10,7 +10,7 @@ import dataclasses
 
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.recipes.published import published
-from videoswin.training.recipe import Augment, Recipe, VideoFiles
+from videoswin.training.recipe import Augment, Recipe, VideoData
 
 
 def tiny(*, data: str, start: str = "image-tiny-in1k") -> Recipe:
@@ -129,15 +129,14 @@ def _modern(recipe: Recipe, *, layer_decay: float) -> Recipe:
     Every decoded video gives two clips, so an epoch is twice as long. The last block learns at 0.3 of the
     head's rate and the first at about 0.09: the published 0.1 lies between them.
     """
-    source = recipe.data.source
-    assert isinstance(source, VideoFiles)
+    assert isinstance(recipe.data, VideoData)
     return dataclasses.replace(
         recipe,
         name=f"{recipe.name}-modern",
-        data=dataclasses.replace(recipe.data, source=dataclasses.replace(source, repeats=2)),
+        data=dataclasses.replace(recipe.data, num_repeats=2),
         augment=dataclasses.replace(
             recipe.augment,
-            colour_jitter=0.4,
+            color_jitter=0.4,
             rand_augment=4,
             rand_magnitude=7.0,
             erasing=0.25,
@@ -147,14 +146,14 @@ def _modern(recipe: Recipe, *, layer_decay: float) -> Recipe:
         ),
         optimizer=dataclasses.replace(
             recipe.optimizer,
-            backbone=0.3,
+            backbone_lr_scale=0.3,
             layer_decay=layer_decay,
             weight_decay=0.05,
-            groups="clean",
-            clip_norm=1.0,
-            average=0.9999,
+            param_groups="clean",
+            max_grad_norm=1.0,
+            ema_decay=0.9999,
         ),
-        schedule=dataclasses.replace(recipe.schedule, decay="step"),
+        schedule=dataclasses.replace(recipe.schedule, lr_update="step"),
         # 8 clips at a time where one device has the whole batch.
-        run=dataclasses.replace(recipe.run, precision="bf16-mixed", micro_batches=8),
+        run=dataclasses.replace(recipe.run, precision="bf16", grad_accum_steps=8),
     )

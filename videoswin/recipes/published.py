@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from videoswin.model.config import VideoSwinConfig
-from videoswin.training.recipe import Augment, Data, Model, Optimizer, Recipe, Run, Schedule, VideoFiles
+from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, VideoData
 from videoswin.video.spec import ClipSpec, apply_protocol
 
 BATCH_SIZE = 64
@@ -31,20 +31,16 @@ def published(
     clip, views = apply_protocol(protocol, ClipSpec(frames=32, stride=2, size=224))
     return Recipe(
         name=name,
-        data=Data(
-            source=VideoFiles(train=data, holdout=0.0),
-            clip=clip,
-            views=views,
-            batch_size=BATCH_SIZE,
-            workers=8,
+        data=VideoData(
+            train=data, val_fraction=0.0, clip=clip, views=views, batch_size=BATCH_SIZE, num_workers=8
         ),
-        model=Model(start=start, config=config, drop_path=drop_path, dropout=0.5),
+        model=Model(init_from=start, config=config, drop_path=drop_path, dropout=0.5),
         augment=augment,
         optimizer=Optimizer(
-            rate=rate, backbone=0.1, weight_decay=decay, betas=(0.9, 0.999), groups="official"
+            lr=rate, backbone_lr_scale=0.1, weight_decay=decay, betas=(0.9, 0.999), param_groups="official"
         ),
         schedule=Schedule(
-            epochs=epochs, warmup_epochs=2.5, decay="epoch", warmup_start=0.1, validate_every=5
+            epochs=epochs, warmup_epochs=2.5, lr_update="epoch", warmup_start_factor=0.1, val_every=5
         ),
-        run=Run(precision="16-mixed", micro_batches=BATCH_SIZE // at_once),
+        run=Run(precision="fp16", grad_accum_steps=BATCH_SIZE // at_once),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from videoswin.recipes.situation import Choice, Situation
-from videoswin.training.memory import Tune
+from videoswin.training.memory import Trainable
 from videoswin.video.augment import mirrored_pairs, reads_direction
 
 
-def augmentation(situation: Situation, tune: Tune) -> Choice:
+def augmentation(situation: Situation, trainable: Trainable) -> Choice:
     """How much clips are changed: the more weights learn from the fewer videos, the more."""
     strength = {
         "augment.area": [0.5, 1.0],
@@ -17,10 +17,10 @@ def augmentation(situation: Situation, tune: Tune) -> Choice:
     }
     if situation.is_small:
         return Choice(strength, "a small model: random crops of 50 to 100 % of the frame, nothing else")
-    if tune == "head":
+    if trainable == "head":
         return Choice(strength, "only the head is trained: random crops of 50 to 100 % of the frame")
     strength |= {"augment.area": [0.2, 1.0], "augment.rand_augment": 2}
-    if tune == "lora":
+    if trainable == "lora":
         return Choice(strength, "against overfitting: crops of 20 to 100 %, 2 random changes per clip")
     strength |= {"augment.erasing": 0.25, "augment.mixup": 0.2}
     reason = (
@@ -43,10 +43,12 @@ def mirroring(situation: Situation) -> Choice:
     return Choice({"augment.flip": 0.5, "augment.flip_pairs": [list(pair) for pair in pairs]}, reason)
 
 
-def dropout(situation: Situation, tune: Tune) -> Choice:
+def dropout(situation: Situation, trainable: Trainable) -> Choice:
     """Dropout, drop path and label smoothing."""
     deep = sum(situation.checkpoint.config.depths) > 12
-    drop_path = 0.0 if situation.is_small or tune == "head" else 0.2 if deep and tune == "all" else 0.1
+    drop_path = (
+        0.0 if situation.is_small or trainable == "head" else 0.2 if deep and trainable == "all" else 0.1
+    )
     settings = {
         "model.dropout": 0.0 if situation.is_small else 0.5,
         "model.drop_path": drop_path,
@@ -56,5 +58,5 @@ def dropout(situation: Situation, tune: Tune) -> Choice:
     if not situation.is_small:
         reason = "dropout as in the published training on Kinetics; drop path "
         blocks = f"{drop_path:g} for {sum(situation.checkpoint.config.depths)} blocks"
-        reason += "acts on the backbone, which is not trained" if tune == "head" else blocks
+        reason += "acts on the backbone, which is not trained" if trainable == "head" else blocks
     return Choice(settings, reason)

@@ -6,7 +6,7 @@ from typing import Final
 
 from videoswin._text import plural
 from videoswin.recipes.situation import Choice, Situation, natural_precision
-from videoswin.training.memory import Tune, estimate_training_bytes, format_bytes
+from videoswin.training.memory import Trainable, estimate_training_bytes, format_bytes
 from videoswin.video.spec import ClipSpec
 
 WORKERS: Final = 2
@@ -17,12 +17,12 @@ WORKERS_ON_CUDA: Final = 8
 def precision(situation: Situation) -> Choice:
     """The number format, and the processes that decode."""
     fastest, workers = natural_precision(situation.device), _default_workers(situation)
-    settings = {"run.precision": situation.precision, "data.workers": num_workers(situation)}
+    settings = {"run.precision": situation.precision, "data.num_workers": num_workers(situation)}
     by_hand = [
         name
         for name, is_own in (
             ("run.precision", situation.precision == fastest),
-            ("data.workers", settings["data.workers"] == workers),
+            ("data.num_workers", settings["data.num_workers"] == workers),
         )
         if not is_own
     ]
@@ -37,12 +37,12 @@ def repeats_for(situation: Situation) -> tuple[int, str]:
     if speed is None or situation.videos < 4:
         return 1, ""
     waiting = speed.decode / decoding_processes(situation) / speed.learn
-    repeats = 4 if waiting > 2 else 2 if waiting > 1 else 1
+    num_repeats = 4 if waiting > 2 else 2 if waiting > 1 else 1
     times = (
         f"decoding a clip takes {1000 * speed.decode:.0f} ms, a training step {1000 * speed.learn:.0f} ms a "
         "clip"
     )
-    return repeats, f", {plural(repeats, 'clip')} of each: {times}"
+    return num_repeats, f", {plural(num_repeats, 'clip')} of each: {times}"
 
 
 def num_workers(situation: Situation) -> int:
@@ -55,17 +55,19 @@ def decoding_processes(situation: Situation) -> int:
     return max(1, min(num_workers(situation), situation.cores // situation.devices))
 
 
-def memory(situation: Situation, clip: ClipSpec, tune: Tune, batch: int, repeats: int) -> Choice:
+def memory(
+    situation: Situation, clip: ClipSpec, trainable: Trainable, batch: int, num_repeats: int
+) -> Choice:
     """Micro-batches that fit into the situation's memory, by estimate."""
     clips, parts = batch // situation.processes, 1
     while (
-        batch % (2 * parts * repeats * situation.processes) == 0
-        and _step_bytes(situation, clip, tune, clips // parts) > situation.memory
+        batch % (2 * parts * num_repeats * situation.processes) == 0
+        and _step_bytes(situation, clip, trainable, clips // parts) > situation.memory
     ):
         parts *= 2
-    needed = format_bytes(_step_bytes(situation, clip, tune, clips // parts))
+    needed = format_bytes(_step_bytes(situation, clip, trainable, clips // parts))
     return Choice(
-        {"run.micro_batches": parts}, f"{plural(clips // parts, 'clip')} at a time take about {needed}"
+        {"run.grad_accum_steps": parts}, f"{plural(clips // parts, 'clip')} at a time take about {needed}"
     )
 
 
@@ -73,14 +75,14 @@ def _default_workers(situation: Situation) -> int:
     return min(WORKERS_ON_CUDA if situation.device == "cuda" else WORKERS, situation.cores)
 
 
-def _step_bytes(situation: Situation, clip: ClipSpec, tune: Tune, clips: int) -> int:
+def _step_bytes(situation: Situation, clip: ClipSpec, trainable: Trainable, clips: int) -> int:
     return estimate_training_bytes(
         situation.checkpoint.config,
         clip,
         clips,
         precision=situation.precision,
-        checkpointing=situation.checkpointing,
-        tune=tune,
+        grad_checkpointing=situation.grad_checkpointing,
+        trainable=trainable,
         average=False,
         device_type=situation.device,
     )

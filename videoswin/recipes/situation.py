@@ -13,8 +13,8 @@ from videoswin.data.manifest import Manifest
 from videoswin.model.cached import has_instructions_for
 from videoswin.recipes.speed import Durations, Speed, measure_durations, measure_speed
 from videoswin.training.learner import training_device
-from videoswin.training.memory import Tune
-from videoswin.training.recipe import FabricPrecision, VideoFiles
+from videoswin.training.memory import Trainable
+from videoswin.training.recipe import TrainingPrecision, VideoData
 from videoswin.training.safeguards import total_bytes
 from videoswin.training.source import training_and_validation
 from videoswin.video.spec import ClipSpec
@@ -64,17 +64,17 @@ class Situation:
     """Devices of each machine."""
     nodes: int = 1
     """Machines."""
-    checkpointing: bool = False
+    grad_checkpointing: bool = False
     """Whether blocks are recomputed in the backward pass."""
     class_weights: bool = False
     """Whether the loss is weighed so that every class counts the same."""
 
-    def timed(self, clip: ClipSpec, tune: Tune) -> Situation:
+    def timed(self, clip: ClipSpec, trainable: Trainable) -> Situation:
         """Return the situation with the speed of this machine for such clips and trainable parameters."""
         if self.training is None:
             return self
         config = self.checkpoint.config
-        speed = measure_speed(self.training, config, clip, tune, self.device, self.precision)
+        speed = measure_speed(self.training, config, clip, trainable, self.device, self.precision)
         return replace(self, speed=speed)
 
     @property
@@ -104,15 +104,15 @@ class Situation:
 
 
 def look_at(
-    source: VideoFiles,
+    source: VideoData,
     start: str,
     *,
     device: str = "auto",
-    precision: FabricPrecision | None = None,
+    precision: TrainingPrecision | None = None,
     workers: int | None = None,
     devices: int = 1,
     nodes: int = 1,
-    checkpointing: bool = False,
+    grad_checkpointing: bool = False,
     class_weights: bool = False,
 ) -> Situation:
     """The situation of a run on these videos from that checkpoint, on this machine.
@@ -152,14 +152,14 @@ def look_at(
         workers=workers,
         devices=devices,
         nodes=nodes,
-        checkpointing=checkpointing,
+        grad_checkpointing=grad_checkpointing,
         class_weights=class_weights,
     )
     return found if total is None else replace(found, memory=total // 2)
 
 
-def natural_precision(device: str) -> FabricPrecision:
+def natural_precision(device: str) -> TrainingPrecision:
     """bf16 where the hardware has it, fp16 on other CUDA devices, else fp32, in Lightning Fabric's words."""
     if device == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if device == "cpu" and has_instructions_for(torch.bfloat16) else "32-true"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device == "cpu" and has_instructions_for(torch.bfloat16) else "fp32"

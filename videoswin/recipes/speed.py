@@ -18,7 +18,7 @@ from videoswin.kernels.choose import use_fastest_attention
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.lora import choose_what_learns
-from videoswin.training.memory import Tune
+from videoswin.training.memory import Trainable
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import ClipSpec
@@ -67,7 +67,12 @@ def measure_durations(samples: tuple[Sample, ...]) -> Durations | None:
 
 
 def measure_speed(
-    training: Manifest, config: VideoSwinConfig, clip: ClipSpec, tune: Tune, device: str, precision: str
+    training: Manifest,
+    config: VideoSwinConfig,
+    clip: ClipSpec,
+    trainable: Trainable,
+    device: str,
+    precision: str,
 ) -> Speed | None:
     """Decode some clips and make a training step; None if none of the videos can be read.
 
@@ -82,7 +87,7 @@ def measure_speed(
     decode = _decode_seconds(training.samples, clip)
     if decode is None:
         return None
-    return Speed(decode=decode, learn=_learn_seconds(config, clip, tune, device, precision))
+    return Speed(decode=decode, learn=_learn_seconds(config, clip, trainable, device, precision))
 
 
 @lru_cache(maxsize=8)  # the choices are made once, and explained once more
@@ -98,20 +103,22 @@ def _decode_seconds(samples: tuple[Sample, ...], clip: ClipSpec) -> float | None
 
 
 @lru_cache(maxsize=8)
-def _learn_seconds(config: VideoSwinConfig, clip: ClipSpec, tune: Tune, device: str, precision: str) -> float:
-    half = torch.float16 if precision == "16-mixed" else torch.bfloat16
+def _learn_seconds(
+    config: VideoSwinConfig, clip: ClipSpec, trainable: Trainable, device: str, precision: str
+) -> float:
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
     with torch.random.fork_rng():
         model = VideoSwin(config)
-        choose_what_learns(model, tune, 8)
+        choose_what_learns(model, trainable, 8)
         model.to(device).train()
-        if precision != "32-true":
+        if precision != "fp32":
             use_fastest_attention(model, device, half)
 
         def step(count: int) -> float:
             shape = (count, config.in_channels, clip.frames, clip.size, clip.size)
             clips = torch.randn(shape, device=device)
             since = time.perf_counter()
-            with torch.autocast(device, half, enabled=precision != "32-true"):
+            with torch.autocast(device, half, enabled=precision != "fp32"):
                 loss = model(clips).float().logsumexp(1).sum()
             loss.backward()
             loss.item()  # waits for the device

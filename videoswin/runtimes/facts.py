@@ -12,7 +12,7 @@ from videoswin.video.spec import ClipSpec, ViewPlan, require_affordable
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.metadata import parse_metadata, require_description, require_fields
 
-ExportPrecision = Literal["float32", "bfloat16", "int8"]
+ExportPrecision = Literal["fp32", "bf16", "int8"]
 
 KEY: Final = "videoswin"
 """Under which the JSON lies in the file."""
@@ -30,7 +30,7 @@ class Facts:
     views: ViewPlan
     labels: tuple[str, ...] = field(repr=False)
     multi_label: bool
-    licence: str
+    license: str
     lineage: dict[str, str] = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class Facts:
             name=self.name,
             labels=self.labels,
             multi_label=self.multi_label,
-            licence=self.licence,
+            license=self.license,
             lineage=self.lineage,
         )
         object.__setattr__(self, "labels", tuple(self.labels))  # JSON gives lists
@@ -56,7 +56,7 @@ class Facts:
             views=checkpoint.views,
             labels=checkpoint.labels,
             multi_label=checkpoint.multi_label,
-            licence=checkpoint.licence,
+            license=checkpoint.license,
             lineage=checkpoint.lineage,
         )
 

@@ -39,7 +39,7 @@ def traced(
             model.set_submodule(name, _OfLists(module))
         elif isinstance(module, PatchMerging):
             model.set_submodule(f"{name}.reduction", _OfLists(module.reduction))
-    pixel_model = PixelModel(model.to(dtype), checkpoint.clip.normalisation)
+    pixel_model = PixelModel(model.to(dtype), checkpoint.clip.normalization)
     from_bytes = _CastAtBothEnds(pixel_model, pixel_dtype).eval()
     example = torch.zeros(2, 3, *size, dtype=torch.uint8)
     with torch.no_grad():

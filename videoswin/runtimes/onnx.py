@@ -39,7 +39,7 @@ def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
             input_names=["pixels"],
             output_names=["logits"],
             verbose=False,
-            optimize=False,  # minutes for nothing: whatever reads the file optimises it
+            optimize=False,  # minutes for nothing: whatever reads the file optimizes it
         )
     assert written is not None
     model = written.model_proto

@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest way over a CPU. Float32, bfloat16, or int8 by quantisation after training."""
+"""OpenVINO: the fastest way over a CPU. Float32, bfloat16, or int8 by quantization after training."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def write(program: ExportedProgram, path: Path, facts: Facts, calibration: Itera
         warnings.simplefilter("ignore")  # about the internals of its tracer
         model = openvino.convert_model(program)
     # What is not rounded to int8 is used in bfloat16, which has fewer digits than float16.
-    half = facts.precision != "float32"
+    half = facts.precision != "fp32"
     if facts.precision == "int8":
-        model = _quantised(_in_half(model, openvino), calibration)
+        model = _quantized(_in_half(model, openvino), calibration)
     model.set_rt_info(facts.to_json(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=half)
 
@@ -84,7 +84,7 @@ def settings(precision: ExportPrecision) -> dict[str, object]:
     Unless told, it takes bfloat16 wherever the processor has it, whatever the file holds.
     """
     return {
-        "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
     }
@@ -98,7 +98,7 @@ def _in_half(model: Any, openvino: ModuleType) -> Any:
         return openvino.Core().read_model(path, config={"ENABLE_MMAP": False})
 
 
-def _quantised(model: Any, calibration: Iterable[Tensor]) -> Any:
+def _quantized(model: Any, calibration: Iterable[Tensor]) -> Any:
     """The model with linear layers and products of queries and keys in int8.
 
     Attention's weights stay as they are: most are less than a step of int8 from 0 to 1. So do norms, the

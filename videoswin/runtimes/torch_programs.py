@@ -86,7 +86,7 @@ def _load_program(path: Path, device: torch.device) -> Loaded:
         raise InputError(
             f"{path} is a torch.export archive that does not load: {in_one_line(error)}"
         ) from error
-    if facts.precision == "bfloat16":
+    if facts.precision == "bf16":
         warn_if_emulated(device, torch.bfloat16)
 
     def run(pixels: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from videoswin.training.lora import choose_what_learns, plain_state_dict
 from videoswin.training.loss import balanced_class_weights
 from videoswin.training.mixup import erase, mix, soft_targets
 from videoswin.training.optimizer import adamw, schedule
-from videoswin.training.recipe import Model, Recipe, Run, VideoFiles, require_one_weighting
+from videoswin.training.recipe import Model, Recipe, Run, VideoData, require_one_weighting
 from videoswin.training.sharding import sharded_strategy, whole
 from videoswin.training.source import Source
 from videoswin.video.transforms import normalize
@@ -59,7 +59,7 @@ class Learner:
     class_weights: Tensor | None
     """(K,), or None if every clip counts the same."""
     lineage: dict[str, str]
-    start_digest: str | None
+    init_digest: str | None
     """Of the weights that the model started with; None if it started from nothing."""
     keeps_head: bool
     """True if the model started with a trained head for these very classes."""
@@ -73,7 +73,7 @@ class Learner:
     def prepare(self, batch: Batch, rng: Generator) -> tuple[Tensor, Tensor]:
         """What the model sees and what it should answer: (B, 3, T, S, S) floats, (B, K) shares."""
         augment = self.recipe.augment
-        clips = normalize(batch.clips, self.recipe.data.clip.normalisation)
+        clips = normalize(batch.clips, self.recipe.data.clip.normalization)
         clips = erase(clips, augment.erasing, rng)
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
@@ -84,9 +84,9 @@ class Learner:
         videos: the name of the video of each clip; none where clips are generated.
         """
         clips, targets = self.prepare(batch, self.randomness(0))
-        source = self.recipe.data.source
-        repeats = source.repeats if isinstance(source, VideoFiles) else 1
-        chosen = _different(batch.targets, repeats, SHOWN_CLIPS)
+        source = self.recipe.data
+        num_repeats = source.num_repeats if isinstance(source, VideoData) else 1
+        chosen = _different(batch.targets, num_repeats, SHOWN_CLIPS)
         captions = [self._caption(targets[place], videos[place] if videos else None) for place in chosen]
         return list(zip(captions, seen(clips[chosen]), strict=True))
 
@@ -118,7 +118,7 @@ class Learner:
             labels=self.labels,
             multi_label=self.multi_label,
             lineage=self.lineage,
-            licence=self.recipe.run.licence,
+            license=self.recipe.run.license,
             name=self.recipe.name,
         )
 
@@ -141,27 +141,27 @@ def launch(run: Run) -> Fabric:
     fabric: Fabric = require("lightning_fabric", extra="train").Fabric(
         accelerator=run.device,
         devices=run.devices,
-        num_nodes=run.nodes,
-        strategy=sharded_strategy(run.devices * run.nodes) if run.strategy == "fsdp" else run.strategy,
+        num_nodes=run.num_nodes,
+        strategy=sharded_strategy(run.devices * run.num_nodes) if run.strategy == "fsdp" else run.strategy,
         precision=run.precision,
     )
     fabric.launch()
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
+    if run.num_threads is not None:
+        torch.set_num_threads(run.num_threads)
     return fabric
 
 
 def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: int) -> Learner:
     """The learner before its first step; its random weights, if any, depend on the seed alone."""
     torch.manual_seed(recipe.run.seed)
-    start = load_start(recipe.model)
+    start = load_initial_checkpoint(recipe.model)
     bare, keeps_head, lineage = build_model(recipe, start, source.labels)
-    if recipe.run.precision != "32-true":
-        half = torch.float16 if recipe.run.precision == "16-mixed" else torch.bfloat16
+    if recipe.run.precision != "fp32":
+        half = torch.float16 if recipe.run.precision == "fp16" else torch.bfloat16
         if fabric.is_global_zero:
             warn_if_emulated(fabric.device, half)
         use_fastest_attention(bare, fabric.device, half)
-    choose_what_learns(bare, recipe.model.tune, recipe.model.lora_rank)
+    choose_what_learns(bare, recipe.model.trainable, recipe.model.lora_rank)
     try:
         freeze_stages(bare, recipe.model.frozen_stages)
     except ValueError as error:
@@ -172,16 +172,16 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
         name=recipe.name,
         labels=source.labels,
         multi_label=source.multi_label,
-        licence=recipe.run.licence,
+        license=recipe.run.license,
         lineage=lineage,
     )
     # Lightning does not clip the gradients of a fused optimizer that works under a loss scaler.
-    fused = plan.clip_norm is None or recipe.run.precision != "16-mixed"
+    fused = plan.max_grad_norm is None or recipe.run.precision != "fp16"
     model = fabric.setup_module(bare.train())
     # Sharding puts other tensors in the place of the model's, so the optimizer comes after it.
     optimizer: Any = fabric.setup_optimizers(adamw(bare, plan, fused=fused))
     require_one_weighting(
-        class_weights=plan.class_weights, balanced=source.balanced, multi_label=source.multi_label
+        class_weights=plan.class_weights, class_balanced=source.class_balanced, multi_label=source.multi_label
     )
     weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
     return Learner(
@@ -191,21 +191,21 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
         model=model,
         optimizer=optimizer,
         schedule=schedule(optimizer, recipe.schedule, steps_per_epoch),
-        average=None if plan.average is None else MovingAverage(bare, plan.average),
+        average=None if plan.ema_decay is None else MovingAverage(bare, plan.ema_decay),
         labels=source.labels,
         multi_label=source.multi_label,
         class_weights=weights,
         lineage=lineage | {"trained on": source.description},
-        start_digest=weights_digest(start),
+        init_digest=weights_digest(start),
         keeps_head=keeps_head,
     )
 
 
-def load_start(plan: Model) -> Checkpoint | None:
+def load_initial_checkpoint(plan: Model) -> Checkpoint | None:
     """The checkpoint that a run starts from; None if it starts from nothing."""
-    if plan.start is None:
+    if plan.init_from is None:
         return None
-    return Checkpoint.load(plan.start, window=plan.config.window if plan.config else None)
+    return Checkpoint.load(plan.init_from, window=plan.config.window if plan.config else None)
 
 
 def weights_digest(checkpoint: Checkpoint | None) -> str | None:
@@ -231,12 +231,12 @@ def build_model(
     options: dict[str, Any] = {
         "drop_path": plan.drop_path,
         "dropout": plan.dropout,
-        "checkpointing": plan.checkpointing,
+        "checkpointing": plan.grad_checkpointing,
     }
     if checkpoint is None:
         if plan.config is None or plan.initialize is None:
             raise InputError(
-                "nothing says where the weights start: name a model or file (--from or model.start), or give "
+                "nothing says where the weights start: name a model or file (--from or model.init_from), or give "
                 "the recipe both a config and initialize() to train from random weights on purpose"
             )
         model = VideoSwin(plan.config.replace(num_classes=len(labels)), **options)
@@ -246,13 +246,13 @@ def build_model(
     if plan.config is not None:
         theirs = replace(checkpoint.config, num_classes=plan.config.num_classes)
         if theirs != plan.config:
-            raise InputError(f"{plan.start} is a {theirs}; the recipe wants a {plan.config}")
+            raise InputError(f"{plan.init_from} is a {theirs}; the recipe wants a {plan.config}")
     keeps_head = checkpoint.has_head and checkpoint.labels == labels
     model = checkpoint.model(num_classes=None if keeps_head else len(labels), **options)
-    return model, keeps_head, {"started from": f"{checkpoint.name} ({plan.start})"}
+    return model, keeps_head, {"started from": f"{checkpoint.name} ({plan.init_from})"}
 
 
-def _different(targets: Tensor, repeats: int, count: int) -> list[int]:
+def _different(targets: Tensor, num_repeats: int, count: int) -> list[int]:
     """Up to `count` places in a batch: of as many videos as there are, and of these as many classes.
 
     repeats: Clips of one video, which lie beside each other.
@@ -260,14 +260,14 @@ def _different(targets: Tensor, repeats: int, count: int) -> list[int]:
     drawn: Counter[tuple[float, ...]] = Counter()
     turns = []
     labels = [tuple(target) for target in targets.reshape(len(targets), -1).tolist()]
-    for place in sorted(range(len(labels)), key=lambda place: place % repeats):
-        turns.append((place % repeats, drawn[labels[place]], place))
+    for place in sorted(range(len(labels)), key=lambda place: place % num_repeats):
+        turns.append((place % num_repeats, drawn[labels[place]], place))
         drawn[labels[place]] += 1
     return sorted(place for *_, place in sorted(turns)[:count])
 
 
 def seen(clips: Tensor) -> Tensor:
-    """Normalised clips as pictures again, each stretched to the whole range: (B, T, S, S, 3) uint8."""
+    """Normalized clips as pictures again, each stretched to the whole range: (B, T, S, S, 3) uint8."""
     clips = clips.detach().float().cpu().movedim(1, -1)  # (B, T, S, S, 3)
     low, high = clips.amin((1, 2, 3, 4), keepdim=True), clips.amax((1, 2, 3, 4), keepdim=True)
     return ((clips - low) / (high - low).clamp(min=1e-6) * 255).round().to(torch.uint8)

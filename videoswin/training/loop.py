@@ -25,7 +25,7 @@ from videoswin.data.batch import Batch, collate
 from videoswin.data.sampler import BatchSampler
 from videoswin.evaluate import Report, evaluate
 from videoswin.predict import NonFiniteScoresError, Predictor
-from videoswin.training.learner import Learner, assemble, launch, load_start, weights_digest
+from videoswin.training.learner import Learner, assemble, launch, load_initial_checkpoint, weights_digest
 from videoswin.training.loss import classification_loss
 from videoswin.training.recipe import Recipe
 from videoswin.training.recorder import CURE, Recorder, identity, origin
@@ -62,7 +62,7 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     total = mean_over_processes(batch.counts.sum(), fabric)
     # Before it is parted: clips are mixed with others of the whole batch.
     clips, shares = learner.prepare(batch, rng)
-    parts = learner.recipe.run.micro_batches
+    parts = learner.recipe.run.grad_accum_steps
     pieces = zip(*(t.chunk(parts) for t in (clips, shares, batch.targets, batch.counts)), strict=True)
     result = torch.zeros(2, device=fabric.device)
     for number, (clips, shares, targets, counts) in enumerate(pieces, start=1):
@@ -73,11 +73,11 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
             )
             fabric.backward(loss)
         # If no clip counts, the sum is 0, and must not become 0 / 0.
-        right = (named_right(logits, targets) * counts).sum() / total.clamp(min=1e-6)
+        right = (top1_hits(logits, targets) * counts).sum() / total.clamp(min=1e-6)
         result += torch.stack([loss.detach(), right])
-    if plan.clip_norm is not None:
+    if plan.max_grad_norm is not None:
         # The recorder finds numbers that are none, and says more about them than an error here would.
-        fabric.clip_gradients(model, learner.optimizer, max_norm=plan.clip_norm, error_if_nonfinite=False)
+        fabric.clip_gradients(model, learner.optimizer, max_norm=plan.max_grad_norm, error_if_nonfinite=False)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     learner.schedule.step()
@@ -86,7 +86,7 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     return result
 
 
-def named_right(logits: Tensor, targets: Tensor) -> Tensor:
+def top1_hits(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,) 1.0 where the likeliest class is the clip's, or one of those it has."""
     likeliest = logits.argmax(1)
     if targets.ndim == 1:
@@ -188,7 +188,7 @@ def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
     finished = folder.finished
     if finished is None:
         return False
-    ours = identity(flatten(recipe), origin(source, weights_digest(load_start(recipe.model))))
+    ours = identity(flatten(recipe), origin(source, weights_digest(load_initial_checkpoint(recipe.model))))
     theirs = {key: value for key, value in finished.items() if key in ("data", "start")}
     if changed := differences(ours, identity(folder.settings, theirs)):
         raise InputError(
@@ -206,8 +206,8 @@ def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
 
 def batch_loader(learner: Learner, source: Source, sampler: BatchSampler) -> DataLoader[Batch]:
     """Batches that workers prepare while the model learns: the rest of an epoch at each iteration."""
-    workers = learner.recipe.data.workers
-    require_startable_workers(workers, name="data.workers")
+    workers = learner.recipe.data.num_workers
+    require_startable_workers(workers, name="data.num_workers")
     return DataLoader(
         source.dataset,  # type: ignore[arg-type]  # of items; they are collated to batches
         batch_sampler=sampler,
@@ -252,7 +252,7 @@ def validate(learner: Learner, source: Source, checkpoint: Checkpoint) -> Report
         return evaluate(
             predictor,
             source.validation,
-            workers=learner.recipe.data.workers,
+            workers=learner.recipe.data.num_workers,
             title="validate",
             progress=not sys.stderr.isatty(),  # a terminal shows the steps at that time
         )

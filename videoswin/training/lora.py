@@ -50,7 +50,7 @@ class LowRankLinear(nn.Linear):
         return layer.train(self.training)
 
 
-def choose_what_learns(model: VideoSwin, tune: Literal["all", "head", "lora"], rank: int) -> None:
+def choose_what_learns(model: VideoSwin, trainable: Literal["all", "head", "lora"], rank: int) -> None:
     """Set what of `model` learns, in place; to be called once, before its optimizer and average are made.
 
     all: every weight. head: the head alone, and drop path is switched off, so that the head learns from the
@@ -61,14 +61,14 @@ def choose_what_learns(model: VideoSwin, tune: Literal["all", "head", "lora"], r
         raise InputError(f"rank is {rank}, wanted at least 1")
     if _changed_layers(model):
         raise InputError("the model has low-rank changes already; merge_lora(model) folds them in")
-    model.requires_grad_(tune == "all")
+    model.requires_grad_(trainable == "all")
     model.head.requires_grad_(True)
     for module in list(model.modules()):
-        if tune == "head" and isinstance(module, Block):
+        if trainable == "head" and isinstance(module, Block):
             module.drop_path = 0.0
-        elif tune == "lora" and isinstance(module, nn.LayerNorm):
+        elif trainable == "lora" and isinstance(module, nn.LayerNorm):
             module.requires_grad_(True)
-        elif tune == "lora" and isinstance(module, WindowAttention):
+        elif trainable == "lora" and isinstance(module, WindowAttention):
             module.relative_position_bias_table.requires_grad_(True)
             module.qkv = LowRankLinear(module.qkv, rank)
             module.proj = LowRankLinear(module.proj, rank)

@@ -18,11 +18,11 @@ from videoswin.model.windows import Grid, clip_window, padded_grid
 from videoswin.training.lora import choose_what_learns
 from videoswin.video.spec import ClipSpec
 
-Tune = Literal["all", "head", "lora"]
+Trainable = Literal["all", "head", "lora"]
 
 FLOAT32: Final = 4
 """Bytes of a number in weights and optimizer, mixed precision or not."""
-COMPUTED: Final[Mapping[str, int]] = MappingProxyType({"32-true": 4, "bf16-mixed": 2, "16-mixed": 2})
+COMPUTED: Final[Mapping[str, int]] = MappingProxyType({"fp32": 4, "bf16": 2, "fp16": 2})
 """Bytes of a number in the network, by precision."""
 
 
@@ -43,8 +43,8 @@ def estimate_training_bytes(
     clips: int,
     *,
     precision: str,
-    checkpointing: bool,
-    tune: Tune,
+    grad_checkpointing: bool,
+    trainable: Trainable,
     average: bool,
     device_type: str,
     lora_rank: int = 8,
@@ -64,18 +64,22 @@ def estimate_training_bytes(
     computed = COMPUTED[precision]
     with torch.device("meta"):
         model = VideoSwin(config)
-    choose_what_learns(model, tune, lora_rank)
+    choose_what_learns(model, trainable, lora_rank)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     # Each learning number has a gradient, two moments of AdamW, and its average.
     states = FLOAT32 * (numbers + learning * (4 if average else 3))
     if computed < FLOAT32:
-        states += computed * (learning if tune == "head" else numbers)  # autocast's copies of the weights
+        states += computed * (
+            learning if trainable == "head" else numbers
+        )  # autocast's copies of the weights
     pixels = clips * config.in_channels * clip.frames * clip.size**2
-    inputs = pixels * (1 + FLOAT32)  # as read, and normalised
-    layers = list(layer_bytes(config, clip, clips, computed=computed, tune=tune, device_type=device_type))
+    inputs = pixels * (1 + FLOAT32)  # as read, and normalized
+    layers = list(
+        layer_bytes(config, clip, clips, computed=computed, trainable=trainable, device_type=device_type)
+    )
     wasted = max(layer.kept + layer.working for layer in layers)
-    return states + inputs + _peak(layers, checkpointing) + wasted
+    return states + inputs + _peak(layers, grad_checkpointing) + wasted
 
 
 def format_bytes(count: int) -> str:
@@ -83,36 +87,42 @@ def format_bytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
 
 
-def _peak(layers: list[LayerBytes], checkpointing: bool) -> int:
+def _peak(layers: list[LayerBytes], grad_checkpointing: bool) -> int:
     """The most bytes alive at once: a layer at work, on top of what those before it have kept."""
     alive = peak = 0
     for layer in layers:
         peak = max(peak, alive + layer.kept + layer.working)
-        alive += layer.entry if checkpointing else layer.kept
+        alive += layer.entry if grad_checkpointing else layer.kept
     return peak
 
 
 def layer_bytes(
-    config: VideoSwinConfig, clip: ClipSpec, clips: int, *, computed: int, tune: Tune, device_type: str
+    config: VideoSwinConfig,
+    clip: ClipSpec,
+    clips: int,
+    *,
+    computed: int,
+    trainable: Trainable,
+    device_type: str,
 ) -> Iterator[LayerBytes]:
     """Patch embedding, blocks and mergings in order; `computed`: bytes of a number in them."""
     normed = _norm_width(computed, device_type)
     t, h, w = token_grid((clip.frames, clip.size, clip.size))
     pixels = clips * config.in_channels * t * h * w * math.prod(PATCH)
-    yield _between(pixels * computed, clips * t * h * w * config.embed_dim * normed, tune)
+    yield _between(pixels * computed, clips * t * h * w * config.embed_dim * normed, trainable)
     for stage, depth in enumerate(config.depths):
-        block = _block(config, stage, (t, h, w), clips, computed, tune, device_type)
+        block = _block(config, stage, (t, h, w), clips, computed, trainable, device_type)
         for _ in range(depth):
             yield block
         if stage + 1 < len(config.depths):
             h, w = -(-h // 2), -(-w // 2)
             merged = clips * t * h * w * 4 * config.stage_dim(stage)
-            yield _between(merged * computed, merged * normed, tune)
+            yield _between(merged * computed, merged * normed, trainable)
 
 
-def _between(matrix_input: int, norm_input: int, tune: Tune) -> LayerBytes:
+def _between(matrix_input: int, norm_input: int, trainable: Trainable) -> LayerBytes:
     """A matrix and a norm between blocks, which are never recomputed; inputs in bytes."""
-    kept = matrix_input * (tune == "all") + norm_input * (tune != "head")
+    kept = matrix_input * (trainable == "all") + norm_input * (trainable != "head")
     return LayerBytes(kept=kept, entry=kept, working=0)
 
 
@@ -122,7 +132,13 @@ def _norm_width(computed: int, device_type: str) -> int:
 
 
 def _block(
-    config: VideoSwinConfig, stage: int, grid: Grid, clips: int, computed: int, tune: Tune, device_type: str
+    config: VideoSwinConfig,
+    stage: int,
+    grid: Grid,
+    clips: int,
+    computed: int,
+    trainable: Trainable,
+    device_type: str,
 ) -> LayerBytes:
     """One block of a stage on a grid of tokens."""
     channels = config.stage_dim(stage)
@@ -132,11 +148,11 @@ def _block(
     entry = features * _norm_width(computed, device_type)
     # A branch's result, and the hidden layer of the MLP, or its gradient, before and after GELU.
     working = entry + 2 * MLP_RATIO * features * computed
-    if tune == "head":
+    if trainable == "head":
         return LayerBytes(kept=0, entry=0, working=entry + working)
     # Inputs of both norms; of qkv, the result (q, k, v), attention's of it; inputs of proj and of GELU.
     kept = 2 * entry + (5 * padded + (1 + MLP_RATIO) * features) * computed
-    if tune == "all":
+    if trainable == "all":
         kept += (1 + MLP_RATIO) * features * computed  # inputs of the two matrices of the MLP
     else:
         kept += 4 * channels**2 * computed  # the matrices of qkv and proj with their low-rank changes

@@ -1,4 +1,4 @@
-"""What is done to a whole batch of normalised clips and their targets: smoothing, erasing, mixup and cutmix.
+"""What is done to a whole batch of normalized clips and their targets: smoothing, erasing, mixup and cutmix.
 
 B clips of a batch, T frames, S side of the square, K classes. All frames of a clip are treated alike, and
 clips stay on their device.
@@ -63,8 +63,8 @@ def mix(
         share = float(rng.beta(mixup, mixup))
         return _blended(clips, partners, share), _blended(targets, partners, share)
     height, width = clips.shape[-2:]
-    centre = int(rng.integers(height)), int(rng.integers(width))
-    top, bottom, left, right = pasted_box(height, width, centre, 1 - float(rng.beta(cutmix, cutmix)))
+    center = int(rng.integers(height)), int(rng.integers(width))
+    top, bottom, left, right = pasted_box(height, width, center, 1 - float(rng.beta(cutmix, cutmix)))
     mixed = clips.clone()
     mixed[..., top:bottom, left:right] = clips[..., top:bottom, left:right][partners]
     share = 1 - (bottom - top) * (right - left) / (height * width)  # what the edge cut off was not pasted
@@ -74,7 +74,7 @@ def mix(
 def partners_of(counts: Tensor) -> Tensor:
     """Index of each clip's partner (B,): the clips that count, reversed; the others are their own.
 
-    Reversed, as in timm.data.mixup, and not rolled by one, because neighbours may show the same video.
+    Reversed, as in timm.data.mixup, and not rolled by one, because neighbors may show the same video.
     """
     partners = torch.arange(len(counts), device=counts.device)
     counting = partners[counts > 0]
@@ -82,13 +82,13 @@ def partners_of(counts: Tensor) -> Tensor:
     return partners
 
 
-def pasted_box(height: int, width: int, centre: tuple[int, int], area: float) -> tuple[int, int, int, int]:
+def pasted_box(height: int, width: int, center: tuple[int, int], area: float) -> tuple[int, int, int, int]:
     """(top, bottom, left, right) of a box of `area` of the frame and its ratio, cut at the frame's edge.
 
-    As CutMix in torchvision.transforms.v2. centre: row, column.
+    As CutMix in torchvision.transforms.v2. center: row, column.
     """
     half_height, half_width = int(math.sqrt(area) / 2 * height), int(math.sqrt(area) / 2 * width)
-    row, column = centre
+    row, column = center
     top, bottom = max(row - half_height, 0), min(row + half_height, height)
     left, right = max(column - half_width, 0), min(column + half_width, width)
     return top, bottom, left, right

@@ -59,7 +59,7 @@ class GroupRow(NamedTuple):
 def initialize_from_scratch(model: VideoSwin) -> None:
     """Set first weights from which a small model learns without pretraining.
 
-    Xavier-uniform matrices and a Kaiming patch embedding. The published initialisation (normal, std 0.02) is
+    Xavier-uniform matrices and a Kaiming patch embedding. The published initialization (normal, std 0.02) is
     meant to be followed by image weights; a model as small as NANO stayed at chance with it alone.
     """
     for module in model.modules():
@@ -76,27 +76,27 @@ def initialize_from_scratch(model: VideoSwin) -> None:
 def adamw(model: VideoSwin, plan: Optimizer, *, fused: bool = True) -> AdamW:
     """AdamW over the groups of `parameter_groups`, in one fused step where the device has one.
 
-    fused: False where Lightning must clip gradients under a loss scaler (`16-mixed`): it refuses fused steps.
+    fused: False where Lightning must clip gradients under a loss scaler (`fp16`): it refuses fused steps.
     """
     groups = parameter_groups(model, plan)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return AdamW(groups, lr=plan.rate, betas=plan.betas, fused=fused and devices <= {"cpu", "cuda"})
+    return AdamW(groups, lr=plan.lr, betas=plan.betas, fused=fused and devices <= {"cpu", "cuda"})
 
 
 def parameter_groups(model: VideoSwin, plan: Optimizer) -> list[dict[str, Any]]:
     """Groups for a torch optimizer (params, lr, weight_decay, name), each learning parameter in one of them.
 
-    A parameter's rate is `plan.rate`, times `plan.backbone` unless RULES give its kind the full rate, times
+    A parameter's rate is `plan.lr`, times `plan.backbone_lr_scale` unless RULES give its kind the full rate, times
     `plan.layer_decay` for each block above it, itself included (see `depth_below_head`).
     """
-    rule = RULES[plan.groups]
+    rule = RULES[plan.param_groups]
     groups: dict[str, dict[str, Any]] = {}
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         kind = kind_of(path, parameter)
         depth = depth_below_head(path, model.config.depths)
-        factor = (1.0 if kind in rule.full_rate else plan.backbone) * plan.layer_decay**depth
+        factor = (1.0 if kind in rule.full_rate else plan.backbone_lr_scale) * plan.layer_decay**depth
         decays = kind not in rule.undecayed
         name = _part(kind, rule)
         if plan.layer_decay != 1.0 and not kind.startswith("head"):
@@ -104,7 +104,7 @@ def parameter_groups(model: VideoSwin, plan: Optimizer) -> list[dict[str, Any]]:
         name += ", weight decay" if decays else ", no weight decay"
         empty = {
             "params": [],
-            "lr": plan.rate * factor,
+            "lr": plan.lr * factor,
             "weight_decay": plan.weight_decay if decays else 0.0,
             "name": name,
         }
@@ -164,7 +164,7 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> list[GroupRow]:
 
 def schedule(optimizer: torch.optim.Optimizer, plan: Schedule, steps_per_epoch: int) -> LambdaLR:
     """The learning rate of every group as `plan` says; to be stepped after every step of the optimizer."""
-    make = {"epoch": _epoch_factor, "step": _step_factor}[plan.decay]
+    make = {"epoch": _epoch_factor, "step": _step_factor}[plan.lr_update]
     return LambdaLR(optimizer, make(plan, steps_per_epoch))
 
 
@@ -179,7 +179,7 @@ def _epoch_factor(plan: Schedule, steps_per_epoch: int) -> Callable[[int], float
         epoch = min(step // steps_per_epoch, plan.epochs)
         regular = 0.5 * (1 + math.cos(math.pi * epoch / plan.epochs))
         missing = max(0.0, 1 - step / warmup_steps) if warmup_steps else 0.0
-        return regular * (1 - missing * (1 - plan.warmup_start))
+        return regular * (1 - missing * (1 - plan.warmup_start_factor))
 
     return factor
 

@@ -1,12 +1,13 @@
-"""A recipe says everything about a training run, in plain values: they are written down and can be set.
+"""Describe a training run completely in plain values, which can be written down and overridden.
 
-Sizes of batches count clips over all devices; times count epochs.
+Batch sizes count clips over all devices; durations count epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 from torch.utils.data import Dataset
@@ -18,64 +19,87 @@ from videoswin.model.swin import VideoSwin
 from videoswin.video.augment import ClipAugment
 from videoswin.video.spec import ClipSpec, ViewPlan
 
-FabricPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
-"""Precision of a training run, as Lightning Fabric spells it."""
+TrainingPrecision = Literal["fp32", "bf16", "fp16"]
+"""Precision of a training run; the half precisions are mixed precision, with parameters in float32."""
+FABRIC_PRECISION: Final[Mapping[TrainingPrecision, Literal["32-true", "bf16-mixed", "16-mixed"]]] = (
+    MappingProxyType({"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"})
+)
+"""The same as Lightning Fabric spells it."""
 MAX_EPOCHS: Final = 1_000_000
 """More is a mistyped number: schedules count their steps beforehand."""
 
 
-def _require(wanted: Literal["above 0", "0 or more"], **values: float | None) -> None:
-    """ValueError for a value, None aside, that is not as wanted."""
+def _require(requirement: Literal["> 0", ">= 0"], **values: float | None) -> None:
+    """Raise InputError for a value that does not meet the requirement; None passes."""
     for name, value in values.items():
-        if value is not None and (value < 0 or (value == 0 and wanted == "above 0")):
-            raise InputError(f"{name} is {value}, wanted {wanted}")
+        if value is not None and (value < 0 or (value == 0 and requirement == "> 0")):
+            raise InputError(f"{name} must be {requirement}, got {value}")
 
 
-def require_one_weighting(*, class_weights: bool, balanced: bool, multi_label: bool = False) -> None:
+def require_one_weighting(*, class_weights: bool, class_balanced: bool, multi_label: bool = False) -> None:
     """Raise InputError for class weights that count rare classes twice, or that do not fit the labels."""
     if class_weights and multi_label:
         raise InputError("optimizer.class_weights is for videos with one label each; leave it off here")
-    if class_weights and balanced:
+    if class_weights and class_balanced:
         raise InputError(
-            "optimizer.class_weights and data.source.balanced count rare classes twice: "
+            "optimizer.class_weights and data.class_balanced count rare classes twice: "
             "set one of them to false"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoFiles:
-    """Labelled video files: any list that `videoswin.data.manifest.read_manifest` reads."""
+class Data:
+    """What clips are and how they are batched; the base of VideoData and SyntheticData."""
+
+    clip: ClipSpec
+    """How a video becomes a clip, in training and in prediction."""
+    views: ViewPlan
+    """The default views of the trained model; validation takes one center view."""
+    batch_size: int
+    """Clips per step, over all devices and gradient accumulation steps."""
+    num_workers: int = 2
+    """Processes that load clips, for each device."""
+
+    def __post_init__(self) -> None:
+        _require("> 0", batch_size=self.batch_size)
+        _require(">= 0", num_workers=self.num_workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoData(Data):
+    """Labeled video files: any list that `videoswin.data.manifest.read_manifest` reads."""
 
     train: str
     """Folder or list of the training videos; its split `train` if it has splits."""
-    validation: str | None = None
-    """Folder or list to validate on; None takes the split `val` of `train`, or holds some back."""
-    holdout: float = 0.2
-    """Part of the videos of each class that is held back if nothing else says what to validate on."""
-    groups: str | None = None
+    val: str | None = None
+    """Folder or list of the validation videos; None takes the split `val` of `train`, or holds videos out."""
+    val_fraction: float = 0.2
+    """Fraction of the videos of each class that is held out if there are no validation videos."""
+    group_by: str | None = None
     """What videos share that must not be split between training and validation: `folder`, `folder:2`,
     `pattern:REGULAR_EXPRESSION` or `similarity` (data/groups.py); None takes the column `group`, if any."""
     root: str | None = None
     """Folder that relative paths start from; None is the folder of the list."""
-    balanced: bool = False
-    """Draw every class equally often, however many videos it has."""
-    repeats: int = 1
-    """Differently augmented clips made of one decoded one."""
-    failure_limit: float = 0.01
-    """Part of the training videos that may turn out unreadable before the run stops."""
+    class_balanced: bool = False
+    """Sample every class equally often, however many videos it has."""
+    num_repeats: int = 1
+    """Differently augmented clips made from each decoded one (repeated augmentation)."""
+    max_failure_fraction: float = 0.01
+    """Fraction of the training videos that may turn out to be unreadable before the run stops."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.holdout < 1:
-            raise InputError(f"holdout is {self.holdout}, wanted a part from 0 to below 1")
-        _require("above 0", repeats=self.repeats)
+        super().__post_init__()
+        if not 0 <= self.val_fraction < 1:
+            raise InputError(f"val_fraction must be >= 0 and < 1, got {self.val_fraction}")
+        _require("> 0", num_repeats=self.num_repeats)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
-    """Clips made on the fly; there is nothing to validate on."""
+class SyntheticData(Data):
+    """Clips that are generated on the fly; there is no validation set."""
 
     clips: Callable[[int], Dataset[Item]]
-    """Makes the dataset from the seed: `dataset[Draw(epoch, index)]` is an Item. Drawn in order."""
+    """Makes the dataset from the seed: `dataset[Draw(epoch, index)]` is an Item. Read in order."""
     description: str
     """What the clips are, in words; for the lineage of the checkpoint."""
     labels: tuple[str, ...]
@@ -83,135 +107,123 @@ class Generated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """Where clips come from and what they are."""
-
-    source: VideoFiles | Generated
-    clip: ClipSpec
-    """What the model is shown, in training and when it is asked about a file."""
-    views: ViewPlan
-    """How often a video is looked at unless asked otherwise; validation takes one centre view."""
-    batch_size: int
-    """Clips per step, over all devices and micro-batches."""
-    workers: int = 2
-    """Processes that make clips, for each device."""
-
-    def __post_init__(self) -> None:
-        _require("above 0", batch_size=self.batch_size)
-        _require("0 or more", workers=self.workers)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Model:
-    """What is trained, and where it starts from."""
+    """What is trained, and how it is initialized."""
 
-    start: str | None
-    """Catalog name, bundled name or file to start from; None starts from nothing, by `initialize`."""
+    init_from: str | None
+    """Catalog name, bundled name or file with the initial weights; None calls `initialize`."""
     config: VideoSwinConfig | None = None
-    """The architecture; None takes that of `start`. Its number of classes follows the data."""
+    """The architecture; None takes that of `init_from`. Its number of classes follows the data."""
     initialize: Callable[[VideoSwin], None] | None = None
-    """First weights of a run from nothing; None there is an error, so that none is random by accident."""
-    tune: Literal["all", "head", "lora"] = "all"
-    """What learns: every weight, the head alone, or the head and low-rank changes (training/lora.py)."""
+    """Initializes a model that is trained from scratch. Without it and without `init_from` a run is refused, so that
+    no weights are random by accident."""
+    trainable: Literal["all", "head", "lora"] = "all"
+    """Trainable parameters: all, those of the head, or the head and low-rank changes (training/lora.py)."""
     lora_rank: int = 8
     frozen_stages: int = -1
-    """Stages that do not learn, with the patch embedding before them; -1 freezes nothing, not even that."""
+    """Number of stages that are frozen, with the patch embedding before them; -1 freezes nothing."""
     drop_path: float = 0.1
+    """Stochastic depth rate of the last block; it rises linearly from 0 at the first."""
     dropout: float = 0.5
-    """Before the head, in training."""
-    checkpointing: bool = False
+    """Dropout rate before the head."""
+    grad_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment(ClipAugment):
-    """What is done to a training clip, and to the mixture of clips and labels that a batch is."""
+    """Augmentation of training clips, and of batches of clips and labels."""
 
     mixup: float = 0.0
-    """Alpha of mixup's Beta distribution; 0 is off."""
+    """Alpha of the Beta distribution of mixup; 0 is off."""
     cutmix: float = 0.0
-    """Alpha of cutmix's; with both on, each batch takes one or the other."""
+    """Alpha of the Beta distribution of cutmix; with both on, each batch takes one of them."""
     label_smoothing: float = 0.0
-    """Part of the target that is spread over all classes."""
+    """Fraction of the target that is spread over all classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW, what its learning rate and decay are for whom, and the moving average kept beside it."""
+    """AdamW with its parameter groups, and the moving average of the weights."""
 
-    rate: float
-    """Learning rate of the head at its highest."""
-    backbone: float = 0.1
-    """Learning rate of everything but the head, as a factor of `rate`."""
+    lr: float
+    """Peak learning rate of the head."""
+    backbone_lr_scale: float = 0.1
+    """Learning rate of everything but the head, as a factor of `lr`."""
     layer_decay: float = 1.0
-    """Further factor for each block that lies deeper, counted from the head."""
+    """Factor on the learning rate for each block of depth, counted from the head."""
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    groups: Literal["official", "mmaction2", "clean"] = "clean"
-    """Which tensors decay and at which rate bias tables learn; see training/optimizer.py."""
-    clip_norm: float | None = None
-    """Gradients are scaled down to this norm; None leaves them."""
-    average: float | None = None
-    """Decay per step of a moving average of the weights, which is then what is kept; None keeps the last."""
+    param_groups: Literal["official", "mmaction2", "clean"] = "clean"
+    """Which tensors have weight decay and which learning rate bias tables have; see training/optim.py."""
+    max_grad_norm: float | None = None
+    """Maximum norm of the gradients, to which they are clipped; None does not clip."""
+    ema_decay: float | None = None
+    """Decay per step of an exponential moving average of the weights, which is then what is saved; None saves the
+    last weights."""
     class_weights: bool = False
-    """Weigh the loss so that every class counts the same in sum."""
+    """Weight the loss so that every class has the same total weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long, and how the learning rate goes."""
+    """Length of training and learning rate schedule: linear warm-up, then cosine decay to 0."""
 
     epochs: int
     warmup_epochs: float
-    decay: Literal["epoch", "step"] = "epoch"
-    """Cosine to 0: over all epochs, a step an epoch (official), or from the warm-up's end, in every step."""
-    warmup_start: float = 0.1
-    """Where the warm-up begins, as a factor of the rate; with decay `step` it begins at one step's share."""
-    validate_every: int = 1
-    """Epochs between two validations, each with its checkpoint; the end of the run is always one."""
+    lr_update: Literal["epoch", "step"] = "epoch"
+    """`epoch`: the cosine covers all epochs and changes once per epoch (official); `step`: it begins after the
+    warm-up and changes in every step."""
+    warmup_start_factor: float = 0.1
+    """Initial learning rate of the warm-up, as a factor of `lr`; ignored if `lr_update` is `step`, which starts at
+    `lr` divided by the number of warm-up steps."""
+    val_every: int = 1
+    """Epochs between validations, each with its checkpoint; the last epoch is always validated."""
     patience: int | None = None
-    """Stop when validation has not become better for this many epochs; None trains to the end."""
+    """Stop early after this many epochs without better validation; None trains to the end."""
 
     def __post_init__(self) -> None:
-        _require("above 0", epochs=self.epochs, validate_every=self.validate_every, patience=self.patience)
+        _require("> 0", epochs=self.epochs, val_every=self.val_every, patience=self.patience)
         if self.epochs > MAX_EPOCHS:
             raise InputError(f"epochs must be <= {MAX_EPOCHS}, got {self.epochs}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise InputError(
-                f"warmup_epochs is {self.warmup_epochs}, wanted 0 or more, and below epochs, {self.epochs}"
+                f"warmup_epochs must be >= 0 and < epochs ({self.epochs}), got {self.warmup_epochs}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How the run is carried out, and what is told about it."""
+    """How the run is executed and logged."""
 
     seed: int = 0
-    precision: FabricPrecision = "bf16-mixed"
+    precision: TrainingPrecision = "bf16"
     device: str = "auto"
-    """As Lightning Fabric spells accelerators: `auto`, `cpu`, `cuda`."""
+    """Accelerator as Lightning Fabric spells it: `auto`, `cpu`, `cuda`."""
     devices: int = 1
-    """Processes on each machine, one a device."""
-    nodes: int = 1
-    """Machines; torchrun and SLURM are recognised."""
+    """Number of processes on each node, one per device."""
+    num_nodes: int = 1
+    """Number of nodes; torchrun and SLURM are detected."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """What each device holds: `ddp` all of the model, `fsdp` a part of it (training/sharding.py; not for
-    `16-mixed`). `auto` is `ddp` where there are several devices."""
-    micro_batches: int = 1
-    """Parts in which a device takes its share of a batch, one after another: less memory, the same result."""
-    threads: int | None = None
-    """CPU threads of the model in each process; None leaves torch's choice."""
-    report_every: int = 20
-    """Steps between two lines of metrics."""
+    """`ddp` replicates the model on each device, `fsdp` shards it (training/distributed.py; not with `fp16`).
+    `auto` is `ddp` where there are several devices."""
+    grad_accum_steps: int = 1
+    """Number of forward and backward passes per step and device: less memory, the same result."""
+    num_threads: int | None = None
+    """CPU threads of the model in each process; None keeps the default of torch."""
+    log_every: int = 20
+    """Steps between two rows of metrics."""
     save_every: int = 200
-    """Steps between two saved states; an interrupted run goes on from the last one."""
-    licence: str = "unknown: depends on the licence of the data"
-    """Licence of the trained weights, as an SPDX name."""
+    """Steps between two saved states; an interrupted run resumes from the last one."""
+    license: str = "unknown: depends on the license of the data"
+    """License of the trained weights, as an SPDX identifier."""
 
     def __post_init__(self) -> None:
-        _require("above 0", devices=self.devices, nodes=self.nodes, micro_batches=self.micro_batches)
-        _require("above 0", report_every=self.report_every, save_every=self.save_every)
-        _require("0 or more", seed=self.seed)
+        _require(
+            "> 0", devices=self.devices, num_nodes=self.num_nodes, grad_accum_steps=self.grad_accum_steps
+        )
+        _require("> 0", log_every=self.log_every, save_every=self.save_every)
+        _require(">= 0", seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +231,7 @@ class Recipe:
     """One training run."""
 
     name: str
-    data: Data
+    data: VideoData | SyntheticData
     model: Model
     augment: Augment
     optimizer: Optimizer

@@ -28,9 +28,9 @@ from videoswin.training.together import gathered, mean_over_processes
 from videoswin.weights.checkpoint import Checkpoint
 
 NOT_DECISIVE = frozenset(
-    {"data.workers", "run.threads", "run.report_every", "run.save_every", "run.device", "run.devices"}
-    | {"run.nodes", "run.strategy", "run.micro_batches", "run.licence", "name"}
-    | {"model.start", "data.source.train", "data.source.validation", "data.source.root"}
+    {"data.num_workers", "run.num_threads", "run.log_every", "run.save_every", "run.device", "run.devices"}
+    | {"run.num_nodes", "run.strategy", "run.grad_accum_steps", "run.license", "name"}
+    | {"model.init_from", "data.train", "data.val", "data.root"}
 )
 """Settings under which a run may go on from another's state: how it is carried out, not what is learned.
 
@@ -39,8 +39,8 @@ Nor where its data and the weights that it starts from lie: their digests tell w
 VIDEO_NAME_WIDTH = 60
 """Characters of the name of a video on samples.png; of longer names the middle is left out."""
 CURE = (
-    "a state that was saved before is sound and is kept. Lower optimizer.rate or optimizer.clip_norm, or use "
-    "run.precision=32-true"
+    "a state that was saved before is sound and is kept. Lower optimizer.lr or optimizer.max_grad_norm, or use "
+    "run.precision=fp32"
 )
 """Ends the sentence that tells of a run which has diverged."""
 
@@ -50,9 +50,9 @@ def identity(settings: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str
     return {key: value for key, value in settings.items() if key not in NOT_DECISIVE} | dict(origin)
 
 
-def origin(source: Source, start_digest: str | None) -> dict[str, str]:
+def origin(source: Source, init_digest: str | None) -> dict[str, str]:
     """What a run learns from and what it starts from, as digests."""
-    return {"data": source.digest} | ({} if start_digest is None else {"start": start_digest})
+    return {"data": source.digest} | ({} if init_digest is None else {"start": init_digest})
 
 
 class Recorder:
@@ -97,7 +97,7 @@ class Recorder:
         """True at the end of an epoch that the recipe validates after, until that is done."""
         plan = self._learner.recipe.schedule
         ends = self.step > 0 and self.step % len(self._sampler) == 0
-        due = self.epoch % plan.validate_every == 0 or self.epoch >= plan.epochs
+        due = self.epoch % plan.val_every == 0 or self.epoch >= plan.epochs
         return ends and due and self._validated_step != self.step
 
     @property
@@ -152,7 +152,7 @@ class Recorder:
         self._unreadable += batch.failures
         self.progress.stepped(len(batch.clips) * self._learner.fabric.world_size)
         # Each line of metrics is the mean of as many steps, but for the last of the run.
-        if self.step % run.report_every == 0 or self.epoch >= self._learner.recipe.schedule.epochs:
+        if self.step % run.log_every == 0 or self.epoch >= self._learner.recipe.schedule.epochs:
             self._report()
         else:
             self.progress.report_if_due()
@@ -206,7 +206,7 @@ class Recorder:
         if self._failed:
             self.say(f"videos that could not be read: {len(self._failed)}; see failures.jsonl")
         if self._folder is not None:
-            self._folder.finish(self.step, origin(self._source, self._learner.start_digest))
+            self._folder.finish(self.step, origin(self._source, self._learner.init_digest))
 
     def state_dict(self) -> dict[str, Any]:
         """What of this record a run needs to go on."""
@@ -283,7 +283,7 @@ class Recorder:
 
     def _identity(self) -> dict[str, Any]:
         learner = self._learner
-        return identity(flatten(learner.recipe), origin(self._source, learner.start_digest))
+        return identity(flatten(learner.recipe), origin(self._source, learner.init_digest))
 
     def _report(self) -> None:
         self._settle()
@@ -330,7 +330,7 @@ class Recorder:
     def _require_numbers(self, losses: Tensor) -> None:
         broken = ~losses.isfinite()
         # A loss scaler finds its scale by overflowing now and then, and skips those steps.
-        if broken.all() if self._learner.recipe.run.precision == "16-mixed" else broken.any():
+        if broken.all() if self._learner.recipe.run.precision == "fp16" else broken.any():
             first = self.step - len(losses) + int(broken.nonzero()[0]) + 1
             raise TrainingError(f"the loss of step {first} is not a number; {CURE}")
 
@@ -342,11 +342,11 @@ class Recorder:
             raise TrainingError(f"after step {self.step}, {name} is not all numbers; {CURE}")
 
     def _require_few_failures(self) -> None:
-        if len(self._failed) > self._source.failure_limit * self._source.length:
+        if len(self._failed) > self._source.max_failure_fraction * self._source.length:
             path, reason = next(iter(self._failed.items()))
             raise TrainingError(
                 f"{len(self._failed)} of {self._source.length} videos cannot be read, more than "
-                f"data.source.failure_limit allows, e.g. {path}: {reason}. `videoswin check` finds them all "
+                f"data.max_failure_fraction allows, e.g. {path}: {reason}. `videoswin check` finds them all "
                 "and writes a list without them"
             )
 

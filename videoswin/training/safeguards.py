@@ -108,11 +108,11 @@ def explained(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
         ) from error
     except WorkerKilledError as error:
         cure = resuming()
-        raise TrainingError(f"{error} (data.workers). {cure[0].upper()}{cure[1:]}") from error
+        raise TrainingError(f"{error} (data.num_workers). {cure[0].upper()}{cure[1:]}") from error
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise TrainingError(
-                "the device has run out of memory: raise run.micro_batches, set model.checkpointing=true, or "
+                "the device has run out of memory: raise run.grad_accum_steps, set model.grad_checkpointing=true, or "
                 "lower data.batch_size"
             ) from error
         raise
@@ -120,11 +120,11 @@ def explained(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
 
 def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int) -> None:
     """ValueError if a batch cannot be dealt out evenly to processes and micro-batches."""
-    parts = processes * recipe.run.micro_batches * clips_per_item
+    parts = processes * recipe.run.grad_accum_steps * clips_per_item
     if recipe.data.batch_size % parts:
         raise InputError(
             f"data.batch_size is {recipe.data.batch_size}, wanted a multiple of {parts}: "
-            f"{plural(processes, 'process')} x {plural(recipe.run.micro_batches, 'micro-batch')} x "
+            f"{plural(processes, 'process')} x {plural(recipe.run.grad_accum_steps, 'micro-batch')} x "
             f"{plural(clips_per_item, 'clip')} of each video"
         )
 
@@ -154,14 +154,14 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
         )
     if warning := flip_warning(recipe, source.labels):
         say(warning)
-    clips = recipe.data.batch_size // (learner.fabric.world_size * recipe.run.micro_batches)
+    clips = recipe.data.batch_size // (learner.fabric.world_size * recipe.run.grad_accum_steps)
     wanted = estimate_training_bytes(
         learner.bare.config,
         recipe.data.clip,
         clips,
         precision=recipe.run.precision,
-        checkpointing=recipe.model.checkpointing,
-        tune=recipe.model.tune,
+        grad_checkpointing=recipe.model.grad_checkpointing,
+        trainable=recipe.model.trainable,
         average=learner.average is not None,
         lora_rank=recipe.model.lora_rank,
         device_type=learner.fabric.device.type,
@@ -170,10 +170,10 @@ def describe_start(learner: Learner, source: Source, say: Callable[[str], None])
     free = "" if there is None else f", {format_bytes(there)} are free"
     say(f"memory: about {format_bytes(wanted)} for {plural(clips, 'clip')} at a time{free}")
     if there is not None and wanted > there:
-        say("  that may not fit: raise run.micro_batches, or set model.checkpointing=true")
+        say("  that may not fit: raise run.grad_accum_steps, or set model.grad_checkpointing=true")
     clip, batch_size = recipe.data.clip, recipe.data.batch_size // learner.fabric.world_size
     batch_bytes = batch_size * 3 * clip.frames * clip.size**2
-    if notice := shared_memory_notice(batch_bytes, recipe.data.workers):
+    if notice := shared_memory_notice(batch_bytes, recipe.data.num_workers):
         say(notice)
 
 

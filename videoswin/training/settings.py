@@ -1,6 +1,6 @@
 """A recipe as settings: dotted names and JSON values that can be written down, changed and read back.
 
-`optimizer.rate` names `recipe.optimizer.rate`. Functions, such as `Generated.clips`, are not settings:
+`optimizer.lr` names `recipe.optimizer.lr`. Functions, such as `Generated.clips`, are not settings:
 they come with the function that made the recipe.
 """
 
@@ -44,14 +44,12 @@ def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """["optimizer.rate=3e-4", ...] as settings; ValueError for one without `=`, or the same one twice."""
+    """["optimizer.lr=3e-4", ...] as settings; ValueError for one without `=`, or the same one twice."""
     settings: dict[str, str] = {}
     for assignment in assignments:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not (key and equals):
-            raise InputError(
-                f"--set {assignment!r}: wanted --set name=value, as in --set optimizer.rate=3e-4"
-            )
+            raise InputError(f"--set {assignment!r}: wanted --set name=value, as in --set optimizer.lr=3e-4")
         if key in settings:
             raise InputError(f"--set {key} is given twice: {settings[key]!r} and {value!r}")
         settings[key] = value

@@ -17,7 +17,7 @@ from videoswin.data.checks.advice import describe_single_class
 from videoswin.data.dataset import VideoClips
 from videoswin.data.groups import make_groups
 from videoswin.data.manifest import Manifest, hold_out, read_manifest
-from videoswin.training.recipe import Generated, Recipe, VideoFiles
+from videoswin.training.recipe import Recipe, SyntheticData, VideoData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class Source:
     multi_label: bool
     shuffle: bool
     """False for generated clips, which come in an order of their own."""
-    balanced: bool
+    class_balanced: bool
     """Whether rare classes are drawn as often as common ones."""
-    failure_limit: float
+    max_failure_fraction: float
     """Part of the items that may be unreadable before the run stops."""
     training: Manifest | None
     """The training videos; None for generated clips."""
@@ -57,32 +57,32 @@ class Source:
 
     def drawing_weights(self) -> list[float] | None:
         """How often to draw each training video so that all classes come equally often; None if each once."""
-        if self.training is None or not self.balanced:
+        if self.training is None or not self.class_balanced:
             return None
         counts = self.class_counts
         samples = self.training.samples
-        unlabelled = sum(not sample.labels for sample in samples)  # a class of their own
-        return [fmean([1 / counts[label] for label in s.labels] or [1 / unlabelled]) for s in samples]
+        unlabeled = sum(not sample.labels for sample in samples)  # a class of their own
+        return [fmean([1 / counts[label] for label in s.labels] or [1 / unlabeled]) for s in samples]
 
 
 def open_source(recipe: Recipe) -> Source:
     """The clips that a recipe asks for; ValueError if its lists cannot be read or hold nothing."""
-    if isinstance(recipe.data.source, Generated):
-        return _generated(recipe.data.source, recipe)
-    training, validation = training_and_validation(recipe.data.source, seed=recipe.run.seed)
-    source = recipe.data.source
+    if isinstance(recipe.data, SyntheticData):
+        return _generated(recipe.data, recipe)
+    training, validation = training_and_validation(recipe.data, seed=recipe.run.seed)
+    source = recipe.data
     dataset = VideoClips(
-        training, recipe.data.clip, recipe.augment, seed=recipe.run.seed, repeats=source.repeats
+        training, recipe.data.clip, recipe.augment, seed=recipe.run.seed, num_repeats=source.num_repeats
     )
     return Source(
         dataset=dataset,
         length=len(dataset),
-        clips_per_item=source.repeats,
+        clips_per_item=source.num_repeats,
         labels=training.classes,
         multi_label=training.multi_label,
         shuffle=True,
-        balanced=source.balanced,
-        failure_limit=source.failure_limit,
+        class_balanced=source.class_balanced,
+        max_failure_fraction=source.max_failure_fraction,
         training=training,
         validation=validation,
         description=f"{plural(len(dataset), 'video')} of {source.train}, SHA-256 {training.digest[:16]}",
@@ -97,13 +97,13 @@ def _digest(manifest: Manifest) -> str:
     return hashlib.sha256(f"{manifest.digest} {sizes}".encode()).hexdigest()[:16]
 
 
-def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest, Manifest | None]:
+def training_and_validation(source: VideoData, *, seed: int) -> tuple[Manifest, Manifest | None]:
     """The videos to learn from and those to validate on, which share their classes.
 
     Validation is, in this order: the list named for it, the split `val`, a part of the training videos held
     back. The split `test` is never touched: whoever chooses by it has nothing left to test on.
     """
-    listed = _grouped(read_manifest(source.train, root=source.root), source.groups)
+    listed = _grouped(read_manifest(source.train, root=source.root), source.group_by)
     if "train" in listed.splits:
         training = listed.part("train")
     else:
@@ -115,24 +115,24 @@ def training_and_validation(source: VideoFiles, *, seed: int) -> tuple[Manifest,
         training = replace(listed, samples=unassigned)
     if reason := describe_single_class(training, training.samples):
         raise InputError(f"{listed.source}: {reason}")
-    if source.validation is not None:
-        validation = read_manifest(source.validation, root=source.root, classes=listed.classes)
-        validation = _grouped(validation, source.groups)
+    if source.val is not None:
+        validation = read_manifest(source.val, root=source.root, classes=listed.classes)
+        validation = _grouped(validation, source.group_by)
         # A list of both sides, such as a fold of UCF101, must not be validated on what is learned.
         split = next((split for split in ("val", "test") if split in validation.splits), None)
         return training, validation if split is None else validation.part(split)
     if "val" in listed.splits:
         return training, listed.part("val")
-    if source.holdout == 0:
+    if source.val_fraction == 0:
         return training, None
-    return hold_out(training, source.holdout, seed=seed)
+    return hold_out(training, source.val_fraction, seed=seed)
 
 
 def _grouped(manifest: Manifest, rule: str | None) -> Manifest:
     return manifest if rule is None else make_groups(manifest, rule)
 
 
-def _generated(source: Generated, recipe: Recipe) -> Source:
+def _generated(source: SyntheticData, recipe: Recipe) -> Source:
     dataset, clip = source.clips(recipe.run.seed), recipe.data.clip
     made = dataset[Draw(0, 0)].clips
     if made.shape[1:] != (3, clip.frames, clip.size, clip.size):
@@ -147,8 +147,8 @@ def _generated(source: Generated, recipe: Recipe) -> Source:
         labels=source.labels,
         multi_label=False,
         shuffle=False,
-        balanced=False,
-        failure_limit=0.0,
+        class_balanced=False,
+        max_failure_fraction=0.0,
         training=None,
         validation=None,
         description=source.description,

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
-from videoswin.video.colour import jitter_colour
+from videoswin.video.color import jitter_color
 from videoswin.video.imgaug_policy import IMGAUG_OPERATIONS, MAX_MAGNITUDE, imgaug_rand_augment
 from videoswin.video.rand_augment import rand_augment
 from videoswin.video.transforms import resize_short_side
@@ -38,7 +38,7 @@ class ClipAugment:
     """Probability of mirroring left and right."""
     flip_pairs: tuple[tuple[str, str], ...] = ()
     """Labels that trade places when a clip is mirrored, such as ("pan left", "pan right")."""
-    colour_jitter: float = 0.0
+    color_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation; hue changes by a quarter of it."""
     rand_augment: int = 0
     """Operations of RandAugment drawn for each clip; under the policy of timm, half of them are done."""
@@ -50,7 +50,7 @@ class ClipAugment:
     """Probability of blanking a rectangle, the same in all frames."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "colour_jitter", "erasing"):
+        for name in ("flip", "color_jitter", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted 0 to 1")
         if self.rand_policy not in get_args(Policy):
@@ -74,8 +74,8 @@ def augment_clip(
 ) -> tuple[Tensor, bool]:
     """Decoded frames (T, H, W, 3) uint8 -> a training clip (3, T, S, S) uint8, and whether it is mirrored.
 
-    Resize, crop, mirror, colour jitter, RandAugment, in this order, as far as `plan` has them; erasing needs
-    normalised floats and waits for training/mixup.py. The clip is a view of memory with channels last.
+    Resize, crop, mirror, color jitter, RandAugment, in this order, as far as `plan` has them; erasing needs
+    normalized floats and waits for training/mixup.py. The clip is a view of memory with channels last.
     """
     if plan.short_side is not None:
         frames_thwc = resize_short_side(frames_thwc, plan.short_side, antialias)
@@ -88,8 +88,8 @@ def augment_clip(
     mirrored = rng.random() < plan.flip
     if mirrored:
         frames_tchw = frames_tchw.flip(3)
-    if plan.colour_jitter > 0:
-        frames_tchw = jitter_colour(frames_tchw, plan.colour_jitter, rng)
+    if plan.color_jitter > 0:
+        frames_tchw = jitter_color(frames_tchw, plan.color_jitter, rng)
     if plan.rand_augment > 0:
         policy = imgaug_rand_augment if plan.rand_policy == "imgaug" else rand_augment
         frames_tchw = policy(frames_tchw, plan.rand_augment, plan.rand_magnitude, rng)
@@ -141,7 +141,7 @@ _PAIRS = (
     ("left", "right"),
     ("leftward", "rightward"),
     ("leftwards", "rightwards"),
-    ("clockwise", "anticlockwise"),
+    ("clockwise", "counterclockwise"),
 )
 _MIRRORED: Final[Mapping[str, str]] = MappingProxyType(dict(_PAIRS) | {right: left for left, right in _PAIRS})
 
@@ -149,5 +149,5 @@ _MIRRORED: Final[Mapping[str, str]] = MappingProxyType(dict(_PAIRS) | {right: le
 def _words(label: str) -> tuple[str, ...]:
     """The words and numbers of a class name in lower case: of TurnLeft and turn_left ("turn", "left")."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).lower()
-    one_spelling = re.sub(r"(anti|counter)[\s_-]*clockwise", "anticlockwise", apart)
+    one_spelling = re.sub(r"(anti|counter)[\s_-]*clockwise", "counterclockwise", apart)
     return tuple(re.findall(r"[^\W\d_]+|\d+", one_spelling))

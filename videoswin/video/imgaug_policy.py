@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from videoswin.video.colour import (
+from videoswin.video.color import (
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,

@@ -2,7 +2,7 @@
 
 Frames are (T, 3, H, W) uint8, channels last in memory. Operations, strengths and chances are those of timm's
 `rand-m7-n4-mstd0.5-inc1`, with which MViTv2 and VideoMAE were trained; see timm.data.auto_augment. Pixels are
-computed as in torchvision.transforms.v2.functional, and what was outside the frame is grey.
+computed as in torchvision.transforms.v2.functional, and what was outside the frame is gray.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from videoswin.video.colour import (
+from videoswin.video.color import (
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,
@@ -31,7 +31,7 @@ from videoswin.video.colour import (
 )
 
 FILL: Final = 128
-"""Grey level of what was outside the frame."""
+"""Gray level of what was outside the frame."""
 CHANCE: Final = 0.5
 """Probability that an operation that was drawn is done."""
 MAGNITUDE_SPREAD: Final = 0.5
@@ -69,7 +69,7 @@ class Operation(NamedTuple):
 
 
 def rotate(frames: Tensor, degrees: float) -> Tensor:
-    """Turned about the centre, anticlockwise to the eye, bilinear."""
+    """Turned about the center, counterclockwise to the eye, bilinear."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _looked_up(frames, ((cos, -sin, 0.0), (sin, cos, 0.0)))
 
@@ -97,7 +97,7 @@ def translate_y(frames: Tensor, part: float) -> Tensor:
 
 
 def _looked_up(frames: Tensor, matrix: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """Frames whose pixel at (x, y) is looked up at matrix @ (x, y, 1), in pixels from the centre.
+    """Frames whose pixel at (x, y) is looked up at matrix @ (x, y, 1), in pixels from the center.
 
     All frames and channels share one grid: they are folded into the channels of one picture.
     """

@@ -146,7 +146,7 @@ class _VideoFile(VideoReader):
         if self.num_readable < self.num_frames:
             findings.append(f"decoding ends after {self.num_readable} of its {self.num_frames} frames")
         if self._missing:
-            findings.append(f"{len(self._missing)} of the frames read cannot be decoded, neighbours stand in")
+            findings.append(f"{len(self._missing)} of the frames read cannot be decoded, neighbors stand in")
         if self._flawed:
             findings.append(f"{len(self._flawed)} of the frames read have errors in them")
         if self._to_rgb.substitution:

@@ -57,9 +57,9 @@ def sample_clips(
     if views.placement == "mmaction2":
         starts = end_aligned_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
     elif clip.fps is None:
-        starts = interval_centre_starts(num_frames, clip.span, views.clips)
+        starts = interval_center_starts(num_frames, clip.span, views.clips)
     else:
-        starts = subframe_interval_centre_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
+        starts = subframe_interval_center_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
     return [[int(start + i * step) % num_frames for i in range(clip.frames)] for start in starts]
 
 
@@ -92,8 +92,8 @@ def random_clip(
     return [int(start + i * step) % num_frames for i in range(clip.frames)]
 
 
-def interval_centre_starts(num_frames: int, span: int, count: int) -> list[float]:
-    """First frame of each clip, centred in `count` equal intervals; zeros if the video is below `span`.
+def interval_center_starts(num_frames: int, span: int, count: int) -> list[float]:
+    """First frame of each clip, centerd in `count` equal intervals; zeros if the video is below `span`.
 
     As SampleFrames._get_test_clips in Video-Swin-Transformer, mmaction/datasets/pipelines/loading.py.
     """
@@ -104,8 +104,8 @@ def interval_centre_starts(num_frames: int, span: int, count: int) -> list[float
     return [float(int(i * interval + interval / 2)) for i in range(count)]
 
 
-def subframe_interval_centre_starts(num_frames: int, reach: float, count: int) -> list[float]:
-    """As interval_centre_starts, for a video resampled in time; starts are positions between frames.
+def subframe_interval_center_starts(num_frames: int, reach: float, count: int) -> list[float]:
+    """As interval_center_starts, for a video resampled in time; starts are positions between frames.
 
     `reach` is a clip's first frame to its last, counting both, in frames of the video. Starts stay unrounded,
     so that clips which nearly fill the video still begin at different frames; the caller takes the frame on
@@ -196,7 +196,7 @@ def segment_midpoints(num_frames: int, count: int) -> list[int]:
 
 
 def segments(num_frames: int, count: int) -> list[tuple[int, int]]:
-    """First and last frame of each of `count` equal parts of the video; neighbours share a frame."""
+    """First and last frame of each of `count` equal parts of the video; neighbors share a frame."""
     part = (num_frames - 1) / count
     edges = [round(part * i) for i in range(count + 1)]
     return list(pairwise(edges))

@@ -64,7 +64,7 @@ def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> No
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalisation:
+class Normalization:
     """A fixed mean and standard deviation, per channel, of RGB values scaled to 0..1."""
 
     mean: tuple[float, float, float]
@@ -80,7 +80,7 @@ class Normalisation:
             object.__setattr__(self, name, tuple(values))  # JSON gives lists
 
 
-IMAGENET: Final = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET: Final = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 PER_CLIP: Final = "per-clip"
 """Each clip minus its mean, over its standard deviation: one of each, over frames, pixels and channels."""
@@ -93,14 +93,14 @@ class ClipSpec:
     frames: int = 32
     """Frames in a clip, T."""
     stride: int = 2
-    """Step between neighbouring frames of a clip, in frames of the (resampled, see `fps`) video."""
+    """Step between neighboring frames of a clip, in frames of the (resampled, see `fps`) video."""
     fps: float | None = None
     """Resample the video in time to this rate first; None takes its frames as they are."""
     size: int = 224
     """Height and width of the square that is cropped, in pixels, S."""
     short_side: int = 224
     """The frame's shorter side is resized to this before cropping, in pixels; at least `size`."""
-    normalisation: Normalisation | Literal["per-clip"] = IMAGENET
+    normalization: Normalization | Literal["per-clip"] = IMAGENET
     """How uint8 pixels become the model's floats: a fixed mean and std, or PER_CLIP."""
     rule: Rule = "dense"
     """`dense`: frames at `stride`; `segments`: one frame from each of `frames` equal parts of the video."""
@@ -121,9 +121,9 @@ class ClipSpec:
                 f"a clip must have at most {MAX_CLIP_BYTES} values, got {self.frames} frames of "
                 f"{self.size} x {self.size} pixels; use fewer frames or a smaller size"
             )
-        if not (isinstance(self.normalisation, Normalisation) or self.normalisation == PER_CLIP):
+        if not (isinstance(self.normalization, Normalization) or self.normalization == PER_CLIP):
             raise InputError(
-                f"normalisation must be a Normalisation or PER_CLIP, got {reprlib.repr(self.normalisation)}"
+                f"normalization must be a Normalization or PER_CLIP, got {reprlib.repr(self.normalization)}"
             )
         _require_one_of("antialias", self.antialias, (False, True))
         _require_one_of("rule", self.rule, get_args(Rule))
@@ -153,9 +153,9 @@ class ClipSpec:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ClipSpec:
         """The ClipSpec that `to_dict` wrote; ValueError names fields that do not exist."""
-        if isinstance(fields, Mapping) and isinstance(fields.get("normalisation"), Mapping):
-            normalisation = from_fields(Normalisation, fields["normalisation"])
-            fields = {**fields, "normalisation": normalisation}
+        if isinstance(fields, Mapping) and isinstance(fields.get("normalization"), Mapping):
+            normalization = from_fields(Normalization, fields["normalization"])
+            fields = {**fields, "normalization": normalization}
         return from_fields(cls, fields)
 
 
@@ -166,7 +166,7 @@ class ViewPlan:
     clips: int = 4
     """Clips in time."""
     crops: Crops = 3
-    """Squares of each clip: 1 in the centre, or 3 along the frame's longer side; `full`: all of the frame."""
+    """Squares of each clip: 1 in the center, or 3 along the frame's longer side; `full`: all of the frame."""
     placement: Placement = "official"
     """Whose rules place the clips in time and the crops in the frame; see sampling.py and transforms.py."""
     average: Average = "probabilities"
@@ -259,7 +259,7 @@ def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:
 
 
 def official_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """Video Swin's Kinetics test: 4 clips at interval centres, short side = crop size, 3 crops."""
+    """Video Swin's Kinetics test: 4 clips at interval centers, short side = crop size, 3 crops."""
     return clip.replace(rule="dense", short_side=clip.size), ViewPlan(clips=4, crops=3, placement="official")
 
 
@@ -269,7 +269,7 @@ def mmaction2_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def torchvision_15fps_12x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """Torchvision's Kinetics test: 15 frames a second, 12 clips, the centre 224 of a short side of 256."""
+    """Torchvision's Kinetics test: 15 frames a second, 12 clips, the center 224 of a short side of 256."""
     short_side = round(clip.size * 256 / 224)
     return (
         clip.replace(rule="dense", fps=15.0, stride=1, short_side=short_side),
@@ -298,7 +298,7 @@ def ssv2_1x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def fast_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """One look: the centre crop of a clip in the middle of the video. Not published; for speed."""
+    """One look: the center crop of a clip in the middle of the video. Not published; for speed."""
     return clip, ViewPlan(clips=1, crops=1, placement="official")
 
 
@@ -337,7 +337,7 @@ PROTOCOLS: Final[Mapping[str, Callable[[ClipSpec], tuple[ClipSpec, ViewPlan]]]] 
 def apply_protocol(name: str, clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     """The clip spec and view plan of the protocol called `name`, for a model that eats `clip`.
 
-    What belongs to the weights stays (frames, size, normalisation, and stride and fps unless the protocol is
+    What belongs to the weights stays (frames, size, normalization, and stride and fps unless the protocol is
     about them); what belongs to the test is set. ValueError for an unknown name.
     """
     if name not in PROTOCOLS:

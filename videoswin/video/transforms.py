@@ -1,6 +1,6 @@
-"""The deterministic half of preprocessing: resize, crop, normalise. The shapes' letters are as in spec.py.
+"""The deterministic half of preprocessing: resize, crop, normalize. The shapes' letters are as in spec.py.
 
-T frames, H height, W width, C = 3 colours (RGB), S side of the square crop.
+T frames, H height, W width, C = 3 colors (RGB), S side of the square crop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from videoswin.video.spec import PER_CLIP, Crops, Normalisation, Placement
+from videoswin.video.spec import PER_CLIP, Crops, Normalization, Placement
 
 
 def resize_short_side(
@@ -20,7 +20,7 @@ def resize_short_side(
 ) -> Tensor:
     """Frames whose shorter side is `short_side`, bilinear: uint8 (T, H, W, 3) -> uint8 (T, H', W', 3).
 
-    Without `antialias` as cv2.INTER_LINEAR in the published pipelines, to within a grey level on average; the
+    Without `antialias` as cv2.INTER_LINEAR in the published pipelines, to within a gray level on average; the
     longer side is that of the `placement`'s library, see resized_length.
     """
     height, width = frames_thwc.shape[1:3]
@@ -65,7 +65,7 @@ def spatial_crops(frames_thwc: Tensor, size: int, crops: Crops, placement: Place
 def crop_corners(
     height: int, width: int, size: int, crops: Literal[1, 3], placement: Placement = "official"
 ) -> list[tuple[int, int]]:
-    """(top, left) of each crop: the centre, or along the longer side its start, end and middle.
+    """(top, left) of each crop: the center, or along the longer side its start, end and middle.
 
     As CenterCrop and ThreeCrop in mmaction/datasets/pipelines/augmentations.py, whose order is left, right,
     middle, and whose right crop ends a pixel early where the room is odd. There torchvision's center_crop
@@ -89,27 +89,27 @@ def crop_corners(
     return [(0, left), (bottom, left), (top, left)]
 
 
-def normalize(clips_cthw: Tensor, normalisation: Normalisation | Literal["per-clip"]) -> Tensor:
+def normalize(clips_cthw: Tensor, normalization: Normalization | Literal["per-clip"]) -> Tensor:
     """What the model eats: (..., 3, T, H, W) of 0..255 -> float32 of the same shape and on the same device.
 
     PER_CLIP takes one mean and one population standard deviation from each clip; a standard deviation below
-    one grey level counts as one, so that a blank clip becomes zeros and not magnified noise.
+    one gray level counts as one, so that a blank clip becomes zeros and not magnified noise.
     """
     if clips_cthw.ndim < 4 or clips_cthw.shape[-4] != 3:
         raise ValueError(f"clips are {tuple(clips_cthw.shape)}, wanted (..., 3, T, H, W)")
     clips = clips_cthw.to(torch.float32)
-    if normalisation == PER_CLIP:
+    if normalization == PER_CLIP:
         std, mean = torch.std_mean(clips, dim=(-4, -3, -2, -1), correction=0, keepdim=True)
         return (clips - mean) / std.clamp(min=1.0)
-    assert isinstance(normalisation, Normalisation)
-    mean, std = mean_and_std(normalisation, clips.device)
+    assert isinstance(normalization, Normalization)
+    mean, std = mean_and_std(normalization, clips.device)
     return (clips - mean) / std
 
 
-def mean_and_std(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+def mean_and_std(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
     """Of pixels of 0..255, float32 (3, 1, 1, 1) each."""
     mean, std = (
         255 * torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1, 1)
-        for values in (normalisation.mean, normalisation.std)
+        for values in (normalization.mean, normalization.std)
     )
     return mean, std

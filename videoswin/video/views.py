@@ -81,12 +81,12 @@ def seconds_seen(
 def looking_order(views: ViewPlan) -> list[int]:
     """The places 0..V - 1 of the views, clip by clip, with those first that tell most.
 
-    The centre of every clip, from the middle of the video outwards, then what lies beside the centres.
+    The center of every clip, from the middle of the video outwards, then what lies beside the centers.
     """
     per_clip = views.views_per_clip
     clips = sorted(range(views.clips), key=lambda clip: abs(2 * clip - (views.clips - 1)))
-    centre_first = reversed(range(per_clip))  # of three crops the last is the centre
-    return [clip * per_clip + crop for crop in centre_first for clip in clips]
+    center_first = reversed(range(per_clip))  # of three crops the last is the center
+    return [clip * per_clip + crop for crop in center_first for clip in clips]
 
 
 def _seen(reader: VideoReader, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:

@@ -49,7 +49,7 @@ class Entry:
     trained_on: str
     labels: str | None
     """Label set (see labels.py); None where none is known, and for image models: their classes go."""
-    licence: str
+    license: str
     clip: ClipSpec = _KINETICS_CLIP
     protocol: str = "official-4x3"
     """The protocol used unless another is asked for."""
@@ -71,21 +71,21 @@ class Entry:
 
     @property
     def is_free(self) -> bool:
-        """False if the licence forbids commercial use; such weights must be asked for explicitly."""
-        return self.licence in ("Apache-2.0", "BSD-3-Clause", "MIT")
+        """False if the license forbids commercial use; such weights must be asked for explicitly."""
+        return self.license in ("Apache-2.0", "BSD-3-Clause", "MIT")
 
     def clip_and_views(self) -> tuple[ClipSpec, ViewPlan]:
         """What the model eats and how a video is looked at by default."""
         return apply_protocol(self.protocol, self.clip)
 
 
-def require_licence(entry: Entry, accepted: str | None) -> None:
-    """ValueError unless the licence is free or `accepted` names it."""
-    if not entry.is_free and accepted != entry.licence:
+def require_license(entry: Entry, accepted: str | None) -> None:
+    """ValueError unless the license is free or `accepted` names it."""
+    if not entry.is_free and accepted != entry.license:
         raise InputError(
-            f"{entry.name} is licensed {entry.licence}, which forbids commercial use; "
-            f"to load it all the same: accept_licence={entry.licence!r} in Python, "
-            f"--accept-licence {entry.licence} on the command line"
+            f"{entry.name} is licensed {entry.license}, which forbids commercial use; "
+            f"to load it all the same: accept_license={entry.license!r} in Python, "
+            f"--accept-license {entry.license} on the command line"
         )
 
 
@@ -126,7 +126,7 @@ def _torchvision_entries() -> Iterator[Entry]:
             architecture=architecture,
             trained_on=trained_on,
             labels="kinetics400",
-            licence="BSD-3-Clause",
+            license="BSD-3-Clause",
             scores=(
                 Score(*paper, "official-4x3", _PAPER),
                 Score(*own, "torchvision-15fps-12x1", "torchvision 0.28"),
@@ -163,7 +163,7 @@ def _official_entries() -> Iterator[Entry]:
             window=(window_time, 7, 7),
             trained_on=trained_on,
             labels=labels,
-            licence="Apache-2.0",
+            license="Apache-2.0",
             protocol=protocol,
             scores=() if score is None else (Score(*score, protocol, _PAPER),),
         )
@@ -190,7 +190,7 @@ def _mmaction2_entries() -> Iterator[Entry]:
             architecture=architecture,
             trained_on=trained_on,
             labels=labels,
-            licence="Apache-2.0",
+            license="Apache-2.0",
             protocol="mmaction2-4x3",
             scores=(Score(top1, top5, "mmaction2-4x3", _README),),
             sha256=tag.rpartition("-")[2],
@@ -236,7 +236,7 @@ def _omnivore_entries() -> Iterator[Entry]:
             window=window,
             trained_on="EPIC-Kitchens-100" if epic else "ImageNet, Kinetics-400, SUN RGB-D",
             labels=None if epic else "kinetics400",
-            licence="CC-BY-NC-4.0",
+            license="CC-BY-NC-4.0",
             protocol="official-4x3" if epic else "omnivore-4x3",
             scores=() if top1 is None else (Score(top1, None, "omnivore-4x3", "Omnivore README"),),
         )
@@ -265,7 +265,7 @@ def _image_entries() -> Iterator[Entry]:
             window=(1, side, side),
             trained_on="ImageNet-22K" if file.endswith("22k") else "ImageNet-1K",
             labels=None,
-            licence="MIT",
+            license="MIT",
             clip=ClipSpec(size=32 * side, short_side=32 * side),
         )
 

@@ -54,7 +54,7 @@ FORMAT_VERSION = 2
 BUNDLED = Path(__file__).parent / "bundled"
 
 _METADATA_KEY = "videoswin"
-_UNKNOWN_LICENCE = "unknown: ask where the file came from"
+_UNKNOWN_LICENSE = "unknown: ask where the file came from"
 _log = logging.getLogger(__name__)
 
 
@@ -79,8 +79,8 @@ class Checkpoint:
     """True if a video can show several classes: each logit then answers alone, by a sigmoid."""
     lineage: dict[str, str] = field(default_factory=dict, repr=False)
     """Where the weights come from, as free text: source, command, what became of the source's tensors."""
-    licence: str = _UNKNOWN_LICENCE
-    """Licence of the weights, as an SPDX name where there is one."""
+    license: str = _UNKNOWN_LICENSE
+    """License of the weights, as an SPDX name where there is one."""
     name: str = "unnamed"
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class Checkpoint:
             name=self.name,
             labels=self.labels,
             multi_label=self.multi_label,
-            licence=self.licence,
+            license=self.license,
             lineage=self.lineage,
         )
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -116,16 +116,16 @@ class Checkpoint:
         *,
         inflate: Method = "inflate",
         window: Window | None = None,
-        accept_licence: str | None = None,
+        accept_license: str | None = None,
     ) -> Checkpoint:
         """The checkpoint of a catalog name (downloaded once), a bundled name, or a file in any known layout.
 
         inflate, window: see `from_state_dict`; window also resizes the tables of our own files.
-        accept_licence: must repeat the licence of weights that are not free for every use, "CC-BY-NC-4.0".
+        accept_license: must repeat the license of weights that are not free for every use, "CC-BY-NC-4.0".
         Raises ValueError for a name that is nothing and a file that is no model, DownloadError (an OSError)
         if a download fails.
         """
-        path, entry = _locate(os.fspath(name_or_path), accept_licence)
+        path, entry = _locate(os.fspath(name_or_path), accept_license)
         try:
             contents, metadata = read_file(path)
         except ValueError as error:
@@ -161,7 +161,7 @@ class Checkpoint:
     def model(self, *, num_classes: int | None = None, **options: Any) -> VideoSwin:
         """The model in eval mode with these weights; `options` go to VideoSwin (drop_path, attention, ...).
 
-        num_classes: replace the head by a freshly initialised one with this many classes, to fine-tune; it
+        num_classes: replace the head by a freshly initialized one with this many classes, to fine-tune; it
             is drawn from torch's random state. A checkpoint without a head needs this, else ValueError.
         """
         if num_classes is None and not self.has_head:
@@ -169,7 +169,7 @@ class Checkpoint:
                 f"{self.name} is a backbone without a head; model(num_classes=...) adds an untrained one"
             )
         if num_classes is None:
-            # On the meta device nothing is initialised only to be overwritten.
+            # On the meta device nothing is initialized only to be overwritten.
             with torch.device("meta"):
                 model = VideoSwin(self.config, **options)
             copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in self.weights.items()}
@@ -214,7 +214,7 @@ class Checkpoint:
             "views": self.views.to_dict(),
             "labels": self.labels,
             "lineage": self.lineage,
-            "licence": self.licence,
+            "license": self.license,
             "name": self.name,
         }
         if self.multi_label:
@@ -234,7 +234,7 @@ class Checkpoint:
     def _from_metadata(cls, weights: Mapping[str, Tensor], metadata: str, path: Path) -> Checkpoint:
         try:
             fields = parse_metadata(metadata, latest_version=FORMAT_VERSION)
-            require_fields(fields, ("config", "clip", "views", "labels", "lineage", "licence", "name"))
+            require_fields(fields, ("config", "clip", "views", "labels", "lineage", "license", "name"))
             require_floating_point(weights)
             require_finite(weights)
             return cls(
@@ -245,7 +245,7 @@ class Checkpoint:
                 labels=fields["labels"],
                 multi_label=fields.get("multi_label", False),
                 lineage=fields["lineage"],
-                licence=fields["licence"],
+                license=fields["license"],
                 name=fields["name"],
             )
         except InputError as error:
@@ -260,16 +260,16 @@ class Checkpoint:
         lineage = {"source": source, "conversion": "; ".join((conversion.summary(), *conversion.notes))}
         labels, lineage["labels"] = _choose_labels(conversion, entry)
         if entry is None:
-            licence = conversion.licence or _UNKNOWN_LICENCE
+            license = conversion.license or _UNKNOWN_LICENSE
             segments = lineage["labels"].startswith("something-v2")
             clip, views, lineage["clip"] = _assume_clip(conversion.config, segments=segments)
         else:
-            name, licence = entry.name, entry.licence
+            name, license = entry.name, entry.license
             clip, views = entry.clip_and_views()
             identity = (
                 f"verified, its SHA-256 begins with {entry.sha256}"
                 if entry.sha256
-                else "recognised by its file name, no hash is published"
+                else "recognized by its file name, no hash is published"
             )
             lineage |= {"published as": entry.name, "identity": identity, "url": entry.url}
         return cls(
@@ -279,14 +279,14 @@ class Checkpoint:
             views=views,
             labels=labels,
             lineage=lineage,
-            licence=licence,
+            license=license,
             name=name,
         )
 
 
-def load_model(name_or_path: str | os.PathLike[str], *, accept_licence: str | None = None) -> VideoSwin:
+def load_model(name_or_path: str | os.PathLike[str], *, accept_license: str | None = None) -> VideoSwin:
     """The model of `Checkpoint.load(name_or_path)`, in eval mode."""
-    return Checkpoint.load(name_or_path, accept_licence=accept_licence).model()
+    return Checkpoint.load(name_or_path, accept_license=accept_license).model()
 
 
 def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
@@ -304,10 +304,10 @@ def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[st
                 torch.save(dict(state_dict), file)
 
 
-def _locate(name: str, accept_licence: str | None) -> tuple[Path, catalog.Entry | None]:
+def _locate(name: str, accept_license: str | None) -> tuple[Path, catalog.Entry | None]:
     """The file that `name` stands for, downloaded if it is published, and its catalog entry if it has one."""
     if (entry := catalog.ENTRIES.get(name)) is not None:
-        catalog.require_licence(entry, accept_licence)
+        catalog.require_license(entry, accept_license)
         return fetch(entry), entry
     bundled = BUNDLED / f"{name}.safetensors"
     if os.path.basename(name) == name and bundled.is_file():

@@ -1,4 +1,4 @@
-"""Recognise a foreign state dict, bring it into our layout, and account for every name in it."""
+"""Recognize a foreign state dict, bring it into our layout, and account for every name in it."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Conversion:
     """The file's names that the model has no place for."""
     notes: tuple[str, ...]
     """Sentences about what the user may not expect: weights chosen, a head left out."""
-    licence: str | None
-    """Licence of everything published in this layout, if it has one."""
+    license: str | None
+    """License of everything published in this layout, if it has one."""
 
     def summary(self) -> str:
         """One line that accounts for the whole file. Nothing is ever missing: that is an error."""
@@ -132,7 +132,7 @@ def convert(
         converted=tuple(name for name in weights if name not in set(untouched)),
         unused=tuple(name for name in (*state_dict, *found.beside) if name not in used),
         notes=tuple(note for note in (found.choice, head_note) if note),
-        licence=omnivore.LICENCE if layout is omnivore else None,
+        license=omnivore.LICENSE if layout is omnivore else None,
     )
 
 
@@ -213,7 +213,7 @@ def _refuse_swin_v2(state_dict: StateDict) -> None:
     if any(part in name for name in state_dict for part in ("logit_scale", "cpb_mlp", "continuous_position")):
         raise InputError(
             "this is a Swin V2 file: V2 attends by cosine similarity, computes its position bias with a "
-            "network and normalises after each branch, so its weights do not fit; use a Swin V1 file"
+            "network and normalizes after each branch, so its weights do not fit; use a Swin V1 file"
         )
 
 

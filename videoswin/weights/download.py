@@ -87,7 +87,7 @@ def in_cache(path: Path) -> bool:
 def _download_from_any(entry: Entry, path: Path, timeouts: Timeouts) -> None:
     size = f"{entry.size_mb} MB, " if entry.size_mb else ""
     Console(stderr=True).print(
-        f"Downloading {entry.name}: {entry.file_name}, {size}licence {entry.licence}", highlight=False
+        f"Downloading {entry.name}: {entry.file_name}, {size}license {entry.license}", highlight=False
     )
     max_bytes = (entry.size_mb + 1) * 10**6 if entry.size_mb else MAX_BYTES
     for url in filter(None, (entry.url, entry.mirror)):

@@ -86,9 +86,9 @@ def _inflate_patch(kernel: Tensor, method: Method) -> Tensor:
         raise InputError(f"tokens are {tuple(kernel.shape[2:])} pixels; ours are {PATCH[1:]}")
     if method == "inflate":
         return kernel.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
-    centred = kernel.new_zeros(*kernel.shape[:2], *PATCH)
-    centred[:, :, frames // 2] = kernel
-    return centred
+    centerd = kernel.new_zeros(*kernel.shape[:2], *PATCH)
+    centerd[:, :, frames // 2] = kernel
+    return centerd
 
 
 def _inflate_table(table: Tensor, window: Window, method: Method) -> Tensor:
@@ -97,9 +97,9 @@ def _inflate_table(table: Tensor, window: Window, method: Method) -> Tensor:
     table = resize_table(table, (1, side, side), (1, m, n))
     if method == "inflate":
         return table.repeat(2 * p - 1, 1)
-    centred = table.new_full((2 * p - 1, *table.shape), CROSS_FRAME_BIAS)
-    centred[p - 1] = table
-    return centred.flatten(0, 1)
+    centerd = table.new_full((2 * p - 1, *table.shape), CROSS_FRAME_BIAS)
+    centerd[p - 1] = table
+    return centerd.flatten(0, 1)
 
 
 def _side(table: Tensor) -> int:

@@ -32,7 +32,7 @@ def _bundled(name: str) -> dict[str, Any]:
         "window": checkpoint.config.window,
         "trained_on": checkpoint.lineage["trained on"],
         "labels": name,
-        "licence": checkpoint.licence,
+        "license": checkpoint.license,
         "clip": checkpoint.clip.to_dict(),
         "scores": (),
         "size_mb": round(file.stat().st_size / 1e6),

@@ -20,7 +20,7 @@ from videoswin.video.spec import from_fields
 MAX_METADATA: Final = 1 << 24
 """Characters of the JSON; the names of 100,000 classes take a third of it."""
 MAX_NAME: Final = 2000
-"""Characters of a label, of a model's name and of a licence."""
+"""Characters of a label, of a model's name and of a license."""
 
 
 def parse_metadata(text: str, *, latest_version: int) -> dict[str, Any]:
@@ -64,14 +64,14 @@ def require_fields(fields: Mapping[str, Any], names: tuple[str, ...]) -> None:
 
 
 def require_description(
-    *, name: object, labels: object, multi_label: object, licence: object, lineage: object
+    *, name: object, labels: object, multi_label: object, license: object, lineage: object
 ) -> None:
     """Raise InputError unless these describe a model: printable names, different labels, plain text.
 
     The lineage may hold any text, such as a command with a file name that cannot be printed.
     """
     _require_name("name", name)
-    _require_name("licence", licence)
+    _require_name("license", license)
     if not isinstance(labels, (tuple, list)):
         raise InputError(f"labels must be a list of names, got {reprlib.repr(labels)}")
     for index, label in enumerate(labels):

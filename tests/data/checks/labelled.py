@@ -1,4 +1,4 @@
-"""Labelled videos that need no files: facts about them, and the report that follows."""
+"""Labeled videos that need no files: facts about them, and the report that follows."""
 
 from collections.abc import Sequence
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.checks.labeled import facts, report_of, same_pictures, sample
 
-from tests.data.checks.labelled import facts, report_of, same_pictures, sample
 from tests.video.numbered import numbered_picture, write_image, write_video
 from tests.video.test_damage import write_sound
 from videoswin._arguments import command_line
@@ -18,10 +18,11 @@ from videoswin.cli import COMMANDS
 from videoswin.data.check import check_videos
 from videoswin.data.checks.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample, read_manifest
-from videoswin.training.recipe import VideoFiles
+from videoswin.training.recipe import VideoData
 from videoswin.training.settings import parse_assignments
 from videoswin.training.source import training_and_validation
 from videoswin.video.reader import VideoError
+from videoswin.video.spec import ClipSpec, ViewPlan
 
 REASONS = {
     "empty.mp4": "the file is empty",
@@ -149,7 +150,7 @@ def test_unequal_classes_are_told_about_with_the_cure(capsys):
     samples = [sample(f"{i}.mp4", "clap") for i in range(8)] + [sample("w.mp4", "wave")]
     text = printed(report_of(*samples), capsys)
     assert "the largest class has 8 times the samples of the smallest" in text
-    assert "--set data.source.balanced=true" in text
+    assert "--set data.class_balanced=true" in text
 
 
 def test_of_many_classes_the_largest_and_the_smallest_are_shown(capsys):
@@ -177,11 +178,11 @@ def commands_in(text: str) -> list[dict[str, Any]]:
     return [vars(command_line(COMMANDS).parse_args(shlex.split(line)[1:])) for line in lines]
 
 
-def source_of(options: dict[str, Any]) -> VideoFiles:
+def source_of(options: dict[str, Any]) -> VideoData:
     """The videos that such a command trains on."""
     settings = parse_assignments(options["set"])
-    arguments = {key.removeprefix("data.source."): value for key, value in settings.items()}
-    return VideoFiles(train=options["data"], **arguments)
+    arguments = {key.removeprefix("data."): value for key, value in settings.items()}
+    return VideoData(train=options["data"], clip=ClipSpec(), views=ViewPlan(), batch_size=1, **arguments)
 
 
 def checked(source: Path | str, root: str | None = None) -> DataReport:
@@ -234,7 +235,7 @@ def test_folders_above_the_classes_are_suggested_as_groups(tmp_path, capsys):
     lines = "".join(f"{name},{name.split('/')[1]}\n" for name in names)
     (tmp_path / "list.csv").write_text(f"path,label\n{lines}")
     grouped, _ = commands_in(printed(checked(tmp_path / "list.csv"), capsys))
-    assert grouped["set"] == ["data.source.groups=folder:2"]
+    assert grouped["set"] == ["data.group_by=folder:2"]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_folders_of_classes_splits_or_single_videos_are_not_suggested(tmp_path, 
     text = printed(checked(tmp_path), capsys)
     assert len(commands_in(text)) == 1
     assert "No groups are known" in text
-    assert "--set data.source.groups=similarity" in text
+    assert "--set data.group_by=similarity" in text
 
 
 def test_nothing_is_said_of_groups_where_the_list_has_some(capsys):

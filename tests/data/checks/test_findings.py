@@ -1,12 +1,12 @@
-"""What is said about labelled videos follows from their files, parts, splits and labels."""
+"""What is said about labeled videos follows from their files, parts, splits and labels."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.data.checks.labeled import CLASSES, facts, report_of, same_pictures, sample
 
-from tests.data.checks.labelled import CLASSES, facts, report_of, same_pictures, sample
 from videoswin.data.checks.findings import split_names
 from videoswin.data.checks.report import DataReport
 from videoswin.data.checks.stream import StreamFacts
@@ -136,7 +136,7 @@ def test_an_end_that_a_list_has_rounded_is_no_problem(start, end):
     assert report_of(sample("a.mp4", "clap", start=start, end=end)).usable
 
 
-def test_it_is_the_labelled_part_that_must_be_long_enough():
+def test_it_is_the_labeled_part_that_must_be_long_enough():
     def short(*samples: object, shortest: int) -> list[str]:
         report: DataReport = report_of(*samples, shortest_frames=shortest)  # type: ignore[arg-type]
         assert report.usable
@@ -242,13 +242,13 @@ def test_codec_rotation_and_a_varying_rate_are_named():
     assert report.codecs == {"h264": 3, "hevc": 1}
 
 
-def labelled_and_known(rate_of):
+def labeled_and_known(rate_of):
     samples = [sample(f"{n}.mp4", CLASSES[n % 3]) for n in range(30)]
     return samples, [facts(f"{n}.mp4", fps=rate_of(n), num_frames=300) for n in range(30)]
 
 
 def test_a_property_that_names_the_class_is_told_about():
-    samples, known = labelled_and_known(lambda n: (24.0, 25.0, 30.0)[n % 3])
+    samples, known = labeled_and_known(lambda n: (24.0, 25.0, 30.0)[n % 3])
     rate, length = report_of(*samples, known=known).telltale  # 300 frames are of other length, too
     assert rate == (
         "the frame rate alone names the class of 100% of the videos (the most frequent class is 33%): a "
@@ -258,9 +258,9 @@ def test_a_property_that_names_the_class_is_told_about():
 
 
 def test_a_property_that_has_nothing_to_do_with_the_class_is_not():
-    samples, known = labelled_and_known(lambda n: (24.0, 25.0)[n * n % 7 % 2])
+    samples, known = labeled_and_known(lambda n: (24.0, 25.0)[n * n % 7 % 2])
     assert report_of(*samples, known=known).telltale == ()
-    samples, known = labelled_and_known(lambda n: (24.0, 25.0, 30.0)[n % 3])
+    samples, known = labeled_and_known(lambda n: (24.0, 25.0, 30.0)[n % 3])
     assert report_of(*samples[:15], known=known).telltale == ()  # so few may agree by chance
 
 

@@ -23,7 +23,7 @@ from videoswin.video.reader import VideoError, open_video
 
 
 def film(seed: int, num_frames: int = 48) -> list[np.ndarray]:
-    """Pictures (128, 192, 3) of a soft coloured pattern that moves to the side."""
+    """Pictures (128, 192, 3) of a soft colored pattern that moves to the side."""
     noise = np.random.default_rng(seed).normal(size=(128, 192, 3)) * [[[1.0, 0.9, 0.8]]]
     frequencies = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.fftfreq(192))[..., None]
     soft = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) * (frequencies < 0.04), axes=(0, 1)).real

@@ -397,9 +397,9 @@ def test_folders_that_look_like_splits_are_no_classes(tmp_path: Path, names: tup
     with pytest.raises(ValueError, match=r"look like splits, as each holds run, walk: rename them") as caught:
         read_manifest(tmp_path)
     train, val = (tmp_path / name for name in names)
-    assert str(caught.value).endswith(f"--data {train} --set data.source.validation={val}")
+    assert str(caught.value).endswith(f"--data {train} --set data.val={val}")
     touch(tmp_path, *(f"Test_set/{label}/a.mp4" for label in ("run", "walk")))
-    with pytest.raises(ValueError, match=f"--data {train} --set data.source.validation={val}"):
+    with pytest.raises(ValueError, match=f"--data {train} --set data.val={val}"):
         read_manifest(tmp_path)
 
 
@@ -528,7 +528,7 @@ def test_splits_with_a_list_each_are_refused_with_the_settings_for_these(tmp_pat
         read_manifest(tmp_path)
     train, val, test = (f"{tmp_path}/{name}/metadata.csv" for name in names)
     assert str(caught.value).endswith(
-        f"give the files: to train, --data {train} --set data.source.validation={val}; to evaluate, {test}"
+        f"give the files: to train, --data {train} --set data.val={val}; to evaluate, {test}"
     )
     assert read_manifest(train).classes == ("walk",)
 
@@ -559,7 +559,7 @@ def test_videos_beside_a_list_are_refused_naming_the_list(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "text", ["a.mp4 walk\n", "name,category\na.mp4,walk\n", "hello\n", "[not json] x\n", "\n\nhello\n"]
 )
-def test_a_list_that_nothing_recognises_is_refused_naming_the_known_forms(tmp_path: Path, text: str) -> None:
+def test_a_list_that_nothing_recognizes_is_refused_naming_the_known_forms(tmp_path: Path, text: str) -> None:
     with pytest.raises(
         ValueError, match=r"list.txt, line \d: found .*path,label .*MMAction2.*UCF101.*folder"
     ):

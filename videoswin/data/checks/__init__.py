@@ -1,1 +1,1 @@
-"""What can be wrong with labelled videos, and how it is found: the parts of check.py."""
+"""What can be wrong with labeled videos, and how it is found: the parts of check.py."""

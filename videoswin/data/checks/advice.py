@@ -13,7 +13,7 @@ from videoswin.data.manifest import Manifest, Sample, hold_out
 from videoswin.video.reader import FOLDER_FPS
 
 FOLDER_RULES: Final = ("folder", "folder:2")
-"""Values of data.source.groups for the folder of a file and the one above it."""
+"""Values of data.group_by for the folder of a file and the one above it."""
 FOLDERS_SHOWN: Final = 3
 
 
@@ -52,11 +52,11 @@ def describe_missing_groups(manifest: Manifest, command: str, *, fraction: float
         folders = ", ".join(names[:FOLDERS_SHOWN]) + ", ..." * (len(names) > FOLDERS_SHOWN)
         return [
             sharing,
-            f"To keep the videos of a folder together ({folders}): {command} --set data.source.groups={rule}",
+            f"To keep the videos of a folder together ({folders}): {command} --set data.group_by={rule}",
         ]
     return [
-        f"{sharing} To make groups, add to the command --set data.source.groups=similarity (videos of one "
-        "scene) or --set 'data.source.groups=pattern:REGULAR_EXPRESSION' (a part of the file names), or "
+        f"{sharing} To make groups, add to the command --set data.group_by=similarity (videos of one "
+        "scene) or --set 'data.group_by=pattern:REGULAR_EXPRESSION' (a part of the file names), or "
         "add a column `group` to the list."
     ]
 
@@ -69,7 +69,7 @@ def find_folder_groups(manifest: Manifest, *, fraction: float) -> tuple[str, tup
         fraction: Part of each class that would be held out.
 
     Returns:
-        A value of data.source.groups by which videos can be held out; None if no folders are like groups:
+        A value of data.group_by by which videos can be held out; None if no folders are like groups:
         if they are those of the classes, of splits or of single videos, or if there is just one.
     """
     taken = {folded_name(name) for name in (*manifest.classes, *SPLIT_NAMES)}

@@ -1,4 +1,4 @@
-"""What can be wrong with labelled videos whose files have been examined: pure functions over a manifest."""
+"""What can be wrong with labeled videos whose files have been examined: pure functions over a manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_SPLIT: Final = "unassigned"
 """What samples are counted under that name no split."""
 
 PART_TOLERANCE_SECONDS: Final = 0.5
-"""A labelled part may end this much after the video: lists round."""
+"""A labeled part may end this much after the video: lists round."""
 
 ASPECT_TOLERANCE: Final = 0.02
 RATE_TOLERANCE: Final = 0.02
@@ -30,7 +30,7 @@ Facts = Mapping[str, VideoFacts]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something about a video or a labelled part of it."""
+    """Something about a video or a labeled part of it."""
 
     path: str
     what: str
@@ -71,19 +71,19 @@ def part_of(sample: Sample, video: VideoFacts) -> tuple[float, float]:
 
 
 def shows_nothing(sample: Sample, video: VideoFacts) -> bool:
-    """Whether its labelled part begins after the video's end, or has no length."""
+    """Whether its labeled part begins after the video's end, or has no length."""
     start, end = part_of(sample, video)
     return start >= end
 
 
 def reaches_past_end(sample: Sample, video: VideoFacts) -> bool:
-    """Whether its labelled part ends after the video, by more than lists round."""
+    """Whether its labeled part ends after the video, by more than lists round."""
     end = sample.end_seconds
     return end is not None and end > video.duration_seconds + PART_TOLERANCE_SECONDS
 
 
 def find_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
-    """Labelled parts that lie outside of their videos, wholly or at their ends, or have no length."""
+    """Labeled parts that lie outside of their videos, wholly or at their ends, or have no length."""
     findings = []
     for sample in manifest.samples:
         video = facts.get(sample.path)

@@ -65,7 +65,7 @@ class VideoFacts:
     """SHA-256 of the frames' size and of all their pixels: whatever the container, the same for a copy of the
     encoded stream."""
     look: bytes
-    """(M, G, G, 3) uint8: colours averaged over patches and time; much the same for another encoding."""
+    """(M, G, G, 3) uint8: colors averaged over patches and time; much the same for another encoding."""
     stream: StreamFacts = field(default_factory=StreamFacts)
     """What the container says of the video."""
 

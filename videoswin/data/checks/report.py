@@ -1,4 +1,4 @@
-"""What is known about a collection of labelled videos, and what follows from it: DataReport."""
+"""What is known about a collection of labeled videos, and what follows from it: DataReport."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _DURATIONS: Final = ("shortest", "median", "longest")
 
 @dataclass(frozen=True, kw_only=True)
 class DataReport:
-    """What is known about labelled videos. Everything is in the manifest's order.
+    """What is known about labeled videos. Everything is in the manifest's order.
 
     Copies are found where every decoded pixel is the same, whatever the container, and told apart from those
     that only look alike: another encoding, size or frame rate of a film, or two films of one place in which
@@ -58,7 +58,7 @@ class DataReport:
     unreadable: tuple[Failure, ...]
     """Files that are missing, empty, no video, or broken altogether; and those that crash the decoder."""
     outside: tuple[Finding, ...]
-    """Labelled parts outside of their video."""
+    """Labeled parts outside of their video."""
     contradictions: tuple[Group, ...]
     """The same pictures under different labels."""
     leaks: tuple[Group, ...]
@@ -142,7 +142,7 @@ class DataReport:
 
     @property
     def durations(self) -> tuple[float, float, float] | None:
-        """Shortest, median and longest sample in seconds: of its labelled part, else of the video."""
+        """Shortest, median and longest sample in seconds: of its labeled part, else of the video."""
         facts = self._facts
         samples = (sample for sample in self.manifest.samples if sample.path in facts)
         parts = [part_of(sample, facts[sample.path]) for sample in samples]
@@ -181,7 +181,7 @@ class DataReport:
         )
 
     def clean(self) -> Manifest:
-        """The samples that can be learnt from: no unreadable files, no parts that show nothing, no repeats.
+        """The samples that can be learned from: no unreadable files, no parts that show nothing, no repeats.
 
         Of samples that repeat each other one stays: the first in `test`, else in `val`, else of all, so that
         scores keep their meaning. If their labels contradict each other none stays. A part that ends after

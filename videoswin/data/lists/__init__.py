@@ -1,1 +1,1 @@
-"""The kinds of lists and folders that labelled videos come in: one file per kind, read by manifest.py."""
+"""The kinds of lists and folders that labeled videos come in: one file per kind, read by manifest.py."""

@@ -118,7 +118,7 @@ def _refuse_unknown_splits(folder: str) -> None:
         train, val = (shlex.quote(os.path.join(folder, name)) for name in in_order[:2])
         raise InputError(
             f"{folder}: {', '.join(names)} look like splits, as each holds {', '.join(shared[:3])}: rename "
-            f"them to train, val and test, or give --data {train} --set data.source.validation={val}"
+            f"them to train, val and test, or give --data {train} --set data.val={val}"
         )
 
 
@@ -144,7 +144,7 @@ def _lists_of_splits(folders: Mapping[str, str | None]) -> str:
         return ""
     text = f"s: to train, --data {shlex.quote(lists['train'])}"
     if "val" in lists:
-        text += f" --set data.source.validation={shlex.quote(lists['val'])}"
+        text += f" --set data.val={shlex.quote(lists['val'])}"
     return text + (f"; to evaluate, {shlex.quote(lists['test'])}" if "test" in lists else "")
 
 

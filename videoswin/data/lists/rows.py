@@ -20,7 +20,7 @@ SPLIT_NAMES: Final = MappingProxyType(
 
 
 class Row(NamedTuple):
-    """One labelled video, or part of one."""
+    """One labeled video, or part of one."""
 
     path: str
     labels: tuple[str, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from videoswin.weights.formats import Renamed, StateDict, official, patch_rank, rename
 
 NAME = "Omnivore"
-LICENCE = "CC-BY-NC-4.0"
+LICENSE = "CC-BY-NC-4.0"
 """Of all weights Meta published in this layout."""
 
 _VIDEO_HEADS = ("heads.video.1.", "heads.1.")

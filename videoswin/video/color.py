@@ -1,4 +1,4 @@
-"""Changes to the colours of frames: pure functions, (T, 3, H, W) uint8 RGB -> the same shape and type.
+"""Changes to the colors of frames: pure functions, (T, 3, H, W) uint8 RGB -> the same shape and type.
 
 T frames, H height, W width. Frames lie channels last in memory, and stay so. What depends on the picture (its
 mean, range or histogram) is measured in each frame, as in the published pipelines, which see one image at a
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-RGB_TO_GREY = (0.2989, 0.587, 0.114)
+RGB_TO_GRAY = (0.2989, 0.587, 0.114)
 
 
-def jitter_colour(frames: Tensor, strength: float, rng: Generator) -> Tensor:
+def jitter_color(frames: Tensor, strength: float, rng: Generator) -> Tensor:
     """Brightness, contrast, saturation and hue changed at random, in random order; one draw for all frames.
 
     Factors are 1 - strength to 1 + strength; hue turns by at most a quarter of strength, either way.
@@ -41,14 +41,14 @@ def adjust_brightness(frames: Tensor, factor: float) -> Tensor:
 
 
 def adjust_contrast(frames: Tensor, factor: float) -> Tensor:
-    """Every value's distance to the mean grey of its frame, times `factor`."""
-    mean = _grey(frames).mean(dim=(1, 2, 3), keepdim=True)  # (T, 1, 1, 1)
+    """Every value's distance to the mean gray of its frame, times `factor`."""
+    mean = _gray(frames).mean(dim=(1, 2, 3), keepdim=True)  # (T, 1, 1, 1)
     return _to_levels(frames.to(torch.float32).mul_(factor).add_(mean, alpha=1 - factor))
 
 
 def adjust_saturation(frames: Tensor, factor: float) -> Tensor:
-    """Every pixel's distance to its own grey, times `factor`."""
-    return _to_levels(frames.to(torch.float32).mul_(factor).add_(_grey(frames), alpha=1 - factor))
+    """Every pixel's distance to its own gray, times `factor`."""
+    return _to_levels(frames.to(torch.float32).mul_(factor).add_(_gray(frames), alpha=1 - factor))
 
 
 def adjust_hue(frames: Tensor, turn: float) -> Tensor:
@@ -56,7 +56,7 @@ def adjust_hue(frames: Tensor, turn: float) -> Tensor:
     red, green, blue = frames.permute(1, 0, 2, 3).contiguous().to(torch.float32)  # (T, H, W) each
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    scale = chroma.clamp(min=1.0).reciprocal_()  # levels are whole numbers; a grey pixel has hue 0
+    scale = chroma.clamp(min=1.0).reciprocal_()  # levels are whole numbers; a gray pixel has hue 0
     hue = torch.where(
         value == red,
         (green - blue).mul_(scale),
@@ -133,11 +133,11 @@ def equalize(frames: Tensor) -> Tensor:
     return table.flatten().index_select(0, index).view(num_frames, height, width, 3).permute(0, 3, 1, 2)
 
 
-def _grey(frames: Tensor) -> Tensor:
-    """Whole levels of grey as floats: (T, 3, H, W) uint8 -> (T, 1, H, W)."""
+def _gray(frames: Tensor) -> Tensor:
+    """Whole levels of gray as floats: (T, 3, H, W) uint8 -> (T, 1, H, W)."""
     red, green, blue = frames[:, 0:1], frames[:, 1:2], frames[:, 2:3]
-    grey = red.mul(RGB_TO_GREY[0]).add_(green, alpha=RGB_TO_GREY[1]).add_(blue, alpha=RGB_TO_GREY[2])
-    return grey.floor_()
+    gray = red.mul(RGB_TO_GRAY[0]).add_(green, alpha=RGB_TO_GRAY[1]).add_(blue, alpha=RGB_TO_GRAY[2])
+    return gray.floor_()
 
 
 def _to_levels(values: Tensor) -> Tensor:
