@@ -200,7 +200,7 @@ def test_a_rule_is_one_of_the_ready_ways() -> None:
     assert groups_of(make_groups(manifest, "folder:2")) == ["anna", "anna", "ben", "ben"]
     assert groups_of(make_groups(manifest, r"pattern:\d")) == ["1", "2", "1", "2"]
     for rule in ("folders", "folder:x", "pattern:", "similarity:3", ""):
-        with pytest.raises(ValueError, match=r"data\.source\.groups must be folder"):
+        with pytest.raises(ValueError, match=r"data\.group_by must be folder"):
             make_groups(manifest, rule)
 
 

@@ -133,7 +133,7 @@ def test_a_file_with_the_name_of_a_module_is_not_mistaken_for_it(tmp_path):
 
 
 def test_a_setting_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"did you mean optimizer\.rate"):
+    with pytest.raises(ValueError, match=r"did you mean optimizer\.lr"):
         build_recipe("camera-motion", settings={"optimizer.rat": "1e-3"})
 
 
@@ -173,7 +173,7 @@ def test_a_run_of_a_version_with_other_settings_is_refused_by_name(tmp_path):
     contents = recipe_json(recipe, "camera-motion", None, None)
     rate = contents["settings"].pop("optimizer.lr")
     (tmp_path / "recipe.json").write_text(json.dumps(contents))
-    with pytest.raises(ValueError, match=r"recipe\.json was written without optimizer\.rate"):
+    with pytest.raises(ValueError, match=r"recipe\.json was written without optimizer\.lr"):
         build_recipe(path)
     contents["settings"] |= {"optimizer.lr": rate, "optimizer.speed": 5}
     (tmp_path / "recipe.json").write_text(json.dumps(contents))

@@ -275,7 +275,7 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.mp4").touch()
     call = {"data": str(tmp_path), "start": "camera-motion"}
-    with pytest.raises(ValueError, match=r"no video can be held out .* set data\.source\.holdout=0"):
+    with pytest.raises(ValueError, match=r"no video can be held out .* set data\.val_fraction=0"):
         build_recipe("finetune", **call)
     recipe = build_recipe("finetune", **call, settings={"data.val_fraction": "0"})
     assert recipe.data.val_fraction == 0

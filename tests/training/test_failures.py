@@ -115,7 +115,7 @@ def test_a_killed_data_worker_ends_the_run_with_a_sentence_and_it_resumes_to_the
 ):
     clips = SyntheticData(clips=Harmful, description="noise with stripes", labels=LABELS)
     with pytest.raises(
-        TrainingError, match=r"data worker was killed.*\(data\.workers\)\. Run.*state of step 20"
+        TrainingError, match=r"data worker was killed.*\(data\.num_workers\)\. Run.*state of step 20"
     ):
         loop.train(stripes(data__source=clips, data__num_workers=1), tmp_path / "killed")
     assert loop.train(stripes(data__num_workers=1), tmp_path / "killed").read_bytes() == uninterrupted

@@ -78,7 +78,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 
 def test_a_finished_run_is_not_taken_for_another(tmp_path):
     loop.train(stripes(), tmp_path)
-    with pytest.raises(ValueError, match=r"finished run with another optimizer\.rate"):
+    with pytest.raises(ValueError, match=r"finished run with another optimizer\.lr"):
         loop.train(stripes(optimizer__lr=0.02), tmp_path)
 
 

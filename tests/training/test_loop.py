@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_what_was_saved(tmp_
         return step(learner, batch, number)
 
     monkeypatch.setattr(loop, "training_step", broken_at_step_24)
-    with pytest.raises(TrainingError, match=r"step 25 is not a number.*optimizer\.rate"):
+    with pytest.raises(TrainingError, match=r"step 25 is not a number.*optimizer\.lr"):
         loop.train(stripes(), tmp_path)
     checkpoint = Checkpoint.load(tmp_path / "last.safetensors")  # of the end of the first epoch
     assert all(tensor.isfinite().all() for tensor in checkpoint.weights.values())

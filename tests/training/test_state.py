@@ -32,7 +32,7 @@ def test_without_a_file_there_is_nothing_to_go_on_from(parts, tmp_path):
 
 def test_a_state_of_another_run_is_refused_and_the_difference_is_named(parts, tmp_path):
     save_state(tmp_path / "state.pt", {"seed": 0, "optimizer.lr": 0.1}, parts)
-    with pytest.raises(ValueError, match=r"optimizer\.rate: 0\.1 then, 0\.2 now"):
+    with pytest.raises(ValueError, match=r"optimizer\.lr: 0\.1 then, 0\.2 now"):
         load_state(tmp_path / "state.pt", {"seed": 0, "optimizer.lr": 0.2}, parts)
 
 

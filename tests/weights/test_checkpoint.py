@@ -50,8 +50,22 @@ def test_everything_comes_back_from_a_file(checkpoint, tmp_path):
 def test_a_multi_label_model_stays_one_and_older_packages_refuse_its_file(checkpoint, tmp_path):
     dataclasses.replace(checkpoint, multi_label=True).save(tmp_path / "x.safetensors")
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["videoswin"])["version"] == 2
+        assert json.loads(file.metadata()["videoswin"])["version"] == 3
     assert Checkpoint.load(tmp_path / "x.safetensors").multi_label
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_with_british_names_from_before_version_3_still_load(version, checkpoint, tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path)
+    with safe_open(path, "pt") as file:
+        fields = json.loads(file.metadata()["videoswin"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    fields |= {"version": version, "licence": fields.pop("license")}
+    fields["clip"]["normalisation"] = fields["clip"].pop("normalization")
+    save_file(tensors, path, metadata={"videoswin": json.dumps(fields)})
+    loaded = Checkpoint.load(path)
+    assert (loaded.license, loaded.clip) == (checkpoint.license, checkpoint.clip)
 
 
 def test_the_same_checkpoint_makes_the_same_bytes(checkpoint, tmp_path):
@@ -169,7 +183,7 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
     with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
         metadata = file.metadata()
     description = json.loads(metadata["videoswin"])
-    assert description["version"] == 1
+    assert description["version"] == 3
     assert set(description) == {
         "version", "config", "clip", "views", "labels", "lineage", "license", "name",
     }  # fmt: skip
@@ -178,7 +192,7 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 3}, "version must be at most 2, got 3; install a newer videoswin"),
+        ({"version": 4}, "version must be at most 3, got 4; install a newer videoswin"),
         ({"version": "1"}, "version must be an integer from 1, got '1'"),
         ({"version": True}, "version must be an integer from 1, got True"),
         ({"clip": [1]}, "ClipSpec must be an object with frames, .*, got"),

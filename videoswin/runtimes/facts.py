@@ -16,7 +16,7 @@ ExportPrecision = Literal["fp32", "bf16", "int8"]
 
 KEY: Final = "videoswin"
 """Under which the JSON lies in the file."""
-VERSION: Final = 1
+VERSION: Final = 3
 """Files of a later version are refused."""
 
 

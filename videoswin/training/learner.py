@@ -26,7 +26,7 @@ from videoswin.training.lora import choose_what_learns, plain_state_dict
 from videoswin.training.loss import balanced_class_weights
 from videoswin.training.mixup import erase, mix, soft_targets
 from videoswin.training.optimizer import adamw, schedule
-from videoswin.training.recipe import Model, Recipe, Run, VideoData, require_one_weighting
+from videoswin.training.recipe import FABRIC_PRECISION, Model, Recipe, Run, VideoData, require_one_weighting
 from videoswin.training.sharding import sharded_strategy, whole
 from videoswin.training.source import Source
 from videoswin.video.transforms import normalize
@@ -143,7 +143,7 @@ def launch(run: Run) -> Fabric:
         devices=run.devices,
         num_nodes=run.num_nodes,
         strategy=sharded_strategy(run.devices * run.num_nodes) if run.strategy == "fsdp" else run.strategy,
-        precision=run.precision,
+        precision=FABRIC_PRECISION[run.precision],
     )
     fabric.launch()
     if run.num_threads is not None:
@@ -236,8 +236,8 @@ def build_model(
     if checkpoint is None:
         if plan.config is None or plan.initialize is None:
             raise InputError(
-                "nothing says where the weights start: name a model or file (--from or model.init_from), or give "
-                "the recipe both a config and initialize() to train from random weights on purpose"
+                "no initial weights: name a model or file (--from or model.init_from), or give the recipe "
+                "both a config and initialize() to train from scratch"
             )
         model = VideoSwin(plan.config.replace(num_classes=len(labels)), **options)
         plan.initialize(model)

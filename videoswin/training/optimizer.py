@@ -86,8 +86,8 @@ def adamw(model: VideoSwin, plan: Optimizer, *, fused: bool = True) -> AdamW:
 def parameter_groups(model: VideoSwin, plan: Optimizer) -> list[dict[str, Any]]:
     """Groups for a torch optimizer (params, lr, weight_decay, name), each learning parameter in one of them.
 
-    A parameter's rate is `plan.lr`, times `plan.backbone_lr_scale` unless RULES give its kind the full rate, times
-    `plan.layer_decay` for each block above it, itself included (see `depth_below_head`).
+    A parameter's learning rate is `plan.lr`, times `plan.backbone_lr_scale` unless RULES give its kind the
+    full rate, times `plan.layer_decay` for each block above it, itself included (see `depth_below_head`).
     """
     rule = RULES[plan.param_groups]
     groups: dict[str, dict[str, Any]] = {}

@@ -115,8 +115,8 @@ class Model:
     config: VideoSwinConfig | None = None
     """The architecture; None takes that of `init_from`. Its number of classes follows the data."""
     initialize: Callable[[VideoSwin], None] | None = None
-    """Initializes a model that is trained from scratch. Without it and without `init_from` a run is refused, so that
-    no weights are random by accident."""
+    """Initializes a model that is trained from scratch. Without it and without `init_from` a run is refused,
+    so that no weights are random by accident."""
     trainable: Literal["all", "head", "lora"] = "all"
     """Trainable parameters: all, those of the head, or the head and low-rank changes (training/lora.py)."""
     lora_rank: int = 8
@@ -159,8 +159,8 @@ class Optimizer:
     max_grad_norm: float | None = None
     """Maximum norm of the gradients, to which they are clipped; None does not clip."""
     ema_decay: float | None = None
-    """Decay per step of an exponential moving average of the weights, which is then what is saved; None saves the
-    last weights."""
+    """Decay per step of an exponential moving average of the weights, which is then what is saved; None saves
+    the last weights."""
     class_weights: bool = False
     """Weight the loss so that every class has the same total weight."""
 
@@ -172,10 +172,10 @@ class Schedule:
     epochs: int
     warmup_epochs: float
     lr_update: Literal["epoch", "step"] = "epoch"
-    """`epoch`: the cosine covers all epochs and changes once per epoch (official); `step`: it begins after the
-    warm-up and changes in every step."""
+    """`epoch`: the cosine covers all epochs and changes once per epoch (official); `step`: it begins after
+    the warm-up and changes in every step."""
     warmup_start_factor: float = 0.1
-    """Initial learning rate of the warm-up, as a factor of `lr`; ignored if `lr_update` is `step`, which starts at
+    """Initial learning rate of the warm-up, as a factor of `lr`; unused if `lr_update` is `step`, which starts at
     `lr` divided by the number of warm-up steps."""
     val_every: int = 1
     """Epochs between validations, each with its checkpoint; the last epoch is always validated."""

@@ -39,7 +39,7 @@ Nor where its data and the weights that it starts from lie: their digests tell w
 VIDEO_NAME_WIDTH = 60
 """Characters of the name of a video on samples.png; of longer names the middle is left out."""
 CURE = (
-    "a state that was saved before is sound and is kept. Lower optimizer.lr or optimizer.max_grad_norm, or use "
+    "the last saved state is sound and is kept. Lower optimizer.lr or optimizer.max_grad_norm, or set "
     "run.precision=fp32"
 )
 """Ends the sentence that tells of a run which has diverged."""

@@ -112,8 +112,8 @@ def explained(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise TrainingError(
-                "the device has run out of memory: raise run.grad_accum_steps, set model.grad_checkpointing=true, or "
-                "lower data.batch_size"
+                "the device is out of memory: increase run.grad_accum_steps, set "
+                "model.grad_checkpointing=true, or lower data.batch_size"
             ) from error
         raise
 

@@ -19,7 +19,7 @@ from videoswin._errors import InputError
 from videoswin.training.recipe import Recipe
 from videoswin.training.values import json_value, kinds_of, readings, wanted
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of what `recipe_json` gives; a file with another one is refused."""
 _ALL_SETTINGS = "The recipe.json of any run lists all settings"
 

@@ -49,8 +49,8 @@ from videoswin.weights.metadata import (
 )
 from videoswin.weights.unpickle import read_file
 
-FORMAT_VERSION = 2
-"""Highest version of the metadata that is read; `save` writes 2 for multi-label models, else 1."""
+FORMAT_VERSION = 3
+"""Version of the metadata that `save` writes. Versions 1 and 2 (multi-label) are read, too."""
 BUNDLED = Path(__file__).parent / "bundled"
 
 _METADATA_KEY = "videoswin"
@@ -208,7 +208,7 @@ class Checkpoint:
                 f"{path} must end in .safetensors; for other layouts torch.save(to_state_dict(...))"
             )
         description = {
-            "version": 1,
+            "version": FORMAT_VERSION,
             "config": self.config.to_dict(),
             "clip": self.clip.to_dict(),
             "views": self.views.to_dict(),
@@ -218,8 +218,7 @@ class Checkpoint:
             "name": self.name,
         }
         if self.multi_label:
-            # Packages that know version 1 only would take the softmax of these logits: they must refuse.
-            description |= {"version": 2, "multi_label": True}
+            description |= {"multi_label": True}
         if len(metadata := json.dumps(description)) > MAX_METADATA:
             raise InputError(
                 f"metadata must have at most {MAX_METADATA} characters, got {len(metadata)}; "

@@ -17,6 +17,8 @@ from videoswin._text import is_printable_name
 from videoswin.model.config import VideoSwinConfig
 from videoswin.video.spec import from_fields
 
+FIRST_AMERICAN: Final = 3
+"""Version from which on the metadata has `license` and `normalization` instead of their British spellings."""
 MAX_METADATA: Final = 1 << 24
 """Characters of the JSON; the names of 100,000 classes take a third of it."""
 MAX_NAME: Final = 2000
@@ -44,7 +46,18 @@ def parse_metadata(text: str, *, latest_version: int) -> dict[str, Any]:
         raise InputError(
             f"version must be at most {latest_version}, got {version}; install a newer videoswin to read it"
         )
-    return fields
+    return _with_current_names(fields) if version < FIRST_AMERICAN else fields
+
+
+def _with_current_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a file from before version 3, which spelled two names in British English."""
+    clip = fields.get("clip")
+    if isinstance(clip, dict):
+        renamed = {
+            "normalization" if name == "normalisation" else name: value for name, value in clip.items()
+        }
+        fields = {**fields, "clip": renamed}
+    return {"license" if name == "licence" else name: value for name, value in fields.items()}
 
 
 def parse_config(fields: Mapping[str, Any]) -> VideoSwinConfig:
