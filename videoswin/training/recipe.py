@@ -175,8 +175,8 @@ class Schedule:
     """`epoch`: the cosine covers all epochs and changes once per epoch (official); `step`: it begins after
     the warm-up and changes in every step."""
     warmup_start_factor: float = 0.1
-    """Initial learning rate of the warm-up, as a factor of `lr`; unused if `lr_update` is `step`, which starts at
-    `lr` divided by the number of warm-up steps."""
+    """Initial learning rate of the warm-up, as a factor of `lr`; unused if `lr_update` is `step`, which
+    starts at `lr` divided by the number of warm-up steps."""
     val_every: int = 1
     """Epochs between validations, each with its checkpoint; the last epoch is always validated."""
     patience: int | None = None
