@@ -32,10 +32,10 @@ from benchmarks.camera_motion import MOTION as TEST_MOTION
 from benchmarks.camera_motion import SECONDS as TEST_SECONDS
 from benchmarks.measure import circumstances, result_file
 from videoswin import ViewPlan
-from videoswin.data.camera_path import LABELS, MotionRange
-from videoswin.data.compression import write_h264
-from videoswin.predict import load_video
-from videoswin.scores import wilson_interval
+from videoswin.camera_motion.camera import LABELS, MotionRange
+from videoswin.camera_motion.clips import write_h264
+from videoswin.evaluation.metrics import wilson_interval
+from videoswin.inference.predictor import load_video
 from videoswin.video.spec import apply_protocol
 
 RESULTS = Path("benchmarks/results/approximate_views.json")

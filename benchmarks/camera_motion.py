@@ -25,17 +25,20 @@ from numpy.random import Generator
 from torch import Tensor
 
 from videoswin import Checkpoint, Predictor, load_views, open_video
-from videoswin.data.camera_path import LABELS, MotionRange, camera_path, reversed_label
-from videoswin.data.compression import write_h264
-from videoswin.data.scenes import TEST_PHOTOS, load_photo, random_crop
-from videoswin.data.virtual_camera import (
+from videoswin.camera_motion.camera import (
+    LABELS,
+    MotionRange,
+    camera_path,
     exposed,
     looked_up,
+    reversed_label,
     scene_from_view,
     to_pixels,
     view_from_base,
     with_something_in_front,
 )
+from videoswin.camera_motion.clips import write_h264
+from videoswin.camera_motion.scenes import TEST_PHOTOS, load_photo, random_crop
 from videoswin.weights.checkpoint import BUNDLED
 
 FPS = 30

@@ -31,11 +31,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, quartiles, result_file, time_in_turn
 from videoswin import TINY, Checkpoint, ClipSpec, Prediction, Predictor, VideoSwin, ViewPlan
-from videoswin.data.camera_path import LABELS, MotionRange, camera_path
-from videoswin.data.compression import write_h264
-from videoswin.data.landscape import landscape
-from videoswin.data.virtual_camera import looked_up, to_pixels, view_from_base
-from videoswin.stream import decoding_threads, load_ahead
+from videoswin.camera_motion.camera import (
+    LABELS,
+    MotionRange,
+    camera_path,
+    looked_up,
+    to_pixels,
+    view_from_base,
+)
+from videoswin.camera_motion.clips import write_h264
+from videoswin.camera_motion.scenes import landscape
+from videoswin.inference.prefetch import decoding_threads, load_ahead
 
 SECONDS, FPS = 10.0, 30
 HEIGHT, WIDTH = 256, 340

@@ -25,9 +25,9 @@ from benchmarks.experiments import Results, Row, parsed, trained
 from benchmarks.gestures import COMPOUND, TOLD_BY_ORDER, Gestures, write_gestures
 from videoswin import NANO
 from videoswin._optional import require
-from videoswin.data.scenes import TEST_PHOTOS, TRAIN_PHOTOS
+from videoswin.camera_motion.scenes import TEST_PHOTOS, TRAIN_PHOTOS
 from videoswin.recipes import build_recipe
-from videoswin.training.optimizer import initialize_from_scratch
+from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Recipe
 
 TASKS = {"compound": (COMPOUND, 15), "told by order": (TOLD_BY_ORDER, 30)}

@@ -17,17 +17,18 @@ import numpy as np
 from numpy.random import Generator
 from torch import Tensor
 
-from videoswin.data.camera_path import Floats, hand_shake
-from videoswin.data.compression import write_h264
-from videoswin.data.scenes import Scenery, load_photo
-from videoswin.data.virtual_camera import (
+from videoswin.camera_motion.camera import (
+    Floats,
     exposed,
+    hand_shake,
     looked_up,
     scene_from_view,
     to_pixels,
     view_from_base,
     with_something_in_front,
 )
+from videoswin.camera_motion.clips import write_h264
+from videoswin.camera_motion.scenes import Scenery, load_photo
 
 SECONDS: Final = 2.0
 FPS: Final = 12

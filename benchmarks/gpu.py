@@ -45,7 +45,7 @@ from benchmarks.gpu_tiles import sweep
 from benchmarks.gpu_timing import FAILURES, Deadline, Pass, Row, failed, machine, peak_mib, time_in_turn
 from benchmarks.peers import our_name, relative_difference
 from videoswin._files import replacing
-from videoswin.kernels.compiled import CapturedModel
+from videoswin.acceleration.cuda import CapturedModel
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu_systems import ATTENTIONS, stage_grid
 from benchmarks.gpu_timing import Deadline, Row, time_in_turn
-from videoswin.kernels.verify import TOLERANCE, error_against_paper
+from videoswin.acceleration.verify import TOLERANCE, error_against_paper
 from videoswin.model.attention import AttentionFn
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry

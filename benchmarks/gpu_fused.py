@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_timing import FAILURES, Deadline, Pass, Row, failed, time_in_turn
-from videoswin.kernels.choose import trial_block, trial_tokens
-from videoswin.kernels.fused import BRANCHES, Branch, FusedBlock, can_fuse, run_branch
-from videoswin.kernels.verify import TOLERANCE, branch_error
-from videoswin.kernels.window_attention import triton_attention
+from videoswin.acceleration.cuda import trial_block, trial_tokens
+from videoswin.acceleration.fused import BRANCHES, Branch, FusedBlock, can_fuse, run_branch
+from videoswin.acceleration.triton.attention import triton_attention
+from videoswin.acceleration.verify import TOLERANCE, branch_error
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import Block
 

@@ -59,7 +59,7 @@ Attention alone, milliseconds:
 
 {_attention_table(found.get("attention", ()))}
 
-Branches of a block of the first stages, in several kernels and fused (`videoswin/kernels/fused.py`):
+Branches of a block of the first stages, in several kernels and fused (`videoswin/acceleration/fused.py`):
 
 {table("model | stage | branch | tokens | plain ms | fused ms | times plain", "lrlrrrr", branches)}
 """

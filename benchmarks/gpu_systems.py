@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
-from videoswin.kernels.compiled import compile_blocks
-from videoswin.kernels.fused import can_fuse, fuse
-from videoswin.kernels.window_attention import triton_attention
+from videoswin.acceleration.cuda import compile_blocks
+from videoswin.acceleration.fused import can_fuse, fuse
+from videoswin.acceleration.triton.attention import triton_attention
 from videoswin.model.attention import AttentionFn, box_attention
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin, token_grid

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.gpu_systems import stage_grid
 from benchmarks.gpu_timing import FAILURES, Deadline, Row, failed, time_in_turn
 from benchmarks.peers import relative_difference
-from videoswin.kernels.tiles import Tiles, backward_tiles
+from videoswin.acceleration.triton.tiles import Tiles, backward_tiles
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.windows import Grid, bias_table_rows, window_geometry
 
@@ -96,7 +96,7 @@ def _forward(
     stage: int,
     tiles: Tiles | None,
 ) -> Callable[[int], tuple[Tensor, ...]]:
-    from videoswin.kernels.forward import attention_forward
+    from videoswin.acceleration.triton.forward import attention_forward
 
     inputs, table, index, *cut = _problem(device, config, size, clips, stage)
     return lambda number: attention_forward(inputs[number % 3], table, index, *cut, tiles)
@@ -111,8 +111,8 @@ def _backward(
     stage: int,
     tiles: Tiles | None,
 ) -> Callable[[int], tuple[Tensor, ...]]:
-    from videoswin.kernels.backward import attention_backward
-    from videoswin.kernels.forward import attention_forward
+    from videoswin.acceleration.triton.backward import attention_backward
+    from videoswin.acceleration.triton.forward import attention_forward
 
     inputs, table, index, *cut = _problem(device, config, size, clips, stage)
     chosen = backward_tiles(inputs[0].dtype)
@@ -136,7 +136,7 @@ def _linear(
     stage: int,
     tiles: Tiles | None,
 ) -> Callable[[int], tuple[Tensor, ...]]:
-    from videoswin.kernels.linear import norm_linear, norm_mlp_add
+    from videoswin.acceleration.triton.linear import norm_linear, norm_mlp_add
 
     channels, rows = config.stage_dim(stage), clips * prod(stage_grid(size, stage))
     inputs = [_drawn(number, device, rows, channels) for number in range(3)]

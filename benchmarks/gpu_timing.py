@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from videoswin.kernels.verify import in_one_line, kernel_failures
+from videoswin.acceleration.verify import in_one_line, kernel_failures
 
 Pass = Callable[[int], object]
 """One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.camera_motion import REAL, SIZES, film_of, test_photos
 from benchmarks.measure import circumstances, result_file
 from videoswin import Checkpoint, Predictor, open_video
-from videoswin.data.camera_path import LABELS
-from videoswin.data.compression import write_h264
-from videoswin.export import export_model
+from videoswin.camera_motion.camera import LABELS
+from videoswin.camera_motion.clips import write_h264
+from videoswin.inference.export import export_model
 from videoswin.video.views import read_views
 
 MODEL = "camera-motion"

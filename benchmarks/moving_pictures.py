@@ -15,7 +15,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from videoswin.data.batch import Draw, Item
+from videoswin.data.dataset import Draw, Item
 from videoswin.video.spec import PER_CLIP, ClipSpec
 
 PERIOD: Final = 16

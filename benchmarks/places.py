@@ -26,10 +26,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.experiments import Results, Row, parsed
 from videoswin import Checkpoint, Predictor, ViewPlan
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
+from videoswin.camera_motion.scenes import load_photo, random_crop, recolored, shrunk
 from videoswin.data.manifest import Manifest, Sample, write_manifest
-from videoswin.data.scenes import load_photo, random_crop, recolored, shrunk
-from videoswin.evaluate import evaluate
+from videoswin.evaluation.evaluate import evaluate
 from videoswin.recipes import build_recipe
 from videoswin.training.loop import train
 

@@ -30,10 +30,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, quartiles, result_file, time_in_turn
-from videoswin.data.camera_path import MotionRange, camera_path
-from videoswin.data.compression import write_h264
-from videoswin.data.landscape import landscape
-from videoswin.data.virtual_camera import looked_up, to_pixels, view_from_base
+from videoswin.camera_motion.camera import MotionRange, camera_path, looked_up, to_pixels, view_from_base
+from videoswin.camera_motion.clips import write_h264
+from videoswin.camera_motion.scenes import landscape
 from videoswin.video.rgb import RgbConverter
 from videoswin.video.transforms import resize_short_side
 

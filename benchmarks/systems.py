@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
+from videoswin.inference.backends.exported import ExportedModel
+from videoswin.inference.backends.metadata import ExportPrecision
+from videoswin.inference.backends.openvino import settings
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.runtimes.exported import ExportedModel
-from videoswin.runtimes.facts import ExportPrecision
-from videoswin.runtimes.openvino import settings
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
@@ -110,7 +110,7 @@ def write_files(folder: Path, videos: list[str]) -> None:
     """
     import openvino
 
-    from videoswin.export import export_model
+    from videoswin.inference.export import export_model
 
     ours = Checkpoint(
         weights=swin().state_dict(),

@@ -33,7 +33,7 @@ from benchmarks.experiments import (
 )
 from benchmarks.moving_pictures import CLIP, LABELS, DriftingDots
 from videoswin import VideoSwin, VideoSwinConfig
-from videoswin.data.batch import Draw
+from videoswin.data.dataset import Draw
 from videoswin.model.config import PATCH
 from videoswin.video.transforms import normalize
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from videoswin.adaptive import lead, look_until_sure
+from videoswin.inference.adaptive import lead, look_until_sure
 
 
 def itself(scores: Tensor) -> Tensor:

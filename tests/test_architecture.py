@@ -8,23 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from videoswin import cli
+from videoswin.cli.commands import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
     {"_errors", "_text"},
-    {"_files", "_optional", "_progress", "_ranks", "_workers"},
-    {"model", "video", "draw", "scores"},
-    {"kernels", "weights", "data", "pixels", "stream", "adaptive"},
-    {"runtimes"},
-    {"predict", "report"},
-    {"demo", "evaluate", "timeline"},
+    {"_files", "_optional", "_progress", "_distributed", "_workers"},
+    {"model", "video"},
+    {"acceleration", "weights", "data"},
+    {"inference"},
+    {"evaluation", "analysis"},
     {"training"},
+    {"camera_motion"},
     {"recipes"},
-    {"export", "batch", "serve"},
-    {"_arguments", "_terminal"},
-    {"_exit"},
+    {"serve", "corpus", "huggingface"},
     {"cli"},
 ]
 """Parts of the package from the ground up; a part imports only from lower rows."""
@@ -142,8 +140,9 @@ def test_importing_and_loading_a_model_leave_nothing_in_the_temporary_directory(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     # torch._dynamo makes a folder for torch._inductor when it is imported, and takes seconds.
     loaded_by(
-        "import videoswin.export, videoswin.recipes.finetune, videoswin.kernels.window_attention; "
-        "import torch; from videoswin.predict import Predictor; "
+        "import videoswin.inference.export, videoswin.recipes.finetune; "
+        "import videoswin.acceleration.triton.attention; "
+        "import torch; from videoswin.inference.predictor import Predictor; "
         "predictor = Predictor.from_pretrained('camera-motion', device='cpu'); "
         "predictor.score(torch.zeros(1, 3, 16, 64, 64, dtype=torch.uint8))"
     )
@@ -156,7 +155,9 @@ def test_the_package_and_its_model_load_no_library_but_torch_and_numpy() -> None
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    assert "torch" not in loaded_by("from videoswin.cli import *; command_line(COMMANDS).format_help()")
+    assert "torch" not in loaded_by(
+        "from videoswin.cli.commands import *; command_line(COMMANDS).format_help()"
+    )
 
 
 FROZEN_COMMANDS = {
@@ -178,7 +179,7 @@ FROZEN_COMMANDS = {
 def test_the_commands_and_their_options_are_the_frozen_ones() -> None:
     commands = {
         command.__name__: {name for name in command.__annotations__ if name != "return"}
-        for command in cli.COMMANDS
+        for command in COMMANDS
     }
     assert commands == FROZEN_COMMANDS
 
@@ -189,27 +190,25 @@ def test_the_help_of_every_command_fits_a_screen_and_shows_an_example(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        cli.main([command, "--help"])
+        main([command, "--help"])
     text = capsys.readouterr().out
     assert f"Example: videoswin {command}" in text
     assert len(text.splitlines()) <= 30
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_the_tree_in_the_readme_is_the_real_tree() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```\nvideoswin/\n(.*?)```", readme, re.S)
+def test_the_tree_in_the_architecture_page_is_the_real_tree() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"```\nvideoswin/\n(.*?)```", page, re.S)
     assert block is not None
     shown: set[str] = set()
-    folder = ""
+    folders: list[str] = []
     for line in block[1].splitlines():
         indent, name = re.match(r"( +)(\S+)", line).groups()  # type: ignore[union-attr]
-        folder = (name if name.endswith("/") else "") if len(indent) == 2 else folder
-        shown.add(name if len(indent) == 2 else folder + name)
-    real = {
-        str(p.relative_to(PACKAGE)) + ("/" if p.is_dir() else "")
-        for p in PACKAGE.rglob("*")
-        if "__" not in str(p.relative_to(PACKAGE)) and len(p.relative_to(PACKAGE).parts) <= 2
-    }
-    real = {name for name in real if name.count("/") == 0 or name.endswith((".py", "/"))}
-    assert shown == real - {"py.typed"}
+        folders = folders[: len(indent) // 2 - 1]
+        shown.add("".join(folders) + name)
+        if name.endswith("/"):
+            folders.append(name)
+    real = {str(path.relative_to(PACKAGE)) for path in SOURCES if path.stem != "__init__"}
+    real |= {f"{path.parent.relative_to(PACKAGE)}/" for path in SOURCES if path.parent != PACKAGE}
+    assert shown == real

@@ -2,8 +2,8 @@
 
 import pytest
 
-from videoswin import cli
-from videoswin._arguments import command_line
+from videoswin.cli import commands
+from videoswin.cli.arguments import command_line
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_wrong_call_is_one_line_that_names_command_option_value_and_choices(
     call: str, command: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit:
-        cli.main(call.split())
+        commands.main(call.split())
     assert exit.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"videoswin {command}: ")
@@ -36,7 +36,7 @@ def test_a_wrong_call_is_one_line_that_names_command_option_value_and_choices(
 
 def test_an_unknown_command_is_told_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
-        cli.main(["predit", "clip.mp4"])
+        commands.main(["predit", "clip.mp4"])
     assert exit.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "'predit'" in line
@@ -44,10 +44,10 @@ def test_an_unknown_command_is_told_the_commands(capsys: pytest.CaptureFixture[s
 
 
 def test_options_become_the_arguments_of_the_function() -> None:
-    parser = command_line(cli.COMMANDS)
+    parser = command_line(commands.COMMANDS)
     options = vars(parser.parse_args(["convert", "a.pth", "b.safetensors", "--window", "[16,7,7]"]))
     assert options == {
-        "command": cli.convert,
+        "command": commands.convert,
         "source": "a.pth",
         "target": "b.safetensors",
         "layout": "videoswin",

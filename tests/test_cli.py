@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from videoswin import cli
 from videoswin._errors import InputError, VideoSwinError
-from videoswin.demo import make_clip
+from videoswin.cli import commands
+from videoswin.cli.demo import make_clip
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as exit:
-        cli.main(list(arguments))
+        commands.main(list(arguments))
     assert isinstance(exit.value.code, int)
     return exit.value.code
 
@@ -115,7 +115,15 @@ def test_predict_answers_where_the_output_cannot_show_a_file_name(folder: Path, 
     odd = tmp_path / "ŝtorm.mp4"
     odd.write_bytes((folder / "zoom-in.mp4").read_bytes())
     environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
-    command = [sys.executable, "-m", "videoswin.cli", "predict", str(odd), "--model", "camera-motion"]
+    command = [
+        sys.executable,
+        "-m",
+        "videoswin.cli.commands",
+        "predict",
+        str(odd),
+        "--model",
+        "camera-motion",
+    ]
     result = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
     assert b"\\u015dtorm.mp4" in result.stdout

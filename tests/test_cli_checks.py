@@ -7,8 +7,8 @@ import pytest
 
 from tests.test_cli import run
 from tests.test_report import make_report
-from videoswin import predict
-from videoswin.report import Report
+from videoswin.evaluation.report import Report
+from videoswin.inference import predictor
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_scores_are_printed_although_the_report_cannot_be_saved(
     report = make_report([(0,)], [[0.9, 0.1, 0.0]])
     list_of_videos = tmp_path / "videos.csv"
     list_of_videos.write_text("path,label\nvideos.csv,walk\n")
-    monkeypatch.setattr(predict.Predictor, "from_pretrained", lambda *_, **__: None)
-    monkeypatch.setattr("videoswin.evaluate.evaluate", lambda *_, **__: report)
+    monkeypatch.setattr(predictor.Predictor, "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr("videoswin.evaluation.evaluate.evaluate", lambda *_, **__: report)
     monkeypatch.setattr(Report, "save", disk_is_full)
     for option in ([], ["--json"]):
         arguments = ["evaluate", str(list_of_videos), "--model", "x", "--out", str(tmp_path / "out"), *option]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from videoswin import draw
-from videoswin.draw import (
+from videoswin.evaluation import plots
+from videoswin.evaluation.plots import (
     COLORS,
     FRAME_HEIGHT,
     FRAMES_PER_ROW,
@@ -68,13 +68,13 @@ def test_a_confusion_has_true_classes_in_rows(tmp_path: Path) -> None:
 def test_accuracy_is_drawn_from_0_to_100_percent_and_a_small_learning_rate_with_its_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures, make = [], draw._figure
+    figures, make = [], plots._figure
 
     def kept(*size: float, **options: object) -> object:
         figures.append(make(*size, **options))
         return figures[-1]
 
-    monkeypatch.setattr(draw, "_figure", kept)
+    monkeypatch.setattr(plots, "_figure", kept)
     panels = {"accuracy": {"training": ([1], [0.9])}, "learning rate": {"head": ([1, 2], [3.5e-4, 1e-4])}}
     draw_curves(tmp_path / "x.png", panels, fractions=("accuracy",))
     accuracy, rate = figures[0].axes
@@ -130,9 +130,9 @@ def test_captions_without_frames_and_of_any_text_are_written(tmp_path: Path) -> 
 
 @pytest.fixture(autouse=True)
 def no_fonts_found_before() -> Iterator[None]:
-    draw._fonts_for.cache_clear()
+    plots._fonts_for.cache_clear()
     yield
-    draw._fonts_for.cache_clear()
+    plots._fonts_for.cache_clear()
 
 
 NO_FONT = "走\u0378"
@@ -162,9 +162,9 @@ def test_names_that_no_font_has_are_drawn_as_boxes_and_told_in_one_line(
 def test_an_installed_font_that_has_the_names_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = draw._glyphs(font_manager.findfont("DejaVu Sans"))
-    name = min(draw._glyphs(font_manager.findfont("STIXGeneral")) - own)
-    families, missing = draw._fonts_for(frozenset(f"a{name}"))
+    own = plots._glyphs(font_manager.findfont("DejaVu Sans"))
+    name = min(plots._glyphs(font_manager.findfont("STIXGeneral")) - own)
+    families, missing = plots._fonts_for(frozenset(f"a{name}"))
     assert len(families) == 2
     assert missing == frozenset()
     draw_everything(tmp_path, name)
@@ -172,7 +172,7 @@ def test_an_installed_font_that_has_the_names_is_used(
 
 
 def test_wide_characters_are_wrapped_where_they_end() -> None:
-    assert draw._wrapped("走" * 30, 20) == ["走" * 10] * 3
+    assert plots._wrapped("走" * 30, 20) == ["走" * 10] * 3
 
 
 def test_half_of_a_class_is_half_as_dark_where_classes_are_few(tmp_path: Path) -> None:

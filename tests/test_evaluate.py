@@ -13,13 +13,13 @@ import torch.distributed
 import torch.multiprocessing
 
 from videoswin._workers import WorkerKilledError
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.evaluate import evaluate, match_classes
+from videoswin.evaluation.evaluate import evaluate, match_classes
+from videoswin.evaluation.metrics import average_precision
+from videoswin.inference.predictor import Predictor
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.predict import Predictor
-from videoswin.scores import average_precision
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -256,7 +256,7 @@ def test_a_worker_that_is_killed_ends_the_evaluation_with_the_cure(
     def killed(*arguments: object, **options: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("videoswin.evaluate.load_video", killed)
+    monkeypatch.setattr("videoswin.evaluation.evaluate.load_video", killed)
     with pytest.raises(WorkerKilledError, match=r"data worker was killed.*lower the number of workers"):
         evaluate(predictor, manifest, workers=1)
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from videoswin import export
-from videoswin.cli import main
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
+from videoswin.cli.commands import main
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.evaluate import evaluate
-from videoswin.export import ExportError, Format, export_model
+from videoswin.evaluation.evaluate import evaluate
+from videoswin.inference import export
+from videoswin.inference.backends import openvino as runtime
+from videoswin.inference.backends.exported import ExportedModel
+from videoswin.inference.backends.metadata import ExportPrecision
+from videoswin.inference.export import ExportError, Format, export_model
+from videoswin.inference.predictor import Predictor, load_video
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin, token_grid
-from videoswin.predict import Predictor, load_video
-from videoswin.runtimes import openvino as runtime
-from videoswin.runtimes.exported import ExportedModel
-from videoswin.runtimes.facts import ExportPrecision
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -396,8 +396,7 @@ def test_a_zip_file_that_is_no_program_is_one_clear_error(tmp_path: Path) -> Non
 
 
 def test_a_program_holds_every_weight_once(checkpoint: Checkpoint) -> None:
-    from videoswin.runtimes.folding import fold_norms
-    from videoswin.runtimes.graph import traced
+    from videoswin.inference.backends.graph import fold_norms, traced
 
     numbers = sum(tensor.numel() for tensor in traced(checkpoint, torch.bfloat16).state_dict.values())
     folded = checkpoint.model()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from videoswin import cli
-from videoswin.demo import make_clip
+from videoswin.cli import commands
+from videoswin.cli.demo import make_clip
 
 for runtime in ("onnx", "onnxruntime", "openvino", "nncf"):
     pytest.importorskip(runtime)
@@ -32,7 +32,7 @@ def test_the_page_runs(
     for line in shell.splitlines():
         _, *arguments = shlex.split(line, comments=True)
         with pytest.raises(SystemExit) as exit:
-            cli.main(arguments)
+            commands.main(arguments)
         assert exit.value.code == 0, capsys.readouterr().err
     assert "pan right" in capsys.readouterr().out
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
 
 PAGE = Path(__file__).parents[1] / "docs" / "finetune.md"
 GESTURES = ("falls", "grows", "slides")
@@ -61,7 +61,7 @@ def commands() -> list[str]:
 
 def start(command: str, folder: Path) -> subprocess.Popen[str]:
     """A command of the page, running in the folder."""
-    arguments = [sys.executable, "-m", "videoswin.cli", *shlex.split(command)[1:]]
+    arguments = [sys.executable, "-m", "videoswin.cli.commands", *shlex.split(command)[1:]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PAGE.parents[1])}
     return subprocess.Popen(
         arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

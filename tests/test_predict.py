@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
+from videoswin.inference.predictor import Prediction, Predictor, resolve_device
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
-from videoswin.predict import Prediction, Predictor, resolve_device
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import ClipSpec, ViewPlan
@@ -171,7 +171,7 @@ def test_a_predictor_may_have_limits_of_its_own(checkpoint: Checkpoint, video: P
 def test_few_videos_are_loaded_ahead_however_many_there_are(
     predictor: Predictor, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("videoswin.predict.decoding_threads", lambda device: 1)
+    monkeypatch.setattr("videoswin.inference.predictor.decoding_threads", lambda device: 1)
     asked = 0
 
     def paths() -> Iterator[Path]:
@@ -211,7 +211,7 @@ def test_one_decode_serves_all_views(
 ) -> None:
     opened = []
     monkeypatch.setattr(
-        "videoswin.predict.open_video",
+        "videoswin.inference.predictor.open_video",
         lambda *args, **options: opened.append(1) or open_video(*args, **options),
     )
     assert predictor.views.num_views == 6

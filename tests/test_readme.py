@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from videoswin import cli
-from videoswin.demo import make_clip
+from videoswin.cli import commands
+from videoswin.cli.demo import make_clip
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOWNLOADS = "tiny-k400"
@@ -41,8 +41,11 @@ def test_every_shell_example_is_a_command_that_works_or_asks_for_a_download(
         assert program == "videoswin"
         if any(name in arguments for name in (DOWNLOADS, *FINETUNING)):
             # Parsed, not run.
-            assert cli.command_line(cli.COMMANDS).parse_args(arguments).command.__name__ == arguments[0]
+            assert (
+                commands.command_line(commands.COMMANDS).parse_args(arguments).command.__name__
+                == arguments[0]
+            )
             continue
         with pytest.raises(SystemExit) as exit:
-            cli.main(arguments)
+            commands.main(arguments)
         assert exit.value.code == 0, capsys.readouterr().err

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from videoswin import report as report_module
-from videoswin._terminal import print_report
-from videoswin.data.batch import Failure
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
+from videoswin.cli.terminal import print_report
+from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
-from videoswin.report import SHOWN_MISTAKES, Report, worst_mistakes
+from videoswin.evaluation import report as report_module
+from videoswin.evaluation.report import SHOWN_MISTAKES, Report, worst_mistakes
 from videoswin.video.spec import ClipSpec
 
 pytest.importorskip("matplotlib")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from videoswin.scores import (
+from videoswin.evaluation.metrics import (
     ScoredVideos,
     average_precision,
     class_accuracy,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videoswin.stream import batches, decoding_threads, load_ahead, sent
+from videoswin.inference.prefetch import batches, decoding_threads, load_ahead, sent
 from videoswin.video.reader import VideoError
 
 

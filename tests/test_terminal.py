@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from videoswin import _terminal, cli
 from videoswin._text import dump_json
-from videoswin.data.batch import Failure
-from videoswin.data.checks.report import make_report
+from videoswin.cli import commands, terminal
+from videoswin.data.check.report import make_report
+from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.predict import Prediction
-from videoswin.report import Report
+from videoswin.evaluation.report import Report
+from videoswin.inference.predictor import Prediction
 from videoswin.video.reader import VideoError
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2K\x9b31m\u202egnp\nclip.mp4: 100 % safe\r"
@@ -35,7 +35,7 @@ def test_a_prediction_prints_no_control_character(capsys: pytest.CaptureFixture[
         duration_seconds=1.0,
         damage=f"{HOSTILE} is damaged",
     )
-    _terminal.print_prediction(prediction, 2)
+    terminal.print_prediction(prediction, 2)
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 3
     assert len(printed.err.splitlines()) == 1
@@ -48,7 +48,7 @@ def test_a_prediction_prints_no_control_character(capsys: pytest.CaptureFixture[
 def test_an_error_is_one_line_whatever_the_name_of_the_file(
     as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _terminal.print_failure(HOSTILE, f"{HOSTILE} is no video", as_json=as_json)
+    terminal.print_failure(HOSTILE, f"{HOSTILE} is no video", as_json=as_json)
     printed = "".join(capsys.readouterr())
     assert len(printed.splitlines()) == 1
     assert_harmless(printed)
@@ -58,7 +58,7 @@ def test_a_wrong_call_with_a_hostile_name_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit:
-        cli.main(["predict", "clip.mp4", "--model", HOSTILE])
+        commands.main(["predict", "clip.mp4", "--model", HOSTILE])
     assert exit.value.code == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -81,12 +81,12 @@ def test_reports_print_no_control_character(capsys: pytest.CaptureFixture[str]) 
         seconds=1.0,
     )
     assert report.failures == (Failure(HOSTILE + "2", HOSTILE),)
-    _terminal.print_report(report)
+    terminal.print_report(report)
     samples = (Sample(path=HOSTILE, labels=(0,)), Sample(path="b.mp4", labels=(1,)))
     manifest = Manifest(source=HOSTILE, classes=(HOSTILE, "plain"), samples=samples)
     found = {sample.path: VideoError(sample.path, HOSTILE) for sample in samples}
     data_report = make_report(manifest, found, shortest_frames=1)
-    _terminal.print_data_report(data_report, written=HOSTILE)
+    terminal.print_data_report(data_report, written=HOSTILE)
     for text in (*capsys.readouterr(), report.to_json(), data_report.to_json()):
         assert_harmless(text)
 
@@ -110,7 +110,7 @@ def test_an_answer_says_how_much_of_a_long_video_was_looked_at(
         duration_seconds=212.0,
         seconds_seen=seen,
     )
-    _terminal.print_prediction(prediction, 2)
+    terminal.print_prediction(prediction, 2)
     assert ("212.0 s, of which the model saw 8.5 s, tiny" in capsys.readouterr().out) is said
 
 
@@ -126,7 +126,7 @@ def test_notes_about_a_video_go_to_stderr(as_json: bool, capsys: pytest.CaptureF
         duration_seconds=2.0,
         notes=(note,),
     )
-    _terminal.print_prediction(prediction, 2, as_json=as_json)
+    terminal.print_prediction(prediction, 2, as_json=as_json)
     out, err = capsys.readouterr()
     assert err == f"a.mp4: {note}\n"
     assert "HDR" not in out

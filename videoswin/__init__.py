@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from videoswin.inference.predictor import Prediction, Predictor
     from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
     from videoswin.model.swin import VideoSwin
-    from videoswin.predict import Prediction, Predictor
     from videoswin.video.limits import ReadLimits
     from videoswin.video.reader import VideoError, open_video
     from videoswin.video.spec import ClipSpec, ViewPlan

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.moving_pictures import LABELS, DriftingDots, doubled_frames, drifting_dots
-from videoswin.data.batch import Draw
+from videoswin.data.dataset import Draw
 
 
 def of_every_label(**options: float) -> list[Tensor]:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from videoswin._errors import MissingPackageError
-from videoswin.data.batch import Draw
-from videoswin.data.camera_motion import CameraMotionClips, Difficulty, rendered_clip, turned_about
-from videoswin.data.camera_path import LABELS, reversed_label
-from videoswin.data.scenes import TEST_PHOTOS, TRAIN_PHOTOS, Scenery, load_photo, soft_blobs
+from videoswin.camera_motion.camera import LABELS, reversed_label
+from videoswin.camera_motion.clips import CameraMotionClips, Difficulty, rendered_clip, turned_about
+from videoswin.camera_motion.scenes import TEST_PHOTOS, TRAIN_PHOTOS, Scenery, load_photo, soft_blobs
+from videoswin.data.dataset import Draw
 
 SEED = 5
 

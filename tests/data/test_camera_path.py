@@ -5,17 +5,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from videoswin.data.camera_path import (
+from videoswin.camera_motion.camera import (
     LABELS,
     MotionRange,
     camera_path,
     eased,
     hand_shake,
+    looked_up,
     mirrored_label,
     reversed_label,
     transposed_label,
+    view_from_base,
 )
-from videoswin.data.virtual_camera import looked_up, view_from_base
 
 TIMES = np.arange(8) / 4
 STEADY = MotionRange(slowest=0.1, fastest=0.1, shake=0.0, easing=0.0)

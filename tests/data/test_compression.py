@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from videoswin.data.compression import through_h264, write_h264
+from videoswin.camera_motion.clips import through_h264, write_h264
 from videoswin.video.reader import open_video
 
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from videoswin.data.batch import Draw, collate
-from videoswin.data.compression import write_h264
-from videoswin.data.dataset import VideoClips, mirrored_classes
+from videoswin.camera_motion.clips import write_h264
+from videoswin.data.dataset import Draw, VideoClips, collate, mirrored_classes
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.augment import ClipAugment
 from videoswin.video.spec import ClipSpec

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
 from videoswin.data.groups import describe_sharing, group_by_folder, group_by_pattern, make_groups
 from videoswin.data.manifest import Manifest, Sample, hold_out, read_manifest, write_manifest
 

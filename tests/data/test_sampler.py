@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videoswin.data.sampler import BatchSampler
+from videoswin.data.dataset import BatchSampler
 
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40)).filter(lambda pair: pair[1] <= pair[0])
 

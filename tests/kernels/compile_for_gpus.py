@@ -12,9 +12,9 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from videoswin.kernels.backward import attention_backward
-from videoswin.kernels.forward import attention_forward
-from videoswin.kernels.linear import linear_add, norm_linear, norm_mlp_add
+from videoswin.acceleration.triton.backward import attention_backward
+from videoswin.acceleration.triton.forward import attention_forward
+from videoswin.acceleration.triton.linear import linear_add, norm_linear, norm_mlp_add
 from videoswin.model.windows import Grid, bias_table_rows, window_geometry
 
 

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="for the interpreter; test_kernels_on_a_gpu.py runs here"
 )
 
-from videoswin.kernels.backward import attention_backward  # noqa: E402
-from videoswin.kernels.forward import attention_forward  # noqa: E402
-from videoswin.kernels.tiles import BackwardTiles, Tiles  # noqa: E402
+from videoswin.acceleration.triton.backward import attention_backward  # noqa: E402
+from videoswin.acceleration.triton.forward import attention_forward  # noqa: E402
+from videoswin.acceleration.triton.tiles import BackwardTiles, Tiles  # noqa: E402
 
 
 def ours(given: Problem, dtype: torch.dtype, tiles: BackwardTiles | None = None) -> tuple[Tensor, Tensor]:

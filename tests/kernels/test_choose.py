@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.test_architecture import loaded_by
-from videoswin.kernels import choose, fused
-from videoswin.kernels.choose import (
+from videoswin.acceleration import choose, fused
+from videoswin.acceleration.cuda import (
     branches_that_pay,
     fastest_attention,
     trial_block,
@@ -67,15 +67,15 @@ def test_slowdown_is_measured() -> None:
 
 def test_choosing_and_tracing_need_no_triton() -> None:
     hidden = "import sys; sys.modules['triton'] = None"
-    choice = "from videoswin.kernels.choose import fastest_attention; fastest_attention('cpu')"
-    operators = "import videoswin.kernels.window_attention, videoswin.kernels.fused"
+    choice = "from videoswin.acceleration.cuda import fastest_attention; fastest_attention('cpu')"
+    operators = "import videoswin.acceleration.triton.attention, videoswin.acceleration.fused"
     assert "videoswin" in loaded_by(f"{hidden}; {choice}; {operators}")
 
 
 @pytest.fixture
 def few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    monkeypatch.setattr("videoswin.kernels.choose.TOKENS", 600)
+    monkeypatch.setattr("videoswin.acceleration.cuda.TOKENS", 600)
 
 
 class Clock:

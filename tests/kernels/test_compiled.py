@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 
-from videoswin.kernels.compiled import CapturedModel, compile_blocks
-from videoswin.kernels.window_attention import triton_attention
+from videoswin.acceleration.cuda import CapturedModel, compile_blocks
+from videoswin.acceleration.triton.attention import triton_attention
+from videoswin.inference.predictor import Predictor
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.predict import Predictor
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="for the interpreter; test_kernels_on_a_gpu.py runs here"
 )
 
-from videoswin.kernels.forward import attention_forward  # noqa: E402
-from videoswin.kernels.tiles import Tiles  # noqa: E402
+from videoswin.acceleration.triton.forward import attention_forward  # noqa: E402
+from videoswin.acceleration.triton.tiles import Tiles  # noqa: E402
 
 
 def ours(given: Problem, dtype: torch.dtype, tiles: Tiles | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from videoswin.kernels.compiled import compile_blocks
-from videoswin.kernels.fused import (
+from videoswin.acceleration.cuda import compile_blocks
+from videoswin.acceleration.fused import (
     BRANCHES,
     Branch,
     FusedBlock,
@@ -19,7 +19,7 @@ from videoswin.kernels.fused import (
     norm_linear,
     norm_mlp_add,
 )
-from videoswin.kernels.window_attention import triton_attention
+from videoswin.acceleration.triton.attention import triton_attention
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import Block, VideoSwin
 from videoswin.training.lora import LowRankLinear
@@ -53,7 +53,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             called.append(name)
             return operator(*arguments)
 
-        monkeypatch.setattr(f"videoswin.kernels.fused.{name}", spy)
+        monkeypatch.setattr(f"videoswin.acceleration.fused.{name}", spy)
     return called
 
 

@@ -5,16 +5,22 @@ import torch
 from torch import Tensor
 
 from tests.kernels.problems import WINDOWS, Problem, error, problem
-from videoswin.kernels.choose import fastest_attention, trial_block, trial_tokens, use_fastest_blocks
-from videoswin.kernels.compiled import CapturedModel, compile_blocks
-from videoswin.kernels.fused import BRANCHES, FusedBlock, can_fuse, fuse, norm_linear
-from videoswin.kernels.verify import TOLERANCE, branch_error
-from videoswin.kernels.window_attention import triton_attention, window_attention
+from videoswin.acceleration.cuda import (
+    CapturedModel,
+    compile_blocks,
+    fastest_attention,
+    trial_block,
+    trial_tokens,
+    use_fastest_blocks,
+)
+from videoswin.acceleration.fused import BRANCHES, FusedBlock, can_fuse, fuse, norm_linear
+from videoswin.acceleration.triton.attention import triton_attention, window_attention
+from videoswin.acceleration.verify import TOLERANCE, branch_error
+from videoswin.inference.pixels import PixelModel
 from videoswin.model.attention import box_attention
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import Grid
-from videoswin.pixels import PixelModel
 from videoswin.video.spec import IMAGENET
 from videoswin.video.transforms import normalize
 

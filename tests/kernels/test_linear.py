@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="for the interpreter; test_kernels_on_a_gpu.py runs here"
 )
 
-from videoswin.kernels.linear import linear_add, norm_linear, norm_mlp_add  # noqa: E402
-from videoswin.kernels.tiles import Tiles, channel_parts, takes_channels  # noqa: E402
+from videoswin.acceleration.triton.linear import linear_add, norm_linear, norm_mlp_add  # noqa: E402
+from videoswin.acceleration.triton.tiles import Tiles, channel_parts, takes_channels  # noqa: E402
 
 EPS = 1e-5
 CHANNELS = [16, 48, 64, 96, 192]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from videoswin.kernels.verify import TOLERANCE, largest_error, why_not
-from videoswin.kernels.window_attention import triton_attention
+from videoswin.acceleration.triton.attention import triton_attention
+from videoswin.acceleration.verify import TOLERANCE, largest_error, why_not
 from videoswin.model.attention import box_attention
 from videoswin.model.windows import WindowGeometry
 

@@ -9,7 +9,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.kernels.problems import WINDOWS, Problem, error, problem
-from videoswin.kernels.window_attention import triton_attention, window_attention, window_attention_backward
+from videoswin.acceleration.triton.attention import (
+    triton_attention,
+    window_attention,
+    window_attention_backward,
+)
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from videoswin.model.attention import WindowAttention, box_attention
-from videoswin.model.cached import fits_pieces, linear
 from videoswin.model.config import NANO
+from videoswin.model.cpu import fits_pieces, linear
 from videoswin.model.swin import MLP, VideoSwin
 from videoswin.model.windows import Grid
 

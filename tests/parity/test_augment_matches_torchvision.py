@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from videoswin.training.mixup import mix
-from videoswin.video import color, rand_augment
+from videoswin.training.batch_augment import mix
+from videoswin.video import rand_augment
 from videoswin.video.augment import ClipAugment, augment_clip, random_crop_box
 
 v2 = pytest.importorskip("torchvision.transforms.v2")
@@ -41,33 +41,39 @@ def largest_difference(ours, other):
 
 @pytest.mark.parametrize("bits", range(9))
 def test_posterize_is_equal(bits):
-    assert torch.equal(color.posterize(frames_tchw(), bits), theirs.posterize(frames_tchw(), bits))
+    assert torch.equal(rand_augment.posterize(frames_tchw(), bits), theirs.posterize(frames_tchw(), bits))
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 76.8, 128, 255])
 def test_solarize_is_equal(threshold):
-    assert torch.equal(color.solarize(frames_tchw(), threshold), theirs.solarize(frames_tchw(), threshold))
+    assert torch.equal(
+        rand_augment.solarize(frames_tchw(), threshold), theirs.solarize(frames_tchw(), threshold)
+    )
 
 
 def test_invert_and_autocontrast_and_equalize_are_equal():
     frames = frames_tchw()
-    assert torch.equal(color.invert(frames), theirs.invert(frames))
-    assert torch.equal(color.autocontrast(frames), theirs.autocontrast(frames))
-    assert torch.equal(color.equalize(frames), theirs.equalize(frames))
+    assert torch.equal(rand_augment.invert(frames), theirs.invert(frames))
+    assert torch.equal(rand_augment.autocontrast(frames), theirs.autocontrast(frames))
+    assert torch.equal(rand_augment.equalize(frames), theirs.equalize(frames))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1, 0.37, 1.0, 1.63, 1.9])
 def test_brightness_and_saturation_and_sharpness_are_equal(factor):
     frames = frames_tchw()
-    assert torch.equal(color.adjust_brightness(frames, factor), theirs.adjust_brightness(frames, factor))
-    assert torch.equal(color.adjust_saturation(frames, factor), theirs.adjust_saturation(frames, factor))
-    assert torch.equal(color.adjust_sharpness(frames, factor), theirs.adjust_sharpness(frames, factor))
+    assert torch.equal(
+        rand_augment.adjust_brightness(frames, factor), theirs.adjust_brightness(frames, factor)
+    )
+    assert torch.equal(
+        rand_augment.adjust_saturation(frames, factor), theirs.adjust_saturation(frames, factor)
+    )
+    assert torch.equal(rand_augment.adjust_sharpness(frames, factor), theirs.adjust_sharpness(frames, factor))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.1, 0.37, 1.0, 1.63, 1.9])
 def test_contrast_is_equal_frame_by_frame(factor):
     frames = frames_tchw()
-    ours = color.adjust_contrast(frames, factor)
+    ours = rand_augment.adjust_contrast(frames, factor)
     for frame, our_frame in zip(frames, ours, strict=True):
         # A level at most: the mean is summed in another order, and the result is cut, not rounded.
         assert largest_difference(our_frame, theirs.adjust_contrast(frame, factor)) <= 1
@@ -78,13 +84,16 @@ def test_contrast_is_equal_frame_by_frame(factor):
 def test_hue_is_equal_to_a_level(turn):
     frames = frames_tchw()
     # A level at most: ours rounds to nearest, theirs cuts 0..1 into 256 equal parts.
-    assert largest_difference(color.adjust_hue(frames, turn), theirs.adjust_hue(frames, turn)) <= 1
+    assert largest_difference(rand_augment.adjust_hue(frames, turn), theirs.adjust_hue(frames, turn)) <= 1
 
 
 def test_a_hue_turned_by_nothing_or_by_a_third_is_exact():
     red, green, blue = frames_tchw().unbind(1)
-    assert torch.equal(color.adjust_hue(frames_tchw(), 0.0), frames_tchw())
-    assert largest_difference(color.adjust_hue(frames_tchw(), 1 / 3), torch.stack([blue, red, green], 1)) == 0
+    assert torch.equal(rand_augment.adjust_hue(frames_tchw(), 0.0), frames_tchw())
+    assert (
+        largest_difference(rand_augment.adjust_hue(frames_tchw(), 1 / 3), torch.stack([blue, red, green], 1))
+        == 0
+    )
 
 
 def filled(frames, transform, **options):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from videoswin.scores import average_precision
+from videoswin.evaluation.metrics import average_precision
 
 classification = pytest.importorskip("torchmetrics.functional.classification", exc_type=ImportError)
 

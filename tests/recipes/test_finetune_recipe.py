@@ -13,16 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.data.compression import write_h264
+from videoswin.camera_motion.clips import write_h264
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.model.config import BASE, NANO, TINY
 from videoswin.model.swin import VideoSwin
-from videoswin.recipes import build_recipe, resources
-from videoswin.recipes import situation as situation_module
-from videoswin.recipes.clip_choice import clip_for, clip_warning, expected_time, rate_note
+from videoswin.recipes import autoconfig, build_recipe
+from videoswin.recipes.autoconfig import Durations, Situation, Speed, look_at, natural_precision
+from videoswin.recipes.clips import clip_for, clip_warning, expected_time, rate_note
 from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, measured_before
-from videoswin.recipes.situation import Situation, look_at, natural_precision
-from videoswin.recipes.speed import Durations, Speed
 from videoswin.training.memory import estimate_training_bytes
 from videoswin.training.recipe import VideoData
 from videoswin.training.settings import flatten, recipe_json
@@ -329,7 +327,7 @@ def test_a_run_is_repeated_with_what_was_chosen_then(videos, tmp_path, monkeypat
     (tmp_path / "recipe.json").write_text(
         json.dumps(recipe_json(recipe, "finetune", videos, "camera-motion"))
     )
-    monkeypatch.setattr("videoswin.recipes.situation.natural_precision", lambda device: "fp16")
+    monkeypatch.setattr("videoswin.recipes.autoconfig.natural_precision", lambda device: "fp16")
     assert flatten(build_recipe(str(tmp_path / "recipe.json"))) == flatten(recipe)
 
 
@@ -460,14 +458,14 @@ def test_a_loss_weighed_by_class_is_not_balanced_a_second_time():
 def test_a_device_set_by_hand_is_the_one_that_everything_follows(videos, monkeypatch):
     """The best device of this machine is a GPU here, which the run does not use."""
     asked = []
-    resolve = situation_module.training_device
+    resolve = autoconfig.training_device
 
     def device(name):
         asked.append(name)
         return torch.device("meta") if name == "auto" else resolve(name)
 
-    monkeypatch.setattr(situation_module, "training_device", device)
-    monkeypatch.setattr(situation_module, "natural_precision", lambda kind: "fp32" if kind == "cpu" else kind)
+    monkeypatch.setattr(autoconfig, "training_device", device)
+    monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32" if kind == "cpu" else kind)
     recipe = build_recipe("finetune", data=videos, start="camera-motion", settings={"run.device": "cpu"})
     assert recipe.run.precision == "fp32"
     lines = explain(recipe)
@@ -481,9 +479,9 @@ def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, m
     def speed(training, config, clip, trainable, device, precision):
         measured.append(precision)
 
-    monkeypatch.setattr(situation_module, "measure_speed", speed)
-    monkeypatch.setattr(situation_module, "natural_precision", lambda kind: "fp32")
-    monkeypatch.setattr(resources, "natural_precision", lambda kind: "fp32")
+    monkeypatch.setattr(autoconfig, "measure_speed", speed)
+    monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32")
+    monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32")
     settings = {"run.precision": "bf16", "data.num_workers": "0"}
     recipe = build_recipe("finetune", data=videos, start="camera-motion", settings=settings)
     lines = explain(recipe)

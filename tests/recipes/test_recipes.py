@@ -7,15 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from videoswin.data.batch import Draw
-from videoswin.data.camera_path import LABELS, MotionRange, camera_path, reversed_label
-from videoswin.data.compression import write_h264
-from videoswin.data.scenes import load_photo
-from videoswin.data.virtual_camera import looked_up, to_pixels, view_from_base
-from videoswin.predict import Predictor, resolve_device
+from videoswin.camera_motion.camera import (
+    LABELS,
+    MotionRange,
+    camera_path,
+    looked_up,
+    reversed_label,
+    to_pixels,
+    view_from_base,
+)
+from videoswin.camera_motion.clips import write_h264
+from videoswin.camera_motion.recipe import camera_motion
+from videoswin.camera_motion.scenes import load_photo
+from videoswin.data.dataset import Draw
+from videoswin.inference.predictor import Predictor, resolve_device
 from videoswin.recipes import build_recipe
-from videoswin.recipes.camera_motion import camera_motion
-from videoswin.recipes.situation import natural_precision
+from videoswin.recipes.autoconfig import natural_precision
 from videoswin.training.recipe import Augment
 from videoswin.weights.checkpoint import BUNDLED, Checkpoint
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from videoswin._errors import InputError
-from videoswin.predict import Predictor
-from videoswin.runtimes import torch_programs
-from videoswin.runtimes.facts import Facts
+from videoswin.inference.backends import torch_programs
+from videoswin.inference.backends.metadata import Facts
+from videoswin.inference.predictor import Predictor
 from videoswin.video.spec import ClipSpec, ViewPlan
 
 pytestmark = [

@@ -10,7 +10,7 @@ import torch
 
 from tests.runtimes.test_facts import FACTS
 from videoswin._errors import InputError
-from videoswin.predict import Predictor
+from videoswin.inference.predictor import Predictor
 from videoswin.video.spec import ClipSpec, ViewPlan
 
 onnx = pytest.importorskip("onnx")

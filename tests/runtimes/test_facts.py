@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from videoswin._errors import InputError
-from videoswin.runtimes.facts import Facts
+from videoswin.inference.backends.metadata import Facts
 from videoswin.video.spec import ClipSpec, ViewPlan
 
 FACTS = Facts(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from videoswin.inference.backends.graph import fold_norms
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.runtimes.folding import fold_norms
 
 CONFIG = VideoSwinConfig(embed_dim=16, depths=(2, 2), num_heads=(1, 2), window=(2, 3, 3), num_classes=5)
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from videoswin import draw
-from videoswin.data.batch import Draw, Item
+from videoswin.data.dataset import Draw, Item
+from videoswin.evaluation import plots
 from videoswin.model.config import VideoSwinConfig
 from videoswin.training.loop import train
-from videoswin.training.optimizer import initialize_from_scratch
+from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 
@@ -93,7 +93,7 @@ class Harmful(Stripes):
 def draw_nothing(set_attribute: Callable[[object, str, object], None]) -> None:
     """Empty files instead of curves and contact sheets; `set_attribute` is `setattr` or monkeypatch's."""
     for function in ("draw_curves", "draw_contact_sheet"):
-        set_attribute(draw, function, lambda path, *pictures, **options: path.touch())
+        set_attribute(plots, function, lambda path, *pictures, **options: path.touch())
 
 
 def in_child(work: Callable[[], object], environment: dict[str, str] | None = None) -> int:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.training.average import MovingAverage
+from videoswin.training.ema import MovingAverage
 from videoswin.training.lora import choose_what_learns, plain_state_dict
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=(1, 2, 2), num_classes=3)

@@ -9,14 +9,14 @@ import torch
 
 from tests.training.small_runs import CLIP, LABELS, Stripes, stripes
 from videoswin._errors import InputError
-from videoswin.data.batch import Batch, Draw, Failure, collate
+from videoswin.data.dataset import Batch, Draw, Failure, collate
 from videoswin.model.swin import VideoSwin
 from videoswin.training import loop
+from videoswin.training.data import open_source
 from videoswin.training.learner import _different as different
 from videoswin.training.learner import assemble, launch
 from videoswin.training.safeguards import TrainingError
 from videoswin.training.settings import flatten
-from videoswin.training.source import open_source
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
 

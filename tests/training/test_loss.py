@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videoswin.training.loss import balanced_class_weights, classification_loss, expected_first_loss
+from videoswin.training.losses import balanced_class_weights, classification_loss, expected_first_loss
 
 CLIPS, CLASSES = 12, 5
 BOTH = pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "several"])

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.training.mixup import erase, mix, partners_of, pasted_box, soft_targets
+from videoswin.training.batch_augment import erase, mix, partners_of, pasted_box, soft_targets
 
 
 def numbered_clips(count, size=16):

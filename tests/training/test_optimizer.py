@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from videoswin.model.config import NANO, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.lora import choose_what_learns
-from videoswin.training.optimizer import (
+from videoswin.training.optim import (
     adamw,
     depth_below_head,
     describe_groups,

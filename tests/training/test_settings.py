@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videoswin.model.config import NANO, TINY
-from videoswin.training.optimizer import initialize_from_scratch
+from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import (
     Augment,
     Model,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from videoswin.training.state import load_state, save_state
+from videoswin.training.run_folder import load_state, save_state
 
 
 @pytest.fixture

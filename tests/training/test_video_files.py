@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from tests.training.small_runs import changed, stripes
-from videoswin import draw
+from videoswin.camera_motion.clips import write_h264
 from videoswin.data import dataset
-from videoswin.data.compression import write_h264
 from videoswin.data.manifest import Sample
+from videoswin.evaluation import plots
 from videoswin.training import loop
+from videoswin.training.data import open_source
 from videoswin.training.recipe import VideoData
 from videoswin.training.recorder import Recorder, video_name
 from videoswin.training.safeguards import TrainingError
-from videoswin.training.source import open_source
 from videoswin.video.spec import PER_CLIP, ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -139,7 +139,7 @@ def test_the_end_says_how_sure_the_best_score_is_and_how_often_it_was_chosen(fol
 def test_curves_show_training_and_validation_loss_and_accuracy_from_0_to_1(folder, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        draw, "draw_curves", lambda path, panels, **options: (drawn.append((panels, options)), path.touch())
+        plots, "draw_curves", lambda path, panels, **options: (drawn.append((panels, options)), path.touch())
     )
     loop.train(recipe(folder, schedule__epochs=2), tmp_path)
     panels, options = drawn[-1]
@@ -152,7 +152,7 @@ def test_curves_show_training_and_validation_loss_and_accuracy_from_0_to_1(folde
 
 def test_samples_have_the_name_of_their_video_and_their_labels(folder, tmp_path, monkeypatch):
     drawn, opened, read = [], [], dataset.open_video
-    monkeypatch.setattr(draw, "draw_contact_sheet", lambda path, clips: (drawn.extend(clips), path.touch()))
+    monkeypatch.setattr(plots, "draw_contact_sheet", lambda path, clips: (drawn.extend(clips), path.touch()))
     monkeypatch.setattr(dataset, "open_video", lambda path: (opened.append(path), read(path))[1])
     loop.train(recipe(folder, schedule__epochs=1), tmp_path)  # without workers: 4 videos, 2 clips of each
     captions = [caption for caption, _ in drawn]

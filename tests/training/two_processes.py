@@ -21,11 +21,11 @@ import lightning_fabric  # noqa: F401  # once, and not in every child
 from torch import Tensor
 
 from tests.training.small_runs import draw_nothing, ended, in_child, stripes, train_in_child
-from videoswin.data.batch import Batch
+from videoswin.data.dataset import Batch
+from videoswin.training.distributed import own_part
 from videoswin.training.loop import train
 from videoswin.training.recipe import Recipe
 from videoswin.training.recorder import Recorder
-from videoswin.training.sharding import own_part
 
 STOP = 13
 

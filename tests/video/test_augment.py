@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.data.camera_path import LABELS
+from videoswin.camera_motion.camera import LABELS
 from videoswin.video.augment import (
     ClipAugment,
     augment_clip,
@@ -12,7 +12,7 @@ from videoswin.video.augment import (
     random_crop_box,
     reads_direction,
 )
-from videoswin.video.color import adjust_contrast, adjust_hue, equalize, jitter_color
+from videoswin.video.rand_augment import adjust_contrast, adjust_hue, equalize, jitter_color
 from videoswin.video.transforms import resize_short_side
 from videoswin.weights.labels import load_labels
 
@@ -129,7 +129,7 @@ def test_color_jitter_makes_each_of_four_changes_once_in_any_order(monkeypatch):
     made = []
     for name in ("brightness", "contrast", "saturation", "hue"):
         monkeypatch.setattr(
-            f"videoswin.video.color.adjust_{name}",
+            f"videoswin.video.rand_augment.adjust_{name}",
             lambda frames, amount, name=name: made.append((name, amount)) or frames,
         )
     orders = set()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.video.conftest import MakeVideo
 from tests.video.numbered import frame_number, numbered_picture, write_image
-from videoswin.video.excerpt import excerpt
+from videoswin.video.frames import excerpt
 from videoswin.video.reader import VideoError, VideoReader, open_video
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import read_views

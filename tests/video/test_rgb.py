@@ -10,7 +10,7 @@ import pytest
 import torch
 from av.filter import Graph
 
-from videoswin.predict import load_video
+from videoswin.inference.predictor import load_video
 from videoswin.video.reader import open_video
 from videoswin.video.rgb import RgbConverter
 from videoswin.video.spec import ClipSpec, ViewPlan

@@ -9,11 +9,11 @@ import pytest
 
 from tests.video.numbered import frame_number, numbered_picture
 from videoswin._errors import InputError
-from videoswin.video.excerpt import excerpt
+from videoswin.video.frames import excerpt
 from videoswin.video.reader import open_video
 from videoswin.video.sampling import random_clip, sample_clips
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.timeline import close_clock_jumps, measure_rate, varying_times
+from videoswin.video.timestamps import close_clock_jumps, measure_rate, varying_times
 
 
 @pytest.fixture

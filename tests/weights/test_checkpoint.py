@@ -12,9 +12,9 @@ from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint, load_model, save_state_dict
-from videoswin.weights.convert import WRITERS
+from videoswin.weights.infer import parameter_shapes
 from videoswin.weights.labels import load_labels
-from videoswin.weights.layout import parameter_shapes
+from videoswin.weights.layouts import WRITERS
 
 
 @pytest.fixture

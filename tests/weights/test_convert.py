@@ -10,8 +10,9 @@ from videoswin.model.config import NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import relative_position_index
 from videoswin.weights.containers import unwrap
-from videoswin.weights.convert import FORMATS, WRITERS, convert, is_model
-from videoswin.weights.layout import parameter_shapes
+from videoswin.weights.convert import convert, is_model
+from videoswin.weights.infer import parameter_shapes
+from videoswin.weights.layouts import LAYOUTS, WRITERS
 
 INDEX = relative_position_index((4, 4, 4), (4, 4, 4))
 
@@ -506,4 +507,4 @@ def test_no_file_is_recognized_twice(weights):
     for build in (official, mmaction2, microsoft):
         contents = build(weights)
         flat = contents.get("model", contents)
-        assert sum(layout.recognizes(flat) for layout in FORMATS) == 1
+        assert sum(layout.recognizes(flat) for layout in LAYOUTS) == 1

@@ -21,10 +21,10 @@ import torch
 from videoswin.weights import catalog, transfer
 from videoswin.weights.catalog import ENTRIES, Entry
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.convert import WRITERS
 from videoswin.weights.download import DownloadError, cache_folder, cached_file, download, fetch
+from videoswin.weights.infer import parameter_shapes
 from videoswin.weights.labels import load_labels
-from videoswin.weights.layout import parameter_shapes
+from videoswin.weights.layouts import WRITERS
 from videoswin.weights.transfer import Timeouts, receive
 
 BODY = bytes(range(256)) * 4096  # 1 MiB

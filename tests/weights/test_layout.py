@@ -7,7 +7,7 @@ import torch
 from videoswin.model.config import BASE, BASE_W16, LARGE, LARGE_384, NANO, SMALL, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import relative_position_index
-from videoswin.weights.layout import (
+from videoswin.weights.infer import (
     describe_gaps,
     infer_config,
     parameter_shapes,

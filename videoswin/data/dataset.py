@@ -5,19 +5,150 @@ T frames, S side of the square, N versions, K classes.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from videoswin._errors import InputError
-from videoswin.data.batch import Draw, Failure, Item
+from videoswin._text import plural
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.augment import ClipAugment, augment_clip
-from videoswin.video.excerpt import excerpt
+from videoswin.video.frames import excerpt
 from videoswin.video.reader import VideoError, VideoReader, open_video
 from videoswin.video.sampling import random_clip
 from videoswin.video.spec import ClipSpec
+
+
+class Draw(NamedTuple):
+    """Which clip to make. With the seed it decides everything random about it."""
+
+    epoch: int
+    item: int
+    again: int = 0
+    """How often the item was drawn in this epoch before, where some are drawn oftener than others."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that cannot be read, and why."""
+
+    path: str
+    reason: str
+
+
+class Item(NamedTuple):
+    """What a training dataset gives for one Draw."""
+
+    clips: Tensor
+    """(N, 3, T, S, S) uint8; N is the same for every item of a dataset."""
+    targets: Tensor
+    """(N,) class indices, or (N, K) ones and zeros where a video can have several labels."""
+    failure: Failure | None = None
+    """If the video cannot be read: the clips are blank then, and must not count."""
+
+
+class Batch(NamedTuple):
+    """Items as one."""
+
+    clips: Tensor
+    """(B, 3, T, S, S) uint8."""
+    targets: Tensor
+    """(B,) or (B, K), as in Item."""
+    counts: Tensor
+    """(B,) 1.0, and 0.0 for clips of videos that cannot be read."""
+    failures: list[Failure]
+
+
+def collate(items: list[Item]) -> Batch:
+    """The clips of several items in one batch."""
+    counts = [torch.full((len(item.clips),), float(item.failure is None)) for item in items]
+    return Batch(
+        clips=torch.cat([item.clips for item in items]),
+        targets=torch.cat([item.targets for item in items]),
+        counts=torch.cat(counts),
+        failures=[item.failure for item in items if item.failure is not None],
+    )
+
+
+class BatchSampler(Sampler[list[Draw]]):
+    """Batches of draws, one epoch at an iteration, from wherever `load_state_dict` puts it.
+
+    Every rank sees its own part of the same batch, so that N ranks learn from what one would. An epoch's last
+    draws that do not fill a batch are left out; shuffling leaves out others each time.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        weights: Sequence[float] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """length: items in the dataset; batch_size: items in a batch of all ranks together.
+
+        weights: how often each item is drawn, relatively and with replacement; None is each once an epoch.
+        ValueError if the batch is larger than the dataset or does not divide among the ranks.
+        """
+        if not 1 <= batch_size <= length:
+            raise InputError(
+                f"a batch of {batch_size} cannot be drawn from {length} items: lower data.batch_size"
+            )
+        if batch_size % world_size:
+            raise InputError(
+                f"a batch of {plural(batch_size, 'item')} does not divide among {world_size} processes"
+            )
+        if weights is not None and len(weights) != length:
+            raise InputError(f"there are {len(weights)} weights for {length} items")
+        self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
+        self.weights = None if weights is None else np.asarray(weights, float) / np.sum(weights)
+        self.rank, self.world_size = rank, world_size
+        self.epoch, self.batch = 0, 0
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self.length // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """The rest of this epoch; the next iteration is the next epoch."""
+        epoch, first = self.epoch, self.batch
+        self.epoch, self.batch = epoch + 1, 0
+        draws = self._draws(epoch)
+        for batch in range(first, len(self)):
+            whole = draws[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield whole[self.rank :: self.world_size]
+
+    def _draws(self, epoch: int) -> list[Draw]:
+        """All draws of an epoch; one item drawn again is another draw."""
+        drawn: Counter[int] = Counter()
+        draws = []
+        for item in self._order(epoch).tolist():
+            draws.append(Draw(epoch, item, drawn[item]))
+            drawn[item] += 1
+        return draws
+
+    def _order(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.weights is not None:
+            return rng.choice(self.length, size=self.length, p=self.weights)
+        return rng.permutation(self.length) if self.shuffle else np.arange(self.length)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next iteration begins. How far this one is, only the loop knows: workers fetch ahead."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next iteration there: `batch` batches into epoch `epoch`."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
 
 
 class VideoClips(Dataset[Item]):

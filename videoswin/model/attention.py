@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from videoswin.model.cached import CACHED_NUMBERS, fits_pieces, has_instructions_for, linear
+from videoswin.model.cpu import CACHED_NUMBERS, fits_pieces, has_instructions_for, linear
 from videoswin.model.windows import (
     Boxes,
     Grid,

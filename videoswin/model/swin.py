@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
-from videoswin.model.cached import CACHED_NUMBERS, fits_pieces, linear
 from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
+from videoswin.model.cpu import CACHED_NUMBERS, fits_pieces, linear
 from videoswin.model.windows import Grid, pad_axes
 
 

@@ -12,8 +12,8 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 from videoswin._errors import InputError
+from videoswin.camera_motion.recipe import camera_motion
 from videoswin.recipes import kinetics, something
-from videoswin.recipes.camera_motion import camera_motion
 from videoswin.recipes.finetune import finetune
 from videoswin.training.recipe import Recipe
 from videoswin.training.settings import flatten, is_written, read_written, with_settings

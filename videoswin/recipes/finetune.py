@@ -12,8 +12,9 @@ from typing import Any, Final, get_args
 
 from videoswin._errors import InputError
 from videoswin._text import plural, printable
-from videoswin.recipes import regularization, resources
-from videoswin.recipes.clip_choice import (
+from videoswin.recipes import autoconfig, clips
+from videoswin.recipes.autoconfig import SMALL_MODEL, Choice, Situation, look_at
+from videoswin.recipes.clips import (
     as_number,
     clip_for,
     clip_warning,
@@ -22,7 +23,6 @@ from videoswin.recipes.clip_choice import (
     what_is_seen,
     with_clip_settings,
 )
-from videoswin.recipes.situation import SMALL_MODEL, Choice, Situation, look_at
 from videoswin.training.memory import Trainable
 from videoswin.training.recipe import (
     Augment,
@@ -229,11 +229,11 @@ def choices(
         balance(situation),
         length(situation, trainable, drawing, epochs),
         rates(situation, trainable, batch),
-        regularization.augmentation(situation, trainable),
-        regularization.mirroring(situation),
-        regularization.dropout(situation, trainable),
-        resources.precision(situation),
-        resources.memory(situation, clip, trainable, batch, num_repeats),
+        clips.augmentation(situation, trainable),
+        clips.mirroring(situation),
+        clips.dropout(situation, trainable),
+        autoconfig.precision(situation),
+        autoconfig.memory(situation, clip, trainable, batch, num_repeats),
     ]
 
 
@@ -272,7 +272,7 @@ def what_is_drawn(
     situation: Situation, batch_size: int | None = None, num_repeats: int | None = None
 ) -> Choice:
     """How many clips make a step, and how many of them come from one decoded video."""
-    own_repeats, reason = resources.repeats_for(situation)
+    own_repeats, reason = autoconfig.repeats_for(situation)
     by_hand = {}
     if num_repeats not in (None, own_repeats):
         by_hand["data.num_repeats"], reason = num_repeats, ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from videoswin.model.config import BASE_W16
-from videoswin.recipes.published import published
+from videoswin.recipes.kinetics import published
 from videoswin.training.recipe import Augment, Recipe
 
 

@@ -17,18 +17,27 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from videoswin._errors import InputError
 from videoswin._optional import require
-from videoswin.data.batch import Batch
-from videoswin.kernels.choose import use_fastest_attention, warn_if_emulated
+from videoswin.acceleration.cuda import use_fastest_attention, warn_if_emulated
+from videoswin.data.dataset import Batch
+from videoswin.inference.predictor import resolve_device
+from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import VideoSwin, freeze_stages
-from videoswin.predict import resolve_device
-from videoswin.training.average import MovingAverage
+from videoswin.training.batch_augment import erase, mix, soft_targets
+from videoswin.training.data import Source
+from videoswin.training.distributed import sharded_strategy, whole
+from videoswin.training.ema import MovingAverage
 from videoswin.training.lora import choose_what_learns, plain_state_dict
-from videoswin.training.loss import balanced_class_weights
-from videoswin.training.mixup import erase, mix, soft_targets
-from videoswin.training.optimizer import adamw, schedule
-from videoswin.training.recipe import FABRIC_PRECISION, Model, Recipe, Run, VideoData, require_one_weighting
-from videoswin.training.sharding import sharded_strategy, whole
-from videoswin.training.source import Source
+from videoswin.training.losses import balanced_class_weights
+from videoswin.training.optim import adamw, schedule
+from videoswin.training.recipe import (
+    FABRIC_PRECISION,
+    Model,
+    Recipe,
+    Run,
+    TrainingPrecision,
+    VideoData,
+    require_one_weighting,
+)
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.metadata import require_description
@@ -132,6 +141,13 @@ def require_training_packages() -> None:
 def training_device(name: str) -> torch.device:
     """The torch device of a run whose `run.device` is `name`; InputError if it is not there."""
     return resolve_device({"gpu": "cuda"}.get(name, name))
+
+
+def natural_precision(device: str) -> TrainingPrecision:
+    """Return bf16 where the hardware has it, fp16 on other CUDA devices, else fp32."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device == "cpu" and has_instructions_for(torch.bfloat16) else "fp32"
 
 
 def launch(run: Run) -> Fabric:

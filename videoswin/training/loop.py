@@ -18,18 +18,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from videoswin._distributed import from_all_ranks
 from videoswin._errors import InputError
-from videoswin._ranks import from_all_ranks
 from videoswin._workers import naming_killed_workers, require_startable_workers, start_data_worker
-from videoswin.data.batch import Batch, collate
-from videoswin.data.sampler import BatchSampler
-from videoswin.evaluate import Report, evaluate
-from videoswin.predict import NonFiniteScoresError, Predictor
+from videoswin.data.dataset import Batch, BatchSampler, collate
+from videoswin.evaluation.evaluate import Report, evaluate
+from videoswin.inference.predictor import NonFiniteScoresError, Predictor
+from videoswin.training.data import Source, open_source
+from videoswin.training.distributed import mean_over_processes
 from videoswin.training.learner import Learner, assemble, launch, load_initial_checkpoint, weights_digest
-from videoswin.training.loss import classification_loss
+from videoswin.training.losses import classification_loss
 from videoswin.training.recipe import Recipe
 from videoswin.training.recorder import CURE, Recorder, identity, origin
-from videoswin.training.run_folder import RunFolder
+from videoswin.training.run_folder import RunFolder, differences
 from videoswin.training.safeguards import (
     StopRequest,
     TrainingError,
@@ -38,9 +39,6 @@ from videoswin.training.safeguards import (
     require_divisible_batch,
 )
 from videoswin.training.settings import flatten, with_settings
-from videoswin.training.source import Source, open_source
-from videoswin.training.state import differences
-from videoswin.training.together import mean_over_processes
 from videoswin.video.spec import ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from torch.utils.data import Dataset
 
 from videoswin._errors import InputError
-from videoswin.data.batch import Item
+from videoswin.data.dataset import Item
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.augment import ClipAugment

@@ -11,20 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videoswin.data.batch import Batch, Failure
+from videoswin.data.dataset import Batch, BatchSampler, Failure
 from videoswin.data.manifest import Sample
-from videoswin.data.sampler import BatchSampler
-from videoswin.draw import shortened
-from videoswin.evaluate import Report
+from videoswin.evaluation.evaluate import Report
+from videoswin.evaluation.plots import shortened
+from videoswin.training.data import Source
+from videoswin.training.distributed import LearningState, gathered, mean_over_processes, own_part
 from videoswin.training.learner import Learner
 from videoswin.training.progress import TrainingProgress
-from videoswin.training.run_folder import RunFolder
+from videoswin.training.run_folder import RunFolder, load_state, save_state
 from videoswin.training.safeguards import TrainingError, first_loss_warning
 from videoswin.training.settings import flatten
-from videoswin.training.sharding import LearningState, own_part
-from videoswin.training.source import Source
-from videoswin.training.state import load_state, save_state
-from videoswin.training.together import gathered, mean_over_processes
 from videoswin.weights.checkpoint import Checkpoint
 
 NOT_DECISIVE = frozenset(

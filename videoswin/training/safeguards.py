@@ -18,13 +18,13 @@ from videoswin._errors import InputError, VideoSwinError
 from videoswin._text import plural
 from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.data.groups import describe_sharing
+from videoswin.training.data import Source
+from videoswin.training.distributed import any_process
 from videoswin.training.learner import Learner
-from videoswin.training.loss import expected_first_loss
+from videoswin.training.losses import expected_first_loss
 from videoswin.training.memory import estimate_training_bytes, format_bytes
-from videoswin.training.optimizer import describe_groups
+from videoswin.training.optim import describe_groups
 from videoswin.training.recipe import Recipe
-from videoswin.training.source import Source
-from videoswin.training.together import any_process
 from videoswin.video.augment import reads_direction
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
-from videoswin.video.color import jitter_color
 from videoswin.video.imgaug_policy import IMGAUG_OPERATIONS, MAX_MAGNITUDE, imgaug_rand_augment
-from videoswin.video.rand_augment import rand_augment
+from videoswin.video.rand_augment import jitter_color, rand_augment
 from videoswin.video.transforms import resize_short_side
 
 Policy = Literal["timm", "imgaug"]
@@ -75,7 +74,7 @@ def augment_clip(
     """Decoded frames (T, H, W, 3) uint8 -> a training clip (3, T, S, S) uint8, and whether it is mirrored.
 
     Resize, crop, mirror, color jitter, RandAugment, in this order, as far as `plan` has them; erasing needs
-    normalized floats and waits for training/mixup.py. The clip is a view of memory with channels last.
+    normalized floats and waits for training/batch_augment.py. The clip is a view of channels-last memory.
     """
     if plan.short_side is not None:
         frames_thwc = resize_short_side(frames_thwc, plan.short_side, antialias)

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from videoswin.video.color import (
+from videoswin.video.rand_augment import (
+    FILL,
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,
@@ -29,7 +30,6 @@ from videoswin.video.color import (
     posterize,
     solarize,
 )
-from videoswin.video.rand_augment import FILL
 
 MAX_MAGNITUDE: Final = 30
 

@@ -1,9 +1,4 @@
-"""RandAugment for clips: a few operations out of a table, drawn once and done to all frames alike.
-
-Frames are (T, 3, H, W) uint8, channels last in memory. Operations, strengths and chances are those of timm's
-`rand-m7-n4-mstd0.5-inc1`, with which MViTv2 and VideoMAE were trained; see timm.data.auto_augment. Pixels are
-computed as in torchvision.transforms.v2.functional, and what was outside the frame is gray.
-"""
+"""RandAugment and the color changes that augmentation is made of, on uint8 clips (T, H, W, C)."""
 
 from __future__ import annotations
 
@@ -17,18 +12,138 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from videoswin.video.color import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_saturation,
-    adjust_sharpness,
-    autocontrast,
-    equalize,
-    invert,
-    posterize,
-    solarize,
-    solarize_add,
-)
+RGB_TO_GRAY = (0.2989, 0.587, 0.114)
+
+
+def jitter_color(frames: Tensor, strength: float, rng: Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue changed at random, in random order; one draw for all frames.
+
+    Factors are 1 - strength to 1 + strength; hue turns by at most a quarter of strength, either way.
+    As ColorJitter in torchvision.transforms.
+    """
+    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, size=3)
+    turn = rng.uniform(-strength, strength) / 4
+    changes = (
+        (adjust_brightness, factors[0]),
+        (adjust_contrast, factors[1]),
+        (adjust_saturation, factors[2]),
+        (adjust_hue, turn),
+    )
+    for index in rng.permutation(len(changes)):
+        change, amount = changes[index]
+        frames = change(frames, float(amount))
+    return frames
+
+
+def adjust_brightness(frames: Tensor, factor: float) -> Tensor:
+    """Every value times `factor`."""
+    return _to_levels(frames.to(torch.float32).mul_(factor))
+
+
+def adjust_contrast(frames: Tensor, factor: float) -> Tensor:
+    """Every value's distance to the mean gray of its frame, times `factor`."""
+    mean = _gray(frames).mean(dim=(1, 2, 3), keepdim=True)  # (T, 1, 1, 1)
+    return _to_levels(frames.to(torch.float32).mul_(factor).add_(mean, alpha=1 - factor))
+
+
+def adjust_saturation(frames: Tensor, factor: float) -> Tensor:
+    """Every pixel's distance to its own gray, times `factor`."""
+    return _to_levels(frames.to(torch.float32).mul_(factor).add_(_gray(frames), alpha=1 - factor))
+
+
+def adjust_hue(frames: Tensor, turn: float) -> Tensor:
+    """The hue of HSV turned by `turn` of the circle, 1/3 making red green; its value and saturation stay."""
+    red, green, blue = frames.permute(1, 0, 2, 3).contiguous().to(torch.float32)  # (T, H, W) each
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    scale = chroma.clamp(min=1.0).reciprocal_()  # levels are whole numbers; a gray pixel has hue 0
+    hue = torch.where(
+        value == red,
+        (green - blue).mul_(scale),
+        torch.where(value == green, (blue - red).mul_(scale).add_(2.0), (red - green).mul_(scale).add_(4.0)),
+    ).add_(6.0 * turn)  # in sixths of the circle
+    turned = torch.empty_like(frames)
+    for channel, offset in enumerate((5.0, 3.0, 1.0)):
+        # By its place on the circle a channel is the greatest, the least, or on the way between.
+        place = hue.add(offset).remainder_(6.0)
+        share = torch.minimum(place, 4.0 - place).clamp_(0.0, 1.0)
+        turned[:, channel] = torch.addcmul(value, chroma, share, value=-1.0).round_()
+    return turned
+
+
+def adjust_sharpness(frames: Tensor, factor: float) -> Tensor:
+    """Every value's distance to a 3x3 mean around it that counts the middle five times, times `factor`.
+
+    The outermost pixels stay, as do frames below 3x3.
+    """
+    if min(frames.shape[-2:]) < 3:
+        return frames
+    kernel = torch.full((3, 1, 3, 3), 1 / 13)
+    kernel[:, :, 1, 1] = 5 / 13
+    changed = frames.to(torch.float32)
+    blurred = F.conv2d(changed, kernel, groups=3).round_()
+    inner = changed[..., 1:-1, 1:-1]
+    inner.add_(blurred.sub_(inner), alpha=1 - factor)
+    return _to_levels(changed)
+
+
+def posterize(frames: Tensor, bits: int) -> Tensor:
+    """The `bits` highest bits of every value, 0 to 8."""
+    return frames & (0xFF << (8 - bits) & 0xFF)
+
+
+def solarize(frames: Tensor, threshold: float) -> Tensor:
+    """Values of at least `threshold` inverted."""
+    return frames ^ frames.ge(threshold).to(torch.uint8).mul_(255)  # no torch.where, which is slow on bytes
+
+
+def solarize_add(frames: Tensor, amount: int) -> Tensor:
+    """Values below 128 raised by `amount`, 0 to 127. As in timm.data.auto_augment."""
+    return frames + frames.lt(128).to(torch.uint8).mul_(amount)
+
+
+def invert(frames: Tensor) -> Tensor:
+    """255 minus every value."""
+    return ~frames
+
+
+def autocontrast(frames: Tensor) -> Tensor:
+    """Every channel of every frame stretched to 0..255; a flat one stays."""
+    lines = frames.permute(0, 2, 3, 1)  # (T, H, W, 3): reducing H, then W, follows the memory
+    least = lines.amin(1).amin(1).to(torch.float32)[:, :, None, None]  # (T, 3, 1, 1)
+    most = lines.amax(1).amax(1).to(torch.float32)[:, :, None, None]
+    flat = most == least
+    step = torch.where(flat, 1.0, (most - least) * (1 / 255))
+    least = torch.where(flat, 0.0, least)
+    return _to_levels(frames.to(torch.float32).sub_(least).div_(step))
+
+
+def equalize(frames: Tensor) -> Tensor:
+    """Every channel of every frame with its histogram flattened, by Pillow's rule; a flat one stays."""
+    num_frames, _, height, width = frames.shape
+    histograms = 3 * num_frames
+    which = 256 * torch.arange(histograms, dtype=torch.int32).view(num_frames, 1, 1, 3)
+    index = (frames.permute(0, 2, 3, 1) + which).flatten()  # histogram and level as one number
+    counts = torch.bincount(index, minlength=256 * histograms).view(histograms, 256)
+    below = counts.cumsum(1) - counts
+    highest = (counts > 0).long().mul_(torch.arange(256)).argmax(1, keepdim=True)
+    step = (height * width - counts.gather(1, highest)) // 255  # pixels for each level
+    table = (below + step // 2) // step.clamp(min=1)
+    table = torch.where(step > 0, table.clamp_(max=255), torch.arange(256)).to(torch.uint8)
+    return table.flatten().index_select(0, index).view(num_frames, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _gray(frames: Tensor) -> Tensor:
+    """Whole levels of gray as floats: (T, 3, H, W) uint8 -> (T, 1, H, W)."""
+    red, green, blue = frames[:, 0:1], frames[:, 1:2], frames[:, 2:3]
+    gray = red.mul(RGB_TO_GRAY[0]).add_(green, alpha=RGB_TO_GRAY[1]).add_(blue, alpha=RGB_TO_GRAY[2])
+    return gray.floor_()
+
+
+def _to_levels(values: Tensor) -> Tensor:
+    """Floats -> uint8, cut to 0..255 and rounded down."""
+    return values.clamp_(0, 255).to(torch.uint8)
+
 
 FILL: Final = 128
 """Gray level of what was outside the frame."""

@@ -34,10 +34,10 @@ from videoswin.video.ffmpeg import (
     video_streams,
 )
 from videoswin.video.frames import VideoReader as VideoReader
-from videoswin.video.image_series import frame_images
 from videoswin.video.limits import ReadLimits, WorkBudget
+from videoswin.video.listing import frame_images
 from videoswin.video.rgb import RgbConverter
-from videoswin.video.timeline import close_clock_jumps, measure_rate, varying_times
+from videoswin.video.timestamps import close_clock_jumps, measure_rate, varying_times
 
 FOLDER_FPS: Final = 30.0
 """Frames a second of a folder of images, which does not say."""

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.timeline import frames_shown_at
+from videoswin.video.timestamps import frames_shown_at
 
 # A file may claim to last for years.
 _MOST_FRAMES = 2**40

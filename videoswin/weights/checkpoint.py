@@ -27,11 +27,9 @@ from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinCon
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol, require_affordable
 from videoswin.weights import catalog
-from videoswin.weights.convert import WRITERS, Conversion, check_window, convert
+from videoswin.weights.convert import Conversion, check_window, convert
 from videoswin.weights.download import fetch, in_cache, require_published_bytes
-from videoswin.weights.inflate import Method, resize_tables
-from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
-from videoswin.weights.layout import (
+from videoswin.weights.infer import (
     Window,
     describe_gaps,
     first_few,
@@ -40,6 +38,9 @@ from videoswin.weights.layout import (
     require_finite,
     require_floating_point,
 )
+from videoswin.weights.inflate import Method, resize_tables
+from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
+from videoswin.weights.layouts import WRITERS
 from videoswin.weights.metadata import (
     MAX_METADATA,
     parse_config,

@@ -16,7 +16,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from videoswin._errors import InputError
-from videoswin.weights.formats import StateDict
+from videoswin.weights.layouts import StateDict
 
 # The one tensor that every layout has.
 _PATCH_EMBEDDING = re.compile(

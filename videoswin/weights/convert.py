@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,23 +12,7 @@ from videoswin._errors import InputError
 from videoswin.model.config import TINY, VideoSwinConfig
 from videoswin.model.windows import bias_table_rows
 from videoswin.weights.containers import Unwrapped, find_head, unwrap
-from videoswin.weights.formats import (
-    Format,
-    Renamed,
-    StateDict,
-    is_buffer,
-    mmaction2,
-    official,
-    omnivore,
-    swin2d_huggingface,
-    swin2d_microsoft,
-    swin2d_timm,
-    swin2d_torchvision,
-    torchvision3d,
-    videoswin,
-)
-from videoswin.weights.inflate import Method, image_window, inflate, require_method, resize_tables
-from videoswin.weights.layout import (
+from videoswin.weights.infer import (
     TABLE,
     Window,
     describe_gaps,
@@ -43,23 +27,8 @@ from videoswin.weights.layout import (
     window_of_lookup,
     window_of_table,
 )
-
-FORMATS: tuple[Format, ...] = (
-    videoswin,
-    official,
-    mmaction2,
-    torchvision3d,
-    omnivore,
-    swin2d_microsoft,
-    swin2d_timm,
-    swin2d_huggingface,
-    swin2d_torchvision,
-)
-WRITERS: Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Tensor]]] = {
-    "official": official.from_videoswin,
-    "mmaction2": mmaction2.from_videoswin,
-    "torchvision": torchvision3d.from_videoswin,
-}
+from videoswin.weights.inflate import Method, image_window, inflate, require_method, resize_tables
+from videoswin.weights.layouts import LAYOUTS, VIDEOSWIN, Layout, Renamed, StateDict, is_buffer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +81,7 @@ def convert(
         renamed, head_note = _with_head(layout.to_videoswin(state_dict), found)
         weights, config = _as_video(renamed.weights, state_dict, window, method)
     except ValueError as error:
-        raise InputError(f"this looks like a file of {layout.NAME}, but {error}") from error
+        raise InputError(f"this looks like a file of {layout.name}, but {error}") from error
     _require_complete(weights, config, layout)
     places = parameter_shapes(config)
     weights = {name: tensor for name, tensor in weights.items() if name in places}
@@ -127,12 +96,12 @@ def convert(
     return Conversion(
         weights=weights,
         config=config,
-        layout=layout.NAME,
+        layout=layout.name,
         loaded=tuple(untouched),
         converted=tuple(name for name in weights if name not in set(untouched)),
         unused=tuple(name for name in (*state_dict, *found.beside) if name not in used),
         notes=tuple(note for note in (found.choice, head_note) if note),
-        license=omnivore.LICENSE if layout is omnivore else None,
+        license=layout.license,
     )
 
 
@@ -146,19 +115,19 @@ def check_window(window: Window, config: VideoSwinConfig = TINY) -> Window:
 
 def is_model(state_dict: StateDict) -> bool:
     """Whether a flat state dict is of a layout that we know."""
-    return any(layout.recognizes(state_dict) for layout in FORMATS)
+    return any(layout.recognizes(state_dict) for layout in LAYOUTS)
 
 
-def recognize(state_dict: StateDict) -> Format:
+def recognize(state_dict: StateDict) -> Layout:
     """The layout of a flat state dict; ValueError that shows its names if it is none we know."""
-    for layout in FORMATS:
+    for layout in LAYOUTS:
         if layout.recognizes(state_dict):
             return layout
     if not state_dict:
         raise InputError("there are no tensors in it")
     raise InputError(
         f"its {len(state_dict)} tensors, named like {first_few(list(state_dict))}, are of no layout we know: "
-        f"{', '.join(layout.NAME for layout in FORMATS)}"
+        f"{', '.join(layout.name for layout in LAYOUTS)}"
     )
 
 
@@ -197,14 +166,14 @@ def _as_video(
     return inflated, infer_config(inflated, window)
 
 
-def _require_complete(weights: Mapping[str, Tensor], config: VideoSwinConfig, layout: Format) -> None:
+def _require_complete(weights: Mapping[str, Tensor], config: VideoSwinConfig, layout: Layout) -> None:
     """ValueError naming what is missing; in our own layout a net may be as shallow as it likes."""
     if gaps := describe_gaps(weights, config):
-        raise InputError(f"this looks like a file of {layout.NAME}, but {gaps}")
-    if layout is not videoswin and (incomplete := missing_blocks(config)):
+        raise InputError(f"this looks like a file of {layout.name}, but {gaps}")
+    if layout is not VIDEOSWIN and (incomplete := missing_blocks(config)):
         name, blocks = incomplete
         raise InputError(
-            f"this looks like a {name} of {layout.NAME}, but {len(blocks)} blocks are missing, in our names "
+            f"this looks like a {name} of {layout.name}, but {len(blocks)} blocks are missing, in our names "
             f"{first_few(blocks)}"
         )
 

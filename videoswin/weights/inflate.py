@@ -16,7 +16,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin.model.config import PATCH
-from videoswin.weights.layout import TABLE, Window
+from videoswin.weights.infer import TABLE, Window
 
 Method = Literal["inflate", "center"]
 

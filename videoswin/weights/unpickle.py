@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from videoswin._errors import InputError
-from videoswin.weights.layout import is_dense
+from videoswin.weights.infer import is_dense
 
 
 class Inert:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from videoswin.data.checks.fingerprint import VideoFacts
-from videoswin.data.checks.report import DataReport, make_report
+from videoswin.data.check.fingerprint import VideoFacts
+from videoswin.data.check.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec

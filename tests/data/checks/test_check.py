@@ -12,15 +12,15 @@ from tests.data.checks.labeled import facts, report_of, same_pictures, sample
 
 from tests.video.numbered import numbered_picture, write_image, write_video
 from tests.video.test_damage import write_sound
-from videoswin._arguments import command_line
-from videoswin._terminal import print_data_report
-from videoswin.cli import COMMANDS
-from videoswin.data.check import check_videos
-from videoswin.data.checks.report import DataReport, make_report
+from videoswin.cli.arguments import command_line
+from videoswin.cli.commands import COMMANDS
+from videoswin.cli.terminal import print_data_report
+from videoswin.data.check.check import check_videos
+from videoswin.data.check.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample, read_manifest
+from videoswin.training.data import training_and_validation
 from videoswin.training.recipe import VideoData
 from videoswin.training.settings import parse_assignments
-from videoswin.training.source import training_and_validation
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 

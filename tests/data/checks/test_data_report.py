@@ -5,8 +5,8 @@ import json
 import pytest
 from tests.data.checks.labeled import facts, report_of, same_pictures, sample
 
-from videoswin.data.checks.findings import Finding
-from videoswin.data.checks.report import DataReport, make_report
+from videoswin.data.check.findings import Finding
+from videoswin.data.check.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.reader import VideoError
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tests.data.checks.labeled import CLASSES, facts, report_of, same_pictures, sample
 
-from videoswin.data.checks.findings import split_names
-from videoswin.data.checks.report import DataReport
-from videoswin.data.checks.stream import StreamFacts
+from videoswin.data.check.findings import split_names
+from videoswin.data.check.fingerprint import StreamFacts
+from videoswin.data.check.report import DataReport
 from videoswin.video.spec import ClipSpec
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from tests.video.numbered import numbered_picture, write_image, write_video
-from videoswin.data.checks.fingerprint import (
+from videoswin.data.check.fingerprint import (
     SCENE_TOLERANCE,
+    StreamFacts,
     VideoFacts,
     are_mirrored,
     examine_video,
     find_look_alikes,
     find_same_scenes,
 )
-from videoswin.data.checks.stream import StreamFacts
 from videoswin.video.reader import VideoError, open_video
 
 

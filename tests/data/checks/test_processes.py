@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.data.checks.misbehaving import act_as_named
-from videoswin.data.checks.processes import work_in_processes
+from videoswin.data.check.processes import work_in_processes
 
 
 def results_of(names: list[str], **options: float) -> dict[str, str]:

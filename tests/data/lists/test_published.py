@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from videoswin.data.lists.find_by_name import find_by_name
+from videoswin.data.lists.rows import find_by_name
 from videoswin.data.manifest import Manifest, read_manifest
 
 

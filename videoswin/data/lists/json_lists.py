@@ -7,21 +7,215 @@ a line, such as the metadata.jsonl of Hugging Face.
 from __future__ import annotations
 
 import json
+import os
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from os.path import dirname, exists, join
 from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from videoswin._errors import InputError
 from videoswin._text import plural
-from videoswin.data.lists.annotation_tools import (
-    read_fiftyone_labels,
-    read_fiftyone_samples,
-    read_label_studio,
+from videoswin.data.lists.rows import (
+    SPLIT_NAMES,
+    Listing,
+    Row,
+    located,
+    numbered_lines,
+    read_text,
+    require_order,
+    seconds,
+    split_name,
 )
-from videoswin.data.lists.find_by_name import located
-from videoswin.data.lists.rows import Listing, Row, numbered_lines, read_text, seconds, split_name
 from videoswin.data.lists.tables import COLUMNS, read_records
+from videoswin.video.listing import VIDEO_SUFFIXES
+
+_UPLOAD_PREFIX: Final = re.compile(r"[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of an uploaded file."""
+
+_NO_PARTS_IN_FRAMES: Final = (
+    "it has parts of videos in frames, and not at which rate they are counted: "
+    "write a table with the header path,label,start,end, in seconds"
+)
+
+
+_LIMITS: Final = frozenset({"support", "timestamps"})
+"""Keys of FiftyOne that limit a label to a part of the video."""
+
+
+def read_label_studio(path: str, tasks: list[dict[str, Any]], root: str) -> Listing:
+    """The JSON export of Label Studio: choices for a whole video, or labels with start and end in seconds.
+
+    Canceled annotations and tasks without a label are left out. Videos are looked for by the path of the
+    task, and then by its name anywhere below `root`.
+    """
+    rows: list[Row] = []
+    unlabeled = 0
+    for number, task in enumerate(tasks, 1):
+        where = f"{path}, task {task.get('id', number)}"
+        data = _object(task.get("data"))
+        annotations = map(_object, _list(task.get("annotations") or task.get("completions")))
+        done = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+        labeled = (
+            _label_studio_rows(done[0], join(root, _label_studio_path(data, where)), where) if done else []
+        )
+        unlabeled += not labeled
+        split, group = split_name(data.get("split"), where), _text(data.get("group"))
+        rows += [row._replace(split=split, group=group) for row in labeled]
+        if any(_labels_of(other) != _labels_of(done[0]) for other in done[1:]):
+            raise InputError(
+                f"{where}: its {len(done)} annotations have different labels: keep one for each task"
+            )
+    notes = (f"{plural(unlabeled, 'task')} left out for lack of a label",) if unlabeled else ()
+    rows = _found(rows, root)
+    return Listing(source=path, rows=rows, multi_label=_has_several(rows), notes=notes)
+
+
+def _label_studio_path(data: Mapping[str, Any], where: str) -> str:
+    """The video of a task, without what the server adds to its path."""
+    texts = [str(value) for value in (data.get("video"), *data.values()) if isinstance(value, str)]
+    for text in texts:
+        try:
+            url = urlsplit(text)
+        except ValueError as error:
+            raise InputError(f"{where}: {text[:80]!r} is not a URL: {error}") from error
+        local = parse_qs(url.query).get("d")  # /data/local-files/?d=videos/a.mp4
+        video = (
+            local[0] if local else unquote(url.path) if url.scheme in ("http", "https", "s3", "gs") else text
+        )
+        if os.path.splitext(video)[1].lower() in VIDEO_SUFFIXES:
+            return video if local or exists(video) else video.lstrip("/")
+    raise InputError(f"{where}: no video is named in its data, got {str(dict(data))[:80]}")
+
+
+def _label_studio_rows(annotation: Mapping[str, Any], video: str, where: str) -> list[Row]:
+    whole: dict[str, list[str]] = {}
+    rows = []
+    for result in map(_object, _list(annotation.get("result"))):
+        value = _object(result.get("value"))
+        labels = value.get(str(result.get("type")))
+        if "ranges" in value:
+            raise InputError(f"{where}: {_NO_PARTS_IN_FRAMES}")
+        if not isinstance(labels, list) or not labels:
+            continue
+        if isinstance(value.get("start"), int | float) and isinstance(value.get("end"), int | float):
+            start, end = seconds(value["start"], where), seconds(value["end"], where)
+            require_order(start, end, where)
+            rows.append(Row(video, tuple(map(str, labels)), where, start, end))
+        elif result.get("type") == "choices":
+            whole.setdefault(str(result.get("from_name")), []).extend(map(str, labels))
+    if len(whole) > 1:
+        raise InputError(
+            f"{where}: it answers several questions ({', '.join(whole)}): export one of them, as each video "
+            "can have labels of one kind only"
+        )
+    return rows + [Row(video, tuple(dict.fromkeys(labels)), where) for labels in whole.values()]
+
+
+def _labels_of(annotation: Mapping[str, Any]) -> list[str]:
+    """Labels with their times, comparable."""
+    values = (_object(_object(result).get("value")) for result in _list(annotation.get("result")))
+    return sorted(str(sorted((key, str(item)) for key, item in value.items())) for value in values)
+
+
+def read_fiftyone_labels(path: str, content: Mapping[str, Any], root: str) -> Listing:
+    """The labels.json of a classification or temporal detection export of FiftyOne."""
+    classes = _list(content.get("classes"))
+    rows = []
+    for name, target in content["labels"].items():
+        where = f"{path}, video {name}"
+        # Classification: a label or a list of labels. Temporal detection: a list of objects with a label.
+        targets = target if isinstance(target, list) else [] if target is None else [target]
+        if any(isinstance(t, dict) and "bounding_box" in t for t in targets):
+            raise InputError(f"{where}: its labels are of objects in pictures: export labels of videos")
+        whole = [t for t in targets if not isinstance(t, dict) or ("label" in t and not t.keys() & _LIMITS)]
+        parts = [t for t in targets if t not in whole]
+        names = tuple(_fiftyone_label(t, classes, where) for t in whole)
+        rows += [Row(join(root, name), names, where)] if names else []
+        for part in parts:
+            if not isinstance(part.get("timestamps"), list) or len(part["timestamps"]) != 2:
+                raise InputError(f"{where}: {_NO_PARTS_IN_FRAMES}, or export with use_timestamps=True")
+            start, end = (seconds(time, where) for time in part["timestamps"])
+            require_order(start, end, where)
+            rows.append(Row(join(root, name), (_fiftyone_label(part, classes, where),), where, start, end))
+    unlabeled = sum(not target for target in content["labels"].values() if not isinstance(target, int))
+    notes = (f"{plural(unlabeled, 'video')} left out for lack of a label",) if unlabeled else ()
+    order = tuple(map(str, classes)) if classes else None
+    return Listing(
+        source=path, rows=_found(rows, root), classes=order, multi_label=_has_several(rows), notes=notes
+    )
+
+
+def _fiftyone_label(target: Any, classes: list[Any], where: str) -> str:
+    target = target.get("label") if isinstance(target, dict) else target
+    if not isinstance(target, int | str):
+        raise InputError(f"{where}: the label must be a name or a number, got {target!r}")
+    if isinstance(target, int) and classes:
+        if not 0 <= target < len(classes):
+            raise InputError(f"{where}: the label must be 0 to {len(classes) - 1}, got {target}")
+        return str(classes[target])
+    return str(target)
+
+
+def read_fiftyone_samples(path: str, samples: list[dict[str, Any]], root: str) -> Listing:
+    """The samples.json of a whole FiftyOne data set: its one field of classifications; tags may be splits."""
+    rows: list[Row] = []
+    fields: set[str] = set()
+    for number, sample in enumerate(samples, 1):
+        where = f"{path}, sample {number}"
+        if not isinstance(sample, dict) or not isinstance(sample.get("filepath"), str):
+            raise InputError(f"{where}: an object with 'filepath' is required")
+        kinds = {key: value.get("_cls") for key, value in sample.items() if isinstance(value, dict)}
+        if "TemporalDetections" in kinds.values():
+            raise InputError(f"{where}: {_NO_PARTS_IN_FRAMES}")
+        labels: tuple[str, ...] = ()
+        for key in (key for key, kind in kinds.items() if kind in ("Classification", "Classifications")):
+            fields.add(key)
+            several = map(_object, _list(sample[key].get("classifications", [sample[key]])))
+            found = [one["label"] for one in several if one.get("label")]
+            if strange := [label for label in found if not isinstance(label, str)]:
+                raise InputError(f"{where}: a label must be text, got {reprlib.repr(strange[0])}")
+            labels = tuple(found)
+        tags = [tag for tag in _list(sample.get("tags")) if str(tag).lower() in SPLIT_NAMES]
+        split = split_name(tags[0], where) if tags else None
+        if labels:
+            video = join(root, sample["filepath"])
+            rows.append(Row(video, labels, where, split=split, group=_text(sample.get("group"))))
+    if len(fields) > 1:
+        raise InputError(
+            f"{path}: it has the label fields {', '.join(sorted(fields))}: export with one of them"
+        )
+    unlabeled = len(samples) - len(rows)
+    notes = (f"{plural(unlabeled, 'sample')} left out for lack of a label",) if unlabeled else ()
+    return Listing(source=path, rows=_found(rows, root), multi_label=_has_several(rows), notes=notes)
+
+
+def _found(rows: list[Row], root: str) -> list[Row]:
+    """Videos that are not where the export has them are looked for by name."""
+    missing = [row for row in rows if not exists(row.path)]
+    if not missing:
+        return rows
+    found = iter(located(missing, root, lambda name: (name, _UPLOAD_PREFIX.sub("", name))))
+    return [row if exists(row.path) else next(found) for row in rows]
+
+
+def _has_several(rows: list[Row]) -> bool:
+    return any(len(row.labels) > 1 for row in rows)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
 
 JSON_START: Final = re.compile(r'\[\s*([{\]]|$)|\{\s*(["}]|$)')
 """What the first line of a JSON list looks like."""

@@ -13,8 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from videoswin._errors import InputError
 from videoswin._optional import require
-from videoswin.data.lists.find_by_name import located
-from videoswin.data.lists.rows import Listing, Row, path_below, require_order, seconds, split_name
+from videoswin.data.lists.rows import Listing, Row, located, path_below, require_order, seconds, split_name
 
 COLUMNS: Final = MappingProxyType(
     dict.fromkeys(("path", "video", "video_path", "file", "file_name", "filename", "filepath"), "path")

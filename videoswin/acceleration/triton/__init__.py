@@ -1,0 +1,1 @@
+"""Window attention and linear layers as Triton kernels."""

@@ -1,0 +1,237 @@
+"""The forward pass: attention in shifted windows of a grid that is never rolled, cut up or put together.
+
+Legend as in `places`; every log is base 2.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from videoswin.acceleration.triton.bias import LOG2_E, expand_bias
+from videoswin.acceleration.triton.indices import corner_of, load_rows, locate, rows_of, turn
+from videoswin.acceleration.triton.tiles import CHUNK, Tiles, forward_tiles, rows_within, tail_rows
+from videoswin.model.windows import Grid
+
+
+def attention_forward(
+    qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid, tiles: Tiles | None = None
+) -> tuple[Tensor, Tensor]:
+    """(B, D, H, W, 3, heads, d) contiguous -> attended (B, D, H, W, heads * d), and what the way back needs:
+    the log of each row's sum of exponentials, float32 (B * windows, heads, N)."""
+    b, *grid, _, heads, width = qkv.shape
+    n = len(bias_index)
+    windows = b * grid[0] * grid[1] * grid[2] // n
+    tiles = tiles or forward_tiles(qkv.dtype)
+    rows = rows_within(n, tiles.rows)
+    out = qkv.new_empty(b, *grid, heads * width)
+    log_sums = qkv.new_empty(windows, heads, n, dtype=torch.float32)
+    programs = triton.cdiv(windows, tiles.windows) * heads * triton.cdiv(n, rows)
+    with torch.cuda.device_of(qkv):
+        _forward_kernel[(programs,)](
+            qkv,
+            expand_bias(bias_table, bias_index, qkv.dtype),
+            out,
+            log_sums,
+            LOG2_E * width**-0.5,
+            windows,
+            heads,
+            tuple(grid),
+            WINDOW=window,
+            SHIFT=shift,
+            HEAD_DIM=width,
+            ROWS=rows,
+            TAIL=tail_rows(n, rows),
+            COLUMNS=tiles.columns,
+            CHUNK=CHUNK,
+            GROUP=tiles.windows,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+        )
+    return out, log_sums
+
+
+@triton.jit
+def _forward_kernel(
+    QKV,
+    BIAS,
+    OUT,
+    LOG_SUMS,
+    scale,
+    windows,
+    heads,
+    grid,
+    WINDOW: tl.constexpr,
+    SHIFT: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    TAIL: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """One program: one tile of queries of one head, in GROUP windows."""
+    N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
+    TILES: tl.constexpr = (N + ROWS - 1) // ROWS
+    group, part = turn(tl.program_id(0), tl.cdiv(windows, GROUP), heads * TILES, CHUNK)
+    head, tile = part // TILES, part % TILES
+    for step in range(GROUP):
+        window = group * GROUP + step
+        if window < windows:
+            # A whole program takes one branch, and each is compiled without what it does not need.
+            pointers = (QKV, BIAS, OUT, LOG_SUMS)
+            if (tile == TILES - 1) & (TAIL < ROWS):
+                _visit(
+                    pointers,
+                    scale,
+                    window,
+                    head,
+                    heads,
+                    tile * ROWS,
+                    grid,
+                    WINDOW,
+                    SHIFT,
+                    HEAD_DIM,
+                    TAIL,
+                    COLUMNS,
+                )
+            else:
+                _visit(
+                    pointers,
+                    scale,
+                    window,
+                    head,
+                    heads,
+                    tile * ROWS,
+                    grid,
+                    WINDOW,
+                    SHIFT,
+                    HEAD_DIM,
+                    ROWS,
+                    COLUMNS,
+                )
+
+
+@triton.jit
+def _visit(
+    pointers,
+    scale,
+    window,
+    head,
+    heads,
+    first,
+    grid,
+    WINDOW: tl.constexpr,
+    SHIFT: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """ROWS queries of one head of one window, from place `first` on."""
+    QKV, BIAS, OUT, LOG_SUMS = pointers
+    N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
+    PADDED: tl.constexpr = (N + 15) // 16 * 16
+    clip, corner, wraps = corner_of(window, grid, WINDOW, SHIFT)
+    work = (
+        QKV + (clip * 3 * heads + head) * HEAD_DIM,
+        BIAS + (head * N).to(tl.int64) * PADDED,
+        OUT + (clip * heads + head) * HEAD_DIM,
+        LOG_SUMS + (window.to(tl.int64) * heads + head) * N,
+        scale,
+        heads * HEAD_DIM,
+        corner,
+        grid,
+    )
+    if SHIFT[0] + SHIFT[1] + SHIFT[2] == 0:
+        _attend(work, first, WINDOW, HEAD_DIM, ROWS, COLUMNS, False)
+    elif wraps:
+        _attend(work, first, WINDOW, HEAD_DIM, ROWS, COLUMNS, True)
+    else:
+        _attend(work, first, WINDOW, HEAD_DIM, ROWS, COLUMNS, False)
+
+
+@triton.jit
+def _attend(
+    work,
+    first,
+    WINDOW: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WRAPS: tl.constexpr,
+):
+    qkv, _, out, log_sums, _, channels, corner, grid = work
+    N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
+    place = first + tl.arange(0, ROWS)
+    token, side = locate(place, corner, grid, WINDOW, WRAPS)
+    q = load_rows(qkv, token, place < N, 3 * channels, HEAD_DIM)  # (ROWS, d)
+    highest = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    mixed = tl.zeros((ROWS, HEAD_DIM), tl.float32)
+    WHOLE: tl.constexpr = (N + 15) // 16 * 16 // COLUMNS * COLUMNS
+    REST: tl.constexpr = (N + 15) // 16 * 16 - WHOLE
+    for key in range(0, WHOLE, COLUMNS):
+        highest, total, mixed = _see(
+            q, work, place, side, key, highest, total, mixed, WINDOW, HEAD_DIM, COLUMNS, WRAPS
+        )
+    # The rest is a multiple of 16, taken as 64, 32 and 16: 400 keys are 6 * 64 + 16, not 448.
+    for step in tl.static_range(3):
+        if REST & (64 >> step):
+            highest, total, mixed = _see(
+                q,
+                work,
+                place,
+                side,
+                WHOLE + (REST >> (7 - step) << (7 - step)),
+                highest,
+                total,
+                mixed,
+                WINDOW,
+                HEAD_DIM,
+                64 >> step,
+                WRAPS,
+            )
+    # Rows behind the last place of the window may have seen nothing; they are not stored.
+    total = tl.where(place < N, total, 1.0)
+    mixed = mixed / total[:, None]
+    at = rows_of(out, token, channels, HEAD_DIM)
+    tl.store(at, mixed.to(out.dtype.element_ty), mask=(place < N)[:, None])
+    tl.store(log_sums + place, highest + tl.log2(total), mask=place < N)
+
+
+@triton.jit
+def _see(
+    q,
+    work,
+    place,
+    side,
+    key,
+    highest,
+    total,
+    mixed,
+    WINDOW: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WRAPS: tl.constexpr,
+):
+    """One step of the online softmax: the queries see COLUMNS more keys, from place `key` on."""
+    qkv, bias, _, _, scale, channels, corner, grid = work
+    N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
+    PADDED: tl.constexpr = (N + 15) // 16 * 16
+    key_place = key + tl.arange(0, COLUMNS)
+    token, key_side = locate(key_place, corner, grid, WINDOW, WRAPS)
+    k = load_rows(qkv + channels, token, key_place < N, 3 * channels, HEAD_DIM)  # (COLUMNS, d)
+    v = load_rows(qkv + 2 * channels, token, key_place < N, 3 * channels, HEAD_DIM)
+    # Padded keys have a bias of -inf, so nothing else needs to know of them.
+    pair = place[:, None] * PADDED + key_place[None, :]
+    pair_bias = tl.load(bias + pair, mask=(place < N)[:, None], other=0.0).to(tl.float32)
+    logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale + pair_bias  # (ROWS, COLUMNS)
+    if WRAPS:
+        logits = tl.where(side[:, None] == key_side[None, :], logits, float("-inf"))
+    new_highest = tl.maximum(highest, tl.max(logits, 1))
+    # A query of a wrapped window may see none of the first keys; -inf minus -inf is not a number.
+    level = tl.where(new_highest == float("-inf"), 0.0, new_highest)
+    weights = tl.exp2(logits - level[:, None])
+    kept = tl.exp2(highest - level)
+    mixed = tl.dot(weights.to(v.dtype), v, mixed * kept[:, None], input_precision="ieee")
+    return new_highest, total * kept + tl.sum(weights, 1), mixed

@@ -1,0 +1,202 @@
+"""A virtual camera: where its pixels lie in a still picture, what it sees, and what its sensor makes of it.
+
+T frames, H W rows and columns of a frame, C channels. Every place is x to the right and y down; matrices are
+homogeneous, (T, 3, 3), and read right to left: `scene_from_base` takes base coordinates to the scene's.
+`base` is the rectangle that is rendered, `scene` the picture that is looked at, each from -1 to 1 both ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videoswin.camera_motion.scenes import soft_blobs
+
+Floats = NDArray[np.float64]
+
+MOVEMENTS: dict[str, tuple[int, int, int, int]] = {
+    "static": (0, 0, 0, 0),
+    "pan left": (-1, 0, 0, 0),
+    "pan right": (1, 0, 0, 0),
+    "tilt up": (0, -1, 0, 0),
+    "tilt down": (0, 1, 0, 0),
+    "zoom in": (0, 0, 1, 0),
+    "zoom out": (0, 0, -1, 0),
+    "roll left": (0, 0, 0, 1),
+    "roll right": (0, 0, 0, -1),
+}
+"""The sign of each pose component while the camera makes the movement."""
+
+LABELS: tuple[str, ...] = tuple(MOVEMENTS)
+_LABEL_OF = {signs: label for label, signs in enumerate(MOVEMENTS.values())}
+
+
+def reversed_label(label: int) -> int:
+    """Label of the same clip played backwards."""
+    x, y, zoom, roll = MOVEMENTS[LABELS[label]]
+    return _LABEL_OF[-x, -y, -zoom, -roll]
+
+
+def mirrored_label(label: int) -> int:
+    """Label of the same clip with left and right exchanged."""
+    x, y, zoom, roll = MOVEMENTS[LABELS[label]]
+    return _LABEL_OF[-x, y, zoom, -roll]
+
+
+def transposed_label(label: int) -> int:
+    """Label of the same clip with rows and columns exchanged."""
+    x, y, zoom, roll = MOVEMENTS[LABELS[label]]
+    return _LABEL_OF[y, x, zoom, -roll]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionRange:
+    """How fast the camera moves and how much the hand shakes."""
+
+    slowest: float
+    """Mean speed a second, in view widths (pan), view heights (tilt), logarithm (zoom) or radians (roll)."""
+    fastest: float
+    """Likewise; rolls reach half as much again."""
+    shake: float
+    """Largest root mean square of the hand shake, as a fraction of the view."""
+    easing: float
+    """Probability that the movement speeds up, slows down or both, instead of being constant."""
+
+
+def camera_path(rng: Generator, label: int, times: Floats, seconds: float, motion: MotionRange) -> Floats:
+    """Poses (T, 4) at `times` of a camera that makes movement `label` within `seconds`, hand shake included.
+
+    Speeds are drawn log-uniformly, so slow movements are as common as fast ones.
+    """
+    fastest = motion.fastest * (1.5 if LABELS[label].startswith("roll") else 1.0)
+    speed = float(np.exp(rng.uniform(np.log(motion.slowest), np.log(fastest))))
+    progress = eased(rng, times / seconds) if rng.random() < motion.easing else times / seconds
+    signs = np.array(MOVEMENTS[LABELS[label]], dtype=np.float64)
+    return speed * seconds * progress[:, None] * signs + hand_shake(rng, times, motion.shake)
+
+
+def eased(rng: Generator, progress: Floats) -> Floats:
+    """A monotone curve from 0 to 1 with the same ends: slow start, slow end, or both."""
+    power = rng.uniform(1.2, 2.2)
+    shape = rng.integers(3)
+    slow_start: Floats = progress**power
+    slow_end: Floats = (1 - progress) ** power
+    if shape == 0:
+        return slow_start
+    if shape == 1:
+        return 1 - slow_end
+    return slow_start / (slow_start + slow_end)
+
+
+def hand_shake(rng: Generator, times: Floats, largest: float) -> Floats:
+    """Poses (T, 4) of an unsteady hand: tremor, sway and a drift far slower than any movement."""
+    rms = largest * rng.beta(1.0, 1.5)
+    waves = np.zeros((len(times), 4))
+    for frequency in rng.uniform(0.6, 7.0, size=4):
+        phase, gain = rng.uniform(0, 2 * np.pi, 4), rng.normal(size=4) / np.sqrt(frequency)
+        waves += gain * np.sin(2 * np.pi * frequency * times[:, None] + phase)
+    jitter = 0.3 * rng.random() * rng.normal(size=(len(times), 4))
+    drift = rng.normal(size=4) * (times[:, None] - times[0])
+    # Angles and scales of a hand-held camera vary less than its direction.
+    shake: Floats = rms * (waves + jitter + 0.4 * drift.clip(-2, 2)) * np.array([1.0, 1.0, 0.6, 0.6])
+    return shake
+
+
+def shift(x: Floats, y: Floats) -> Floats:
+    """Translations."""
+    matrix = np.tile(np.eye(3), (len(x), 1, 1))
+    matrix[:, 0, 2], matrix[:, 1, 2] = x, y
+    return matrix
+
+
+def turn(counterclockwise: Floats, scale: Floats) -> Floats:
+    """Rotations in radians, counterclockwise to the eye, that also scale."""
+    matrix = np.tile(np.eye(3), (len(scale), 1, 1))
+    matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(counterclockwise) * scale
+    matrix[:, 0, 1] = np.sin(counterclockwise) * scale
+    matrix[:, 1, 0] = -np.sin(counterclockwise) * scale
+    return matrix
+
+
+def view_from_base(poses: Floats, aspect: float, *, width: float = 1.0, aside: float = 0.0) -> Floats:
+    """Where the rendered rectangle of each frame lies, in view heights around the center of the unmoved view.
+
+    poses: (T, 4) as in camera_path. aspect: width of the view over its height.
+    width: of the rectangle, which is as high as the view. aside: how far right its center is. In heights.
+    """
+    x, y, zoom, roll = poses.T
+    rectangle = shift(np.array([aside]), np.zeros(1)) @ np.diag([width / 2, 0.5, 1.0])
+    return shift(x * aspect, y) @ turn(roll, np.exp(-zoom)) @ rectangle
+
+
+def scene_from_view(rng: Generator, height: float) -> Floats:
+    """A random place in the scene, a little askew, for a view `height` high in the scene: (1, 3, 3)."""
+    spread = 0.5 * max(0.0, 1 - height)
+    lens = turn(np.array([rng.normal() * 0.2]), np.array([height]))
+    return shift(rng.uniform(-spread, spread, 1), rng.uniform(-spread, spread, 1)) @ lens
+
+
+def looked_up(scene: Tensor, scene_from_base: Floats, size: tuple[int, int], *, outside: str) -> Tensor:
+    """The scene (C, H, W) as each matrix sees it: (T, C, *size). `outside`: padding_mode of grid_sample."""
+    rows, columns = ((torch.arange(side) + 0.5) * 2 / side - 1 for side in size)
+    matrix = torch.from_numpy(scene_from_base[:, :2].astype(np.float32))[:, None, None]  # (T, 1, 1, 2, 3)
+    # As affine_grid, which takes longer than the sampling itself.
+    grid = matrix[..., 0] * columns[None, None, :, None] + (
+        matrix[..., 1] * rows[None, :, None, None] + matrix[..., 2]
+    )
+    images = scene.expand(len(grid), -1, -1, -1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
+
+
+def with_something_in_front(
+    rng: Generator, film: Tensor, times: Floats, patch: Tensor, *, in_world: Floats, on_screen: Floats
+) -> Tensor:
+    """The film (T, 3, H, W) with a blob of `patch` (3, N, N) in it that moves by itself.
+
+    It covers 5 to 30 % of the picture and moves through the world or, as if the camera followed, on screen.
+    """
+    line = torch.linspace(-1, 1, patch.shape[-1])
+    mask = soft_blobs(rng, patch.shape[-1], rng.uniform(0.4, 0.7))
+    mask = mask * ((1 - (line[:, None].square() + line.square()).sqrt()) * 6).clamp(0, 1)
+    area = rng.uniform(0.05, 0.3)
+    scale = np.sqrt(area / float(mask.mean().clamp(min=0.05))) / 2
+    place, velocity, curve = (rng.normal(size=2) * spread for spread in (0.25, 0.2, 0.1))
+    since = times - 1.0  # the middle of two seconds
+    where = place + since[:, None] * velocity + since[:, None] ** 2 * curve
+    growth = scale * np.exp(rng.normal() * 0.1 * times)
+    spin = rng.uniform(-np.pi, np.pi) + rng.normal() * 0.15 * times
+    view_from_patch = shift(where[:, 0], where[:, 1]) @ turn(spin, growth)
+    patch_from_base = np.linalg.inv(view_from_patch) @ (in_world if rng.random() < 0.6 else on_screen)
+    layer = looked_up(
+        torch.cat([patch, mask[None]]), patch_from_base, (film.shape[2], film.shape[3]), outside="zeros"
+    )
+    return torch.lerp(film, layer[:, :3], layer[:, 3:])
+
+
+def exposed(rng: Generator, film: Tensor, grain: Tensor, amount: float) -> Tensor:
+    """The film (T, 3, H, W) in 0..1 in slowly changing light, with sensor noise cut from `grain` (3, N, N).
+
+    amount: 0 (nothing) to 1.
+    """
+    ramp = torch.linspace(-0.5, 0.5, len(film))
+    gain = 1 + amount * (rng.uniform(-0.25, 0.25) + rng.normal() * 0.06 * ramp)
+    offset = 0.5 - 0.5 * gain + amount * (rng.uniform(-0.15, 0.15) + rng.normal() * 0.03 * ramp)
+    film = torch.addcmul(offset.view(-1, 1, 1, 1), film, gain.view(-1, 1, 1, 1))
+    if rng.random() < 0.5 * amount:
+        strength = rng.exponential(0.02)
+        height, width = film.shape[2:]
+        for frame in film:
+            top, left = rng.integers(grain.shape[1] - height), rng.integers(grain.shape[2] - width)
+            frame.add_(grain[:, top : top + height, left : left + width], alpha=strength)
+    return film
+
+
+def to_pixels(film: Tensor) -> Tensor:
+    """Floats (T, 3, H, W) in 0..1 -> uint8 (T, H, W, 3)."""
+    return film.mul(255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

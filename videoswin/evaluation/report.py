@@ -1,0 +1,259 @@
+"""What an evaluation found: Report, and the files that it is written to. N videos, K classes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from videoswin._files import replacing
+from videoswin._text import csv_cell, dump_json, plural
+from videoswin.data.dataset import Failure
+from videoswin.data.manifest import Sample
+from videoswin.evaluation.metrics import TOP, ScoredVideos
+from videoswin.evaluation.plots import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
+from videoswin.video.frames import excerpt
+from videoswin.video.reader import VideoError, VideoReader, open_video
+from videoswin.video.sampling import sample_clips
+from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.transforms import resize_short_side
+
+SHOWN_MISTAKES: Final = 12
+MISTAKES_PER_LINE: Final = 2
+FRAMES_OF_A_MISTAKE: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report(ScoredVideos):
+    """How a model did on a list of videos. A video that could not be read is in every number, as wrong."""
+
+    model: str
+    """Name or file of the checkpoint."""
+    protocol: str
+    """Which views were averaged."""
+    source: str
+    """The list of videos,"""
+    digest: str
+    """and the SHA-256 of what is in it."""
+    samples: tuple[Sample, ...] = field(repr=False)
+    """The videos; their labels are numbers of the list, not of the model."""
+    unreadable: Mapping[int, str] = field(repr=False)
+    """Why, by the index of the sample."""
+    damage: Mapping[int, str] = field(repr=False)
+    """What could not be read of videos that were answered all the same, by the index of the sample."""
+    seconds: float
+    """From the first file opened to the last score."""
+    clip: ClipSpec | None = field(default=None, repr=False)
+    """What the model was shown of each video; None if that is not known."""
+
+    def __repr__(self) -> str:
+        facts = (self.model, self.protocol, self.source, self.headline, f"{self.seconds:.1f} s")
+        return f"Report({', '.join(facts)})"
+
+    @property
+    def num_videos(self) -> int:
+        """N, unreadable ones included."""
+        return len(self.samples)
+
+    @property
+    def videos_per_second(self) -> float:
+        """How fast they were read and scored."""
+        return self.num_videos / self.seconds
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Videos that could not be read."""
+        return tuple(Failure(self.samples[index].path, reason) for index, reason in self.unreadable.items())
+
+    @property
+    def damaged(self) -> tuple[Failure, ...]:
+        """Videos that could be read in part."""
+        return tuple(Failure(self.samples[index].path, reason) for index, reason in self.damage.items())
+
+    @property
+    def headline(self) -> str:
+        """The score, its 95 % interval, and what is reached without looking, in one line."""
+        score = "mAP" if self.multi_label else "top-1"
+        low, high = self.score_interval
+        unreadable = f", {len(self.unreadable)} of them unreadable" if self.unreadable else ""
+        return (
+            f"{score} {100 * self.score:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %) of "
+            f"{plural(self.num_videos, 'video')}{unreadable}; {self.baselines}"
+        )
+
+    @property
+    def baselines(self) -> str:
+        """What is reached without looking at the videos, in words."""
+        chance = f"chance {100 * self.chance:.1f} %"
+        return (
+            chance if self.multi_label else f"{chance}, most frequent class {100 * self.most_frequent:.1f} %"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the scores, fit for JSON."""
+        return {
+            "model": self.model,
+            "protocol": self.protocol,
+            "source": self.source,
+            "digest": self.digest,
+            "multi_label": self.multi_label,
+            "num_videos": self.num_videos,
+            "num_classes": len(self.labels),
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_class": self.mean_class,
+            "mean_average_precision": self.mean_average_precision,
+            "intervals": self.intervals,
+            "chance": self.chance,
+            "most_frequent_class": self.most_frequent,
+            "warning": self.chance_warning,
+            "seconds": self.seconds,
+            "videos_per_second": self.videos_per_second,
+            "failures": [vars(failure) for failure in self.failures],
+            "damaged": [vars(failure) for failure in self.damaged],
+            "per_class": [vars(entry) for entry in self.per_class],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` in one line."""
+        return dump_json(self.to_dict())
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the report, its tables and then its pictures, each whole or not at all, into `folder`.
+
+        report.json        all but the scores
+        per_class.csv      how well each class is recognized
+        predictions.jsonl  a line for each video: labels, the TOP likeliest classes, whether it is right
+        failures.jsonl     a line for each video that could not be read
+        confusion.json     true classes by predicted ones, and every confused pair; not if multi-label
+        confusion.png      the same to look at
+        mistakes.png       what the model saw of the videos it was surest of and wrong; not if there are none
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        _write(path / "report.json", dump_json(self.to_dict(), indent=1) + "\n")
+        _write(path / "per_class.csv", _per_class_table(self))
+        _write(path / "predictions.jsonl", _lines(_answer(self, index) for index in range(self.num_videos)))
+        _write(path / "failures.jsonl", _lines(vars(failure) for failure in self.failures))
+        # What an earlier report left must not pass for this one's.
+        for name in ("confusion.json", "confusion.png", "mistakes.png"):
+            (path / name).unlink(missing_ok=True)
+        if self.confusion is not None:
+            _write(path / "confusion.json", _confusion_json(self.confusion, self.labels))
+            with replacing(path / "confusion.png") as partial:
+                title = f"{self.model}: {self.headline}"
+                draw_confusion(partial, self.confusion, self.labels, title=title)
+        if mistakes := worst_mistakes(self):
+            with replacing(path / "mistakes.png") as partial:
+                strips = [_mistake(self, index) for index in mistakes]
+                draw_contact_sheet(partial, strips, columns=MISTAKES_PER_LINE)
+
+
+def worst_mistakes(report: Report) -> list[int]:
+    """Samples that were named wrong, surest first; at most SHOWN_MISTAKES."""
+    wrong = (~report.correct & report.scores.isfinite().all(1)).nonzero().flatten()
+    confidence = report.scores[wrong].max(1).values
+    order = confidence.argsort(descending=True, stable=True)[:SHOWN_MISTAKES]
+    surest: list[int] = wrong[order].tolist()
+    return surest
+
+
+def _answer(report: Report, index: int) -> dict[str, Any]:
+    """One line of predictions.jsonl."""
+    sample = report.samples[index]
+    own = _own_labels(report, index)
+    fields: dict[str, Any] = {"path": sample.path}
+    fields |= {"start_seconds": sample.start_seconds} if sample.start_seconds is not None else {}
+    fields |= {"end_seconds": sample.end_seconds} if sample.end_seconds is not None else {}
+    fields |= {"labels": own} if report.multi_label else {"label": own[0]}
+    fields |= {"correct": report.correct[index].item()}
+    if index in report.unreadable:
+        return fields | {"error": report.unreadable[index]}
+    fields |= {"top": [{"label": name, "probability": share} for name, share in _top(report, index, TOP)]}
+    return fields | ({"damage": report.damage[index]} if index in report.damage else {})
+
+
+def _own_labels(report: Report, index: int) -> list[str]:
+    return [report.labels[label] for label in report.targets[index].nonzero().flatten().tolist()]
+
+
+def _top(report: Report, index: int, k: int) -> list[tuple[str, float]]:
+    """The likeliest labels and their probabilities."""
+    classes = report.ranking[index, :k]
+    shares = report.scores[index, classes]
+    return [(report.labels[i], share) for i, share in zip(classes.tolist(), shares.tolist(), strict=True)]
+
+
+def _per_class_table(report: Report) -> str:
+    """per_class.csv."""
+    table = io.StringIO()
+    # Quoted, a label with a semicolon stays one cell where spreadsheets split at semicolons.
+    writer = csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(
+        ("label", "videos", "average_precision" if report.multi_label else "accuracy", "low", "high")
+    )
+    for entry in report.per_class:
+        writer.writerow((csv_cell(entry.label), entry.videos, entry.score, *(entry.interval or ("", ""))))
+    return table.getvalue()
+
+
+def _confusion_json(matrix: Tensor, labels: tuple[str, ...]) -> str:
+    """Labels, rows and confused pairs, one a line: a large matrix stays readable."""
+    confused = [
+        {"true": labels[true], "predicted": labels[predicted], "videos": videos}
+        for true, predicted, videos in confused_pairs(matrix)
+    ]
+    parts = {"labels": labels, "matrix": matrix.tolist(), "confused": confused}
+    blocks = (
+        f"{json.dumps(name)}: [\n" + ",\n".join(map(dump_json, rows)) + "\n]" for name, rows in parts.items()
+    )
+    return "{" + ",\n".join(blocks) + "}\n"
+
+
+def _mistake(report: Report, index: int) -> tuple[str, Tensor]:
+    """Caption and frames of a video that was named wrong."""
+    sample = report.samples[index]
+    ((label, share),) = _top(report, index, 1)
+    own = ", ".join(_own_labels(report, index)) or "nothing"
+    of_own = report.scores[index][report.targets[index]]
+    true = f"{own}, {100 * of_own.max().item():.0f} %" if len(of_own) else own
+    caption = f"{sample.path}\ntrue: {true}   predicted: {label}, {100 * share:.0f} %"
+    try:
+        with open_video(sample.path) as video:
+            part = excerpt(video, sample.start_seconds, sample.end_seconds)
+            return caption, _frames_seen(part, report.clip)
+    except VideoError as error:
+        # It was read before. What it shows is gone, what was said about it is not.
+        return f"{caption}\n{error.reason}", torch.empty(0, 1, 1, 3, dtype=torch.uint8)
+
+
+def _frames_seen(video: VideoReader, clip: ClipSpec | None) -> Tensor:
+    """Some frames of the clip in the middle, cropped as for the model: (n, H, W, 3) uint8."""
+    if clip is None:
+        clip = ClipSpec(frames=FRAMES_OF_A_MISTAKE, rule="segments")
+        shown = sample_clips(video.num_readable, video.fps, clip, ViewPlan(clips=1, crops=1))[0]
+        return resize_short_side(video.read(shown), FRAME_HEIGHT, antialias=True)
+    (indices,) = sample_clips(video.num_readable, video.fps, clip, ViewPlan(clips=1, crops=1))
+    count = min(FRAMES_OF_A_MISTAKE, len(indices))
+    shown = [indices[(2 * place + 1) * len(indices) // (2 * count)] for place in range(count)]
+    frames_thwc = resize_short_side(video.read(shown), clip.short_side, antialias=clip.antialias)
+    top, left = ((side - clip.size) // 2 for side in frames_thwc.shape[1:3])
+    return frames_thwc[:, top : top + clip.size, left : left + clip.size]
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(f"{dump_json(row)}\n" for row in rows)
+
+
+def _write(path: Path, text: str) -> None:
+    # Bytes of a file name that are no text come out as JSON's own escape for them.
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")

@@ -1,0 +1,1 @@
+"""A video file in, a Prediction out: the predictor, its backends, and export to other runtimes."""

@@ -1,0 +1,111 @@
+"""torch.export programs, and the same compiled ahead of time to machine code by AOTInductor."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from videoswin._errors import InputError
+from videoswin.acceleration.cuda import warn_if_emulated
+from videoswin.acceleration.verify import in_one_line
+from videoswin.inference.backends.archive import require_harmless
+from videoswin.inference.backends.metadata import KEY, Facts, Loaded
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
+    """Write a program that torch alone runs, without this package and without what torch would unpickle."""
+    from torch.export import save
+
+    for node in program.graph.nodes:
+        # Where its lines stood in whose folders is nobody's business.
+        node.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
+    program.example_inputs = None
+    save(program, path, extra_files={KEY: facts.to_json()})
+
+
+def write_compiled(program: ExportedProgram, path: Path, facts: Facts) -> None:
+    """Write machine code for this processor; needs a C++ compiler."""
+    from torch._inductor import aoti_compile_and_package
+
+    configs = {"aot_inductor.metadata": {KEY: facts.to_json()}}
+    aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=configs)
+
+
+def load(path: Path, device: torch.device, *, trust: bool) -> Loaded:
+    """The program, compiled or not.
+
+    Args:
+        path: A .pt2 file.
+        device: Where it is to run.
+        trust: Load also what may run code: compiled programs, and others than `videoswin export` writes.
+
+    Raises:
+        InputError: The file is none, is damaged, or is not trusted.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} is no torch.export archive, or a broken one") from error
+    if not any(name.endswith("archive_format") for name in names):
+        raise InputError(f"{path} is a zip file, but no torch.export archive")
+    compiled = any("aotinductor" in name for name in names)
+    if not trust:
+        if compiled:
+            raise InputError(
+                f"{path} was not loaded: it is machine code, which AOTInductor compiled; if you trust its "
+                "author, use --trust (in Python: trust=True)"
+            )
+        require_harmless(path)
+    return _load_compiled(path, device) if compiled else _load_program(path, device)
+
+
+def _load_program(path: Path, device: torch.device) -> Loaded:
+    from torch.export import load as load_program  # slow to import
+    from torch.export.passes import move_to_device_pass
+
+    extra = {KEY: ""}
+    try:
+        program = load_program(path, extra_files=extra)
+        facts = Facts.from_json(extra[KEY], path)
+        # Not module.to(device): the graph itself names devices.
+        module = move_to_device_pass(program, device).module()
+    except InputError:
+        raise
+    # torch's reader meets damage with whatever error comes first; the cause is kept.
+    except Exception as error:
+        raise InputError(
+            f"{path} is a torch.export archive that does not load: {in_one_line(error)}"
+        ) from error
+    if facts.precision == "bf16":
+        warn_if_emulated(device, torch.bfloat16)
+
+    def run(pixels: Tensor) -> Tensor:
+        logits: Tensor = module(pixels.to(device))
+        return logits
+
+    return Loaded(facts, run)
+
+
+def _load_compiled(path: Path, device: torch.device) -> Loaded:
+    from torch._inductor import aoti_load_package
+
+    package = aoti_load_package(os.fspath(path))
+    metadata = package.get_metadata()
+    built_for = metadata.get("AOTI_DEVICE_KEY", "cpu")
+    if built_for != device.type:
+        raise InputError(f"{path} was compiled for {built_for}, not for {device}; use --device {built_for}")
+
+    def run(pixels: Tensor) -> Tensor:
+        logits: Tensor = package(pixels.to(device))
+        return logits
+
+    return Loaded(Facts.from_json(metadata.get(KEY), path), run)

@@ -1,1 +1,0 @@
-"""Faster attention behind the model's seam, for CUDA: handed to the model, never looked up."""

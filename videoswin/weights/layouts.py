@@ -1,0 +1,339 @@
+"""The names that other libraries give to the tensors of the model, as one literal table for each library.
+
+A layout is a table from their names to ours, which serves both directions: reading uses the first rule that
+matches their name, writing the first that matches ours. Tensors are only renamed here; an image model keeps its
+2D tensors, which convert.py inflates.
+
+In a rule `{i}` is the number of a stage and `{j}` that of a block, `{2i+1}` a number computed from it, and `*`
+the rest of the name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from videoswin._errors import InputError
+from videoswin.model.config import VideoSwinConfig
+from videoswin.model.windows import relative_position_index
+
+StateDict = Mapping[str, Tensor]
+Rules = Mapping[str, str]
+
+_NUMBER: Final = re.compile(r"\{(\d*)([ij])(?:\+(\d+))?\}")
+"""Factor, name and offset of a number in a rule."""
+_THEIR_BLOCK: Final = "encoder.layers.{i}.blocks.{j}."
+_OUR_BLOCK: Final = "stages.{i}.blocks.{j}."
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A foreign state dict under our names."""
+
+    weights: dict[str, Tensor]
+    """Tensors by our name (see infer.py)."""
+    origins: dict[str, tuple[str, ...]]
+    """Our name -> the file's name, or names where several tensors were joined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One library's names, and how a file that has them is recognized."""
+
+    name: str
+    """What a file in this layout is, for messages: "torchvision Swin3D"."""
+    rules: Rules
+    """Their names -> ours, without prefixes and without the head."""
+    prefixes: tuple[str, ...] = ("",)
+    """What may stand before the names of `rules`; the first is written."""
+    heads: tuple[str, ...] = ("head.",)
+    """Names of the classifier; the first is written."""
+    patch_embed: str = "patch_embed.proj.weight"
+    """Their name of the kernel of the patch embedding."""
+    rank: int | None = 5
+    """Its number of dimensions: 5 in a video model, 4 in an image model; None for both."""
+    required: tuple[str, ...] = ()
+    """Beginnings of names, each of which a file must have."""
+    excluded: tuple[str, ...] = ()
+    """Names that a file must not have, with or without a prefix."""
+    license: str | None = None
+    """License of everything published in this layout, if it has one."""
+
+    def recognizes(self, state_dict: StateDict) -> bool:
+        """Return whether the names and the rank of the patch embedding are those of this layout."""
+        if any(f"{prefix}{name}" in state_dict for prefix in ("", *self.prefixes) for name in self.excluded):
+            return False
+        return any(self._fits(state_dict, prefix) for prefix in self.prefixes)
+
+    def to_videoswin(self, state_dict: StateDict) -> Renamed:
+        """Return the tensors that have a place in the model under our names.
+
+        Raises:
+            InputError: Two tensors have the same place.
+        """
+        weights: dict[str, Tensor] = {}
+        origins: dict[str, tuple[str, ...]] = {}
+        for key, tensor in state_dict.items():
+            ours = self._our_name(key)
+            if ours is None:
+                continue
+            if ours in weights:
+                raise InputError(f"it has two tensors for {ours}: {origins[ours][0]} and {key}")
+            weights[ours], origins[ours] = tensor, (key,)
+        return _join_qkv(Renamed(weights, origins))
+
+    def from_videoswin(self, weights: StateDict, config: VideoSwinConfig) -> dict[str, Tensor]:
+        """Return the state dict that the library loads strictly, constants included."""
+        renamed = {self._their_name(key): tensor for key, tensor in weights.items()}
+        # Peers keep the (N, N) lookup beside every bias table: one tensor, shared by all.
+        index = relative_position_index(config.window, config.window)
+        table, buffer = "relative_position_bias_table", "relative_position_index"
+        return renamed | {key.replace(table, buffer): index for key in renamed if key.endswith(table)}
+
+    def _fits(self, state_dict: StateDict, prefix: str) -> bool:
+        kernel = state_dict.get(prefix + self.patch_embed)
+        if kernel is None or self.rank not in (None, kernel.ndim):
+            return False
+        return all(any(key.startswith(prefix + start) for key in state_dict) for start in self.required)
+
+    def _our_name(self, key: str) -> str | None:
+        """Return None for a name that has no place in the model."""
+        if is_buffer(key):
+            return None
+        for head in self.heads:
+            if key.startswith(head):
+                return "head." + key.removeprefix(head)
+        prefix = next((prefix for prefix in self.prefixes if key.startswith(prefix)), None)
+        return None if prefix is None else _translate(key.removeprefix(prefix), self.rules.items())
+
+    def _their_name(self, key: str) -> str:
+        if key.startswith("head."):
+            return self.heads[0] + key.removeprefix("head.")
+        theirs = _translate(key, ((ours, theirs) for theirs, ours in self.rules.items()))
+        assert theirs is not None, f"no rule for {key}"
+        return self.prefixes[0] + theirs
+
+
+def is_buffer(key: str) -> bool:
+    """Return whether the name is that of a constant that peers store and we compute."""
+    return key.endswith((".relative_position_index", ".attn_mask"))
+
+
+VIDEOSWIN: Final = Layout(
+    name="videoswin",
+    rules={"patch_embed.*": "patch_embed.*", "stages.*": "stages.*", "norm.*": "norm.*"},
+    rank=None,
+    required=("stages.0.",),
+)
+
+# SwinTransformer/Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py. A file of the backbone
+# alone has no prefix.
+OFFICIAL: Final = Layout(
+    name="official Video Swin (mmaction 0.x)",
+    rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
+    prefixes=("backbone.", ""),
+    heads=("cls_head.fc_cls.", "head."),
+    required=("layers.0.blocks.",),
+    excluded=("norm3.weight",),
+)
+
+# open-mmlab/mmaction2 v1.2.0, mmaction/models/backbones/swin.py: only the name of the last norm differs.
+MMACTION2: Final = Layout(
+    name="mmaction2 1.x Swin",
+    rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm3.*": "norm.*"},
+    prefixes=("backbone.", ""),
+    heads=("cls_head.fc_cls.", "head."),
+    required=("layers.0.blocks.", "norm3.weight"),
+)
+
+# torchvision/models/video/swin_transformer.py: stages and mergings take turns in one list.
+TORCHVISION_3D: Final = Layout(
+    name="torchvision Swin3D",
+    rules={
+        "patch_embed.*": "patch_embed.*",
+        "features.{2i}.{j}.mlp.0.*": "stages.{i}.blocks.{j}.mlp.fc1.*",
+        "features.{2i}.{j}.mlp.3.*": "stages.{i}.blocks.{j}.mlp.fc2.*",
+        "features.{2i}.{j}.*": "stages.{i}.blocks.{j}.*",
+        "features.{2i+1}.*": "stages.{i}.downsample.*",
+        "norm.*": "norm.*",
+    },
+    required=("features.0.",),
+)
+
+# facebookresearch/omnivore, omnivore/models/omnivore_model.py: the official backbone, another patch embedding
+# for depth, a head for each task. Only what video needs is read; the EPIC-Kitchens model has only that head.
+OMNIVORE: Final = Layout(
+    name="Omnivore",
+    rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
+    prefixes=("trunk.",),
+    heads=("heads.video.1.", "heads.1."),
+    license="CC-BY-NC-4.0",
+)
+
+# microsoft/Swin-Transformer, models/swin_transformer.py, and models/simmim.py, where all is under `encoder.`.
+# timm's files from before 0.9 and MMAction2's mirrors of the image weights have these names, too.
+MICROSOFT_2D: Final = Layout(
+    name="Microsoft image Swin",
+    rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
+    prefixes=("encoder.", "backbone.", ""),
+    rank=4,
+    # The one other library with `layers`, timm, merges before a stage and has its classifier in head.fc.
+    required=("layers.0.downsample.reduction.weight",),
+    excluded=("head.fc.weight",),
+)
+
+# timm/models/swin_transformer.py since 0.9, checkpoint_filter_fn: merging comes at the start of a stage. Its order
+# and everything inside a block equal Microsoft's.
+TIMM_2D: Final = Layout(
+    name="timm image Swin",
+    rules={
+        "patch_embed.*": "patch_embed.*",
+        "layers.{i+1}.downsample.*": "stages.{i}.downsample.*",
+        "layers.*": "stages.*",
+        "norm.*": "norm.*",
+    },
+    heads=("head.fc.", "head."),
+    rank=4,
+    required=("layers.1.downsample.reduction.weight",),
+    excluded=("layers.0.downsample.reduction.weight",),
+)
+
+# transformers/models/swin/modeling_swin.py and transformers/conversion_mapping.py. Files have the names of
+# transformers 4; in memory a model of transformers 5 has others (q_proj, mlp.fc1). Query, key and value are
+# three tensors, numbered here until they are joined.
+HUGGING_FACE_2D: Final = Layout(
+    name="Hugging Face image Swin",
+    rules={
+        "embeddings.patch_embeddings.projection.*": "patch_embed.proj.*",
+        "embeddings.norm.*": "patch_embed.norm.*",
+        **{
+            f"{_THEIR_BLOCK}attention.{parent}{part}.*": f"{_OUR_BLOCK}attn.qkv.*.{number}"
+            for parent in ("", "self.")
+            for parts in (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"))
+            for number, part in enumerate(parts)
+        },
+        **{
+            f"{_THEIR_BLOCK}{theirs}.*": f"{_OUR_BLOCK}{ours}.*"
+            for theirs, ours in (
+                ("layernorm_before", "norm1"),
+                ("layernorm_after", "norm2"),
+                ("attention.output.dense", "attn.proj"),
+                ("attention.o_proj", "attn.proj"),
+                ("attention.self", "attn"),
+                ("attention.relative_position_bias", "attn"),
+                ("intermediate.dense", "mlp.fc1"),
+                ("output.dense", "mlp.fc2"),
+                ("mlp.fc1", "mlp.fc1"),
+                ("mlp.fc2", "mlp.fc2"),
+            )
+        },
+        "encoder.layers.{i}.downsample.*": "stages.{i}.downsample.*",
+        "layernorm.*": "norm.*",
+    },
+    prefixes=("swin.", ""),
+    heads=("classifier.",),
+    patch_embed="embeddings.patch_embeddings.projection.weight",
+    rank=4,
+    required=("encoder.layers.0.blocks.",),
+)
+
+# torchvision/models/swin_transformer.py: as its video models, with the patch embedding in features.0.
+TORCHVISION_2D: Final = Layout(
+    name="torchvision image Swin",
+    rules={
+        "features.0.0.*": "patch_embed.proj.*",
+        "features.0.2.*": "patch_embed.norm.*",
+        "features.{2i+1}.{j}.mlp.0.*": "stages.{i}.blocks.{j}.mlp.fc1.*",
+        "features.{2i+1}.{j}.mlp.3.*": "stages.{i}.blocks.{j}.mlp.fc2.*",
+        "features.{2i+1}.{j}.*": "stages.{i}.blocks.{j}.*",
+        "features.{2i+2}.*": "stages.{i}.downsample.*",
+        "norm.*": "norm.*",
+    },
+    patch_embed="features.0.0.weight",
+    rank=4,
+    required=("features.1.0.norm1.weight",),
+)
+
+LAYOUTS: Final = (
+    VIDEOSWIN,
+    OFFICIAL,
+    MMACTION2,
+    TORCHVISION_3D,
+    OMNIVORE,
+    MICROSOFT_2D,
+    TIMM_2D,
+    HUGGING_FACE_2D,
+    TORCHVISION_2D,
+)
+WRITERS: Final[Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Tensor]]]] = MappingProxyType(
+    {
+        "official": OFFICIAL.from_videoswin,
+        "mmaction2": MMACTION2.from_videoswin,
+        "torchvision": TORCHVISION_3D.from_videoswin,
+    }
+)
+"""Layouts that are written, too."""
+
+
+def _translate(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
+    """Return the name by the first rule that matches it, or None."""
+    for source, target in rules:
+        if values := _match(source, name):
+            return _fill(target, values)
+    return None
+
+
+def _match(template: str, name: str) -> dict[str, str] | None:
+    """Return what `i`, `j` and `*` stand for in a name, or None if the template does not match it."""
+    pattern, numbers = _compiled(template)
+    found = pattern.fullmatch(name)
+    if found is None:
+        return None
+    values = {"*": found["rest"]}
+    for letter, factor, offset in numbers:
+        number, remainder = divmod(int(found[letter]) - offset, factor)
+        if remainder or number < 0:
+            return None
+        values[letter] = str(number)
+    return values
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    def number(found: re.Match[str]) -> str:
+        factor, letter, offset = found.groups()
+        return str(int(factor or 1) * int(values[letter]) + int(offset or 0))
+
+    return _NUMBER.sub(number, template).replace("*", values["*"])
+
+
+@cache
+def _compiled(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int], ...]]:
+    """Return a pattern, and the letter, factor and offset of each number in it."""
+    numbers = tuple(
+        (letter, int(factor or 1), int(offset or 0)) for factor, letter, offset in _NUMBER.findall(template)
+    )
+    # The texts between numbers; the groups of the expression take three of every four places.
+    texts = [re.escape(text).replace(r"\*", "(?P<rest>.+)") for text in _NUMBER.split(template)[::4]]
+    pattern = texts[0] + "".join(
+        rf"(?P<{letter}>\d+){text}" for (letter, _, _), text in zip(numbers, texts[1:], strict=True)
+    )
+    return re.compile(pattern), numbers
+
+
+def _join_qkv(renamed: Renamed) -> Renamed:
+    """Join query, key and value (ours.0, ours.1 and ours.2) where all three exist and have the same shape."""
+    weights, origins = dict(renamed.weights), dict(renamed.origins)
+    for query in [key for key in weights if key.endswith(".0")]:
+        joined = query.removesuffix(".0")
+        parts = [f"{joined}.{number}" for number in range(3)]
+        if all(part in weights for part in parts) and len({weights[part].shape for part in parts}) == 1:
+            weights[joined] = torch.cat([weights.pop(part) for part in parts])
+            origins[joined] = tuple(origins.pop(part)[0] for part in parts)
+    return Renamed(weights, origins)
