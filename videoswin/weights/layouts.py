@@ -1,11 +1,11 @@
 """The names that other libraries give to the tensors of the model, as one literal table for each library.
 
 A layout is a table from their names to ours, which serves both directions: reading uses the first rule that
-matches their name, writing the first that matches ours. Tensors are only renamed here; an image model keeps its
-2D tensors, which convert.py inflates.
+matches their name, writing the first that matches ours. Tensors are only renamed here; an image model keeps
+its 2D tensors, which convert.py inflates.
 
-In a rule `{i}` is the number of a stage and `{j}` that of a block, `{2i+1}` a number computed from it, and `*`
-the rest of the name.
+In a rule `{i}` is the number of a stage and `{j}` that of a block, `{2i+1}` a number computed from it, and
+`*` the rest of the name.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ VIDEOSWIN: Final = Layout(
     required=("stages.0.",),
 )
 
-# SwinTransformer/Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py. A file of the backbone
-# alone has no prefix.
+# SwinTransformer/Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py. A file of the
+# backbone alone has no prefix.
 OFFICIAL: Final = Layout(
     name="official Video Swin (mmaction 0.x)",
     rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
@@ -189,8 +189,8 @@ MICROSOFT_2D: Final = Layout(
     excluded=("head.fc.weight",),
 )
 
-# timm/models/swin_transformer.py since 0.9, checkpoint_filter_fn: merging comes at the start of a stage. Its order
-# and everything inside a block equal Microsoft's.
+# timm/models/swin_transformer.py since 0.9, checkpoint_filter_fn: merging comes at the start of a stage. Its
+# order and everything inside a block equal Microsoft's.
 TIMM_2D: Final = Layout(
     name="timm image Swin",
     rules={
