@@ -28,14 +28,14 @@ from videoswin import Checkpoint, Predictor, load_views, open_video
 from videoswin.camera_motion.camera import (
     LABELS,
     MotionRange,
+    add_occluder,
     camera_path,
-    exposed,
-    looked_up,
     reversed_label,
     scene_from_view,
     to_pixels,
+    vary_exposure,
     view_from_base,
-    with_something_in_front,
+    warp,
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import TEST_PHOTOS, load_photo, random_crop
@@ -73,12 +73,12 @@ def film_of(
     scene = random_crop(rng, photo, min(photo.shape[1:]))
     height = 2 * rng.uniform(0.35, 0.65)  # of the view, the scene being 2 high
     scene_from_base = scene_from_view(rng, height) @ in_world
-    film = looked_up(scene, scene_from_base, size, outside="reflection")
+    film = warp(scene, scene_from_base, size, outside="reflection")
     if rng.random() < 0.5:
         patch = random_crop(rng, photos[rng.integers(len(photos))], 128)
-        film = with_something_in_front(rng, film, times, patch, in_world=in_world, on_screen=on_screen)
+        film = add_occluder(rng, film, times, patch, in_world=in_world, on_screen=on_screen)
     grain = torch.randn(3, 700, 700, generator=torch.Generator().manual_seed(int(rng.integers(2**31))))
-    return to_pixels(exposed(rng, film, grain, 0.6))
+    return to_pixels(vary_exposure(rng, film, grain, 0.6))
 
 
 def measured(model: str, source: str, clips: str, index: int) -> dict[str, int]:

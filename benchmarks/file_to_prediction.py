@@ -35,9 +35,9 @@ from videoswin.camera_motion.camera import (
     LABELS,
     MotionRange,
     camera_path,
-    looked_up,
     to_pixels,
     view_from_base,
+    warp,
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
@@ -98,7 +98,7 @@ def write_films(folder: Path) -> list[Path]:
         motion = MotionRange(slowest=0.03, fastest=0.05, shake=0.004, easing=0.0)
         poses = camera_path(rng, number % len(LABELS), times, SECONDS, motion)
         scene_from_base = view_from_base(poses, WIDTH / HEIGHT, width=WIDTH / HEIGHT)
-        film = looked_up(landscape(rng, 640), scene_from_base, (HEIGHT, WIDTH), outside="reflection")
+        film = warp(landscape(rng, 640), scene_from_base, (HEIGHT, WIDTH), outside="reflection")
         write_h264(path, to_pixels(film), fps=FPS, crf=23)
     return paths
 

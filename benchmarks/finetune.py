@@ -51,10 +51,10 @@ def main() -> None:
             write_films(films, gestures, counts)
         for seed in seeds:
             tuned = tuning_recipe(films, epochs, seed)
-            for start, recipe in ((TUNED, tuned), (FROM_NOTHING, from_nothing(tuned))):
-                if not results.has(variant := f"{task}, {start}", seed):
-                    _, metrics = trained(recipe, arguments.runs / task / f"{start}, seed {seed}")
-                    curve = [row["validation_score"] for row in metrics if "validation_score" in row]
+            for init_from, recipe in ((TUNED, tuned), (FROM_NOTHING, from_nothing(tuned))):
+                if not results.has(variant := f"{task}, {init_from}", seed):
+                    _, metrics = trained(recipe, arguments.runs / task / f"{init_from}, seed {seed}")
+                    curve = [row["val_score"] for row in metrics if "val_score" in row]
                     results.add({"variant": variant, "seed": seed, "accuracy": curve[-1], "curve": curve})
     results.print_summary()
     draw_curves(arguments.output.with_suffix(".png"), results.runs)
@@ -83,7 +83,7 @@ def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
         "run.device": "cpu",
         "run.seed": seed,
     }
-    return build_recipe("finetune", data=str(films), start="camera-motion", settings=settings)
+    return build_recipe("finetune", data=str(films), init_from="camera-motion", settings=settings)
 
 
 def from_nothing(recipe: Recipe) -> Recipe:
@@ -95,14 +95,14 @@ def from_nothing(recipe: Recipe) -> Recipe:
 def draw_curves(path: Path, runs: list[Row]) -> None:
     """Accuracy after each epoch: the mean of the runs of each variant, and their range."""
     figure = require("matplotlib.figure", extra="train").Figure(figsize=(9, 3.8), layout="constrained")
-    for place, (task, (gestures, _)) in enumerate(TASKS.items(), start=1):
+    for place, (task, (gestures, _)) in enumerate(TASKS.items(), 1):
         axes = figure.add_subplot(1, len(TASKS), place)
-        for start, color in ((TUNED, "#0072B2"), (FROM_NOTHING, "#D55E00")):
-            curves = [row["curve"] for row in runs if row["variant"] == f"{task}, {start}"]
+        for init_from, color in ((TUNED, "#0072B2"), (FROM_NOTHING, "#D55E00")):
+            curves = [row["curve"] for row in runs if row["variant"] == f"{task}, {init_from}"]
             by_epoch = list(zip(*curves, strict=True))
             epochs, lowest, highest = range(1, len(by_epoch) + 1), map(min, by_epoch), map(max, by_epoch)
             axes.fill_between(epochs, list(lowest), list(highest), color=color, alpha=0.2)
-            axes.plot(epochs, list(map(statistics.mean, by_epoch)), color=color, label=start)
+            axes.plot(epochs, list(map(statistics.mean, by_epoch)), color=color, label=init_from)
         axes.axhline(1 / len(gestures.names), color="gray", linestyle=":", label="chance")
         axes.set(title=f"gestures: {task}", xlabel="epoch", ylabel="unseen films named right", ylim=(0, 1))
         axes.legend(frameon=False, loc="upper left")

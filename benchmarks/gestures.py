@@ -19,13 +19,13 @@ from torch import Tensor
 
 from videoswin.camera_motion.camera import (
     Floats,
+    add_occluder,
     exposed,
     hand_shake,
-    looked_up,
     scene_from_view,
     to_pixels,
     view_from_base,
-    with_something_in_front,
+    warp,
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import Scenery, load_photo
@@ -68,12 +68,10 @@ def film(rng: Generator, scenery: Scenery, path: Callable[[Floats], Floats]) -> 
     in_world = view_from_base(poses, aspect, width=aspect)
     on_screen = view_from_base(np.zeros_like(poses), aspect, width=aspect)
     scene_from_base = scene_from_view(rng, 2 * rng.uniform(0.25, 0.45)) @ in_world
-    pictures = looked_up(scenery.scene(rng, SCENE_SIZE), scene_from_base, SIZE, outside="reflection")
+    pictures = warp(scenery.scene(rng, SCENE_SIZE), scene_from_base, SIZE, outside="reflection")
     if rng.random() < 0.3:
         patch = scenery.scene(rng, 128)
-        pictures = with_something_in_front(
-            rng, pictures, times, patch, in_world=in_world, on_screen=on_screen
-        )
+        pictures = add_occluder(rng, pictures, times, patch, in_world=in_world, on_screen=on_screen)
     return to_pixels(exposed(rng, pictures, scenery.grain, 0.4))
 
 

@@ -14,7 +14,7 @@ if "$python" -c 'import pytest' 2>/dev/null; then
     # The published windows and whole models; all kinds of windows take longer to compile than there is time.
     timeout 90 "$python" -m pytest -q -c /dev/null --rootdir . --noconftest -p no:cacheprovider \
         -W ignore::pytest.PytestUnknownMarkWarning -k "published or model or compiled or captured or autocast" \
-        tests/kernels/test_kernels_on_a_gpu.py || tests=1
+        tests/acceleration/test_kernels_on_a_gpu.py || tests=1
 else
     echo "pytest is not here: the tests on the GPU are left out" >&2
 fi

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.experiments import Results, Row, parsed
 from videoswin import Checkpoint, Predictor, ViewPlan
 from videoswin.camera_motion.clips import write_h264
-from videoswin.camera_motion.scenes import load_photo, random_crop, recolored, shrunk
+from videoswin.camera_motion.scenes import downscale, load_photo, random_crop, recolor
 from videoswin.data.manifest import Manifest, Sample, write_manifest
 from videoswin.evaluation.evaluate import evaluate
 from videoswin.recipes import build_recipe
@@ -92,13 +92,13 @@ def one_run(films: Path, folder: Path, held_out: str, split: str, epochs: int, s
         "run.seed": seed,
     }
     recipe = build_recipe(
-        "finetune", data=str(folder / "films.csv"), start="camera-motion", settings=settings
+        "finetune", data=str(folder / "films.csv"), init_from="camera-motion", settings=settings
     )
     best = train(recipe, folder / "run")
     if best is None:
         raise SystemExit("stopped; run the same command again to resume")
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    promised = max(row["validation_score"] for row in rows if "validation_score" in row)
+    promised = max(row["val_score"] for row in rows if "val_score" in row)
     checkpoint = Checkpoint.load(str(best))
     predictor = Predictor(checkpoint, device="cpu")
     predictor.views = ViewPlan(clips=1, crops=1)  # as in validation
@@ -141,13 +141,13 @@ def write_films(folder: Path, count: int) -> None:
     """Write `<folder>/<action>/<place>/<number>.mp4`, complete or not at all."""
     unfinished = folder.with_name("unfinished films")
     for place_number, (place, photo) in enumerate(PLACES.items()):
-        image = shrunk(load_photo(photo), 2)
+        image = downscale(load_photo(photo), 2)
         for label, action in enumerate(ACTIONS):
             target = unfinished / action / place
             target.mkdir(parents=True, exist_ok=True)
             for session in range(SESSIONS):
                 rng = np.random.default_rng((place_number, label, session))
-                background = random_crop(rng, recolored(rng, image), SIZE + 8)
+                background = random_crop(rng, recolor(rng, image), SIZE + 8)
                 figure = torch.from_numpy(rng.uniform(0, 1, (3, 1, 1))).float()
                 home = rng.uniform(0.35, 0.65, 2) * SIZE
                 for number in range(count):
@@ -159,8 +159,8 @@ def write_films(folder: Path, count: int) -> None:
 
 def film(rng: Generator, action: str, background: Tensor, figure: Tensor, home: np.ndarray) -> Tensor:
     """A figure that moves before a background, by a camera that is not quite still: (T, H, W, 3) uint8."""
-    start, size = rng.uniform(0, 2 * np.pi), rng.uniform(12, 18)
-    angle = start + np.arange(FRAMES) / FPS * 2 * np.pi * rng.uniform(0.5, 0.8)
+    init_from, size = rng.uniform(0, 2 * np.pi), rng.uniform(12, 18)
+    angle = init_from + np.arange(FRAMES) / FPS * 2 * np.pi * rng.uniform(0.5, 0.8)
     still = np.zeros(FRAMES)
     x, y = {
         "circle": (np.cos(angle), np.sin(angle)),

@@ -30,7 +30,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measure import circumstances, quartiles, result_file, time_in_turn
-from videoswin.camera_motion.camera import MotionRange, camera_path, looked_up, to_pixels, view_from_base
+from videoswin.camera_motion.camera import MotionRange, camera_path, to_pixels, view_from_base, warp
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
 from videoswin.video.rgb import RgbConverter
@@ -50,7 +50,7 @@ def write_film(path: Path) -> None:
     motion = MotionRange(slowest=0.03, fastest=0.05, shake=0.004, easing=0.0)
     poses = camera_path(rng, 1, times, FRAMES / FPS, motion)
     scene_from_base = view_from_base(poses, WIDTH / HEIGHT, width=WIDTH / HEIGHT)
-    film = looked_up(landscape(rng, WIDTH), scene_from_base, (HEIGHT, WIDTH), outside="reflection")
+    film = warp(landscape(rng, WIDTH), scene_from_base, (HEIGHT, WIDTH), outside="reflection")
     write_h264(path, to_pixels(film), fps=FPS, crf=23)
 
 

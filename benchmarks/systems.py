@@ -153,8 +153,8 @@ def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list
         model = core.read_model(path)
         model.reshape([1, *model.input().partial_shape[1:]])  # as it is run
         compiled = core.compile_model(model, "CPU", settings(hint)).get_runtime_model()
-        facts = (op.get_rt_info() for op in compiled.get_ops())
-        kinds = {(fact["layerType"].astype(str), fact["primitiveType"].astype(str)) for fact in facts}
+        metadata = (op.get_rt_info() for op in compiled.get_ops())
+        kinds = {(fact["layerType"].astype(str), fact["primitiveType"].astype(str)) for fact in metadata}
         return sorted(f"{layer}: {kind}" for layer, kind in kinds if layer in OPENVINO_LAYERS)
     return torch_kernels_of(one_pass)
 

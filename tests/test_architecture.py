@@ -162,16 +162,21 @@ def test_help_does_not_wait_for_torch() -> None:
 
 FROZEN_COMMANDS = {
     "check": {"data", "model", "quick", "root", "shortest", "write", "workers", "json"},
-    "convert": {"source", "target", "layout", "inflate", "window", "accept_license"},
+    "convert": {"model", "out", "layout", "inflate", "window", "license"},
     "demo": {"video", "model", "out"},
-    "export": {"model", "target", "format", "precision", "clips", "json", "accept_license"},
+    "export": {"model", "out", "format", "precision", "data", "json", "license"},
     "models": {"json"},
-    "predict": {"paths", "model", "views", "top", "device", "precision", "json", "accept_license", "trust"},
+    "predict": {"videos", "model", "protocol", "top", "device", "precision", "json", "license", "trust"},
     "evaluate": {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
-        *("precision", "accept_license", "trust"),
+        *("precision", "license", "trust"),
     },
-    "train": {"recipe", "out", "data", "from_", "set", "trust"},
+    "protocols": {"json"},
+    "recipes": {"name", "json"},
+    "train": {
+        *("recipe", "out", "data", "model", "epochs", "lr", "batch_size", "seed", "device", "precision"),
+        *("workers", "set", "trust"),
+    },
 }
 """Scripts depend on these: adding one is a decision, removing one is a break."""
 

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from videoswin.video.views import load_views
     from videoswin.weights.checkpoint import Checkpoint, load_model
 
+__version__ = "0.1.0"
+
 _HOME = {
     "BASE": "model.config",
     "Checkpoint": "weights.checkpoint",
     "ClipSpec": "video.spec",
     "LARGE": "model.config",
     "NANO": "model.config",
-    "Prediction": "predict",
-    "Predictor": "predict",
+    "Prediction": "inference.predictor",
+    "Predictor": "inference.predictor",
     "ReadLimits": "video.limits",
     "SMALL": "model.config",
     "TINY": "model.config",

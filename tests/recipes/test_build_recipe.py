@@ -9,14 +9,14 @@ import pytest
 from videoswin._errors import InputError
 from videoswin.recipes import RECIPES, build_recipe
 from videoswin.training.recipe import Recipe
-from videoswin.training.settings import flatten, recipe_json
+from videoswin.training.settings import flatten, recipe_to_dict
 
 OWN = """
 import dataclasses
 from videoswin.recipes.kinetics import tiny
 
-def mine(*, data, start="somewhere"):
-    return dataclasses.replace(tiny(data=data, start=start), name="mine")
+def mine(*, data, init_from="somewhere"):
+    return dataclasses.replace(tiny(data=data, init_from=init_from), name="mine")
 
 def anything(**given):
     return dataclasses.replace(tiny(data="fixed/"), name=" ".join(sorted(given)) or "nothing")
@@ -65,7 +65,7 @@ def test_the_known_recipes_are_these():
 
 
 def test_data_start_and_settings_arrive():
-    recipe = build_recipe("kinetics:tiny", data="k400/", start="mine.pth", settings={"run.devices": "8"})
+    recipe = build_recipe("kinetics:tiny", data="k400/", init_from="mine.pth", settings={"run.devices": "8"})
     assert recipe.data.train == "k400/"
     assert recipe.model.init_from == "mine.pth"
     assert recipe.run.devices == 8
@@ -83,7 +83,7 @@ def test_a_function_of_a_file_is_a_recipe(own_file, monkeypatch):
 
 def test_a_function_with_keywords_of_any_name_gets_what_is_given(own_file):
     assert build_recipe("own_recipes:anything").name == "nothing"
-    assert build_recipe("own_recipes:anything", data="d", start="s").name == "data start"
+    assert build_recipe("own_recipes:anything", data="d", init_from="s").name == "data init_from"
 
 
 def test_a_function_that_reads_the_videos_is_told_where_they_are(own_file):
@@ -95,10 +95,10 @@ def test_a_function_that_reads_the_videos_is_told_where_they_are(own_file):
     ("name", "arguments", "message"),
     [
         ("camera-motion", {"data": "videos/"}, "camera-motion takes no --data"),
-        ("camera-motion", {"data": "d", "start": "s"}, "camera-motion takes no --data or --from"),
+        ("camera-motion", {"data": "d", "init_from": "s"}, "camera-motion takes no --data or --model"),
         ("kinetics:tiny", {}, "kinetics:tiny needs --data"),
-        ("finetune", {}, "finetune needs --data and --from"),
-        ("finetune", {"data": "videos/"}, "finetune needs --from"),
+        ("finetune", {}, "finetune needs --data and --model"),
+        ("finetune", {"data": "videos/"}, "finetune needs --model"),
         (
             "kinetics:tinny",
             {"data": "d"},
@@ -141,7 +141,7 @@ def written(tmp_path, name, **changes) -> tuple[str, Recipe]:
     """The file that a run of this recipe keeps, and the recipe."""
     recipe = build_recipe(name, **changes)
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(recipe_json(recipe, name, changes.get("data"), changes.get("start"))))
+    path.write_text(json.dumps(recipe_to_dict(recipe, name, changes.get("data"), changes.get("init_from"))))
     return str(path), recipe
 
 
@@ -163,14 +163,14 @@ def test_a_run_on_generated_clips_is_repeated_with_its_functions(tmp_path):
 
 def test_a_run_is_repeated_on_other_data_or_from_another_start(tmp_path):
     path, recipe = written(tmp_path, "kinetics:tiny", data="k400/", settings={"data.root": "videos/"})
-    other = build_recipe(path, data="mine/", start="mine.pth")
+    other = build_recipe(path, data="mine/", init_from="mine.pth")
     moved = {"data.train": "mine/", "model.init_from": "mine.pth"}
     assert flatten(other) == flatten(recipe) | moved
 
 
 def test_a_run_of_a_version_with_other_settings_is_refused_by_name(tmp_path):
     path, recipe = written(tmp_path, "camera-motion")
-    contents = recipe_json(recipe, "camera-motion", None, None)
+    contents = recipe_to_dict(recipe, "camera-motion", None, None)
     rate = contents["settings"].pop("optimizer.lr")
     (tmp_path / "recipe.json").write_text(json.dumps(contents))
     with pytest.raises(ValueError, match=r"recipe\.json was written without optimizer\.lr"):
@@ -205,7 +205,7 @@ def test_nothing_that_a_recipe_json_names_is_imported_but_the_recipes_of_the_pac
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("name", 5), ("name", None), ("data", ["a"]), ("start", 1.5), ("settings", []), ("settings", None)],
+    [("name", 5), ("name", None), ("data", ["a"]), ("init_from", 1.5), ("settings", []), ("settings", None)],
 )
 def test_a_recipe_json_with_a_field_of_the_wrong_type_is_refused_by_name(field, value, tmp_path):
     path, _ = written(tmp_path, "camera-motion")

@@ -18,12 +18,12 @@ from videoswin.data.manifest import Manifest, Sample
 from videoswin.model.config import BASE, NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.recipes import autoconfig, build_recipe
-from videoswin.recipes.autoconfig import Durations, Situation, Speed, look_at, natural_precision
+from videoswin.recipes.autoconfig import Durations, Speed, TrainingContext, inspect_context, natural_precision
 from videoswin.recipes.clips import clip_for, clip_warning, expected_time, rate_note
-from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, measured_before
+from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, read_measured_settings
 from videoswin.training.memory import estimate_training_bytes
 from videoswin.training.recipe import VideoData
-from videoswin.training.settings import flatten, recipe_json
+from videoswin.training.settings import flatten, recipe_to_dict
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -47,13 +47,13 @@ def chosen(
     model="tiny", *, by_hand: Mapping[str, Any] = MappingProxyType({}), **facts: Any
 ) -> dict[str, Any]:
     """Every setting that is chosen, beside those made by hand."""
-    found = choices(situation(model, **facts), **by_hand)
+    found = choices(context(model, **facts), **by_hand)
     pairs = [item for choice in found for item in choice.settings.items()]
     assert len(dict(pairs)) == len(pairs), "a setting is chosen twice"
     return dict(pairs)
 
 
-def situation(
+def context(
     model="tiny",
     *,
     classes=("cook", "run"),
@@ -62,10 +62,10 @@ def situation(
     device="cuda",
     multi_label=False,
     **facts: Any,
-) -> Situation:
+) -> TrainingContext:
     """`each` videos of every class."""
     counts = counts or (each,) * len(classes)
-    return Situation(
+    return TrainingContext(
         checkpoint=CHECKPOINTS[model],
         classes=classes,
         counts=counts,
@@ -79,7 +79,7 @@ def situation(
 
 
 @pytest.mark.parametrize(
-    ("model", "device", "classes", "each", "tune"),
+    ("model", "device", "classes", "each", "trainable"),
     [
         ("nano", "cpu", 2, 3, "all"),
         ("nano", "cuda", 10, 500, "all"),
@@ -210,12 +210,12 @@ def videos(tmp_path_factory) -> str:
 
 
 def test_nothing_more_than_videos_and_a_start_is_needed(videos):
-    recipe = build_recipe("finetune", data=videos, start="camera-motion")
-    start = Checkpoint.load("camera-motion")
+    recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
+    init_from = Checkpoint.load("camera-motion")
     assert recipe.name == "my_videos-from-camera-motion"
     # The videos last half a second, a clip of the start model two.
-    assert recipe.data.clip == start.clip.replace(fps=16.0)
-    assert recipe.data.views == start.views
+    assert recipe.data.clip == init_from.clip.replace(fps=16.0)
+    assert recipe.data.views == init_from.views
     assert recipe.data.clip.normalization == PER_CLIP
     assert (recipe.model.init_from, recipe.model.config, recipe.model.trainable) == (
         "camera-motion",
@@ -226,16 +226,16 @@ def test_nothing_more_than_videos_and_a_start_is_needed(videos):
     assert recipe.data.batch_size == 8 * recipe.data.num_repeats  # of the videos that are not held out
     assert recipe.augment.flip_pairs == (("walk left", "walk right"),)
     assert recipe.optimizer.param_groups == "clean"
-    assert start.license in recipe.run.license
+    assert init_from.license in recipe.run.license
 
 
 def test_what_is_held_back_is_not_counted(videos):
-    assert look_at(video_data(videos), "camera-motion").counts == (4, 4)
-    assert look_at(video_data(videos, val=videos), "camera-motion").counts == (5, 5)
+    assert inspect_context(video_data(videos), "camera-motion").counts == (4, 4)
+    assert inspect_context(video_data(videos, val=videos), "camera-motion").counts == (5, 5)
 
 
 def test_every_choice_is_explained_with_its_value(videos):
-    recipe = build_recipe("finetune", data=videos, start="camera-motion")
+    recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
     lines = explain(recipe)
     assert lines[0] == (
         "data.clip.frames=8, data.clip.stride=1, data.clip.fps=16.0, data.clip.size=64: a clip is 8 "
@@ -258,7 +258,7 @@ def test_what_was_set_by_hand_is_said_to_be(videos):
     recipe = build_recipe(
         "finetune",
         data=videos,
-        start="camera-motion",
+        init_from="camera-motion",
         settings={"schedule.epochs": "7", "model.trainable": "head"},
     )
     lines = [line for line in explain(recipe) if "you set" in line]
@@ -272,7 +272,7 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.mp4").touch()
-    call = {"data": str(tmp_path), "start": "camera-motion"}
+    call = {"data": str(tmp_path), "init_from": "camera-motion"}
     with pytest.raises(ValueError, match=r"no video can be held out .* set data\.val_fraction=0"):
         build_recipe("finetune", **call)
     recipe = build_recipe("finetune", **call, settings={"data.val_fraction": "0"})
@@ -286,7 +286,7 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
 def test_class_weights_and_balanced_drawing_are_refused_before_anything_is_read():
     both = {"optimizer.class_weights": "true", "data.class_balanced": "true"}
     with pytest.raises(ValueError, match="count rare classes twice: set one of them to false"):
-        build_recipe("finetune", data="nowhere/", start="camera-motion", settings=both)
+        build_recipe("finetune", data="nowhere/", init_from="camera-motion", settings=both)
 
 
 def test_class_weights_take_the_place_of_balanced_drawing():
@@ -296,25 +296,25 @@ def test_class_weights_take_the_place_of_balanced_drawing():
 
 
 def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(monkeypatch):
-    def timed(*arguments):
+    def with_speed(*arguments):
         raise AssertionError("nothing may be timed before")
 
     module = sys.modules[explain.__module__]  # in the package the function has the module's name
-    monkeypatch.setattr(module, "look_at", lambda *_, **__: situation(multi_label=True))
-    monkeypatch.setattr(Situation, "timed", timed)
+    monkeypatch.setattr(module, "inspect_context", lambda *_, **__: context(multi_label=True))
+    monkeypatch.setattr(TrainingContext, "timed", with_speed)
     with pytest.raises(ValueError, match="class_weights is for videos with one label each"):
         build_recipe(
-            "finetune", data="v/", start="camera-motion", settings={"optimizer.class_weights": "true"}
+            "finetune", data="v/", init_from="camera-motion", settings={"optimizer.class_weights": "true"}
         )
 
 
 def test_folders_of_images_are_said_to_have_no_rate(tmp_path):
     samples = (Sample(path=str(tmp_path), labels=(0,)), Sample(path="b.mp4", labels=(1,)))
     training = Manifest(source="list.csv", classes=("cook", "run"), samples=samples)
-    note = rate_note(situation(training=training))
+    note = rate_note(context(training=training))
     assert note is not None
     assert note.startswith("note: 1 of 2 videos is a folder of images, which have no frame rate: 30 frames/s")
-    assert rate_note(situation(training=replace(training, samples=samples[1:]))) is None
+    assert rate_note(context(training=replace(training, samples=samples[1:]))) is None
 
 
 def test_only_a_recipe_with_files_and_a_start_is_explained():
@@ -323,24 +323,24 @@ def test_only_a_recipe_with_files_and_a_start_is_explained():
 
 
 def test_a_run_is_repeated_with_what_was_chosen_then(videos, tmp_path, monkeypatch):
-    recipe = build_recipe("finetune", data=videos, start="camera-motion")
+    recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
     (tmp_path / "recipe.json").write_text(
-        json.dumps(recipe_json(recipe, "finetune", videos, "camera-motion"))
+        json.dumps(recipe_to_dict(recipe, "finetune", videos, "camera-motion"))
     )
     monkeypatch.setattr("videoswin.recipes.autoconfig.natural_precision", lambda device: "fp16")
     assert flatten(build_recipe(str(tmp_path / "recipe.json"))) == flatten(recipe)
 
 
 @pytest.mark.parametrize(
-    ("data", "start", "message"),
+    ("data", "init_from", "message"),
     [
         ("nowhere/", "camera-motion", "nowhere/: there is no such"),
         ("", "camera-moton", "did you mean camera-motion"),
     ],
 )
-def test_wrong_videos_and_a_wrong_start_are_named(data, start, message, videos):
+def test_wrong_videos_and_a_wrong_start_are_named(data, init_from, message, videos):
     with pytest.raises(ValueError, match=message):
-        build_recipe("finetune", data=data or videos, start=start)
+        build_recipe("finetune", data=data or videos, init_from=init_from)
 
 
 SPEED = Speed(decode=0.3, learn=0.05)
@@ -348,7 +348,7 @@ SPEED = Speed(decode=0.3, learn=0.05)
 
 
 @pytest.mark.parametrize(
-    ("device", "speed", "repeats"),
+    ("device", "speed", "num_repeats"),
     [("cpu", SPEED, 4), ("cuda", SPEED, 1), ("cuda", replace(SPEED, learn=0.02), 2), ("cpu", None, 1)],
 )
 def test_decoded_clips_are_repeated_only_where_decoding_was_measured_to_take_longer(
@@ -363,7 +363,7 @@ def test_the_rate_the_steps_and_memory_follow_a_batch_size_set_by_hand():
     assert small["optimizer.lr"] == pytest.approx(own["optimizer.lr"] / 8**0.5, rel=0.05)
     assert small["run.grad_accum_steps"] < own["run.grad_accum_steps"]
     assert small["schedule.epochs"] < own["schedule.epochs"]
-    odd = chosen("base", each=1000, by_hand={"batch_size": 6, "repeats": 3})
+    odd = chosen("base", each=1000, by_hand={"batch_size": 6, "num_repeats": 3})
     assert odd["data.batch_size"] % (3 * odd["run.grad_accum_steps"]) == 0
 
 
@@ -383,24 +383,24 @@ def test_memory_follows_a_size_set_by_hand():
     ],
 )
 def test_clips_are_as_long_as_videos_that_are_shorter_than_the_start_model_sees(clip, median, changed):
-    found = situation(durations=Durations(0.1, median, 9.0, 30.0))
+    found = context(durations=Durations(0.1, median, 9.0, 30.0))
     checkpoint = replace(found.checkpoint, clip=clip, views=ViewPlan(clips=1, crops=1))
     found = replace(found, checkpoint=checkpoint)
     assert clip_for(found) == clip.replace(**changed)
 
 
 def test_clips_that_do_not_fit_the_videos_are_warned_about():
-    found = situation(durations=Durations(0.5, 1.5, 4.0, 30.0))
+    found = context(durations=Durations(0.5, 1.5, 4.0, 30.0))
     assert "half of your videos are shorter than a clip, 2.1 s" in clip_warning(found, ClipSpec())
     assert clip_warning(found, ClipSpec(stride=1)) is None
-    found = situation(durations=Durations(5.0, 60.0, 90.0, 30.0))
+    found = context(durations=Durations(5.0, 60.0, 90.0, 30.0))
     assert "a clip is 2.1 s, drawn at random from videos of 60.0 s" in clip_warning(found, ClipSpec())
-    assert clip_warning(situation(), ClipSpec()) is None
+    assert clip_warning(context(), ClipSpec()) is None
 
 
 def test_size_and_batch_set_by_hand_reach_what_follows_from_them(videos):
     made = {"data.clip.size": "96", "data.clip.frames": "4", "data.batch_size": "4"}
-    recipe = build_recipe("finetune", data=videos, start="camera-motion", settings=made)
+    recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings=made)
     assert (recipe.data.clip.size, recipe.data.clip.short_side, recipe.data.clip.frames) == (96, 96, 4)
     assert recipe.optimizer.lr == pytest.approx(1e-3 / 4, rel=0.02)
     lines = explain(recipe)
@@ -408,13 +408,13 @@ def test_size_and_batch_set_by_hand_reach_what_follows_from_them(videos):
     assert any("you set data.batch_size: " in line for line in lines)
     for name in ("data.clip.size", "data.clip.fps"):
         with pytest.raises(ValueError, match=f"{name} must be a (whole )?number, got 'x'"):
-            build_recipe("finetune", data=videos, start="camera-motion", settings={name: "x"})
+            build_recipe("finetune", data=videos, init_from="camera-motion", settings={name: "x"})
 
 
 def test_the_expected_time_counts_training_and_validation(videos):
-    recipe = build_recipe("finetune", data=videos, start="camera-motion")
-    assert expected_time(recipe, situation(speed=None)) is None
-    found = situation("nano", each=100, device="cpu", speed=Speed(decode=0.01, learn=0.1), num_validation=50)
+    recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
+    assert expected_time(recipe, context(speed=None)) is None
+    found = context("nano", each=100, device="cpu", speed=Speed(decode=0.01, learn=0.1), num_validation=50)
     recipe = replace(
         recipe,
         data=replace(recipe.data, batch_size=10, num_repeats=1),
@@ -429,7 +429,7 @@ def test_the_expected_time_counts_training_and_validation(videos):
 
 def test_what_the_run_takes_of_the_machine_follows_what_is_set_by_hand():
     """As if the best device here were a CUDA one, of which training does not make use."""
-    base = situation("base", each=1000)
+    base = context("base", each=1000)
     in_float32 = choices(replace(base, precision="fp32"))
     assert value(in_float32, "run.grad_accum_steps") > value(choices(base), "run.grad_accum_steps")
     recomputed = choices(replace(base, grad_checkpointing=True))
@@ -450,7 +450,7 @@ def value(found, name):
 
 
 def test_a_loss_weighed_by_class_is_not_balanced_a_second_time():
-    found = choices(situation(counts=(400, 100), class_weights=True))
+    found = choices(context(counts=(400, 100), class_weights=True))
     assert value(found, "data.class_balanced") is False
     assert any("you set optimizer.class_weights" in reason for _, reason in found)
 
@@ -466,7 +466,7 @@ def test_a_device_set_by_hand_is_the_one_that_everything_follows(videos, monkeyp
 
     monkeypatch.setattr(autoconfig, "training_device", device)
     monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32" if kind == "cpu" else kind)
-    recipe = build_recipe("finetune", data=videos, start="camera-motion", settings={"run.device": "cpu"})
+    recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings={"run.device": "cpu"})
     assert recipe.run.precision == "fp32"
     lines = explain(recipe)
     assert set(asked) == {"cpu"}
@@ -483,7 +483,7 @@ def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, m
     monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32")
     monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32")
     settings = {"run.precision": "bf16", "data.num_workers": "0"}
-    recipe = build_recipe("finetune", data=videos, start="camera-motion", settings=settings)
+    recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings=settings)
     lines = explain(recipe)
     assert measured == ["bf16", "bf16"]
     assert any(
@@ -493,9 +493,9 @@ def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, m
         for line in lines
     )
     with pytest.raises(ValueError, match=r"run\.precision is 'bf16', wanted 32-true"):
-        build_recipe("finetune", data=videos, start="camera-motion", settings={"run.precision": "bf16"})
+        build_recipe("finetune", data=videos, init_from="camera-motion", settings={"run.precision": "bf16"})
     with pytest.raises(ValueError, match="device 'gpux' cannot be used here"):
-        build_recipe("finetune", data=videos, start="camera-motion", settings={"run.device": "gpux"})
+        build_recipe("finetune", data=videos, init_from="camera-motion", settings={"run.device": "gpux"})
 
 
 @pytest.mark.parametrize(
@@ -511,16 +511,16 @@ def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, m
     ],
 )
 def test_reasons_are_measured_facts(facts):
-    for _, reason in choices(situation(**facts)):
+    for _, reason in choices(context(**facts)):
         assert not re.search(r"by heart|bearable|spare|bear little|next to nothing|anew|learns? ", reason), (
             reason
         )
-    stops = any("without better validation" in reason for _, reason in choices(situation(**facts)))
+    stops = any("without better validation" in reason for _, reason in choices(context(**facts)))
     assert stops == ("num_validation" in facts)
 
 
 def test_a_run_that_is_resumed_keeps_what_was_measured_when_it_began(tmp_path):
-    assert measured_before(tmp_path) == {}
+    assert read_measured_settings(tmp_path) == {}
     settings = {"data.num_repeats": 2, "data.batch_size": 32, "schedule.epochs": 3}
     (tmp_path / "recipe.json").write_text(json.dumps({"settings": settings}))
-    assert measured_before(tmp_path) == {"data.num_repeats": 2, "data.batch_size": 32}
+    assert read_measured_settings(tmp_path) == {"data.num_repeats": 2, "data.batch_size": 32}

@@ -30,14 +30,14 @@ def recipe_of(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "start", "rate", "decay", "drop_path", "epochs", "at_once"), TABLE, ids=PUBLISHED
+    ("name", "config", "init_from", "rate", "decay", "drop_path", "epochs", "at_once"), TABLE, ids=PUBLISHED
 )
 def test_numbers_are_those_of_the_official_config(
-    name, config, start, rate, decay, drop_path, epochs, at_once
+    name, config, init_from, rate, decay, drop_path, epochs, at_once
 ):
     recipe = recipe_of(name)
     assert recipe.model.config == config
-    assert recipe.model.init_from == start
+    assert recipe.model.init_from == init_from
     assert recipe.model.drop_path == drop_path
     assert recipe.optimizer == Optimizer(
         lr=rate,
@@ -149,7 +149,7 @@ def test_the_start_is_in_the_catalog_and_has_the_architecture(name):
 def test_modern_keeps_model_data_and_length(name):
     modern, published = recipe_of(name), recipe_of(name.removesuffix("_modern"))
     assert modern.model == published.model
-    assert dataclasses.replace(modern.data, source=published.data) == published.data
+    assert dataclasses.replace(modern.data, num_repeats=published.data.num_repeats) == published.data
     assert modern.schedule == dataclasses.replace(published.schedule, lr_update="step")
     assert modern.optimizer.lr == published.optimizer.lr
 

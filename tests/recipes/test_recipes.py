@@ -11,10 +11,10 @@ from videoswin.camera_motion.camera import (
     LABELS,
     MotionRange,
     camera_path,
-    looked_up,
     reversed_label,
     to_pixels,
     view_from_base,
+    warp,
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.recipe import camera_motion
@@ -100,9 +100,7 @@ def test_the_bundled_model_names_every_movement_in_a_file(bundled, label, backwa
     motion = MotionRange(slowest=0.2, fastest=0.2, shake=0.0, easing=0.0)
     poses = camera_path(np.random.default_rng(0), LABELS.index(label), np.arange(60) / 30, 2.0, motion)
     view = view_from_base(poses, 4 / 3, width=4 / 3)
-    film = looked_up(
-        load_photo("coffee.png"), np.diag([0.8, 1.2, 1.0]) @ view, (192, 256), outside="reflection"
-    )
+    film = warp(load_photo("coffee.png"), np.diag([0.8, 1.2, 1.0]) @ view, (192, 256), outside="reflection")
     write_h264(tmp_path / "film.mp4", to_pixels(film.flip(0) if backwards else film), fps=30, crf=28)
     answer, _ = Predictor(bundled, device="cpu")(tmp_path / "film.mp4").top(1)[0]
     assert answer == (LABELS[reversed_label(LABELS.index(label))] if backwards else label)

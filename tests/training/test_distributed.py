@@ -74,8 +74,8 @@ def test_the_averaged_weights_are_those_of_one_process(folder, run, other):
 
 def test_a_sharded_run_that_was_stopped_ends_bit_for_bit_as_if_it_had_not_been(folder):
     assert losses(folder / "sharded-then-sharded") == losses(folder / "sharded")
-    whole = (folder / "sharded" / "last.safetensors").read_bytes()
-    assert (folder / "sharded-then-sharded" / "last.safetensors").read_bytes() == whole
+    full_tensor = (folder / "sharded" / "last.safetensors").read_bytes()
+    assert (folder / "sharded-then-sharded" / "last.safetensors").read_bytes() == full_tensor
 
 
 def test_a_sharded_state_is_whole_and_has_the_names_of_an_unsharded_one(folder):

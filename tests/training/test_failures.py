@@ -231,7 +231,7 @@ def test_a_finished_run_whose_checkpoint_is_gone_says_so(tmp_path):
 def test_the_last_checkpoint_is_not_passed_off_as_the_best_one(tmp_path):
     loop.train(stripes(), tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as metrics:
-        metrics.write('{"step": 20, "validation_score": 0.5}\n')
+        metrics.write('{"step": 20, "val_score": 0.5}\n')
     with pytest.raises(TrainingError, match=r"best\.safetensors is gone"):
         loop.train(stripes(), tmp_path)
 

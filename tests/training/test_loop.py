@@ -81,10 +81,10 @@ def test_a_finished_run_leaves_its_metrics_pictures_and_checkpoint_and_no_state(
     assert set(reports[0]) == {
         "step",
         "epoch",
-        "window",
+        "num_steps",
         "loss",
         "accuracy",
-        "rate",
+        "lr",
         "clips_per_second",
         "data_wait",
     }
@@ -110,7 +110,7 @@ def test_without_validation_it_says_which_checkpoint_is_kept(tmp_path, capsys):
 def test_the_learning_rate_in_the_metrics_is_that_of_the_step(tmp_path):
     """The schedule ends at 0, which is the rate after the last step and not of it."""
     loop.train(stripes(run__log_every=1, schedule__warmup_epochs=0.0), tmp_path)
-    rates = [row["rate"] for row in rows(tmp_path) if "rate" in row]
+    rates = [row["lr"] for row in rows(tmp_path) if "lr" in row]
     assert rates[0] == pytest.approx(0.01)
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < 1e-3
@@ -192,9 +192,9 @@ def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
         return loop.training_step(learner, batch, 0), learner.bare.stages[0].blocks[0].attn.qkv.weight
 
     still = {"model__drop_path": 0.0, "model__dropout": 0.0, "augment__mixup": 0.8, "augment__cutmix": 1.0}
-    whole, whole_weight = step_of(stripes(**still))
+    full_tensor, whole_weight = step_of(stripes(**still))
     result, weight = step_of(stripes(**still, run__grad_accum_steps=parts))
-    assert torch.allclose(result, whole, atol=1e-6)
+    assert torch.allclose(result, full_tensor, atol=1e-6)
     # AdamW's first step moves every weight by the rate, whichever way its gradient points.
     assert torch.allclose(weight, whole_weight, atol=1e-4)
 
@@ -220,7 +220,7 @@ def test_more_frozen_stages_than_there_are_are_refused(tmp_path):
 
 def test_lines_of_metrics_are_means_of_equally_many_steps_but_for_the_last(tmp_path):
     loop.train(stripes(run__log_every=12), tmp_path)  # an epoch has 20 steps
-    assert [(row["step"], row["window"]) for row in rows(tmp_path) if "loss" in row] == [
+    assert [(row["step"], row["num_steps"]) for row in rows(tmp_path) if "loss" in row] == [
         (12, 12),
         (24, 12),
         (36, 12),
@@ -229,7 +229,7 @@ def test_lines_of_metrics_are_means_of_equally_many_steps_but_for_the_last(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("labels", "repeats", "places"),
+    ("labels", "num_repeats", "places"),
     [
         ([0, 0, 0, 0, 1, 1, 1, 1], 1, [0, 1, 4, 5]),
         ([0, 0, 0, 0, 1, 1, 2, 2], 2, [0, 2, 4, 6]),
@@ -245,5 +245,5 @@ def test_all_processes_train_with_the_settings_of_the_first(monkeypatch):
     first, second = stripes(), stripes(optimizer__lr=0.02, data__batch_size=8)
     both = [flatten(first), flatten(second)]
     monkeypatch.setattr(loop, "from_all_ranks", lambda own: both if own == both[1] else [own])
-    assert flatten(loop.agreed(second)) == both[0]
-    assert loop.agreed(first) is first  # alone
+    assert flatten(loop.settings_of_first_process(second)) == both[0]
+    assert loop.settings_of_first_process(first) is first  # alone

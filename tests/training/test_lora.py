@@ -8,7 +8,7 @@ from torch import Tensor
 
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.training.lora import LowRankLinear, choose_what_learns, merge_lora, plain_state_dict
+from videoswin.training.lora import LowRankLinear, merge_lora, plain_state_dict, set_trainable
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(2, 1), num_heads=(1, 2), window=(2, 2, 2), num_classes=3)
 LAYERS = 2 * sum(CONFIG.depths)
@@ -22,7 +22,7 @@ def clips(seed: int = 0) -> Tensor:
 def low_rank_model(*, trained: bool = True, **options) -> VideoSwin:
     torch.manual_seed(0)
     model = VideoSwin(CONFIG, **options)
-    choose_what_learns(model, "lora", rank=2)
+    set_trainable(model, "lora", rank=2)
     if trained:
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         with torch.no_grad():
@@ -45,20 +45,20 @@ def gradients(model: VideoSwin) -> dict[str, Tensor]:
 
 def test_everything_learns_with_all():
     model = VideoSwin(CONFIG)
-    choose_what_learns(model, "head", rank=2)
-    choose_what_learns(model, "all", rank=2)
+    set_trainable(model, "head", rank=2)
+    set_trainable(model, "all", rank=2)
     assert learning_names(model) == {name for name, _ in model.named_parameters()}
 
 
 def test_the_head_alone_learns_with_head():
     model = VideoSwin(CONFIG)
-    choose_what_learns(model, "head", rank=2)
+    set_trainable(model, "head", rank=2)
     assert set(gradients(model)) == learning_names(model) == {"head.weight", "head.bias"}
 
 
 def test_a_frozen_backbone_drops_nothing():
     model = VideoSwin(CONFIG, drop_path=0.9).train()
-    choose_what_learns(model, "head", rank=2)
+    set_trainable(model, "head", rank=2)
     assert torch.equal(model(clips()), model(clips()))
 
 
@@ -180,7 +180,7 @@ def test_autocast_works_before_and_after_merging():
     assert (merged - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("grad_checkpointing", [False, True])
 def test_each_changed_matrix_is_computed_once_a_forward_pass(grad_checkpointing, monkeypatch):
     calls = []
     merged_weight = LowRankLinear.merged_weight
@@ -197,6 +197,6 @@ def test_each_changed_matrix_is_computed_once_a_forward_pass(grad_checkpointing,
 def test_a_second_set_of_changes_and_a_rank_of_nothing_are_refused():
     model = low_rank_model()
     with pytest.raises(ValueError, match="already"):
-        choose_what_learns(model, "lora", rank=2)
+        set_trainable(model, "lora", rank=2)
     with pytest.raises(ValueError, match="rank is 0"):
-        choose_what_learns(VideoSwin(CONFIG), "lora", rank=0)
+        set_trainable(VideoSwin(CONFIG), "lora", rank=0)

@@ -7,7 +7,7 @@ from torch import Tensor
 from videoswin.model import config as architectures
 from videoswin.model.config import NANO, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.training.lora import choose_what_learns
+from videoswin.training.lora import set_trainable
 from videoswin.training.memory import COMPUTED, estimate_training_bytes, format_bytes, layer_bytes
 from videoswin.video.spec import ClipSpec
 
@@ -63,7 +63,7 @@ def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: 
     """What autograd keeps of a forward pass, without the weights and their copies."""
     torch.manual_seed(0)
     model = VideoSwin(config)
-    choose_what_learns(model, trainable, rank=2)
+    set_trainable(model, trainable, rank=2)
     weights = {tuple(parameter.shape) for parameter in model.parameters()}
     weights |= {shape[::-1] for shape in weights}
     weights.add((config.embed_dim, config.in_channels * 32))  # the patch embedding as a matrix
@@ -84,7 +84,7 @@ def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: 
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("tune", ["all", "lora", "head"])
+@pytest.mark.parametrize("trainable", ["all", "lora", "head"])
 def test_what_the_layers_keep_is_what_autograd_keeps(trainable, precision):
     clip, clips = shape(8, 64), 4
     layers = layer_bytes(
@@ -116,12 +116,12 @@ def test_more_takes_more(fewer, more):
     assert estimate(**({"clip": shape(16, 112)} | fewer)) < estimate(**({"clip": shape(16, 112)} | more))
 
 
-@pytest.mark.parametrize("tune", ["all", "lora", "head"])
+@pytest.mark.parametrize("trainable", ["all", "lora", "head"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_without_clips_to_speak_of_the_states_of_the_weights_are_left(trainable, precision):
     with torch.device("meta"):
         model = VideoSwin(TINY)
-    choose_what_learns(model, trainable, rank=8)
+    set_trainable(model, trainable, rank=8)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     gradient_and_two_moments = 3 * 4 * learning

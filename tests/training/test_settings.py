@@ -21,7 +21,13 @@ from videoswin.training.recipe import (
     SyntheticData,
     VideoData,
 )
-from videoswin.training.settings import flatten, parse_assignments, read_written, recipe_json, with_settings
+from videoswin.training.settings import (
+    flatten,
+    parse_assignments,
+    read_recipe_file,
+    recipe_to_dict,
+    with_settings,
+)
 from videoswin.video.spec import PER_CLIP, ClipSpec, Normalization, ViewPlan
 
 RECIPE = Recipe(
@@ -156,7 +162,7 @@ def test_a_typed_value_becomes_what_the_setting_is(key, text, value):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "wanted"),
+    ("key", "value", "expected"),
     [
         ("schedule.epochs", "2.5", "a whole number"),
         ("schedule.epochs", True, "a whole number"),
@@ -176,8 +182,8 @@ def test_a_typed_value_becomes_what_the_setting_is(key, text, value):
         ("model.config", "tiny", "its parts or null"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_with_what_was_wanted(key, value, wanted):
-    with pytest.raises(ValueError, match=re.escape(f"{key} is {value!r}, wanted {wanted}")):
+def test_a_value_of_the_wrong_type_is_refused_with_what_is_expected(key, value, expected):
+    with pytest.raises(ValueError, match=re.escape(f"{key} must be {expected}, got {value!r}")):
         with_settings(RECIPE, {key: value})
 
 
@@ -215,7 +221,7 @@ def test_null_is_no_example_of_a_value(key, value):
 
 def test_an_empty_list_is_no_example_of_a_value():
     plain = dataclasses.replace(RECIPE, augment=Augment())
-    with pytest.raises(ValueError, match=r"wanted \[\[text, text\], ...\]$"):
+    with pytest.raises(ValueError, match=r"must be \[\[text, text\], ...\], got"):
         with_settings(plain, {"augment.flip_pairs": "left"})
 
 
@@ -284,17 +290,17 @@ def test_an_assignment_without_a_name_or_given_twice_is_refused(wrong):
 
 
 def test_a_written_recipe_is_read_back(tmp_path):
-    contents = recipe_json(RECIPE, "finetune", "videos/", "tiny-k400")
+    contents = recipe_to_dict(RECIPE, "finetune", "videos/", "tiny-k400")
     (tmp_path / "recipe.json").write_text(json.dumps(contents))
-    written = read_written(str(tmp_path / "recipe.json"))
-    assert (written.name, written.data, written.start) == ("finetune", "videos/", "tiny-k400")
+    written = read_recipe_file(str(tmp_path / "recipe.json"))
+    assert (written.name, written.data, written.init_from) == ("finetune", "videos/", "tiny-k400")
     assert with_settings(RECIPE, written.settings) == RECIPE
 
 
 def test_what_was_run_from_a_written_recipe_names_the_function_that_made_it(tmp_path):
     first = tmp_path / "recipe.json"
-    first.write_text(json.dumps(recipe_json(RECIPE, "finetune", "videos/", "tiny-k400")))
-    again = recipe_json(RECIPE, str(first), "elsewhere/", None)
+    first.write_text(json.dumps(recipe_to_dict(RECIPE, "finetune", "videos/", "tiny-k400")))
+    again = recipe_to_dict(RECIPE, str(first), "elsewhere/", None)
     assert (again["name"], again["data"], again["start"]) == ("finetune", "elsewhere/", "tiny-k400")
 
 
@@ -303,11 +309,11 @@ def test_a_file_that_is_no_written_recipe_is_refused_by_name(contents, tmp_path:
     path = tmp_path / "recipe.json"
     path.write_text(contents)
     with pytest.raises(ValueError, match=r"recipe\.json (is not JSON|is no recipe)"):
-        read_written(str(path))
+        read_recipe_file(str(path))
 
 
 def test_a_recipe_of_another_version_is_refused(tmp_path):
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(recipe_json(RECIPE, "finetune", None, None) | {"version": 3}))
+    path.write_text(json.dumps(recipe_to_dict(RECIPE, "finetune", None, None) | {"version": 3}))
     with pytest.raises(ValueError, match="has version 3, this package reads 2"):
-        read_written(str(path))
+        read_recipe_file(str(path))

@@ -61,7 +61,7 @@ def rows(folder):
 def test_it_learns_from_files_and_keeps_the_checkpoint_that_validates_best(folder, tmp_path):
     best = loop.train(recipe(folder, schedule__epochs=6), tmp_path)
     assert best == tmp_path / "best.safetensors"
-    scores = [row["validation_score"] for row in rows(tmp_path) if "validation_score" in row]
+    scores = [row["val_score"] for row in rows(tmp_path) if "val_score" in row]
     assert len(scores) == 6
     assert max(scores) == 1.0
     assert Checkpoint.load(best).labels == ("lying", "standing")
@@ -84,7 +84,7 @@ def test_classes_are_drawn_as_they_are_unless_balance_is_asked_for(folder, tmp_p
 
 def test_it_validates_as_seldom_as_it_is_told_and_at_the_end(folder, tmp_path):
     loop.train(recipe(folder, schedule__epochs=5, schedule__val_every=2), tmp_path)
-    assert [row["epoch"] for row in rows(tmp_path) if "validation_score" in row] == [2, 4, 5]
+    assert [row["epoch"] for row in rows(tmp_path) if "val_score" in row] == [2, 4, 5]
 
 
 def test_it_stops_when_validation_no_longer_gets_better(folder, tmp_path, monkeypatch):
@@ -130,10 +130,10 @@ def test_the_end_says_how_sure_the_best_score_is_and_how_often_it_was_chosen(fol
         said,
     )
     assert "; best checkpoint so far\n" in said
-    (first, _) = [row for row in rows(tmp_path) if "validation_score" in row]
-    assert first["validation_low"] <= first["validation_score"] <= first["validation_high"]
+    (first, _) = [row for row in rows(tmp_path) if "val_score" in row]
+    assert first["val_low"] <= first["val_score"] <= first["val_high"]
     assert first["chance"] == 0.5
-    assert first["validation_loss"] > 0
+    assert first["val_loss"] > 0
 
 
 def test_curves_show_training_and_validation_loss_and_accuracy_from_0_to_1(folder, tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_curves_show_training_and_validation_loss_and_accuracy_from_0_to_1(folde
     assert options == {"fractions": ("accuracy",)}
     for name in ("loss", "accuracy"):
         assert panels[name].keys() == {"training", "validation"}
-    losses = [row["validation_loss"] for row in rows(tmp_path) if "validation_loss" in row]
+    losses = [row["val_loss"] for row in rows(tmp_path) if "val_loss" in row]
     assert panels["loss"]["validation"][1] == losses
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tests.training.small_runs import draw_nothing, ended, in_child, stripes, train_in_child
 from videoswin.data.dataset import Batch
-from videoswin.training.distributed import own_part
+from videoswin.training.distributed import local_tensor
 from videoswin.training.loop import train
 from videoswin.training.recipe import Recipe
 from videoswin.training.recorder import Recorder
@@ -74,9 +74,9 @@ def spoil(recipe: Recipe, folder: Path) -> None:
 
     def save_spoiled(self: Recorder) -> None:
         bias = self._learner.bare.head.bias.detach()
-        assert own_part(bias).numel() == len(bias) / 2, "nothing is spread"
+        assert local_tensor(bias).numel() == len(bias) / 2, "nothing is spread"
         if self._learner.fabric.global_rank == 1:
-            own_part(bias).fill_(float("nan"))
+            local_tensor(bias).fill_(float("nan"))
         save(self)
 
     Recorder.save = save_spoiled  # type: ignore[method-assign]

@@ -64,11 +64,11 @@ def test_non_commercial_weights_must_be_asked_for():
     entry = ENTRIES["omnivore-base"]
     with pytest.raises(
         ValueError,
-        match=r"CC-BY-NC-4\.0, which forbids .*accept_license='CC-BY-NC-4\.0' in Python, --accept-license",
+        match=r"CC-BY-NC-4\.0, which forbids .*license='CC-BY-NC-4\.0' in Python, --license",
     ):
         require_license(entry, None)
-    with pytest.raises(ValueError, match="accept_license"):
-        Checkpoint.load("omnivore-base", accept_license="MIT")
+    with pytest.raises(ValueError, match="license"):
+        Checkpoint.load("omnivore-base", license="MIT")
     require_license(entry, "CC-BY-NC-4.0")
     require_license(ENTRIES["tiny-k400"], None)
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from videoswin.weights import catalog, transfer
-from videoswin.weights.catalog import ENTRIES, Entry
+from videoswin.weights.catalog import ENTRIES, CatalogEntry
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.download import DownloadError, cache_folder, cached_file, download, fetch
 from videoswin.weights.infer import parameter_shapes
@@ -114,7 +114,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def entry_at(url: str, sha256: str | None = SHA256[:8]) -> Entry:
+def entry_at(url: str, sha256: str | None = SHA256[:8]) -> CatalogEntry:
     return dataclasses.replace(ENTRIES["tiny-k400"], url=url, sha256=sha256)
 
 

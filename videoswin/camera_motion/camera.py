@@ -76,12 +76,12 @@ def camera_path(rng: Generator, label: int, times: Floats, seconds: float, motio
     """
     fastest = motion.fastest * (1.5 if LABELS[label].startswith("roll") else 1.0)
     speed = float(np.exp(rng.uniform(np.log(motion.slowest), np.log(fastest))))
-    progress = eased(rng, times / seconds) if rng.random() < motion.easing else times / seconds
+    progress = ease(rng, times / seconds) if rng.random() < motion.easing else times / seconds
     signs = np.array(MOVEMENTS[LABELS[label]], dtype=np.float64)
     return speed * seconds * progress[:, None] * signs + hand_shake(rng, times, motion.shake)
 
 
-def eased(rng: Generator, progress: Floats) -> Floats:
+def ease(rng: Generator, progress: Floats) -> Floats:
     """A monotone curve from 0 to 1 with the same ends: slow start, slow end, or both."""
     power = rng.uniform(1.2, 2.2)
     shape = rng.integers(3)
@@ -142,7 +142,7 @@ def scene_from_view(rng: Generator, height: float) -> Floats:
     return shift(rng.uniform(-spread, spread, 1), rng.uniform(-spread, spread, 1)) @ lens
 
 
-def looked_up(scene: Tensor, scene_from_base: Floats, size: tuple[int, int], *, outside: str) -> Tensor:
+def warp(scene: Tensor, scene_from_base: Floats, size: tuple[int, int], *, outside: str) -> Tensor:
     """The scene (C, H, W) as each matrix sees it: (T, C, *size). `outside`: padding_mode of grid_sample."""
     rows, columns = ((torch.arange(side) + 0.5) * 2 / side - 1 for side in size)
     matrix = torch.from_numpy(scene_from_base[:, :2].astype(np.float32))[:, None, None]  # (T, 1, 1, 2, 3)
@@ -154,7 +154,7 @@ def looked_up(scene: Tensor, scene_from_base: Floats, size: tuple[int, int], *, 
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
-def with_something_in_front(
+def add_occluder(
     rng: Generator, film: Tensor, times: Floats, patch: Tensor, *, in_world: Floats, on_screen: Floats
 ) -> Tensor:
     """The film (T, 3, H, W) with a blob of `patch` (3, N, N) in it that moves by itself.
@@ -173,13 +173,13 @@ def with_something_in_front(
     spin = rng.uniform(-np.pi, np.pi) + rng.normal() * 0.15 * times
     view_from_patch = shift(where[:, 0], where[:, 1]) @ turn(spin, growth)
     patch_from_base = np.linalg.inv(view_from_patch) @ (in_world if rng.random() < 0.6 else on_screen)
-    layer = looked_up(
+    layer = warp(
         torch.cat([patch, mask[None]]), patch_from_base, (film.shape[2], film.shape[3]), outside="zeros"
     )
     return torch.lerp(film, layer[:, :3], layer[:, 3:])
 
 
-def exposed(rng: Generator, film: Tensor, grain: Tensor, amount: float) -> Tensor:
+def vary_exposure(rng: Generator, film: Tensor, grain: Tensor, amount: float) -> Tensor:
     """The film (T, 3, H, W) in 0..1 in slowly changing light, with sensor noise cut from `grain` (3, N, N).
 
     amount: 0 (nothing) to 1.

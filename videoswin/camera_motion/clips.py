@@ -21,16 +21,16 @@ from videoswin.camera_motion.camera import (
     LABELS,
     Floats,
     MotionRange,
+    add_occluder,
     camera_path,
-    exposed,
-    looked_up,
     mirrored_label,
     reversed_label,
     scene_from_view,
     to_pixels,
     transposed_label,
+    vary_exposure,
     view_from_base,
-    with_something_in_front,
+    warp,
 )
 from videoswin.camera_motion.scenes import TRAIN_PHOTOS, Scenery, load_photo
 from videoswin.data.dataset import Draw, Item
@@ -129,14 +129,14 @@ class CameraMotionClips(Dataset[Item]):
         drawn_before = epoch * self.length + index
         difficulty = Difficulty.at(float(np.interp(drawn_before, (self.easy, self.hard), (0, 1))))
         label = int(rng.integers(len(LABELS)))
-        clip = rendered_clip(rng, self.scenery, label, difficulty, frames=self.frames, size=self.size)
+        clip = render_clip(rng, self.scenery, label, difficulty, frames=self.frames, size=self.size)
         both = [(clip, label), (clip.flip(1), reversed_label(label))]
-        four = [turned_about(rng, clip, label) for clip, label in both * 2]
+        four = [rotated_labels(rng, clip, label) for clip, label in both * 2]
         clips = torch.stack([clip for clip, _ in four])  # (4, 3, T, S, S)
         return Item(clips, torch.tensor([label for _, label in four]))
 
 
-def rendered_clip(
+def render_clip(
     rng: Generator, scenery: Scenery, label: int, difficulty: Difficulty, *, frames: int, size: int
 ) -> Tensor:
     """One clip of movement `label` as the model sees it: uint8 (3, T, S, S)."""
@@ -152,8 +152,8 @@ def rendered_clip(
     if rng.random() < difficulty.foreground:
         for _ in range(1 + int(rng.random() < 0.3)):
             patch = scenery.scene(rng, PATCH_SIZE)
-            film = with_something_in_front(rng, film, times, patch, in_world=in_world, on_screen=on_screen)
-    film_thwc = to_pixels(exposed(rng, film, scenery.grain, difficulty.damage))
+            film = add_occluder(rng, film, times, patch, in_world=in_world, on_screen=on_screen)
+    film_thwc = to_pixels(vary_exposure(rng, film, scenery.grain, difficulty.damage))
     if compressed:
         preset = ("ultrafast", "veryfast", "medium")[rng.choice(3, p=(0.3, 0.6, 0.1))]
         clip_thwc = through_h264(film_thwc, crf=int(rng.integers(18, 37)), preset=preset, keep=seen.tolist())
@@ -198,14 +198,14 @@ def film_that_shows(
     while True:
         scene = scenery.scene(rng, SCENE_SIZE)
         height = np.exp(rng.uniform(np.log(0.4), np.log(1.3))) * side * 2 / SCENE_SIZE
-        film = looked_up(scene, scene_from_view(rng, height) @ view, (side, side), outside=outside)
+        film = warp(scene, scene_from_view(rng, height) @ view, (side, side), outside=outside)
         first, last = film[seen[0]], film[seen[-1]]
         changed = LABELS[label] == "static" or float((last - first).abs().mean()) > 0.03
         if changed and float(first.std()) > 0.04:
             return film
 
 
-def turned_about(rng: Generator, clip_cthw: Tensor, label: int) -> tuple[Tensor, int]:
+def rotated_labels(rng: Generator, clip_cthw: Tensor, label: int) -> tuple[Tensor, int]:
     """The clip mirrored and transposed at random, with the label that it has then: six clips from one."""
     for change in rng.permutation(["mirror", "transpose", "mirror"]):
         if rng.random() < 0.5:

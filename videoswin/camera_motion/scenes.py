@@ -43,7 +43,7 @@ def load_photo(name: str) -> Tensor:
     return torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1) / 255.0
 
 
-def shrunk(image: Tensor, factor: float) -> Tensor:
+def downscale(image: Tensor, factor: float) -> Tensor:
     """The image made `factor` times smaller without aliasing; itself if `factor` is at most 1."""
     if factor <= 1:
         return image
@@ -71,7 +71,7 @@ def soft_blobs(rng: Generator, size: int, coverage: float) -> Tensor:
     return ((field - threshold) / float(0.02 + 0.1 * rng.random()) + 0.5).clamp(0, 1)
 
 
-def recolored(rng: Generator, image: Tensor) -> Tensor:
+def recolor(rng: Generator, image: Tensor) -> Tensor:
     """The image with its channels mixed, perhaps inverted, and another contrast: many from few."""
     mix = torch.eye(3)[torch.from_numpy(rng.permutation(3))]
     gray = torch.full((3, 3), 1 / 3)
@@ -141,7 +141,7 @@ class Scenery:
         """`textures`: the part of scenes that is generated rather than photographed."""
         self.textures = textures
         # Views are cut from photographs at any size: prepare each at halving sizes once.
-        self.photos = [[shrunk(photo, 2**level) for level in range(4)] for photo in photos]
+        self.photos = [[downscale(photo, 2**level) for level in range(4)] for photo in photos]
         self.grain = torch.randn(3, 400, 400, generator=torch.Generator().manual_seed(0))
 
     def scene(self, rng: Generator, size: int) -> Tensor:
@@ -153,7 +153,7 @@ class Scenery:
             piece = torch.lerp(piece, self._piece(rng, size), soft_blobs(rng, size, rng.uniform(0.2, 0.6)))
         if rng.random() < 0.3:
             piece = F.avg_pool2d(piece, int(rng.choice([3, 5])), stride=1)
-        return recolored(rng, piece) if rng.random() < 0.8 else piece
+        return recolor(rng, piece) if rng.random() < 0.8 else piece
 
     def _piece(self, rng: Generator, size: int) -> Tensor:
         levels = self.photos[rng.integers(len(self.photos))]

@@ -6,12 +6,16 @@ import argparse
 import difflib
 import inspect
 import types
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 
+from videoswin import __version__
 from videoswin._text import printable
+
+_METAVARS: Final[Mapping[Any, str]] = MappingProxyType({int: "N", float: "X"})
 
 
 def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentParser:
@@ -20,14 +24,15 @@ def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentPar
     What it parses has the attribute `command`, one of `commands`; the others are that function's arguments.
 
     Args:
-        commands: Functions with type hints and a Google-style docstring. Parameters without a default become
-            positional arguments if they may be passed by position; all others become options.
+        commands: Functions with type hints and a Google-style docstring. Keyword-only parameters become
+            options, all others positional arguments.
     """
     parser = _Parser(
         prog="videoswin",
         description="A video file goes in, actions come out.\n\n"
         "Example: videoswin predict clip.mp4 --model camera-motion",
     )
+    parser.add_argument("--version", action="version", version=f"videoswin {__version__}")
     subparsers = parser.add_subparsers(
         title="commands",
         metavar="COMMAND",
@@ -78,11 +83,9 @@ def _add_argument(
     required = default is inspect.Parameter.empty
     if get_origin(hint) in (Union, types.UnionType):  # only `X | None` occurs: not given means None
         (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
-    if required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-        if hint == list[str]:
-            parser.add_argument(name, nargs="+", metavar="PATH", help=description)
-        else:
-            parser.add_argument(name, help=description)
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        nargs = "+" if hint == list[str] else None if required else "?"
+        parser.add_argument(name, nargs=nargs, metavar=name.rstrip("s").upper(), help=description)
         return
     option = f"--{name.rstrip('_').replace('_', '-')}"
     if hint is bool:
@@ -103,7 +106,7 @@ def _add_argument(
         choices=choices,
         required=required,
         default=None if required else default,
-        metavar=None if choices else option[2:].upper(),
+        metavar=None if choices else _METAVARS.get(hint, option[2:].upper()),
         help=description,
     )
 

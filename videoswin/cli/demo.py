@@ -18,9 +18,9 @@ from videoswin.camera_motion.camera import (
     LABELS,
     MotionRange,
     camera_path,
-    looked_up,
     to_pixels,
     view_from_base,
+    warp,
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
@@ -60,7 +60,7 @@ def make_clip(movement: str, path: Path) -> None:
     steady = MotionRange(slowest=0.15, fastest=0.15, shake=0.004, easing=0.0)
     poses = camera_path(rng, LABELS.index(movement), times, SECONDS, steady)
     scene_from_base = view_from_base(poses, WIDTH / HEIGHT, width=WIDTH / HEIGHT)
-    film = looked_up(scene, scene_from_base, (HEIGHT, WIDTH), outside="reflection")
+    film = warp(scene, scene_from_base, (HEIGHT, WIDTH), outside="reflection")
     write_h264(path, to_pixels(film), fps=FPS, crf=20)
 
 

@@ -27,7 +27,7 @@ from videoswin._workers import (
 from videoswin.data.lists.rows import folded_name
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
-from videoswin.inference.predictor import LoadedVideo, Predictor, load_video, require_numbers
+from videoswin.inference.predictor import LoadedVideo, Predictor, load_video, require_finite_scores
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
@@ -174,7 +174,7 @@ def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: l
     scores = torch.empty(targets.shape)
     for share in shares:
         scores[list(share.indices)] = share.scores
-    require_numbers(scores, predictor.name)
+    require_finite_scores(scores, predictor.name)
     scores[list(unreadable)] = torch.nan
     return Report(
         model=predictor.name,

@@ -44,7 +44,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ScoredVideos:
+class VideoScores:
     """Scores of a list of videos, and every number that follows from them.
 
     Accuracies of multi-label videos ask whether the likeliest class, or one of the TOP likeliest, is among a
@@ -102,14 +102,14 @@ class ScoredVideos:
         return 1 / len(self.labels)
 
     @property
-    def most_frequent(self) -> float:
+    def majority_class_accuracy(self) -> float:
         """The `top1` of always answering the class that most of these videos show."""
         return self.targets.sum(0).max().item() / int(self.targets.any(1).sum())
 
     @property
     def score_interval(self) -> Interval:
         """95 % interval of `score`."""
-        return self.intervals["mean_class" if self.multi_label else "top1"]
+        return self.intervals["mean_class_accuracy" if self.multi_label else "top1"]
 
     @property
     def chance_warning(self) -> str | None:
@@ -117,7 +117,10 @@ class ScoredVideos:
         if self.multi_label:
             baseline, way = self.chance, "guessing"
         else:
-            baseline, way = max(self.chance, self.most_frequent), "always answering the most frequent class"
+            baseline, way = (
+                max(self.chance, self.majority_class_accuracy),
+                "always answering the most frequent class",
+            )
         low, high = self.score_interval
         if low > baseline:
             return None
@@ -143,19 +146,19 @@ class ScoredVideos:
         )
 
     @property
-    def mean_class(self) -> float:
+    def mean_class_accuracy(self) -> float:
         """Mean score of the classes that occur: mean class accuracy, or mAP if multi-label."""
         return mean_over_classes(self._class_scores)
 
     @property
     def mean_average_precision(self) -> float | None:
         """mAP of multi-label videos."""
-        return self.mean_class if self.multi_label else None
+        return self.mean_class_accuracy if self.multi_label else None
 
     @property
     def score(self) -> float:
         """The number to compare models by: top-1 accuracy, or mAP if multi-label."""
-        return self.mean_class if self.multi_label else self.top1
+        return self.mean_class_accuracy if self.multi_label else self.top1
 
     @cached_property
     def confusion(self) -> Tensor | None:
@@ -171,13 +174,13 @@ class ScoredVideos:
         asked = int(self.targets.any(1).sum())
         if self.multi_label:
             rng = np.random.default_rng(0)  # the same report every time
-            mean_class = mean_average_precision_interval(self.scores, self.targets, rng)
+            mean_class_accuracy = mean_average_precision_interval(self.scores, self.targets, rng)
         else:
-            mean_class = mean_class_interval(self.mean_class, self.targets.sum(0))
+            mean_class_accuracy = mean_class_accuracy_interval(self.mean_class_accuracy, self.targets.sum(0))
         found = {"top1": wilson_interval(self.top1, asked)}
         if self.top5 is not None:
             found["top5"] = wilson_interval(self.top5, asked)
-        return found | {"mean_class": mean_class}
+        return found | {"mean_class_accuracy": mean_class_accuracy}
 
     def _part(self, hits: Tensor) -> float:
         """Of the videos that show any class."""
@@ -245,7 +248,7 @@ def wilson_interval(part: float, number: float) -> Interval:
     return _rounded(center - half), _rounded(center + half)
 
 
-def mean_class_interval(mean: float, videos_per_class: Tensor) -> Interval:
+def mean_class_accuracy_interval(mean: float, videos_per_class: Tensor) -> Interval:
     """Wilson's interval of a mean class accuracy; videos_per_class (K,), 0 for classes that do not occur.
 
     For the number of videos that, evenly spread over the classes, would give a mean of this variance.

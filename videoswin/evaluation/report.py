@@ -18,7 +18,7 @@ from videoswin._files import replacing
 from videoswin._text import csv_cell, dump_json, plural
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
-from videoswin.evaluation.metrics import TOP, ScoredVideos
+from videoswin.evaluation.metrics import TOP, VideoScores
 from videoswin.evaluation.plots import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
 from videoswin.video.frames import excerpt
 from videoswin.video.reader import VideoError, VideoReader, open_video
@@ -32,7 +32,7 @@ FRAMES_OF_A_MISTAKE: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Report(ScoredVideos):
+class Report(VideoScores):
     """How a model did on a list of videos. A video that could not be read is in every number, as wrong."""
 
     model: str
@@ -94,7 +94,9 @@ class Report(ScoredVideos):
         """What is reached without looking at the videos, in words."""
         chance = f"chance {100 * self.chance:.1f} %"
         return (
-            chance if self.multi_label else f"{chance}, most frequent class {100 * self.most_frequent:.1f} %"
+            chance
+            if self.multi_label
+            else f"{chance}, most frequent class {100 * self.majority_class_accuracy:.1f} %"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,11 +111,11 @@ class Report(ScoredVideos):
             "num_classes": len(self.labels),
             "top1": self.top1,
             "top5": self.top5,
-            "mean_class": self.mean_class,
+            "mean_class_accuracy": self.mean_class_accuracy,
             "mean_average_precision": self.mean_average_precision,
             "intervals": self.intervals,
             "chance": self.chance,
-            "most_frequent_class": self.most_frequent,
+            "majority_class_accuracy": self.majority_class_accuracy,
             "warning": self.chance_warning,
             "seconds": self.seconds,
             "videos_per_second": self.videos_per_second,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def look_until_sure(
+def score_adaptively(
     score_each: Callable[[Tensor], Tensor], views: Tensor, margin: float
 ) -> tuple[Tensor, int]:
     """Views (V, ...) in order, most telling first -> the summed scores (K,) of those looked at, and how many.

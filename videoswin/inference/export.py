@@ -23,7 +23,7 @@ from videoswin._progress import Progress, format_duration
 from videoswin._text import dump_json, plural
 from videoswin.inference.backends import onnx, openvino, torch_export
 from videoswin.inference.backends.exported import LOADERS, ExportedModel
-from videoswin.inference.backends.metadata import ExportPrecision, Facts
+from videoswin.inference.backends.metadata import ExportMetadata, ExportPrecision
 from videoswin.inference.pixels import PixelModel
 from videoswin.inference.predictor import Predictor, load_video
 from videoswin.video.reader import open_video
@@ -130,17 +130,17 @@ def export_model(
         if not parts:
             raise InputError(f"int8 needs two videos here, as {checkpoint.name} sees each in a single clip")
     clips = torch.cat(parts)
-    facts = Facts.of(checkpoint, precision)
+    metadata = ExportMetadata.of(checkpoint, precision)
     with replacing_all(target) as staged:
         millions = sum(weight.numel() for weight in checkpoint.weights.values()) / 1e6
         say(f"phase 1 of 4: tracing the model, {millions:.1f} million parameters, with torch.export")
         since = time.monotonic()
         # Only when something is exported: torch.export is slow to import.
-        from videoswin.inference.backends.graph import traced
+        from videoswin.inference.backends.graph import trace
 
         # OpenVINO chooses its precision when it loads a file.
         low = precision == "bf16" and kind != "openvino"
-        program = traced(
+        program = trace(
             checkpoint,
             torch.bfloat16 if low else torch.float32,
             pixel_dtype=torch.float32 if kind == "onnx" else torch.uint8,
@@ -155,7 +155,7 @@ def export_model(
             "torch": torch_export.write,
             "aotinductor": torch_export.write_compiled,
         }
-        writers[kind](program, staged, facts)
+        writers[kind](program, staged, metadata)
         say(f"written in {format_duration(time.monotonic() - since)}")
         say(f"phase 3 of 4: comparing the file with PyTorch on {plural(len(clips), 'clip')}, {source}")
         with TemporaryDirectory() as folder:
@@ -163,9 +163,9 @@ def export_model(
             if kind == "openvino" and precision != "fp32":
                 say("writing the same file in float32, to compare the speed with")
                 float32 = Path(folder, "float32.xml")
-                openvino.write(program, float32, replace(facts, precision="fp32"))
+                openvino.write(program, float32, replace(metadata, precision="fp32"))
             del program
-            comparison = _compare(predictor, staged, clips, kind, facts, source, float32, say, progress)
+            comparison = _compare(predictor, staged, clips, kind, metadata, source, float32, say, progress)
         comparison = replace(comparison, path=str(target))
         _require_equal(comparison)
     if comparison.top1_agreement < SAFE_AGREEMENT:
@@ -275,7 +275,7 @@ def _compare(
     path: Path,
     clips: Tensor,
     format: Format,
-    facts: Facts,
+    metadata: ExportMetadata,
     source: str,
     float32: Path | None,
     say: Callable[[str], None],
@@ -295,8 +295,8 @@ def _compare(
     as_batch = partial(openvino.run_batch, path) if format == "openvino" else exported
     if len(clips) > 1:
         say(f"comparing {plural(len(clips[:3]), 'clip')} in one batch with the same clips one by one")
-    _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], facts.precision)
-    if facts.precision == "fp32":
+    _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], metadata.precision)
+    if metadata.precision == "fp32":
         in_float32: Callable[[Tensor], Tensor] = exported
     else:
         in_float32 = ExportedModel(float32, device=torch.device("cpu")) if float32 else pytorch
@@ -307,7 +307,7 @@ def _compare(
     return Comparison(
         path=str(path),
         format=format,
-        precision=facts.precision,
+        precision=metadata.precision,
         clips=len(clips),
         source_of_clips=source,
         largest_difference=float((logits - expected).abs().max() / expected.abs().max()),

@@ -16,11 +16,11 @@ from torch import Tensor
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._text import dump_json
 from videoswin.acceleration.cuda import use_fastest_blocks, warn_if_emulated
-from videoswin.inference.adaptive import look_until_sure
+from videoswin.inference.adaptive import score_adaptively
 from videoswin.inference.backends.exported import ExportedModel, is_exported
-from videoswin.inference.backends.metadata import Facts
+from videoswin.inference.backends.metadata import ExportMetadata
 from videoswin.inference.pixels import PixelModel
-from videoswin.inference.prefetch import batches, decoding_threads, load_ahead, received, sent
+from videoswin.inference.prefetch import batches, copy_to_device, decoding_threads, load_ahead, wait_for_copy
 from videoswin.model.swin import VideoSwin
 from videoswin.video.frames import excerpt
 from videoswin.video.limits import ReadLimits
@@ -164,19 +164,19 @@ class Predictor:
             self.device = checkpoint.device
             if device not in ("auto", str(self.device)):
                 raise InputError(f"{checkpoint.path} was loaded for {self.device}, not for {device}")
-            facts: Facts | Checkpoint = checkpoint.facts
+            metadata: ExportMetadata | Checkpoint = checkpoint.metadata
         else:
             self.device = resolve_device(device)
-            facts = checkpoint
+            metadata = checkpoint
         self.limits = limits or ReadLimits()
         self.views_per_batch = VIEWS_PER_BATCH.get(self.device.type, VIEWS_PER_BATCH["cpu"])
-        self.name = facts.name
-        self.labels = facts.labels
-        self.multi_label = facts.multi_label
-        self.clip: ClipSpec = facts.clip
-        self.views: ViewPlan = facts.views
+        self.name = metadata.name
+        self.labels = metadata.labels
+        self.multi_label = metadata.multi_label
+        self.clip: ClipSpec = metadata.clip
+        self.views: ViewPlan = metadata.views
         if protocol is not None:
-            self.clip, self.views = apply_protocol(protocol, facts.clip)
+            self.clip, self.views = apply_protocol(protocol, metadata.clip)
         self.protocol = protocol or _protocol_name(self.clip, self.views)
         if self.multi_label and self.views.is_adaptive:
             raise InputError(
@@ -193,7 +193,7 @@ class Predictor:
         device: str = "auto",
         protocol: str | None = None,
         precision: Precision | None = None,
-        accept_license: str | None = None,
+        license: str | None = None,
         limits: ReadLimits | None = None,
         trust: bool = False,
     ) -> Predictor:
@@ -206,7 +206,7 @@ class Predictor:
             device: As for the constructor.
             protocol: As for the constructor.
             precision: As for the constructor.
-            accept_license: License of restricted weights that you accept.
+            license: License of restricted weights that you accept.
             trust: Load also a .pt2 file that can run code on this machine: one compiled by AOTInductor, or
                 one that is refused otherwise.
         """
@@ -216,7 +216,7 @@ class Predictor:
             target = resolve_device("cpu" if device == "auto" else device)
             source = ExportedModel(name_or_path, device=target, trust=trust)
         else:
-            source = Checkpoint.load(name_or_path, accept_license=accept_license)
+            source = Checkpoint.load(name_or_path, license=license)
         return cls(source, device=device, protocol=protocol, precision=precision, limits=limits)
 
     def __call__(self, path: str | Path) -> Prediction:
@@ -259,7 +259,7 @@ class Predictor:
         ValueError if the model gives no numbers, as one with broken weights does.
         """
         means, _ = self.score_videos([(0, views)], 1)
-        return require_numbers(means[0], self.name)
+        return require_finite_scores(means[0], self.name)
 
     def score_videos(
         self, videos: Iterable[tuple[int, Tensor]], count: int, *, views_per_batch: int | None = None
@@ -272,7 +272,7 @@ class Predictor:
         looked = torch.zeros(count, dtype=torch.long)
         if self.views.is_adaptive:
             for video, views in videos:
-                sums[video], looked[video] = look_until_sure(self.score_each, views, self.views.margin)
+                sums[video], looked[video] = score_adaptively(self.score_each, views, self.views.margin)
         else:
             each = self.logits_each if self.views.average == "logits" else self.score_each
             for pixels, owners in batches(videos, views_per_batch or self.views_per_batch):
@@ -313,19 +313,19 @@ class Predictor:
 
     def _load_and_send(self, path: str | Path) -> LoadedVideo:
         video = self.load(path)
-        return replace(video, views=sent(video.views, self.device))
+        return replace(video, views=copy_to_device(video.views, self.device))
 
     def _predictions(
         self, loaded: Sequence[tuple[str | Path, LoadedVideo | VideoError]]
     ) -> Iterator[Prediction | VideoError]:
         """The answers for a few videos that are scored together, or why there is none."""
         readable = [
-            (place, received(video.views))
+            (place, wait_for_copy(video.views))
             for place, (_, video) in enumerate(loaded)
             if not isinstance(video, VideoError)
         ]
         means, looked = self.score_videos(readable, len(loaded))
-        require_numbers(means, self.name)
+        require_finite_scores(means, self.name)
         for (path, video), probabilities, views in zip(loaded, means, looked, strict=True):
             if isinstance(video, VideoError):
                 yield video
@@ -350,9 +350,10 @@ def _model_of(
     source: Checkpoint | ExportedModel, device: torch.device, precision: Precision | None
 ) -> VideoSwin | ExportedModel:
     if isinstance(source, ExportedModel):
-        if precision not in (None, source.facts.precision):
+        if precision not in (None, source.metadata.precision):
             raise InputError(
-                f"{source.path} computes in {source.facts.precision}; for {precision} export the model again"
+                f"precision must be {source.metadata.precision}, which {source.path} was exported in, got "
+                f"{precision}; export the model again for another precision"
             )
         return source
     if source.config.in_channels != 3:
@@ -369,7 +370,7 @@ class NonFiniteScoresError(VideoSwinError, ValueError):
     """A model gives scores that are not numbers."""
 
 
-def require_numbers(probabilities: Tensor, model: str) -> Tensor:
+def require_finite_scores(probabilities: Tensor, model: str) -> Tensor:
     """The probabilities; NonFiniteScoresError, a ValueError, naming the model if one is not a number."""
     if not probabilities.isfinite().all():
         raise NonFiniteScoresError(f"{model} gives scores that are not numbers: are its weights damaged?")

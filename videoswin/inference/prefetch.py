@@ -117,7 +117,7 @@ def decoding_threads(device: torch.device) -> int:
     return max(1, min(cores // 2 if device.type == "cpu" else cores - 1, MOST_THREADS))
 
 
-def sent(views: Tensor, device: torch.device) -> Tensor:
+def copy_to_device(views: Tensor, device: torch.device) -> Tensor:
     """The views on the device; on another than CUDA, as they are.
 
     For a decoder's thread: the copy runs beside the kernels of whatever is being scored.
@@ -133,8 +133,8 @@ def sent(views: Tensor, device: torch.device) -> Tensor:
     return arrived
 
 
-def received(views: Tensor) -> Tensor:
-    """Views that `sent` gave, in the thread that scores them."""
+def wait_for_copy(views: Tensor) -> Tensor:
+    """Views that `copy_to_device` gave, in the thread that scores them."""
     if views.device.type == "cuda":
         # Their memory must not be given to another copy before the kernels that read them are done.
         views.record_stream(torch.cuda.current_stream(views.device))

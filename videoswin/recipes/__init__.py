@@ -14,9 +14,15 @@ from typing import Any, Final
 from videoswin._errors import InputError
 from videoswin.camera_motion.recipe import camera_motion
 from videoswin.recipes import kinetics, something
-from videoswin.recipes.finetune import finetune
+from videoswin.recipes.finetune import CHOSEN, DEFAULTS, finetune
 from videoswin.training.recipe import Recipe
-from videoswin.training.settings import flatten, is_written, read_written, with_settings
+from videoswin.training.settings import (
+    describe_settings,
+    flatten,
+    is_recipe_file,
+    read_recipe_file,
+    with_settings,
+)
 
 RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
     {
@@ -37,38 +43,64 @@ RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
 )
 """The recipes that `videoswin train` knows, by name."""
 
-DECIDING: Final[Mapping[str, str]] = MappingProxyType(
+RECIPE_ARGUMENTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "root": "data.root",
-        "validation": "data.val",
-        "holdout": "data.val_fraction",
-        "groups": "data.group_by",
-        "balanced": "data.class_balanced",
+        "val": "data.val",
+        "val_fraction": "data.val_fraction",
+        "group_by": "data.group_by",
+        "class_balanced": "data.class_balanced",
         "class_weights": "optimizer.class_weights",
-        "tune": "model.trainable",
+        "trainable": "model.trainable",
         "epochs": "schedule.epochs",
         "batch_size": "data.batch_size",
-        "repeats": "data.num_repeats",
+        "num_repeats": "data.num_repeats",
         "frames": "data.clip.frames",
         "stride": "data.clip.stride",
         "fps": "data.clip.fps",
         "size": "data.clip.size",
         "device": "run.device",
         "precision": "run.precision",
-        "workers": "data.num_workers",
+        "num_workers": "data.num_workers",
         "devices": "run.devices",
-        "nodes": "run.num_nodes",
-        "checkpointing": "model.grad_checkpointing",
+        "num_nodes": "run.num_nodes",
+        "grad_checkpointing": "model.grad_checkpointing",
     }
 )
-"""Arguments that a recipe function may take beside `data` and `start`: settings that others follow from."""
+"""Arguments of recipe functions beside `data` and `init_from`: settings that others follow from."""
+
+
+def describe_recipes() -> list[dict[str, Any]]:
+    """Return a row for each recipe: its name, and the first line of its docstring."""
+    return [
+        {"name": name, "description": (inspect.getdoc(function) or "").partition("\n")[0]}
+        for name, function in RECIPES.items()
+    ]
+
+
+def describe_recipe(name: str) -> list[dict[str, Any]]:
+    """Return a row for each setting of a recipe: its name, its value, and what it is.
+
+    Args:
+        name: One of RECIPES, or `my_module:my_recipe`. Values of `finetune` that depend on the videos, the
+            initial weights and the machine are "chosen".
+
+    Raises:
+        InputError: There is no such recipe, or it takes more than `data`.
+    """
+    function = _find(name)
+    if function is finetune:
+        rows = describe_settings(DEFAULTS)
+        return [row | {"value": "chosen"} if row["setting"] in CHOSEN else row for row in rows]
+    takes_data = "data" in inspect.signature(function).parameters
+    return describe_settings(_call(function, name, "DATA" if takes_data else None, None, {}))
 
 
 def build_recipe(
     name: str,
     *,
     data: str | None = None,
-    start: str | None = None,
+    init_from: str | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
     trust: bool = False,
 ) -> Recipe:
@@ -76,31 +108,31 @@ def build_recipe(
 
     name: one of RECIPES, `my_module:my_recipe`, `path/to/file.py:my_recipe`, or the recipe.json of a run
         folder, whose run is then repeated with every setting it had.
-    data: videos to learn from, for functions that take them. start: weights to start from, likewise.
+    data: videos to learn from, for functions that take them. init_from: initial weights, likewise.
     settings: see `videoswin.training.settings.with_settings`. A function that must read the videos takes
-        `root` and `validation` of VideoFiles from them, too.
+        `root` and `val` of VideoData from them, too.
     trust: run the code that a recipe.json names if its recipe is none of RECIPES. A `my_module:my_recipe`
         given as the name itself needs no trust: giving it is a choice of code.
     """
-    if is_written(name):
-        recipe = _run_again(name, data, start, trust=trust)
+    if is_recipe_file(name):
+        recipe = _run_again(name, data, init_from, trust=trust)
     else:
-        recipe = _call(_find(name), name, data, start, settings)
+        recipe = _call(_find(name), name, data, init_from, settings)
     return with_settings(recipe, settings)
 
 
-def _run_again(path: str, data: str | None, start: str | None, *, trust: bool) -> Recipe:
-    """The recipe that a run folder keeps; `data` and `start`, where given, in place of its own."""
-    written = read_written(path)
+def _run_again(path: str, data: str | None, init_from: str | None, *, trust: bool) -> Recipe:
+    """The recipe that a run folder keeps; `data` and `init_from`, where given, in place of its own."""
+    written = read_recipe_file(path)
     if written.name not in RECIPES and not trust:
         raise InputError(
             f"{path} runs code outside videoswin, {written.name!r}: add --trust (in Python trust=True) if "
             "you trust both the file and that code"
         )
-    replaced = {"data.train": data, "model.init_from": start}
+    replaced = {"data.train": data, "model.init_from": init_from}
     settings = {key: value for key, value in written.settings.items() if replaced.get(key) is None}
     function = _find(written.name)
-    recipe = _call(function, written.name, data or written.data, start or written.start, settings)
+    recipe = _call(function, written.name, data or written.data, init_from or written.init_from, settings)
     try:
         recipe = with_settings(recipe, settings)
     except InputError as error:
@@ -155,12 +187,12 @@ def _call(
     function: Callable[..., Recipe],
     name: str,
     data: str | None,
-    start: str | None,
+    init_from: str | None,
     settings: Mapping[str, Any],
 ) -> Recipe:
     """What the function returns for those of the arguments that are given and that it takes."""
-    options = {"data": "--data", "start": "--from"}
-    given = {key: value for key, value in (("data", data), ("start", start)) if value is not None}
+    options = {"data": "--data", "init_from": "--model"}
+    given = {key: value for key, value in (("data", data), ("init_from", init_from)) if value is not None}
     parameters = inspect.signature(function).parameters.values()
     takes = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     needs = {p.name for p in parameters if p.name in takes and p.default is p.empty}
@@ -168,10 +200,12 @@ def _call(
     if not takes_any and (unwanted := given.keys() - takes):
         raise InputError(f"{name} takes no {' or '.join(options[key] for key in sorted(unwanted))}")
     if strange := needs - options.keys():
-        raise InputError(f"{name} wants {', '.join(sorted(strange))}; a recipe takes `data` and `start` only")
+        raise InputError(
+            f"{name} wants {', '.join(sorted(strange))}; a recipe takes `data` and `init_from` only"
+        )
     if missing := needs - given.keys():
         raise InputError(f"{name} needs {' and '.join(options[key] for key in sorted(missing))}")
-    for key, setting in DECIDING.items():
+    for key, setting in RECIPE_ARGUMENTS.items():
         value = settings.get(setting)
         if key in takes and value not in (None, "null"):
             given[key] = str(value)

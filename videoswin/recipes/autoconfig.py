@@ -22,7 +22,7 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.data import training_and_validation
 from videoswin.training.learner import natural_precision, training_device
-from videoswin.training.lora import choose_what_learns
+from videoswin.training.lora import set_trainable
 from videoswin.training.memory import Trainable, estimate_training_bytes, format_bytes
 from videoswin.training.recipe import TrainingPrecision, VideoData
 from videoswin.training.safeguards import total_bytes
@@ -63,15 +63,17 @@ class Speed:
 @lru_cache(maxsize=8)
 def measure_durations(samples: tuple[Sample, ...]) -> Durations | None:
     """Return the lengths of up to TIMED_VIDEOS of the videos; None if none can be read."""
-    seconds, rates = [], []
+    seconds, choose_learning_rates = [], []
     for sample in _spread(samples, TIMED_VIDEOS):
         with suppress(VideoError), open_video(sample.path) as video:
             part = excerpt(video, sample.start_seconds, sample.end_seconds)
             seconds.append(part.duration_seconds)
-            rates.append(video.fps)
+            choose_learning_rates.append(video.fps)
     if not seconds:
         return None
-    return Durations(min(seconds), statistics.median(seconds), max(seconds), statistics.median(rates))
+    return Durations(
+        min(seconds), statistics.median(seconds), max(seconds), statistics.median(choose_learning_rates)
+    )
 
 
 def measure_speed(
@@ -117,7 +119,7 @@ def _learn_seconds(
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     with torch.random.fork_rng():
         model = VideoSwin(config)
-        choose_what_learns(model, trainable, 8)
+        set_trainable(model, trainable, 8)
         model.to(device).train()
         if precision != "fp32":
             use_fastest_attention(model, device, half)
@@ -154,7 +156,7 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Situation:
+class TrainingContext:
     """The facts that the choices of fine-tuning follow from."""
 
     checkpoint: Checkpoint
@@ -191,7 +193,7 @@ class Situation:
     class_weights: bool = False
     """Whether the loss is weighed so that every class counts the same."""
 
-    def timed(self, clip: ClipSpec, trainable: Trainable) -> Situation:
+    def with_speed(self, clip: ClipSpec, trainable: Trainable) -> TrainingContext:
         """Return the situation with the speed of this machine for such clips and trainable parameters."""
         if self.training is None:
             return self
@@ -225,9 +227,9 @@ class Situation:
         return self.device == "cpu" and not self.is_small
 
 
-def look_at(
+def inspect_context(
     source: VideoData,
-    start: str,
+    init_from: str,
     *,
     device: str = "auto",
     precision: TrainingPrecision | None = None,
@@ -236,7 +238,7 @@ def look_at(
     nodes: int = 1,
     grad_checkpointing: bool = False,
     class_weights: bool = False,
-) -> Situation:
+) -> TrainingContext:
     """The situation of a run on these videos from that checkpoint, on this machine.
 
     Args:
@@ -253,13 +255,13 @@ def look_at(
     Raises:
         InputError: As for `read_manifest`, `hold_out`, `Checkpoint.load` and `training_device`.
     """
-    checkpoint = Checkpoint.load(start)
+    checkpoint = Checkpoint.load(init_from)
     training, validation = training_and_validation(source, seed=0)
     counted = Counter(label for sample in training.samples for label in sample.labels)
     place = training_device(device)
     # All of it, not what is free now: a run that is resumed must choose what it chose before.
     total = total_bytes(place)
-    found = Situation(
+    found = TrainingContext(
         checkpoint=checkpoint,
         classes=training.classes,
         counts=tuple(counted[label] for label in range(len(training.classes))),
@@ -285,29 +287,29 @@ WORKERS: Final = 2
 WORKERS_ON_CUDA: Final = 8
 
 
-def precision(situation: Situation) -> Choice:
+def precision(context: TrainingContext) -> Choice:
     """The number format, and the processes that decode."""
-    fastest, workers = natural_precision(situation.device), _default_workers(situation)
-    settings = {"run.precision": situation.precision, "data.num_workers": num_workers(situation)}
+    fastest, workers = natural_precision(context.device), _default_workers(context)
+    settings = {"run.precision": context.precision, "data.num_workers": num_workers(context)}
     by_hand = [
         name
         for name, is_own in (
-            ("run.precision", situation.precision == fastest),
+            ("run.precision", context.precision == fastest),
             ("data.num_workers", settings["data.num_workers"] == workers),
         )
         if not is_own
     ]
-    reason = f"{fastest} is the fastest precision that {situation.device} supports in hardware"
-    reason += f"; {plural(situation.cores, 'CPU core')}"
+    reason = f"{fastest} is the fastest precision that {context.device} supports in hardware"
+    reason += f"; {plural(context.cores, 'CPU core')}"
     return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
 
 
-def repeats_for(situation: Situation) -> tuple[int, str]:
+def repeats_for(context: TrainingContext) -> tuple[int, str]:
     """Clips made of a decoded one, as many as keep the model busy, and why."""
-    speed = situation.speed
-    if speed is None or situation.videos < 4:
+    speed = context.speed
+    if speed is None or context.videos < 4:
         return 1, ""
-    waiting = speed.decode / decoding_processes(situation) / speed.learn
+    waiting = speed.decode / decoding_processes(context) / speed.learn
     num_repeats = 4 if waiting > 2 else 2 if waiting > 1 else 1
     times = (
         f"decoding a clip takes {1000 * speed.decode:.0f} ms, a training step {1000 * speed.learn:.0f} ms a "
@@ -316,44 +318,44 @@ def repeats_for(situation: Situation) -> tuple[int, str]:
     return num_repeats, f", {plural(num_repeats, 'clip')} of each: {times}"
 
 
-def num_workers(situation: Situation) -> int:
+def num_workers(context: TrainingContext) -> int:
     """Data workers of each device: those set by hand, or what fits the device and the cores."""
-    return _default_workers(situation) if situation.workers is None else situation.workers
+    return _default_workers(context) if context.workers is None else context.workers
 
 
-def decoding_processes(situation: Situation) -> int:
+def decoding_processes(context: TrainingContext) -> int:
     """How many processes decode at the same time for each device; without workers it is the trainer's own."""
-    return max(1, min(num_workers(situation), situation.cores // situation.devices))
+    return max(1, min(num_workers(context), context.cores // context.devices))
 
 
 def memory(
-    situation: Situation, clip: ClipSpec, trainable: Trainable, batch: int, num_repeats: int
+    context: TrainingContext, clip: ClipSpec, trainable: Trainable, batch: int, num_repeats: int
 ) -> Choice:
     """Micro-batches that fit into the situation's memory, by estimate."""
-    clips, parts = batch // situation.processes, 1
+    clips, parts = batch // context.processes, 1
     while (
-        batch % (2 * parts * num_repeats * situation.processes) == 0
-        and _step_bytes(situation, clip, trainable, clips // parts) > situation.memory
+        batch % (2 * parts * num_repeats * context.processes) == 0
+        and _step_bytes(context, clip, trainable, clips // parts) > context.memory
     ):
         parts *= 2
-    needed = format_bytes(_step_bytes(situation, clip, trainable, clips // parts))
+    needed = format_bytes(_step_bytes(context, clip, trainable, clips // parts))
     return Choice(
         {"run.grad_accum_steps": parts}, f"{plural(clips // parts, 'clip')} at a time take about {needed}"
     )
 
 
-def _default_workers(situation: Situation) -> int:
-    return min(WORKERS_ON_CUDA if situation.device == "cuda" else WORKERS, situation.cores)
+def _default_workers(context: TrainingContext) -> int:
+    return min(WORKERS_ON_CUDA if context.device == "cuda" else WORKERS, context.cores)
 
 
-def _step_bytes(situation: Situation, clip: ClipSpec, trainable: Trainable, clips: int) -> int:
+def _step_bytes(context: TrainingContext, clip: ClipSpec, trainable: Trainable, clips: int) -> int:
     return estimate_training_bytes(
-        situation.checkpoint.config,
+        context.checkpoint.config,
         clip,
         clips,
-        precision=situation.precision,
-        grad_checkpointing=situation.grad_checkpointing,
+        precision=context.precision,
+        grad_checkpointing=context.grad_checkpointing,
         trainable=trainable,
         average=False,
-        device_type=situation.device,
+        device_type=context.device,
     )

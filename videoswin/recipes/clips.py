@@ -10,7 +10,7 @@ from typing import Any, Final
 from videoswin._errors import InputError
 from videoswin._text import plural
 from videoswin.data.check.advice import describe_image_folders
-from videoswin.recipes.autoconfig import Choice, Situation, decoding_processes
+from videoswin.recipes.autoconfig import Choice, TrainingContext, decoding_processes
 from videoswin.training.memory import Trainable
 from videoswin.training.recipe import Recipe, VideoData
 from videoswin.video.augment import mirrored_pairs, reads_direction
@@ -20,9 +20,9 @@ LONG_VIDEO: Final = 8
 """Clips that fit into a video from which on a random one may miss the action."""
 
 
-def clip_for(situation: Situation) -> ClipSpec:
+def clip_for(context: TrainingContext) -> ClipSpec:
     """What the start model sees of a video, faster where most of the videos are shorter than that."""
-    clip, durations = situation.checkpoint.clip, situation.durations
+    clip, durations = context.checkpoint.clip, context.durations
     if durations is None or (covered := clip.seconds(durations.fps)) is None or durations.median >= covered:
         return clip
     if clip.fps is not None:
@@ -30,10 +30,10 @@ def clip_for(situation: Situation) -> ClipSpec:
     return clip.replace(stride=max(1, int(durations.median * durations.fps / clip.frames)))
 
 
-def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
+def choose_clip(context: TrainingContext, clip: ClipSpec) -> Choice:
     """Frames, rate and size of a clip, beside the length of the videos."""
     settings = {f"data.clip.{name}": getattr(clip, name) for name in ("frames", "stride", "fps", "size")}
-    start, durations = situation.checkpoint.clip, situation.durations
+    start, durations = context.checkpoint.clip, context.durations
     rate = "" if clip.fps is None else f" at {clip.fps / clip.stride:g} frames/s"
     steps = f", 1 of every {clip.stride} of the video" * (clip.fps is None and clip.stride > 1)
     covered = None if durations is None else clip.seconds(durations.fps)
@@ -44,11 +44,11 @@ def what_is_seen(situation: Situation, clip: ClipSpec) -> Choice:
             f"; your videos last {durations.shortest:.1f} to {durations.longest:.1f} s, median "
             f"{durations.median:.1f} s"
         )
-    if clip == clip_for(situation) != start:
+    if clip == clip_for(context) != start:
         usual = start.seconds(durations.fps) if durations else None
         reason += f"; clips of the start model last {usual or 0:.1f} s"
-    elif clip != clip_for(situation):
-        changed = next(name for name in settings if settings[name] != flat_clip(clip_for(situation))[name])
+    elif clip != clip_for(context):
+        changed = next(name for name in settings if settings[name] != flat_clip(clip_for(context))[name])
         reason = f"you set {changed}: {reason}"
     return Choice(settings, reason)
 
@@ -58,17 +58,17 @@ def flat_clip(clip: ClipSpec) -> dict[str, Any]:
     return {f"data.clip.{name}": value for name, value in vars(clip).items()}
 
 
-def rate_note(situation: Situation) -> str | None:
+def rate_note(context: TrainingContext) -> str | None:
     """What to say if some of the videos are folders of images, whose frame rate is not known."""
-    samples = situation.training.samples if situation.training else ()
+    samples = context.training.samples if context.training else ()
     paths = {sample.path for sample in samples}
     note = describe_image_folders(sum(map(os.path.isdir, paths)), len(paths))
     return note and f"note: {note}"
 
 
-def clip_warning(situation: Situation, clip: ClipSpec) -> str | None:
+def clip_warning(context: TrainingContext, clip: ClipSpec) -> str | None:
     """What to say if clips are longer than half of the videos, or a small part of them."""
-    durations = situation.durations
+    durations = context.durations
     if durations is None or (covered := clip.seconds(durations.fps)) is None:
         return None
     rate = "data.clip.fps" if clip.fps is not None else "data.clip.stride"
@@ -87,30 +87,28 @@ def clip_warning(situation: Situation, clip: ClipSpec) -> str | None:
     return None
 
 
-def expected_time(recipe: Recipe, situation: Situation) -> str | None:
+def expected_time(recipe: Recipe, context: TrainingContext) -> str | None:
     """How long the run takes at the speed that was measured; None if it was not."""
-    if situation.speed is None:
+    if context.speed is None:
         return None
-    speed, source = situation.speed, recipe.data
+    speed, source = context.speed, recipe.data
     assert isinstance(source, VideoData)
     schedule, batch = recipe.schedule, recipe.data.batch_size
     # Of each device, which share batches and validation videos.
-    clips = (
-        schedule.epochs * max(1, situation.videos * source.num_repeats // batch) * batch / situation.processes
-    )
-    decoding = speed.decode / decoding_processes(situation)
+    clips = schedule.epochs * max(1, context.videos * source.num_repeats // batch) * batch / context.processes
+    decoding = speed.decode / decoding_processes(context)
     training = max(clips * speed.learn, clips / source.num_repeats * decoding)
     looks = math.ceil(schedule.epochs / schedule.val_every)
-    videos = looks * situation.num_validation / situation.processes
+    videos = looks * context.num_validation / context.processes
     # A third of a training step is its forward pass.
     validation = videos * max(speed.learn / 3, decoding)
     minutes = (training + validation) / 60
     amount = plural(round(minutes), "minute") if minutes < 90 else f"{minutes / 60:.1f} hours"
     if minutes < 1:
         amount = "less than a minute"
-    can_stop = (schedule.patience or math.inf) < schedule.epochs and situation.num_validation > 0
+    can_stop = (schedule.patience or math.inf) < schedule.epochs and context.num_validation > 0
     early = "; less if training stops early" if can_stop else ""
-    place = situation.device if situation.processes == 1 else f"{situation.processes} x {situation.device}"
+    place = context.device if context.processes == 1 else f"{context.processes} x {context.device}"
     return (
         f"expected time: {amount} on {place}, at {1000 * speed.decode:.0f} ms to decode a clip and "
         f"{1000 * speed.learn:.0f} ms to train on it{early}"
@@ -145,7 +143,7 @@ def _as_whole_number(name: str, text: str) -> int:
     return int(text[:12])  # far above every limit, which the clip knows
 
 
-def augmentation(situation: Situation, trainable: Trainable) -> Choice:
+def choose_augmentation(context: TrainingContext, trainable: Trainable) -> Choice:
     """How much clips are changed: the more weights learn from the fewer videos, the more."""
     strength = {
         "augment.area": [0.5, 1.0],
@@ -153,7 +151,7 @@ def augmentation(situation: Situation, trainable: Trainable) -> Choice:
         "augment.erasing": 0.0,
         "augment.mixup": 0.0,
     }
-    if situation.is_small:
+    if context.is_small:
         return Choice(strength, "a small model: random crops of 50 to 100 % of the frame, nothing else")
     if trainable == "head":
         return Choice(strength, "only the head is trained: random crops of 50 to 100 % of the frame")
@@ -167,11 +165,11 @@ def augmentation(situation: Situation, trainable: Trainable) -> Choice:
     return Choice(strength, reason)
 
 
-def mirroring(situation: Situation) -> Choice:
+def choose_flip(context: TrainingContext) -> Choice:
     """Whether clips are mirrored, and which labels trade places then."""
-    pairs = mirrored_pairs(situation.classes)
+    pairs = mirrored_pairs(context.classes)
     paired = {name for pair in pairs for name in pair}
-    alone = [name for name in situation.classes if reads_direction(name) and name not in paired]
+    alone = [name for name in context.classes if reads_direction(name) and name not in paired]
     if alone:
         reason = f"{alone[0]!r} names a direction and no class is its mirror image, so clips are not mirrored"
         return Choice({"augment.flip": 0.0, "augment.flip_pairs": []}, reason)
@@ -181,20 +179,20 @@ def mirroring(situation: Situation) -> Choice:
     return Choice({"augment.flip": 0.5, "augment.flip_pairs": [list(pair) for pair in pairs]}, reason)
 
 
-def dropout(situation: Situation, trainable: Trainable) -> Choice:
+def choose_dropout(context: TrainingContext, trainable: Trainable) -> Choice:
     """Dropout, drop path and label smoothing."""
-    deep = sum(situation.checkpoint.config.depths) > 12
+    deep = sum(context.checkpoint.config.depths) > 12
     drop_path = (
-        0.0 if situation.is_small or trainable == "head" else 0.2 if deep and trainable == "all" else 0.1
+        0.0 if context.is_small or trainable == "head" else 0.2 if deep and trainable == "all" else 0.1
     )
     settings = {
-        "model.dropout": 0.0 if situation.is_small else 0.5,
+        "model.dropout": 0.0 if context.is_small else 0.5,
         "model.drop_path": drop_path,
-        "augment.label_smoothing": 0.0 if situation.multi_label else 0.1,
+        "augment.label_smoothing": 0.0 if context.multi_label else 0.1,
     }
     reason = "a small model is trained without dropout and drop path"
-    if not situation.is_small:
+    if not context.is_small:
         reason = "dropout as in the published training on Kinetics; drop path "
-        blocks = f"{drop_path:g} for {sum(situation.checkpoint.config.depths)} blocks"
+        blocks = f"{drop_path:g} for {sum(context.checkpoint.config.depths)} blocks"
         reason += "acts on the backbone, which is not trained" if trainable == "head" else blocks
     return Choice(settings, reason)

@@ -13,14 +13,14 @@ from typing import Any, Final, get_args
 from videoswin._errors import InputError
 from videoswin._text import plural, printable
 from videoswin.recipes import autoconfig, clips
-from videoswin.recipes.autoconfig import SMALL_MODEL, Choice, Situation, look_at
+from videoswin.recipes.autoconfig import SMALL_MODEL, Choice, TrainingContext, inspect_context
 from videoswin.recipes.clips import (
     as_number,
+    choose_clip,
     clip_for,
     clip_warning,
     expected_time,
     rate_note,
-    what_is_seen,
     with_clip_settings,
 )
 from videoswin.training.memory import Trainable
@@ -61,14 +61,42 @@ SLOW_CLIPS: Final = 1500
 """Clips that such a model may learn from there, if that makes more epochs: an hour or so."""
 
 
+_DATA: Final = VideoData(
+    train="DATA", max_failure_fraction=0.05, clip=ClipSpec(), views=ViewPlan(), batch_size=LARGEST_BATCH
+)
+DEFAULTS: Final = Recipe(
+    name="finetune",
+    data=_DATA,
+    model=Model(init_from="MODEL"),
+    augment=Augment(),
+    optimizer=Optimizer(lr=1e-3, weight_decay=0.05, param_groups="clean", max_grad_norm=1.0),
+    schedule=Schedule(epochs=1, warmup_epochs=0.1, lr_update="step"),
+    run=Run(),
+)
+"""The recipe before anything is chosen."""
+CHOSEN: Final = frozenset(
+    {f"data.{name}" for name in ("batch_size", "num_repeats", "class_balanced", "num_workers")}
+    | {f"data.clip.{name}" for name in ("frames", "stride", "fps", "size", "short_side", "rule", "antialias")}
+    | {f"data.clip.normalization.{name}" for name in ("mean", "std")}
+    | {f"data.views.{name}" for name in ("clips", "crops", "placement", "average", "margin")}
+    | {"name", "run.license", "run.precision", "run.grad_accum_steps", "run.log_every"}
+    | {f"model.{name}" for name in ("trainable", "dropout", "drop_path")}
+    | {f"augment.{name}" for name in ("short_side", "area", "rand_augment", "erasing", "mixup", "flip")}
+    | {"augment.flip_pairs", "augment.label_smoothing"}
+    | {f"optimizer.{name}" for name in ("lr", "backbone_lr_scale", "layer_decay")}
+    | {f"schedule.{name}" for name in ("epochs", "warmup_epochs", "val_every", "patience")}
+)
+"""Settings that `finetune` chooses, or takes from the initial checkpoint."""
+
+
 def finetune(
     *,
     data: str,
-    start: str,
+    init_from: str,
     root: str | None = None,
-    validation: str | None = None,
+    val: str | None = None,
     val_fraction: str | None = None,
-    groups: str | None = None,
+    group_by: str | None = None,
     class_balanced: str | None = None,
     trainable: Trainable | None = None,
     epochs: str | None = None,
@@ -80,15 +108,15 @@ def finetune(
     size: str | None = None,
     device: str | None = None,
     precision: str | None = None,
-    workers: str | None = None,
+    num_workers: str | None = None,
     devices: str | None = None,
-    nodes: str | None = None,
+    num_nodes: str | None = None,
     grad_checkpointing: str | None = None,
     class_weights: str | None = None,
 ) -> Recipe:
     """Any checkpoint on your own videos, with numbers chosen for them; `explain` says what and why.
 
-    Command: `videoswin train finetune --data my_videos/ --from tiny-k400 --out run/`, where `my_videos` is a
+    Command: `videoswin train finetune --data my_videos/ --model tiny-k400 --out run/`, where `my_videos` is a
     folder with a folder for each class, or a list. Cost: minutes for a small model on a CPU; published models
     want a GPU. Expected: that depends on the data; the run's own validation tells.
 
@@ -97,56 +125,50 @@ def finetune(
     Swin features from Kinetics reach 85 % on FCVID and 21 % on Something-Something v2 (arXiv 2210.09969). For
     such classes start from a model of movements (base-ssv2, camera-motion), or set model.trainable to `all`.
 
-    root, validation, holdout, groups: as in VideoFiles. The others are settings made by hand, from which the
+    root, val, val_fraction, group_by: as in VideoData. The others are settings made by hand, from which the
     rest follows: model.trainable, schedule.epochs, data.batch_size, data.num_repeats, those of data.clip,
     what the run takes of the machine, data.class_balanced and optimizer.class_weights, which exclude each
-    other. ValueError as for `look_at`.
+    other. ValueError as for `inspect_context`.
     """
     weighted = (class_weights or "").lower() == "true"
     require_one_weighting(class_weights=weighted, class_balanced=(class_balanced or "").lower() == "true")
-    source = VideoData(
+    source = replace(
+        _DATA,
         train=data,
-        val=validation,
-        val_fraction=VideoData.val_fraction
-        if val_fraction is None
-        else as_number("data.val_fraction", val_fraction),
-        group_by=groups,
+        val=val,
+        group_by=group_by,
         root=root,
-        max_failure_fraction=0.05,
-        # Those of the start, once it is read.
-        clip=ClipSpec(),
-        views=ViewPlan(),
-        batch_size=LARGEST_BATCH,
     )
-    situation = look_at(
+    if val_fraction is not None:
+        source = replace(source, val_fraction=as_number("data.val_fraction", val_fraction))
+    context = inspect_context(
         source,
-        start,
+        init_from,
         device=device or "auto",
         # What is none of them is reported when it is put in its place.
         precision=next((name for name in get_args(TrainingPrecision) if name == precision), None),
-        workers=int(workers) if workers and workers.isdecimal() else None,
+        workers=int(num_workers) if num_workers and num_workers.isdecimal() else None,
         devices=_count(devices) or 1,
-        nodes=_count(nodes) or 1,
+        nodes=_count(num_nodes) or 1,
         grad_checkpointing=(grad_checkpointing or "").lower() == "true",
         class_weights=weighted,
     )
-    require_one_weighting(class_weights=weighted, class_balanced=False, multi_label=situation.multi_label)
-    checkpoint = situation.checkpoint
-    clip = clip_for(situation)
+    require_one_weighting(class_weights=weighted, class_balanced=False, multi_label=context.multi_label)
+    checkpoint = context.checkpoint
+    clip = clip_for(context)
     clip = with_clip_settings(clip, {"frames": frames, "stride": stride, "fps": fps, "size": size})
     # As in published training; where shrinking is antialiased, the frame may be cropped as it is.
     short_side = None if clip.antialias else round(clip.size * 256 / 224)
-    plain = Recipe(
+    plain = replace(
+        DEFAULTS,
         name=f"{printable(Path(data).resolve().stem)}-from-{checkpoint.name}",
         data=replace(source, clip=clip, views=checkpoint.views),
-        model=Model(init_from=start),
+        model=Model(init_from=init_from),
         augment=Augment(short_side=short_side),
-        optimizer=Optimizer(lr=1e-3, weight_decay=0.05, param_groups="clean", max_grad_norm=1.0),
-        schedule=Schedule(epochs=1, warmup_epochs=0.1, lr_update="step"),
         run=Run(license=f"that of the videos, and {checkpoint.license} of {checkpoint.name}"),
     )
     chosen = choices(
-        situation.timed(clip, trainable or what_learns(situation).settings["model.trainable"]),
+        context.with_speed(clip, trainable or choose_trainable(context).settings["model.trainable"]),
         clip=clip,
         trainable=trainable,
         epochs=_count(epochs),
@@ -161,14 +183,14 @@ def explain(recipe: Recipe) -> list[str]:
 
     recipe: what `finetune` returned, settings changed or not. ValueError as for `finetune`.
     """
-    source, start = recipe.data, recipe.model.init_from
-    if not isinstance(source, VideoData) or start is None:
+    source, init_from = recipe.data, recipe.model.init_from
+    if not isinstance(source, VideoData) or init_from is None:
         raise InputError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
     now = flatten(recipe)
     lines = []
-    situation = look_at(
+    context = inspect_context(
         source,
-        start,
+        init_from,
         device=recipe.run.device,
         precision=recipe.run.precision,
         workers=recipe.data.num_workers,
@@ -176,9 +198,9 @@ def explain(recipe: Recipe) -> list[str]:
         nodes=recipe.run.num_nodes,
         grad_checkpointing=recipe.model.grad_checkpointing,
         class_weights=recipe.optimizer.class_weights,
-    ).timed(recipe.data.clip, recipe.model.trainable)
+    ).with_speed(recipe.data.clip, recipe.model.trainable)
     made = choices(
-        situation,
+        context,
         clip=recipe.data.clip,
         trainable=recipe.model.trainable,
         epochs=recipe.schedule.epochs,
@@ -191,21 +213,21 @@ def explain(recipe: Recipe) -> list[str]:
         by_hand = [key for key in settings if now[key] != chosen[key]]
         lines.append(f"{values}: {f'you set {by_hand[0]}; without it: {reason}' if by_hand else reason}")
     remarks = (
-        rate_note(situation),
-        clip_warning(situation, recipe.data.clip),
-        expected_time(recipe, situation),
+        rate_note(context),
+        clip_warning(context, recipe.data.clip),
+        expected_time(recipe, context),
     )
     return [*lines, *filter(None, remarks)]
 
 
-def measured_before(folder: Path) -> dict[str, Any]:
+def read_measured_settings(folder: Path) -> dict[str, Any]:
     """Return the settings in a run folder that follow from measurements, which differ from time to time."""
     kept = RunFolder(folder).settings if folder.is_dir() else {}  # a RunFolder makes its folder
     return {key: kept[key] for key in ("data.num_repeats", "data.batch_size") if key in kept}
 
 
 def choices(
-    situation: Situation,
+    context: TrainingContext,
     *,
     clip: ClipSpec | None = None,
     trainable: Trainable | None = None,
@@ -214,106 +236,108 @@ def choices(
     num_repeats: int | None = None,
 ) -> list[Choice]:
     """Everything that is chosen; no setting twice. What the user has set is given, the rest follows."""
-    clip = clip or clip_for(situation)
-    tuning = what_learns(situation)
+    clip = clip or clip_for(context)
+    tuning = choose_trainable(context)
     if trainable is None or trainable == tuning.settings["model.trainable"]:
         trainable = tuning.settings["model.trainable"]
     else:
         tuning = Choice({"model.trainable": trainable}, "you set model.trainable")
-    drawing = what_is_drawn(situation, batch_size, num_repeats)
+    drawing = choose_batch(context, batch_size, num_repeats)
     batch, num_repeats = drawing.settings["data.batch_size"], drawing.settings["data.num_repeats"]
     return [
-        what_is_seen(situation, clip),
+        choose_clip(context, clip),
         tuning,
         drawing,
-        balance(situation),
-        length(situation, trainable, drawing, epochs),
-        rates(situation, trainable, batch),
-        clips.augmentation(situation, trainable),
-        clips.mirroring(situation),
-        clips.dropout(situation, trainable),
-        autoconfig.precision(situation),
-        autoconfig.memory(situation, clip, trainable, batch, num_repeats),
+        choose_class_balance(context),
+        choose_length(context, trainable, drawing, epochs),
+        choose_learning_rates(context, trainable, batch),
+        clips.choose_augmentation(context, trainable),
+        clips.choose_flip(context),
+        clips.choose_dropout(context, trainable),
+        autoconfig.precision(context),
+        autoconfig.memory(context, clip, trainable, batch, num_repeats),
     ]
 
 
-def what_learns(situation: Situation) -> Choice:
+def choose_trainable(context: TrainingContext) -> Choice:
     """All weights, the head alone, or the head and low-rank changes."""
-    each = f"{plural(round(situation.per_class), 'training video')} per class"
-    size = f"{situation.num_parameters / 1e6:.1f} million parameters"
-    if situation.is_small:
+    each = f"{plural(round(context.per_class), 'training video')} per class"
+    size = f"{context.num_parameters / 1e6:.1f} million parameters"
+    if context.is_small:
         trainable, reason = (
             "all",
             f"the model has {size}, fewer than {SMALL_MODEL / 1e6:.0f} million: all are trained",
         )
-    elif situation.is_slow:
+    elif context.is_slow:
         trainable, reason = (
             "head",
             f"the model has {size} and there is no GPU: only the head is trained, without a backward pass "
             "through the rest",
         )
-    elif situation.per_class < FEW_PER_CLASS:
+    elif context.per_class < FEW_PER_CLASS:
         trainable, reason = (
             "head",
             f"{each}, fewer than {FEW_PER_CLASS}: only the head is trained; if classes differ in motion "
             "rather than appearance, try model.trainable=lora",
         )
-    elif situation.per_class < MANY_PER_CLASS and situation.videos < MANY_VIDEOS:
+    elif context.per_class < MANY_PER_CLASS and context.videos < MANY_VIDEOS:
         trainable, reason = (
             "lora",
             f"{each}, fewer than {MANY_PER_CLASS}: the head and low-rank changes (LoRA) are trained",
         )
     else:
-        trainable, reason = "all", f"{situation.videos:,} training videos, {each}: all parameters are trained"
+        trainable, reason = "all", f"{context.videos:,} training videos, {each}: all parameters are trained"
     return Choice({"model.trainable": trainable}, reason)
 
 
-def what_is_drawn(
-    situation: Situation, batch_size: int | None = None, num_repeats: int | None = None
+def choose_batch(
+    context: TrainingContext, batch_size: int | None = None, num_repeats: int | None = None
 ) -> Choice:
     """How many clips make a step, and how many of them come from one decoded video."""
-    own_repeats, reason = autoconfig.repeats_for(situation)
+    own_repeats, reason = autoconfig.repeats_for(context)
     by_hand = {}
     if num_repeats not in (None, own_repeats):
         by_hand["data.num_repeats"], reason = num_repeats, ""
     num_repeats = num_repeats or own_repeats
     most = max(1, LARGEST_BATCH // num_repeats)
-    enough = max(situation.videos // 4, min(8, situation.videos))
-    of_each = max(1, min(enough, most) // situation.processes)
-    videos = situation.processes * (1 << of_each.bit_length() - 1)  # a power of two, for micro-batches
+    enough = max(context.videos // 4, min(8, context.videos))
+    of_each = max(1, min(enough, most) // context.processes)
+    videos = context.processes * (1 << of_each.bit_length() - 1)  # a power of two, for micro-batches
     if batch_size not in (None, videos * num_repeats):
         by_hand["data.batch_size"] = batch_size
         videos = max(1, batch_size // num_repeats)
     settings = {"data.batch_size": batch_size or videos * num_repeats, "data.num_repeats": num_repeats}
-    reason = f"each step trains on {videos} of the {situation.videos:,} training videos{reason}"
+    reason = f"each step trains on {videos} of the {context.videos:,} training videos{reason}"
     return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
 
 
-def balance(situation: Situation) -> Choice:
+def choose_class_balance(context: TrainingContext) -> Choice:
     """Whether rare classes are drawn as often as common ones."""
-    most, least = max(situation.counts), min(situation.counts)
-    uneven = not situation.multi_label and most > 3 * least
+    most, least = max(context.counts), min(context.counts)
+    uneven = not context.multi_label and most > 3 * least
     if most == least:
         reason = f"each class has {plural(most, 'training video')}"
     else:
         reason = f"classes have {least:,} to {plural(most, 'training video')}"
-    if uneven and situation.class_weights:
+    if uneven and context.class_weights:
         uneven, reason = False, f"{reason}; you set optimizer.class_weights, which weighs them in the loss"
     elif uneven:
         reason += ", so each class is drawn equally often"
     return Choice({"data.class_balanced": uneven}, reason)
 
 
-def length(situation: Situation, trainable: Trainable, drawing: Choice, epochs: int | None) -> Choice:
+def choose_length(
+    context: TrainingContext, trainable: Trainable, drawing: Choice, epochs: int | None
+) -> Choice:
     """Epochs, if they are not set, and the warm-up and patience that go with them."""
     videos = max(1, drawing.settings["data.batch_size"] // drawing.settings["data.num_repeats"])
-    steps_per_epoch = max(1, situation.videos // videos)
+    steps_per_epoch = max(1, context.videos // videos)
     # Few videos may be seen often even where each takes seconds.
-    slow_epochs = min(max(SLOW_EPOCHS, SLOW_CLIPS // situation.videos), 100)
-    fewest, most = (1, slow_epochs) if situation.is_slow else (10, MOST_EPOCHS)
-    if situation.is_small:
+    slow_epochs = min(max(SLOW_EPOCHS, SLOW_CLIPS // context.videos), 100)
+    fewest, most = (1, slow_epochs) if context.is_slow else (10, MOST_EPOCHS)
+    if context.is_small:
         most = MOST_CLIPS_OF_A_VIDEO // drawing.settings["data.num_repeats"]
-    steps = STEPS_OF_SMALL if situation.is_small else STEPS[trainable]
+    steps = STEPS_OF_SMALL if context.is_small else STEPS[trainable]
     own = min(max(round(steps / steps_per_epoch), fewest), most)
     by_hand, epochs = epochs not in (None, own), epochs or own
     most_between = max(1, epochs // 5)
@@ -327,24 +351,24 @@ def length(situation: Situation, trainable: Trainable, drawing: Choice, epochs: 
     steps_between = steps_per_epoch * settings["schedule.val_every"]
     settings["run.log_every"] = min(Run.log_every, steps_between)
     reason = f"{plural(epochs * steps_per_epoch, 'step')}, {steps_per_epoch:,} per epoch"
-    if situation.num_validation and settings["schedule.patience"] < epochs:
+    if context.num_validation and settings["schedule.patience"] < epochs:
         reason += f"; training stops after {settings['schedule.patience']} epochs without better validation"
     if by_hand:
         reason = f"you set schedule.epochs: {reason}"
     return Choice(settings, reason)
 
 
-def rates(situation: Situation, trainable: Trainable, batch: int) -> Choice:
+def choose_learning_rates(context: TrainingContext, trainable: Trainable, batch: int) -> Choice:
     """Learning rates of the head, of the rest, and by depth."""
     rate = 1e-3 * math.sqrt(batch / LARGEST_BATCH)
     backbone, layer_decay = 0.1, 1.0
     reason = f"0.001 at batch size {LARGEST_BATCH}, scaled by the square root of the batch size"
-    if situation.is_small:
+    if context.is_small:
         backbone = 1.0
         reason += "; the same for all layers of a small model"
     elif trainable == "all":
         # The first block learns at about 0.3 of the last one's rate, however deep the model is.
-        layer_decay = round(0.3 ** (1 / sum(situation.checkpoint.config.depths)), 2)
+        layer_decay = round(0.3 ** (1 / sum(context.checkpoint.config.depths)), 2)
         reason += f"; a tenth of it for the backbone, times {layer_decay:g} for each block below the head"
     elif trainable == "lora":
         reason += "; the same for the head and the low-rank changes"

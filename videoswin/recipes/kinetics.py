@@ -20,7 +20,7 @@ def published(
     name: str,
     config: VideoSwinConfig,
     data: str,
-    start: str,
+    init_from: str,
     *,
     protocol: str,
     epochs: int,
@@ -40,7 +40,7 @@ def published(
         data=VideoData(
             train=data, val_fraction=0.0, clip=clip, views=views, batch_size=BATCH_SIZE, num_workers=8
         ),
-        model=Model(init_from=start, config=config, drop_path=drop_path, dropout=0.5),
+        model=Model(init_from=init_from, config=config, drop_path=drop_path, dropout=0.5),
         augment=augment,
         optimizer=Optimizer(
             lr=rate, backbone_lr_scale=0.1, weight_decay=decay, betas=(0.9, 0.999), param_groups="official"
@@ -52,94 +52,98 @@ def published(
     )
 
 
-def tiny(*, data: str, start: str = "image-tiny-in1k") -> Recipe:
+def tiny(*, data: str, init_from: str = "image-tiny-in1k") -> Recipe:
     """Swin-T from ImageNet-1K on Kinetics-400.
 
     Command: `videoswin train kinetics:tiny --data k400/ --out run/`. Cost: not measured here.
     Expected: 78.8 % top-1, 93.6 % top-5 with official-4x3 (arXiv 2106.13230).
     """
-    return _published("kinetics-tiny", TINY, data, start, rate=1e-3, decay=0.02, drop_path=0.1, at_once=2)
+    return _published("kinetics-tiny", TINY, data, init_from, rate=1e-3, decay=0.02, drop_path=0.1, at_once=2)
 
 
-def small(*, data: str, start: str = "image-small-in1k") -> Recipe:
+def small(*, data: str, init_from: str = "image-small-in1k") -> Recipe:
     """Swin-S from ImageNet-1K on Kinetics-400.
 
     Command: `videoswin train kinetics:small --data k400/ --out run/`. Cost: not measured here.
     Expected: 80.6 % top-1, 94.5 % top-5 with official-4x3 (arXiv 2106.13230).
     """
-    return _published("kinetics-small", SMALL, data, start, rate=1e-3, decay=0.02, drop_path=0.1, at_once=1)
+    return _published(
+        "kinetics-small", SMALL, data, init_from, rate=1e-3, decay=0.02, drop_path=0.1, at_once=1
+    )
 
 
-def base(*, data: str, start: str = "image-base-in1k") -> Recipe:
+def base(*, data: str, init_from: str = "image-base-in1k") -> Recipe:
     """Swin-B from ImageNet-1K on Kinetics-400.
 
     Command: `videoswin train kinetics:base --data k400/ --out run/`. Cost: not measured here.
     Expected: 80.6 % top-1, 94.6 % top-5 with official-4x3 (arXiv 2106.13230).
     """
-    return _published("kinetics-base", BASE, data, start, rate=1e-3, decay=0.05, drop_path=0.3, at_once=1)
+    return _published("kinetics-base", BASE, data, init_from, rate=1e-3, decay=0.05, drop_path=0.3, at_once=1)
 
 
-def base_22k(*, data: str, start: str = "image-base-in22k") -> Recipe:
+def base_22k(*, data: str, init_from: str = "image-base-in22k") -> Recipe:
     """Swin-B from ImageNet-22K on Kinetics-400.
 
     Command: `videoswin train kinetics:base_22k --data k400/ --out run/`. Cost: not measured here.
     Expected: 82.7 % top-1, 95.5 % top-5 with official-4x3 (arXiv 2106.13230).
     """
-    return _published("kinetics-base-22k", BASE, data, start, rate=3e-4, decay=0.05, drop_path=0.2, at_once=1)
+    return _published(
+        "kinetics-base-22k", BASE, data, init_from, rate=3e-4, decay=0.05, drop_path=0.2, at_once=1
+    )
 
 
-def base_22k_600(*, data: str, start: str = "image-base-in22k") -> Recipe:
+def base_22k_600(*, data: str, init_from: str = "image-base-in22k") -> Recipe:
     """Swin-B from ImageNet-22K on Kinetics-600.
 
     Command: `videoswin train kinetics600:base_22k --data k600/ --out run/`. Cost: not measured here.
     Expected: 84.0 % top-1, 96.5 % top-5 with official-4x3 (arXiv 2106.13230).
     """
-    return dataclasses.replace(base_22k(data=data, start=start), name="kinetics600-base-22k")
+    return dataclasses.replace(base_22k(data=data, init_from=init_from), name="kinetics600-base-22k")
 
 
-def tiny_modern(*, data: str, start: str = "image-tiny-in1k") -> Recipe:
+def tiny_modern(*, data: str, init_from: str = "image-tiny-in1k") -> Recipe:
     """Swin-T on Kinetics-400 as newer models are trained.
 
     Command: `videoswin train kinetics:tiny_modern --data k400/ --out run/`. Cost: twice the clips of
     kinetics:tiny, not measured here. Expected: unknown; nobody has published this training.
     """
-    return _modern(tiny(data=data, start=start), layer_decay=0.9)
+    return _modern(tiny(data=data, init_from=init_from), layer_decay=0.9)
 
 
-def small_modern(*, data: str, start: str = "image-small-in1k") -> Recipe:
+def small_modern(*, data: str, init_from: str = "image-small-in1k") -> Recipe:
     """Swin-S on Kinetics-400 as newer models are trained.
 
     Command: `videoswin train kinetics:small_modern --data k400/ --out run/`. Cost: twice the clips of
     kinetics:small, not measured here. Expected: unknown. Omnivore's Swin-S, which learned with mixup and
     cutmix for longer and from images too, is published at 82.2 % top-1.
     """
-    return _modern(small(data=data, start=start), layer_decay=0.95)
+    return _modern(small(data=data, init_from=init_from), layer_decay=0.95)
 
 
-def base_modern(*, data: str, start: str = "image-base-in1k") -> Recipe:
+def base_modern(*, data: str, init_from: str = "image-base-in1k") -> Recipe:
     """Swin-B from ImageNet-1K on Kinetics-400 as newer models are trained.
 
     Command: `videoswin train kinetics:base_modern --data k400/ --out run/`. Cost: twice the clips of
     kinetics:base, not measured here. Expected: unknown. Omnivore's Swin-B (window 16 x 7 x 7), which learned
     with mixup and cutmix for longer and from images too, is published at 83.3 % top-1.
     """
-    return _modern(base(data=data, start=start), layer_decay=0.95)
+    return _modern(base(data=data, init_from=init_from), layer_decay=0.95)
 
 
-def base_22k_modern(*, data: str, start: str = "image-base-in22k") -> Recipe:
+def base_22k_modern(*, data: str, init_from: str = "image-base-in22k") -> Recipe:
     """Swin-B from ImageNet-22K on Kinetics-400 as newer models are trained.
 
     Command: `videoswin train kinetics:base_22k_modern --data k400/ --out run/`. Cost: twice the clips of
     kinetics:base_22k, not measured here. Expected: unknown; nobody has published this training.
     """
-    return _modern(base_22k(data=data, start=start), layer_decay=0.95)
+    return _modern(base_22k(data=data, init_from=init_from), layer_decay=0.95)
 
 
 def _published(
     name: str,
     config: VideoSwinConfig,
     data: str,
-    start: str,
+    init_from: str,
     *,
     rate: float,
     decay: float,
@@ -151,7 +155,7 @@ def _published(
         name,
         config,
         data,
-        start,
+        init_from,
         protocol="official-4x3",
         epochs=30,
         rate=rate,

@@ -14,7 +14,7 @@ from videoswin.recipes.kinetics import published
 from videoswin.training.recipe import Augment, Recipe
 
 
-def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
+def base(*, data: str, init_from: str = "base-w16-k400-in22k") -> Recipe:
     """Swin-B with windows of 16 x 7 x 7 from Kinetics-400 on Something-Something v2.
 
     Command: `videoswin train something:base --data ssv2/ --out run/`. Cost: not measured here.
@@ -25,7 +25,7 @@ def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
         "something-base",
         BASE_W16,
         data,
-        start,
+        init_from,
         protocol="ssv2-1x3",
         epochs=60,
         rate=3e-4,
@@ -46,12 +46,12 @@ def base(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
     )
 
 
-def base_imgaug(*, data: str, start: str = "base-w16-k400-in22k") -> Recipe:
+def base_imgaug(*, data: str, init_from: str = "base-w16-k400-in22k") -> Recipe:
     """The same as `base`, with the augmentation that the published run had: imgaug's, which mirrors clips.
 
     Command: `videoswin train something:base_imgaug --data ssv2/ --out run/`. Cost: not measured here.
     Expected: 69.6 % top-1, 92.7 % top-5 with ssv2-1x3 (arXiv 2106.13230).
     """
-    recipe = base(data=data, start=start)
+    recipe = base(data=data, init_from=init_from)
     imgaug = dataclasses.replace(recipe.augment, rand_augment=4, rand_magnitude=7.0, rand_policy="imgaug")
     return dataclasses.replace(recipe, name="something-base-imgaug", augment=imgaug)

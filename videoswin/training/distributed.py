@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 Thing = TypeVar("Thing")
 
 
-def mean_over_processes(tensor: Tensor, fabric: Fabric) -> Tensor:
+def all_reduce_mean(tensor: Tensor, fabric: Fabric) -> Tensor:
     """The mean of all processes' tensors of one shape."""
     mean = fabric.all_reduce(tensor, reduce_op="mean")
     assert isinstance(mean, Tensor)  # collections are reduced, too, element by element
     return mean
 
 
-def any_process(mine: bool, fabric: Fabric) -> bool:
+def any_rank(mine: bool, fabric: Fabric) -> bool:
     """True everywhere if it is true in one of them."""
     if fabric.world_size == 1:
         return mine
-    return bool(mean_over_processes(torch.tensor(float(mine), device=fabric.device), fabric) > 0)
+    return bool(all_reduce_mean(torch.tensor(float(mine), device=fabric.device), fabric) > 0)
 
 
-def gathered(things: list[Thing]) -> list[Thing]:
+def gather_objects(things: list[Thing]) -> list[Thing]:
     """The things of all processes, in the order of their ranks."""
     return [thing for theirs in from_all_ranks(things) for thing in theirs]
 
@@ -66,17 +66,17 @@ def shard(model: VideoSwin, mesh: DeviceMesh) -> VideoSwin:
     return model
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """What this process has of the tensor: all of one that is not spread."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor itself; one that is spread over processes is gathered into each, on the CPU."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
-def spread_like(pattern: Tensor, tensor: Tensor) -> Tensor:
+def distribute_like(pattern: Tensor, tensor: Tensor) -> Tensor:
     """A tensor that is whole in every process, spread as `pattern` is."""
     if not isinstance(pattern, DTensor):
         return tensor

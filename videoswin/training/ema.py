@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from videoswin._errors import InputError
-from videoswin.training.distributed import spread_like, whole
+from videoswin.training.distributed import distribute_like, full_tensor
 
 
-class MovingAverage:
+class ExponentialMovingAverage:
     """The average of a model's learning parameters over its steps; it begins as the parameters themselves.
 
     The newest weights count 1 - min(decay, (1 + n) / (10 + n)) after n updates, so that a short run is not
@@ -38,7 +38,7 @@ class MovingAverage:
         self.updates += 1
 
     @contextmanager
-    def swapped(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """Inside, the model carries the averaged weights; afterwards, its own again, bit for bit.
 
         Costs one more copy of the learning weights, at a time when no gradients are computed.
@@ -52,7 +52,7 @@ class MovingAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """The averages, whole, and how many updates they have seen; may share memory with this object."""
-        averages = {name: whole(average) for name, average in self._averages.items()}
+        averages = {name: full_tensor(average) for name, average in self._averages.items()}
         return {"updates": self.updates, "averages": averages}
 
     @torch.no_grad()
@@ -63,7 +63,7 @@ class MovingAverage:
             odd = sorted(averages.keys() ^ self._averages.keys()) or ["the same names, other shapes"]
             raise InputError(f"the average is not of these parameters: {', '.join(odd[:3])}; start a new run")
         for name, average in self._averages.items():
-            average.copy_(spread_like(average, averages[name]))
+            average.copy_(distribute_like(average, averages[name]))
         self.updates = state["updates"]
 
     @torch.no_grad()

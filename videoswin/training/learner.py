@@ -24,9 +24,9 @@ from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.training.batch_augment import erase, mix, soft_targets
 from videoswin.training.data import Source
-from videoswin.training.distributed import sharded_strategy, whole
-from videoswin.training.ema import MovingAverage
-from videoswin.training.lora import choose_what_learns, plain_state_dict
+from videoswin.training.distributed import full_tensor, sharded_strategy
+from videoswin.training.ema import ExponentialMovingAverage
+from videoswin.training.lora import plain_state_dict, set_trainable
 from videoswin.training.losses import balanced_class_weights
 from videoswin.training.optim import adamw, schedule
 from videoswin.training.recipe import (
@@ -62,7 +62,7 @@ class Learner:
     """The model as Fabric wraps it, for precision and for several devices."""
     optimizer: Optimizer
     schedule: LRScheduler
-    average: MovingAverage | None
+    average: ExponentialMovingAverage | None
     labels: tuple[str, ...]
     multi_label: bool
     class_weights: Tensor | None
@@ -87,7 +87,7 @@ class Learner:
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
 
-    def shown(self, batch: Batch, videos: Sequence[str] = ()) -> list[tuple[str, Tensor]]:
+    def sample_strips(self, batch: Batch, videos: Sequence[str] = ()) -> list[tuple[str, Tensor]]:
         """Some clips of a batch as the model sees them, to look at: caption, (T, S, S, 3) uint8.
 
         videos: the name of the video of each clip; none where clips are generated.
@@ -97,7 +97,7 @@ class Learner:
         num_repeats = source.num_repeats if isinstance(source, VideoData) else 1
         chosen = _different(batch.targets, num_repeats, SHOWN_CLIPS)
         captions = [self._caption(targets[place], videos[place] if videos else None) for place in chosen]
-        return list(zip(captions, seen(clips[chosen]), strict=True))
+        return list(zip(captions, to_display(clips[chosen]), strict=True))
 
     def _caption(self, target: Tensor, video: str | None) -> str:
         """The video of a clip, and the labels of its target with their weights."""
@@ -111,13 +111,14 @@ class Learner:
     def checkpoint(self) -> Checkpoint:
         """The newest weights, averaged if the recipe averages, and everything needed to use them."""
         if self.average is not None:
-            with self.average.swapped():
+            with self.average.applied():
                 return self._checkpoint()
         return self._checkpoint()
 
     def _checkpoint(self) -> Checkpoint:
         weights = {
-            name: whole(w.detach()).float().cpu().clone() for name, w in plain_state_dict(self.bare).items()
+            name: full_tensor(w.detach()).float().cpu().clone()
+            for name, w in plain_state_dict(self.bare).items()
         }
         return Checkpoint(
             weights=weights,
@@ -177,7 +178,7 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
         if fabric.is_global_zero:
             warn_if_emulated(fabric.device, half)
         use_fastest_attention(bare, fabric.device, half)
-    choose_what_learns(bare, recipe.model.trainable, recipe.model.lora_rank)
+    set_trainable(bare, recipe.model.trainable, recipe.model.lora_rank)
     try:
         freeze_stages(bare, recipe.model.frozen_stages)
     except ValueError as error:
@@ -207,7 +208,7 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
         model=model,
         optimizer=optimizer,
         schedule=schedule(optimizer, recipe.schedule, steps_per_epoch),
-        average=None if plan.ema_decay is None else MovingAverage(bare, plan.ema_decay),
+        average=None if plan.ema_decay is None else ExponentialMovingAverage(bare, plan.ema_decay),
         labels=source.labels,
         multi_label=source.multi_label,
         class_weights=weights,
@@ -252,7 +253,7 @@ def build_model(
     if checkpoint is None:
         if plan.config is None or plan.initialize is None:
             raise InputError(
-                "no initial weights: name a model or file (--from or model.init_from), or give the recipe "
+                "no initial weights: name a model or file (--model or model.init_from), or give the recipe "
                 "both a config and initialize() to train from scratch"
             )
         model = VideoSwin(plan.config.replace(num_classes=len(labels)), **options)
@@ -282,7 +283,7 @@ def _different(targets: Tensor, num_repeats: int, count: int) -> list[int]:
     return sorted(place for *_, place in sorted(turns)[:count])
 
 
-def seen(clips: Tensor) -> Tensor:
+def to_display(clips: Tensor) -> Tensor:
     """Normalized clips as pictures again, each stretched to the whole range: (B, T, S, S, 3) uint8."""
     clips = clips.detach().float().cpu().movedim(1, -1)  # (B, T, S, S, 3)
     low, high = clips.amin((1, 2, 3, 4), keepdim=True), clips.amax((1, 2, 3, 4), keepdim=True)

@@ -25,7 +25,7 @@ from videoswin.data.dataset import Batch, BatchSampler, collate
 from videoswin.evaluation.evaluate import Report, evaluate
 from videoswin.inference.predictor import NonFiniteScoresError, Predictor
 from videoswin.training.data import Source, open_source
-from videoswin.training.distributed import mean_over_processes
+from videoswin.training.distributed import all_reduce_mean
 from videoswin.training.learner import Learner, assemble, launch, load_initial_checkpoint, weights_digest
 from videoswin.training.losses import classification_loss
 from videoswin.training.recipe import Recipe
@@ -34,8 +34,8 @@ from videoswin.training.run_folder import RunFolder, differences
 from videoswin.training.safeguards import (
     StopRequest,
     TrainingError,
-    describe_start,
-    explained,
+    explain_failures,
+    log_start,
     require_divisible_batch,
 )
 from videoswin.training.settings import flatten, with_settings
@@ -57,7 +57,7 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     fabric, model, plan = learner.fabric, learner.model, learner.recipe.optimizer
     rng = learner.randomness(step)
     # Gradients are averaged over processes: each divides by its share of the clips that count in all of them.
-    total = mean_over_processes(batch.counts.sum(), fabric)
+    total = all_reduce_mean(batch.counts.sum(), fabric)
     # Before it is parted: clips are mixed with others of the whole batch.
     clips, shares = learner.prepare(batch, rng)
     parts = learner.recipe.run.grad_accum_steps
@@ -103,17 +103,15 @@ def train(recipe: Recipe, out: Path, *, written_as: Mapping[str, Any] | None = N
     written_as: what goes into the folder's recipe.json; None is the recipe's settings.
     """
     fabric = launch(recipe.run)
-    recipe = agreed(recipe)
+    recipe = settings_of_first_process(recipe)
     source, folder = open_source(recipe), RunFolder(out)
     with folder.locked():
-        if not finished_before(recipe, source, folder) and not run(
-            recipe, source, fabric, folder, written_as
-        ):
+        if not is_finished(recipe, source, folder) and not run(recipe, source, fabric, folder, written_as):
             return None
         return folder.result
 
 
-def agreed(recipe: Recipe) -> Recipe:
+def settings_of_first_process(recipe: Recipe) -> Recipe:
     """Return the recipe with the settings of the first process.
 
     Each process has made the recipe for itself, and the speed that it measured for that may differ.
@@ -146,7 +144,7 @@ def run(
     written = folder if fabric.is_global_zero else None
     with (
         Recorder(written, learner, sampler, source) as recorder,
-        explained(folder.path, recorder.resuming),
+        explain_failures(folder.path, recorder.resuming),
         StopRequest() as stop,
     ):
         if recorder.resume(folder.state):
@@ -154,9 +152,9 @@ def run(
         elif written is not None:
             folder.describe(dict(written_as or flatten(recipe)))
             folder.list_videos(source.training, source.validation)
-            describe_start(learner, source, recorder.say)
+            log_start(learner, source, recorder.say)
         while True:
-            if recorder.wants_validation:
+            if recorder.validation_is_due:
                 # Its state is saved: a run that is stopped or killed here resumes with the validation.
                 checkpoint = learner.checkpoint()
                 validation = partial(validate, learner, source, checkpoint)
@@ -165,7 +163,7 @@ def run(
                 if stop.heard(fabric):
                     return False
                 recorder.validated(checkpoint, report)
-            if recorder.epoch >= recipe.schedule.epochs or recorder.no_longer_improves:
+            if recorder.epoch >= recipe.schedule.epochs or recorder.should_stop_early:
                 break
             left = len(sampler) - recorder.step % len(sampler)
             for batch in batches(loader, left, fabric.device, recorder, stop):
@@ -178,7 +176,7 @@ def run(
     return True
 
 
-def finished_before(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
+def is_finished(recipe: Recipe, source: Source, folder: RunFolder) -> bool:
     """Whether this very run is complete.
 
     ValueError if another run is, TrainingError if the run is but its result is gone.

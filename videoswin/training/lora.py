@@ -50,7 +50,7 @@ class LowRankLinear(nn.Linear):
         return layer.train(self.training)
 
 
-def choose_what_learns(model: VideoSwin, trainable: Literal["all", "head", "lora"], rank: int) -> None:
+def set_trainable(model: VideoSwin, trainable: Literal["all", "head", "lora"], rank: int) -> None:
     """Set what of `model` learns, in place; to be called once, before its optimizer and average are made.
 
     all: every weight. head: the head alone, and drop path is switched off, so that the head learns from the

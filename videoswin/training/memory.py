@@ -15,7 +15,7 @@ import torch
 from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
 from videoswin.model.swin import VideoSwin, token_grid
 from videoswin.model.windows import Grid, clip_window, padded_grid
-from videoswin.training.lora import choose_what_learns
+from videoswin.training.lora import set_trainable
 from videoswin.video.spec import ClipSpec
 
 Trainable = Literal["all", "head", "lora"]
@@ -64,7 +64,7 @@ def estimate_training_bytes(
     computed = COMPUTED[precision]
     with torch.device("meta"):
         model = VideoSwin(config)
-    choose_what_learns(model, trainable, lora_rank)
+    set_trainable(model, trainable, lora_rank)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     # Each learning number has a gradient, two moments of AdamW, and its average.

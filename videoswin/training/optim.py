@@ -19,7 +19,7 @@ Kind = Literal["head weight", "head bias", "bias table", "norm", "bias", "matrix
 """What a tensor is to the optimizer; `low-rank` are the changes that training/lora.py adds."""
 
 
-class Rule(NamedTuple):
+class GroupRule(NamedTuple):
     """Which kinds are not at the backbone's learning rate, and which do not decay."""
 
     full_rate: frozenset[Kind]
@@ -29,11 +29,11 @@ class Rule(NamedTuple):
 _NEW: Final[frozenset[Kind]] = frozenset({"head weight", "head bias", "low-rank"})
 """Tensors that no pretraining has shaped. They learn at the full rate under every rule."""
 
-RULES: Final[Mapping[str, Rule]] = MappingProxyType(
+RULES: Final[Mapping[str, GroupRule]] = MappingProxyType(
     {
-        "official": Rule(_NEW | {"bias table"}, frozenset({"bias table"})),
-        "mmaction2": Rule(_NEW, frozenset({"bias table", "norm"})),
-        "clean": Rule(_NEW, frozenset({"bias table", "norm", "bias", "head bias"})),
+        "official": GroupRule(_NEW | {"bias table"}, frozenset({"bias table"})),
+        "mmaction2": GroupRule(_NEW, frozenset({"bias table", "norm"})),
+        "clean": GroupRule(_NEW, frozenset({"bias table", "norm", "bias", "head bias"})),
     }
 )
 """What the published code really does, which is not what its configs say.
@@ -140,7 +140,7 @@ def depth_below_head(path: str, depths: tuple[int, ...]) -> int:
     return sum(depths[stage:]) - block
 
 
-def _part(kind: Kind, rule: Rule) -> str:
+def _part(kind: Kind, rule: GroupRule) -> str:
     if kind.startswith("head"):
         return "head"
     if kind not in rule.full_rate:

@@ -16,7 +16,7 @@ from videoswin.data.manifest import Sample
 from videoswin.evaluation.evaluate import Report
 from videoswin.evaluation.plots import shortened
 from videoswin.training.data import Source
-from videoswin.training.distributed import LearningState, gathered, mean_over_processes, own_part
+from videoswin.training.distributed import LearningState, all_reduce_mean, gather_objects, local_tensor
 from videoswin.training.learner import Learner
 from videoswin.training.progress import TrainingProgress
 from videoswin.training.run_folder import RunFolder, load_state, save_state
@@ -24,7 +24,7 @@ from videoswin.training.safeguards import TrainingError, first_loss_warning
 from videoswin.training.settings import flatten
 from videoswin.weights.checkpoint import Checkpoint
 
-NOT_DECISIVE = frozenset(
+EXECUTION_SETTINGS = frozenset(
     {"data.num_workers", "run.num_threads", "run.log_every", "run.save_every", "run.device", "run.devices"}
     | {"run.num_nodes", "run.strategy", "run.grad_accum_steps", "run.license", "name"}
     | {"model.init_from", "data.train", "data.val", "data.root"}
@@ -44,7 +44,7 @@ CURE = (
 
 def identity(settings: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
     """What makes a run this one: the settings of its recipe that decide what is learned, and its origin."""
-    return {key: value for key, value in settings.items() if key not in NOT_DECISIVE} | dict(origin)
+    return {key: value for key, value in settings.items() if key not in EXECUTION_SETTINGS} | dict(origin)
 
 
 def origin(source: Source, init_digest: str | None) -> dict[str, str]:
@@ -90,7 +90,7 @@ class Recorder:
         return self.step // len(self._sampler)
 
     @property
-    def wants_validation(self) -> bool:
+    def validation_is_due(self) -> bool:
         """True at the end of an epoch that the recipe validates after, until that is done."""
         plan = self._learner.recipe.schedule
         ends = self.step > 0 and self.step % len(self._sampler) == 0
@@ -98,7 +98,7 @@ class Recorder:
         return ends and due and self._validated_step != self.step
 
     @property
-    def no_longer_improves(self) -> bool:
+    def should_stop_early(self) -> bool:
         """True if validation has not become better for as many epochs as the recipe's patience."""
         patience = self._learner.recipe.schedule.patience
         return (
@@ -127,7 +127,7 @@ class Recorder:
         self._saved_step = self.step if resumed else None
         self._rate = self._next_rate = self._scheduled_rate()
         if self._folder is not None:
-            self._folder.go_on_from(self.step)
+            self._folder.resume_from(self.step)
         return resumed
 
     def resuming(self) -> str:
@@ -153,7 +153,7 @@ class Recorder:
             self._report()
         else:
             self.progress.report_if_due()
-        if self.wants_validation or self.step % run.save_every == 0:
+        if self.validation_is_due or self.step % run.save_every == 0:
             self.save()
 
     def validated(self, checkpoint: Checkpoint, report: Report | None) -> None:
@@ -213,14 +213,14 @@ class Recorder:
             "validated_step": self._validated_step,
             "best": best | {"interval": self._best_interval, "warning": self._best_warning},
             "validations": self._num_validations,
-            "window": self._window,
+            "num_steps": self._window,
             "failed": self._failed,
             "unvalidated": self._unvalidated,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up that record."""
-        self.step, self._window, self._failed = state["step"], state["window"], state["failed"]
+        self.step, self._window, self._failed = state["step"], state["num_steps"], state["failed"]
         self._unvalidated, self._validated_step = state["unvalidated"], state["validated_step"]
         best = state["best"]
         self._best_score, self._best_loss, self._best_epoch = best["score"], best["loss"], best["epoch"]
@@ -254,7 +254,7 @@ class Recorder:
         if warning := first_loss_warning(self._learner, self._window[0][0]):
             self.say(warning)
         if self._folder is not None:
-            self._folder.draw_samples(self._learner.shown(batch, self._first_videos()))
+            self._folder.draw_samples(self._learner.sample_strips(batch, self._first_videos()))
 
     def _first_videos(self) -> list[str]:
         """The name of the video of each clip in the first batch of this process; none for generated clips."""
@@ -295,12 +295,12 @@ class Recorder:
         if self._folder is not None:
             row = {
                 "step": self.step,
-                "window": window,
+                "num_steps": window,
                 "epoch": self.step / len(self._sampler),
                 "loss": loss,
                 "accuracy": accuracy,
             }
-            self._folder.record(row | {"rate": self._rate} | speed)
+            self._folder.record(row | {"lr": self._rate} | speed)
 
     def _scheduled_rate(self) -> float:
         """The highest learning rate of the next step."""
@@ -310,11 +310,11 @@ class Recorder:
         """Agree with the other processes on what has happened; TrainingError if the run must not go on."""
         fabric = self._learner.fabric
         if self._pending:
-            settled = mean_over_processes(torch.stack(self._pending), fabric)  # (steps, 2)
+            settled = all_reduce_mean(torch.stack(self._pending), fabric)  # (steps, 2)
             self._pending = []
-            self._require_numbers(settled[:, 0])
+            self._require_finite_scores(settled[:, 0])
             self._window += settled.tolist()
-        failures = gathered(self._unreadable)
+        failures = gather_objects(self._unreadable)
         self._unreadable = []
         fresh = {failure.path: failure.reason for failure in failures if failure.path not in self._failed}
         for path, reason in fresh.items():
@@ -324,7 +324,7 @@ class Recorder:
             self._folder.record_failures(self.step, fresh)
         self._require_few_failures()
 
-    def _require_numbers(self, losses: Tensor) -> None:
+    def _require_finite_scores(self, losses: Tensor) -> None:
         broken = ~losses.isfinite()
         # A loss scaler finds its scale by overflowing now and then, and skips those steps.
         if broken.all() if self._learner.recipe.run.precision == "fp16" else broken.any():
@@ -333,9 +333,9 @@ class Recorder:
 
     def _require_sound_weights(self) -> None:
         weights = self._learner.bare.named_parameters()
-        broken = [name for name, weight in weights if not own_part(weight).isfinite().all()]
+        broken = [name for name, weight in weights if not local_tensor(weight).isfinite().all()]
         # What only one process sees must stop all of them, or the others would wait for it.
-        for name in gathered(broken):
+        for name in gather_objects(broken):
             raise TrainingError(f"after step {self.step}, {name} is not all numbers; {CURE}")
 
     def _require_few_failures(self) -> None:
@@ -363,9 +363,9 @@ def _validation_row(report: Report, step: int, epoch: int) -> dict[str, Any]:
     return {
         "step": step,
         "epoch": epoch,
-        "validation_score": report.score,
-        "validation_low": low,
-        "validation_high": high,
-        "validation_loss": report.loss,
+        "val_score": report.score,
+        "val_low": low,
+        "val_high": high,
+        "val_loss": report.loss,
         "chance": report.chance,
     }

@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.keys() != {"identity", "parts"}:
         raise TrainingError(
             f"{path} is damaged, the run cannot be resumed from it. Checkpoints beside it are whole: start "
-            "from one with --from and another --out, or remove the file to train again from the start"
+            "from one with --model and another --out, or remove the file to train again from the start"
         )
     return state
 
@@ -206,7 +206,7 @@ class RunFolder:
             if manifest is not None:
                 write_manifest(manifest, self.path / name)
 
-    def go_on_from(self, step: int) -> None:
+    def resume_from(self, step: int) -> None:
         """Forget what was recorded after `step`, which will come again, and what is half written."""
         for abandoned in self.path.glob(".*.part"):
             abandoned.unlink()
@@ -235,18 +235,18 @@ class RunFolder:
         """Loss, accuracy and learning rate over the steps so far."""
         rows = self._rows("metrics.jsonl")
 
-        widest = max((row.get("window", 0) for row in rows), default=0)
+        widest = max((row.get("num_steps", 0) for row in rows), default=0)
 
         def curve(name: str) -> tuple[list[int], list[float]]:
             # The mean of a few steps at the end is noise beside means of many.
-            whole = (row for row in rows if row.get("window", widest) == widest)
-            points = [(row["step"], row[name]) for row in whole if name in row]
+            complete = (row for row in rows if row.get("num_steps", widest) == widest)
+            points = [(row["step"], row[name]) for row in complete if name in row]
             return [step for step, _ in points], [value for _, value in points]
 
         panels = {
-            "loss": {"training": curve("loss"), "validation": curve("validation_loss")},
-            "accuracy": {"training": curve("accuracy"), "validation": curve("validation_score")},
-            "learning rate": {"head": curve("rate")},
+            "loss": {"training": curve("loss"), "validation": curve("val_loss")},
+            "accuracy": {"training": curve("accuracy"), "validation": curve("val_score")},
+            "learning rate": {"head": curve("lr")},
         }
         panels = {title: {name: c for name, c in p.items() if c[0]} for title, p in panels.items()}
         with replacing(self.path / "curves.png") as unfinished:
@@ -265,7 +265,7 @@ class RunFolder:
     @property
     def result(self) -> Path:
         """The best checkpoint; the last where nothing was validated."""
-        scores = [row.get("validation_score", math.nan) for row in self._rows("metrics.jsonl")]
+        scores = [row.get("val_score", math.nan) for row in self._rows("metrics.jsonl")]
         return self.best if any(score > -math.inf for score in scores) else self.last
 
     def close(self) -> None:
@@ -304,6 +304,6 @@ class RunFolder:
 
 def _holds_numbers(row: Mapping[str, Any]) -> bool:
     """Whether what is drawn or compared of a row, where it is there, are numbers."""
-    names = ("loss", "accuracy", "rate", "validation_score", "validation_loss")
+    names = ("loss", "accuracy", "lr", "val_score", "val_loss")
     numbers = (row.get(name, 0) for name in names)
     return all(isinstance(number, (int, float)) for number in numbers)

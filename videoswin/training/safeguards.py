@@ -19,7 +19,7 @@ from videoswin._text import plural
 from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.data.groups import describe_sharing
 from videoswin.training.data import Source
-from videoswin.training.distributed import any_process
+from videoswin.training.distributed import any_rank
 from videoswin.training.learner import Learner
 from videoswin.training.losses import expected_first_loss
 from videoswin.training.memory import estimate_training_bytes, format_bytes
@@ -63,7 +63,7 @@ class StopRequest:
 
     def heard(self, fabric: Fabric) -> bool:
         """True in every process once one of them was asked. Every process must call it."""
-        return any_process(self._asked_at is not None, fabric)
+        return any_rank(self._asked_at is not None, fabric)
 
     def wait_for(self, result: Callable[[], Thing]) -> Thing | None:
         """Return the result of a call that may take long; None, at once, if asked to stop meanwhile."""
@@ -92,7 +92,7 @@ class _Stopped(BaseException):
 
 
 @contextmanager
-def explained(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
+def explain_failures(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
     """Raise a TrainingError with a cure for what the machine may do to a run in `folder`.
 
     That is: out of memory, a disk that is full, a data worker that was killed. resuming: says what can be
@@ -129,7 +129,7 @@ def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int)
         )
 
 
-def describe_start(learner: Learner, source: Source, say: Callable[[str], None]) -> None:
+def log_start(learner: Learner, source: Source, say: Callable[[str], None]) -> None:
     """Say what will happen: data, learning rates and decay by group, memory; and warn of what looks wrong."""
     recipe = learner.recipe
     say(f"training on {source.description}; {plural(len(source.labels), 'class')}")

@@ -17,18 +17,20 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from docstring_parser import parse_from_object
+
 from videoswin._errors import InputError
 from videoswin.training.recipe import Recipe
 
 
-def readings(value: Any, hint: Any) -> list[Any]:
+def parse_value(value: Any, hint: Any) -> list[Any]:
     """What `value` can mean as a `hint`, most likely first; nothing if it is of the wrong type.
 
     value: as JSON has it, or text: "3e-4", "null", "[16, 7, 7]", "true". hint: bool, int, float, str, None,
     and Literals, tuples and unions of them. Numbers are finite.
     """
     found: list[Any] = []
-    for kind in sorted(kinds_of(hint), key=lambda kind: (kind is str, kind is not NoneType)):
+    for kind in sorted(union_members(hint), key=lambda kind: (kind is str, kind is not NoneType)):
         if get_origin(kind) is Literal:
             found += [choice for choice in get_args(kind) if _same(value, choice) or value == str(choice)]
         elif get_origin(kind) is tuple:
@@ -44,13 +46,13 @@ def readings(value: Any, hint: Any) -> list[Any]:
     return found
 
 
-def wanted(hint: Any) -> str:
-    """What `readings` accepts, in words."""
+def describe_type(hint: Any) -> str:
+    """What `parse_value` accepts, in words."""
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
-    return " or ".join(words.get(kind) or _wanted_compound(kind) for kind in kinds_of(hint))
+    return " or ".join(words.get(kind) or _wanted_compound(kind) for kind in union_members(hint))
 
 
-def kinds_of(hint: Any) -> tuple[Any, ...]:
+def union_members(hint: Any) -> tuple[Any, ...]:
     """The members of a union; of another hint, itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
@@ -65,7 +67,7 @@ def _wanted_compound(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, members))
     if get_origin(kind) is tuple:
-        return f"[{', '.join('...' if one is Ellipsis else wanted(one) for one in members)}]"
+        return f"[{', '.join('...' if one is Ellipsis else describe_type(one) for one in members)}]"
     assert is_dataclass(kind), kind
     return "its parts"
 
@@ -96,18 +98,31 @@ def _tuples(value: Any, members: tuple[Any, ...]) -> list[Any]:
         members = members[:1] * len(value)
     if len(value) != len(members):
         return []
-    each = [readings(one, member) for one, member in zip(value, members, strict=True)]
+    each = [parse_value(one, member) for one, member in zip(value, members, strict=True)]
     return [tuple(found[0] for found in each)] if all(each) else []
 
 
 FORMAT_VERSION = 2
-"""Version of what `recipe_json` gives; a file with another one is refused."""
+"""Version of what `recipe_to_dict` gives; a file with another one is refused."""
 _ALL_SETTINGS = "The recipe.json of any run lists all settings"
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Every setting and its value, fit for JSON; `with_settings` puts them back."""
     return dict(_leaves(recipe, ""))
+
+
+def describe_settings(recipe: Recipe) -> list[dict[str, Any]]:
+    """Return a row for each setting of a recipe: its name, its value as `--set` takes it, and what it is."""
+    descriptions = dict(_descriptions(recipe, ""))
+    return [
+        {
+            "setting": name,
+            "value": value if isinstance(value, str) else json.dumps(value),
+            "description": descriptions.get(name, ""),
+        }
+        for name, value in flatten(recipe).items()
+    ]
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -138,37 +153,37 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class SavedRecipe:
     """A recipe as a run folder keeps it."""
 
     name: str
     """Of the function that made it: one of videoswin.recipes, or `module:function`."""
     data: str | None
     """What the function was given as `data`."""
-    start: str | None
-    """What it was given as `start`."""
+    init_from: str | None
+    """What it was given as `init_from`."""
     settings: dict[str, Any]
     """Every setting of the run, those too that were changed by hand."""
 
 
-def recipe_json(recipe: Recipe, name: str, data: str | None, start: str | None) -> dict[str, Any]:
+def recipe_to_dict(recipe: Recipe, name: str, data: str | None, init_from: str | None) -> dict[str, Any]:
     """What a run folder keeps of its recipe, fit for JSON: `videoswin.recipes.build_recipe` runs it again.
 
-    name, data, start: as `build_recipe` was given them; a written recipe stands for what it was written from.
+    name, data, init_from: as `build_recipe` was given them; a saved recipe stands for what it was saved from.
     """
-    if is_written(name):
-        origin = read_written(name)
-        name, data, start = origin.name, data or origin.data, start or origin.start
-    written = Written(name=name, data=data, start=start, settings=flatten(recipe))
+    if is_recipe_file(name):
+        origin = read_recipe_file(name)
+        name, data, init_from = origin.name, data or origin.data, init_from or origin.init_from
+    written = SavedRecipe(name=name, data=data, init_from=init_from, settings=flatten(recipe))
     return {"version": FORMAT_VERSION} | dataclasses.asdict(written)
 
 
-def is_written(name: str) -> bool:
-    """Whether the name of a recipe is that of a file that `recipe_json` went into."""
+def is_recipe_file(name: str) -> bool:
+    """Whether the name of a recipe is that of a file that `recipe_to_dict` went into."""
     return name.endswith(".json")
 
 
-def read_written(path: str) -> Written:
+def read_recipe_file(path: str) -> SavedRecipe:
     """The recipe of a run folder; ValueError if the file is something else or from another version."""
     try:
         contents = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -176,16 +191,16 @@ def read_written(path: str) -> Written:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, digits or brackets without end
         raise InputError(f"{path} is not JSON ({error}): is it the recipe.json of a run folder?") from error
-    types = get_type_hints(Written) | {"version": int, "settings": dict}
+    types = get_type_hints(SavedRecipe) | {"version": int, "settings": dict}
     if not isinstance(contents, dict) or contents.keys() != types.keys():
         raise InputError(f"{path} is no recipe of a run folder: it does not hold {', '.join(sorted(types))}")
     if (version := contents.pop("version")) != FORMAT_VERSION:
         raise InputError(f"{path} has version {version!r}, this package reads {FORMAT_VERSION}")
     for name, value in contents.items():
         if not isinstance(value, types[name]):
-            kind = wanted(types[name]) if name != "settings" else "an object"
+            kind = describe_type(types[name]) if name != "settings" else "an object"
             raise InputError(f"{name!r} in {path} must be {kind}, got {value!r:.80}")
-    return Written(**contents)
+    return SavedRecipe(**contents)
 
 
 def _leaves(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -197,13 +212,23 @@ def _leaves(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + name, json_value(value)
 
 
+def _descriptions(part: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each setting with the docstring of its field."""
+    for kind in type(part).__mro__[:-1]:
+        for field in parse_from_object(kind).params:
+            yield f"{prefix}{field.arg_name}", " ".join((field.description or "").split())
+    for name in _hints(type(part)):
+        if is_dataclass(value := getattr(part, name)):
+            yield from _descriptions(value, f"{prefix}{name}.")
+
+
 def _settable(kind: Any, part: Any, prefix: str) -> Iterator[str]:
     """Every name that can be set, those too of parts that are None now."""
     for name, hint in _hints(kind).items():
         value = getattr(part, name, None)
-        for inner in [type(value)] if is_dataclass(value) else filter(is_dataclass, kinds_of(hint)):
+        for inner in [type(value)] if is_dataclass(value) else filter(is_dataclass, union_members(hint)):
             yield from _settable(inner, value, f"{prefix}{name}.")
-        if not all(map(is_dataclass, kinds_of(hint))):
+        if not all(map(is_dataclass, union_members(hint))):
             yield prefix + name
 
 
@@ -211,7 +236,7 @@ def _hints(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields by name, without those that hold functions."""
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
-    return {name: hints[name] for name in names if not any(map(_is_function, kinds_of(hints[name])))}
+    return {name: hints[name] for name in names if not any(map(_is_function, union_members(hints[name])))}
 
 
 def _is_function(kind: Any) -> bool:
@@ -237,15 +262,15 @@ def _value(value: Any, hint: Any, below: Mapping[str, Any], path: str) -> Any:
     given = below[""]
     if len(below) > 1:
         raise InputError(f"{path} is set as a whole and in parts, {path}.{next(filter(None, below))}")
-    if not (meanings := readings(given, hint)):
+    if not (meanings := parse_value(given, hint)):
         example = f", as in {_assignment(path, value)}" if _is_example(value) else ""
-        raise InputError(f"{path} is {given!r}, wanted {wanted(hint)}{example}")
+        raise InputError(f"{path} must be {describe_type(hint)}, got {given!r}{example}")
     return meanings[0]
 
 
 def _made(hint: Any, settings: Mapping[str, Any], path: str) -> Any:
     """The dataclass that the settings make up, where there was none."""
-    kind: Any = next(filter(is_dataclass, kinds_of(hint)))
+    kind: Any = next(filter(is_dataclass, union_members(hint)))
     fields = {field.name: field for field in dataclasses.fields(kind)}
     below = _by_field(settings)
     missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in below]

@@ -109,7 +109,7 @@ def _seconds_lacking(container: InputContainer, stream: VideoStream, listed: Seq
     return lacking if lacking > 5 * step else 0.0
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """A place where decoding can start: the number of the frame, and the timestamp to seek to."""
 
     number: int
@@ -118,7 +118,7 @@ class Entry(NamedTuple):
 
 def list_entries(
     container: InputContainer, listed: Sequence[ListedPacket], timestamps: Sequence[int]
-) -> list[Entry]:
+) -> list[IndexEntry]:
     """Where decoding can start, in order; `timestamps` are those of all frames, sorted."""
     if container.format.name == "mpeg":
         return []  # program streams count time differently after a seek
@@ -126,7 +126,7 @@ def list_entries(
     by_dts = container.format.name == "mpegts"
     keyframes = {packet.pts: packet.dts if by_dts else packet.pts for packet in listed if packet.is_keyframe}
     targets = ((number, keyframes.get(pts)) for number, pts in enumerate(timestamps))
-    return [Entry(number, target) for number, target in targets if target is not None]
+    return [IndexEntry(number, target) for number, target in targets if target is not None]
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

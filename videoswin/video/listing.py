@@ -96,7 +96,7 @@ def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) 
         if Path(path).is_dir():
             videos, others, example = look_below(path)
             if say and videos and others:
-                say(f"{path}: {say_left_out(others, example)}")
+                say(f"{path}: {report_skipped(others, example)}")
             yield from videos or [path]
         elif glob.has_magic(path) and glob.glob(path, recursive=True) and not Path(path).exists():
             # `**` matches a folder and what is in it: each video once.
@@ -141,7 +141,7 @@ def _flow_folders(folders: Iterable[Path]) -> set[Path]:
     return {folder for folder in flow if folder.parent in beside}
 
 
-def say_left_out(suffixes: Counter[str], example: str) -> str:
+def report_skipped(suffixes: Counter[str], example: str) -> str:
     """Return a sentence about the files of a folder that are no videos; there must be one or more."""
     return (
         f"files that are left out, because they are no videos: {count_suffixes(suffixes)}, such as {example}"

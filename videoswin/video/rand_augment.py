@@ -186,17 +186,17 @@ class Operation(NamedTuple):
 def rotate(frames: Tensor, degrees: float) -> Tensor:
     """Turned about the center, counterclockwise to the eye, bilinear."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return _looked_up(frames, ((cos, -sin, 0.0), (sin, cos, 0.0)))
+    return _warp(frames, ((cos, -sin, 0.0), (sin, cos, 0.0)))
 
 
 def shear_x(frames: Tensor, slope: float) -> Tensor:
     """Each row moved left by `slope` times its distance from the top, bilinear."""
-    return _looked_up(frames, ((1.0, slope, slope * frames.shape[-2] / 2), (0.0, 1.0, 0.0)))
+    return _warp(frames, ((1.0, slope, slope * frames.shape[-2] / 2), (0.0, 1.0, 0.0)))
 
 
 def shear_y(frames: Tensor, slope: float) -> Tensor:
     """Each column moved up by `slope` times its distance from the left, bilinear."""
-    return _looked_up(frames, ((1.0, 0.0, 0.0), (slope, 1.0, slope * frames.shape[-1] / 2)))
+    return _warp(frames, ((1.0, 0.0, 0.0), (slope, 1.0, slope * frames.shape[-1] / 2)))
 
 
 def translate_x(frames: Tensor, part: float) -> Tensor:
@@ -211,7 +211,7 @@ def translate_y(frames: Tensor, part: float) -> Tensor:
     return F.pad(frames, (0, 0, down, -down), value=FILL)
 
 
-def _looked_up(frames: Tensor, matrix: tuple[tuple[float, float, float], ...]) -> Tensor:
+def _warp(frames: Tensor, matrix: tuple[tuple[float, float, float], ...]) -> Tensor:
     """Frames whose pixel at (x, y) is looked up at matrix @ (x, y, 1), in pixels from the center.
 
     All frames and channels share one grid: they are folded into the channels of one picture.

@@ -25,7 +25,7 @@ from videoswin._text import plural
 from videoswin.video.containers import IMAGE_CONTAINERS, claimed_samples, open_options
 from videoswin.video.errors import VideoError as VideoError
 from videoswin.video.ffmpeg import (
-    Entry,
+    IndexEntry,
     ListedPacket,
     list_entries,
     list_packets,
@@ -268,12 +268,12 @@ class _VideoFile(VideoReader):
         except av.FFmpegError as error:
             raise VideoError(self.path, f"frame {shown.number} cannot be turned into RGB: {error}") from error
 
-    def _entry_before(self, index: int) -> Entry | None:
+    def _entry_before(self, index: int) -> IndexEntry | None:
         """The last place at or before frame `index` where decoding can start."""
         before = bisect_right(self._entries, index, key=lambda entry: entry.number)
         return self._entries[before - 1] if before else None
 
-    def _start_at(self, entry: Entry | None) -> None:
+    def _start_at(self, entry: IndexEntry | None) -> None:
         """Decode from `entry` (None: the top) on; `_newest` is then the first frame that this gives."""
         self._previous = None
         newest = None

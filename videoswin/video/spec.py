@@ -8,6 +8,7 @@ sampling they were trained with.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import reprlib
 from collections.abc import Callable, Mapping
@@ -218,6 +219,18 @@ class ViewPlan:
         return from_fields(cls, fields)
 
 
+def describe_protocols() -> list[dict[str, str]]:
+    """Return a row for each protocol: its name, the views of a video, and what it is."""
+    return [
+        {
+            "name": name,
+            "views": describe_protocol(name).partition(": ")[2],
+            "description": (inspect.getdoc(protocol) or "").partition("\n")[0],
+        }
+        for name, protocol in PROTOCOLS.items()
+    ]
+
+
 def describe_protocol(name: str) -> str:
     """Return a protocol's name with what is looked at: `3x3: 3 clips x 3 crops = 9 views per video`.
 
@@ -303,7 +316,7 @@ def fast_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def full_frame_4x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """As official_4x3, but each clip is one view of the whole frame. Not published; for speed."""
+    """As official-4x3, but each clip is one view of the whole frame. Not published; for speed."""
     clip, views = official_4x3(clip)
     return clip, views.replace(crops="full")
 
@@ -314,7 +327,7 @@ def full_frame_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def adaptive_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """As official_4x3, until one class leads by SAFE_MARGIN. Not published; for speed."""
+    """As official-4x3, until one class leads the next by 0.9 (SAFE_MARGIN). Not published; for speed."""
     clip, views = official_4x3(clip)
     return clip, views.replace(margin=SAFE_MARGIN)
 

@@ -34,7 +34,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CatalogEntry:
     """One published file."""
 
     name: str
@@ -79,17 +79,17 @@ class Entry:
         return apply_protocol(self.protocol, self.clip)
 
 
-def require_license(entry: Entry, accepted: str | None) -> None:
+def require_license(entry: CatalogEntry, accepted: str | None) -> None:
     """ValueError unless the license is free or `accepted` names it."""
     if not entry.is_free and accepted != entry.license:
         raise InputError(
             f"{entry.name} is licensed {entry.license}, which forbids commercial use; "
-            f"to load it all the same: accept_license={entry.license!r} in Python, "
-            f"--accept-license {entry.license} on the command line"
+            f"to load it all the same: license={entry.license!r} in Python, "
+            f"--license {entry.license} on the command line"
         )
 
 
-def entry_of_file(file_name: str) -> Entry | None:
+def entry_of_file(file_name: str) -> CatalogEntry | None:
     """The entry whose file has this name, for files that were downloaded by hand."""
     return next((entry for entry in ENTRIES.values() if entry.file_name == file_name), None)
 
@@ -116,10 +116,10 @@ _TORCHVISION_FILES: tuple[
 )
 
 
-def _torchvision_entries() -> Iterator[Entry]:
+def _torchvision_entries() -> Iterator[CatalogEntry]:
     """The official weights under torchvision's names, with a hash: the default source."""
     for name, architecture, file, size_mb, trained_on, paper, own in _TORCHVISION_FILES:
-        yield Entry(
+        yield CatalogEntry(
             name=name,
             url=f"{_TORCHVISION}/swin3d_{file}.pth",
             layout="torchvision",
@@ -151,11 +151,11 @@ _OFFICIAL_FILES: tuple[tuple[str, Architecture, int, str, str, str, tuple[float,
 )
 
 
-def _official_entries() -> Iterator[Entry]:
+def _official_entries() -> Iterator[CatalogEntry]:
     """The files of the paper's authors. No hash is published."""
     for name, architecture, window_time, file, trained_on, labels, score in _OFFICIAL_FILES:
         protocol = "ssv2-1x3" if labels == "something-v2" else "official-4x3"
-        yield Entry(
+        yield CatalogEntry(
             name=name,
             url=f"{_STORAGE}/v1.0.4/swin_{architecture}_patch244_window{window_time}77_{file}.pth",
             layout="official",
@@ -169,7 +169,7 @@ def _official_entries() -> Iterator[Entry]:
         )
 
 
-def _mmaction2_entries() -> Iterator[Entry]:
+def _mmaction2_entries() -> Iterator[CatalogEntry]:
     """Trained anew by MMAction2; the only free Swin-L, Kinetics-700 and Kinetics-710 models."""
 
     def entry(
@@ -181,9 +181,9 @@ def _mmaction2_entries() -> Iterator[Entry]:
         labels: str,
         top1: float,
         top5: float,
-    ) -> Entry:
+    ) -> CatalogEntry:
         folder = f"swin-{architecture}-p244-w877_{run}-rgb"
-        return Entry(
+        return CatalogEntry(
             name=name,
             url=f"{_OPENMMLAB}/{folder}/{folder}_{tag}.pth",
             layout="mmaction2",
@@ -211,7 +211,7 @@ def _mmaction2_entries() -> Iterator[Entry]:
     yield entry("small-k710", "small", run, "20230612-8e082ff1", trained_on, "kinetics710", 76.90, 92.96)
 
 
-def _omnivore_entries() -> Iterator[Entry]:
+def _omnivore_entries() -> Iterator[CatalogEntry]:
     """Meta's Omnivore, trained on images, videos and depth at once. Not for commercial use.
 
     Kinetics scores from its README of 2022-06; its first README had 78.2, 81.5, 82.8, 83.2 and 83.4 beside
@@ -226,9 +226,9 @@ def _omnivore_entries() -> Iterator[Entry]:
         top1: float | None,
         *,
         window: tuple[int, int, int] = (8, 7, 7),
-    ) -> Entry:
+    ) -> CatalogEntry:
         epic = top1 is None
-        return Entry(
+        return CatalogEntry(
             name=name,
             url=f"{_OMNIVORE}/{file}_checkpoint.torch",
             layout="omnivore",
@@ -249,14 +249,14 @@ def _omnivore_entries() -> Iterator[Entry]:
     yield entry("omnivore-base-epic", "base", "swinB_epic", None, window=(16, 7, 7))
 
 
-def _image_entries() -> Iterator[Entry]:
+def _image_entries() -> Iterator[CatalogEntry]:
     """Microsoft's image models, to be inflated: where training starts. No hash is published."""
 
     def entry(
         name: str, architecture: Architecture, file: str, *, release: str = "v1.0.0", mirrored: bool = False
-    ) -> Entry:
+    ) -> CatalogEntry:
         side = 12 if "window12" in file else 7
-        return Entry(
+        return CatalogEntry(
             name=name,
             url=f"{_STORAGE}/{release}/{file}.pth",
             mirror=f"{_OPENMMLAB}/{file}.pth" if mirrored else None,
@@ -283,7 +283,7 @@ def _image_entries() -> Iterator[Entry]:
 
 _SOURCES = (_torchvision_entries, _official_entries, _mmaction2_entries, _omnivore_entries, _image_entries)
 
-ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
+ENTRIES: Final[Mapping[str, CatalogEntry]] = MappingProxyType(
     {entry.name: entry for entries in _SOURCES for entry in entries()}
 )
 """Name -> entry, best source first."""

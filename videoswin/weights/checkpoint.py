@@ -117,16 +117,16 @@ class Checkpoint:
         *,
         inflate: Method = "inflate",
         window: Window | None = None,
-        accept_license: str | None = None,
+        license: str | None = None,
     ) -> Checkpoint:
         """The checkpoint of a catalog name (downloaded once), a bundled name, or a file in any known layout.
 
         inflate, window: see `from_state_dict`; window also resizes the tables of our own files.
-        accept_license: must repeat the license of weights that are not free for every use, "CC-BY-NC-4.0".
+        license: must repeat the license of weights that are not free for every use, "CC-BY-NC-4.0".
         Raises ValueError for a name that is nothing and a file that is no model, DownloadError (an OSError)
         if a download fails.
         """
-        path, entry = _locate(os.fspath(name_or_path), accept_license)
+        path, entry = _locate(os.fspath(name_or_path), license)
         try:
             contents, metadata = read_file(path)
         except ValueError as error:
@@ -253,7 +253,7 @@ class Checkpoint:
 
     @classmethod
     def _from_conversion(
-        cls, conversion: Conversion, name: str, source: str, entry: catalog.Entry | None
+        cls, conversion: Conversion, name: str, source: str, entry: catalog.CatalogEntry | None
     ) -> Checkpoint:
         for note in conversion.notes:
             _log.warning("%s: %s", source, note)
@@ -284,9 +284,9 @@ class Checkpoint:
         )
 
 
-def load_model(name_or_path: str | os.PathLike[str], *, accept_license: str | None = None) -> VideoSwin:
+def load_model(name_or_path: str | os.PathLike[str], *, license: str | None = None) -> VideoSwin:
     """The model of `Checkpoint.load(name_or_path)`, in eval mode."""
-    return Checkpoint.load(name_or_path, accept_license=accept_license).model()
+    return Checkpoint.load(name_or_path, license=license).model()
 
 
 def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
@@ -304,10 +304,10 @@ def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[st
                 torch.save(dict(state_dict), file)
 
 
-def _locate(name: str, accept_license: str | None) -> tuple[Path, catalog.Entry | None]:
+def _locate(name: str, license: str | None) -> tuple[Path, catalog.CatalogEntry | None]:
     """The file that `name` stands for, downloaded if it is published, and its catalog entry if it has one."""
     if (entry := catalog.ENTRIES.get(name)) is not None:
-        catalog.require_license(entry, accept_license)
+        catalog.require_license(entry, license)
         return fetch(entry), entry
     bundled = BUNDLED / f"{name}.safetensors"
     if os.path.basename(name) == name and bundled.is_file():
@@ -324,7 +324,7 @@ def _locate(name: str, accept_license: str | None) -> tuple[Path, catalog.Entry 
     raise InputError(f"{name!r} is {what}; {suggestion}")
 
 
-def _require_architecture(config: VideoSwinConfig, entry: catalog.Entry, path: Path) -> None:
+def _require_architecture(config: VideoSwinConfig, entry: catalog.CatalogEntry, path: Path) -> None:
     """ValueError if a file with a published name cannot be that file; most of them have no published hash."""
     published = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}[entry.architecture]
     sizes = ("embed_dim", "depths", "num_heads")
@@ -336,7 +336,7 @@ def _require_architecture(config: VideoSwinConfig, entry: catalog.Entry, path: P
         )
 
 
-def _choose_labels(conversion: Conversion, entry: catalog.Entry | None) -> tuple[tuple[str, ...], str]:
+def _choose_labels(conversion: Conversion, entry: catalog.CatalogEntry | None) -> tuple[tuple[str, ...], str]:
     """The labels, and how we came by them."""
     classes = conversion.config.num_classes
     if not has_head(conversion.weights):

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._progress import Progress
-from videoswin.weights.catalog import Entry
+from videoswin.weights.catalog import CatalogEntry
 from videoswin.weights.transfer import (
     MAX_BYTES,
     Show,
@@ -41,12 +41,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VIDEOSWIN_HOME") or Path.home() / ".cache" / "videoswin").expanduser()
 
 
-def cached_file(entry: Entry) -> Path:
+def cached_file(entry: CatalogEntry) -> Path:
     """Where the entry's file lies once it is there."""
     return cache_folder() / entry.file_name
 
 
-def fetch(entry: Entry, *, timeouts: Timeouts | None = None) -> Path:
+def fetch(entry: CatalogEntry, *, timeouts: Timeouts | None = None) -> Path:
     """The entry's file on disk, downloaded if need be, and verified. DownloadError if it cannot be had.
 
     ValueError if a file of its name is there but is another.
@@ -69,7 +69,7 @@ def fetch(entry: Entry, *, timeouts: Timeouts | None = None) -> Path:
     return path
 
 
-def require_published_bytes(entry: Entry, path: Path) -> None:
+def require_published_bytes(entry: CatalogEntry, path: Path) -> None:
     """ValueError if a hash is published for the entry and `path` has another."""
     if entry.sha256 is not None and not (found := _sha256_of(path)).startswith(entry.sha256):
         cure = "remove it to download it again" if in_cache(path) else "rename or remove it"
@@ -84,7 +84,7 @@ def in_cache(path: Path) -> bool:
     return path.parent == cache_folder()
 
 
-def _download_from_any(entry: Entry, path: Path, timeouts: Timeouts) -> None:
+def _download_from_any(entry: CatalogEntry, path: Path, timeouts: Timeouts) -> None:
     size = f"{entry.size_mb} MB, " if entry.size_mb else ""
     Console(stderr=True).print(
         f"Downloading {entry.name}: {entry.file_name}, {size}license {entry.license}", highlight=False

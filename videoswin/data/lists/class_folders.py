@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 from videoswin._errors import InputError
 from videoswin.data.lists.rows import SPLIT_NAMES, Listing, Row
-from videoswin.video.listing import VIDEO_SUFFIXES, count_suffixes, look_below, say_left_out
+from videoswin.video.listing import VIDEO_SUFFIXES, count_suffixes, look_below, report_skipped
 
 _LISTS: Final = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"})
 
@@ -75,7 +75,7 @@ def read_class_folders(folder: str) -> Listing:
         )
     # Said outright, or folders called 1 and 2 would be taken for indices.
     classes = tuple(sorted({row.labels[0] for row in rows}))
-    notes = [say_left_out(left_out, examples[0])] if left_out else []
+    notes = [report_skipped(left_out, examples[0])] if left_out else []
     for above in splits:
         # As in data sets of Hugging Face, whose folders need not be classes.
         if lists := _named(above, _LISTS, start="metadata."):

@@ -21,10 +21,10 @@ from videoswin.data.lists.rows import (
     SPLIT_NAMES,
     Listing,
     Row,
-    located,
     numbered_lines,
     read_text,
     require_order,
+    resolve_path,
     seconds,
     split_name,
 )
@@ -196,7 +196,7 @@ def _found(rows: list[Row], root: str) -> list[Row]:
     missing = [row for row in rows if not exists(row.path)]
     if not missing:
         return rows
-    found = iter(located(missing, root, lambda name: (name, _UPLOAD_PREFIX.sub("", name))))
+    found = iter(resolve_path(missing, root, lambda name: (name, _UPLOAD_PREFIX.sub("", name))))
     return [row if exists(row.path) else next(found) for row in rows]
 
 
@@ -311,7 +311,7 @@ def _read_something(path: str, entries: list[Any], root: str) -> Listing:
                 )
         label = entry["template"].replace("[", "").replace("]", "").strip()
         rows.append(Row(join(root, f"{entry['id']}.webm"), (label,), where))
-    return Listing(source=path, rows=located(rows, root), classes=_something_classes(dirname(path)))
+    return Listing(source=path, rows=resolve_path(rows, root), classes=_something_classes(dirname(path)))
 
 
 def _something_classes(folder: str) -> tuple[str, ...] | None:
@@ -361,5 +361,5 @@ def _read_activitynet(path: str, database: Mapping[str, Any], root: str) -> List
             rows.append(Row(join(root, f"{name}.mp4"), (str(part["label"]),), where, start, end, split, name))
     notes = [f"{plural(unlabeled, 'video')} left out for lack of a label"] if unlabeled else []
     notes += [f"{plural(odd, 'part')} left out, as the end is before the beginning"] if odd else []
-    rows = located(rows, root, lambda name: (name, f"v_{name}"))
+    rows = resolve_path(rows, root, lambda name: (name, f"v_{name}"))
     return Listing(source=path, rows=rows, notes=tuple(notes))

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from videoswin._errors import InputError
 from videoswin.data.lists.class_folders import read_class_folders
 from videoswin.data.lists.json_lists import JSON_START, read_json_list
-from videoswin.data.lists.rows import Listing, Row, located, numbered_lines, path_below, read_text
+from videoswin.data.lists.rows import Listing, Row, numbered_lines, path_below, read_text, resolve_path
 from videoswin.data.lists.tables import header_delimiter, read_csv, read_parquet
 from videoswin.video.listing import VIDEO_SUFFIXES
 from videoswin.video.reader import FOLDER_FPS
@@ -228,7 +228,7 @@ def _read_ucf101(path: str, root: str) -> Listing:
             # All clips v_Archery_g08_* were cut from one video.
             group = basename(video).rpartition("_c")[0] or None
             rows.append(Row(join(root, video), (label,), where, split=split, group=group))
-    return Listing(source=path, rows=located(rows, root), classes=classes)
+    return Listing(source=path, rows=resolve_path(rows, root), classes=classes)
 
 
 def _ucf101_classes(path: str) -> tuple[str, ...]:
@@ -268,4 +268,4 @@ def _read_hmdb51(path: str, root: str) -> Listing:
                 # <source video>_<class>_<properties>_<number>.avi
                 group = video.rpartition(f"_{sibling[1]}_")[0] or None
                 rows.append(Row(path_there, (sibling[1],), where, split=split, group=group))
-    return Listing(source=path, rows=located(rows, root))
+    return Listing(source=path, rows=resolve_path(rows, root))

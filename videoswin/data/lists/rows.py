@@ -146,7 +146,7 @@ def find_by_name(root: str, names: Container[str]) -> dict[str, list[str]]:
     return {name: sorted(paths) for name, paths in found.items()}
 
 
-def located(
+def resolve_path(
     rows: list[Row], root: str, names_of: Callable[[str], tuple[str, ...]] = lambda name: (name,)
 ) -> list[Row]:
     """The rows with their videos wherever these lie below `root`; a row whose video is nowhere stays.

@@ -13,7 +13,15 @@ from typing import Any, Final, NamedTuple
 
 from videoswin._errors import InputError
 from videoswin._optional import require
-from videoswin.data.lists.rows import Listing, Row, located, path_below, require_order, seconds, split_name
+from videoswin.data.lists.rows import (
+    Listing,
+    Row,
+    path_below,
+    require_order,
+    resolve_path,
+    seconds,
+    split_name,
+)
 
 COLUMNS: Final = MappingProxyType(
     dict.fromkeys(("path", "video", "video_path", "file", "file_name", "filename", "filepath"), "path")
@@ -209,7 +217,7 @@ def _read(table: _Table, root: str, classes: Collection[str]) -> Listing:
             )
         rows.append(_row(table, where, cells, labels, root))
     if table.names_videos:
-        rows = located(rows, root)
+        rows = resolve_path(rows, root)
     return Listing(source=table.path, rows=rows, multi_label=several or may_be_none, notes=table.notes)
 
 

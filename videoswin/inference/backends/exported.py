@@ -13,9 +13,9 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin.acceleration.verify import in_one_line
 from videoswin.inference.backends import onnx, openvino, torch_export
-from videoswin.inference.backends.metadata import Facts, Loaded
+from videoswin.inference.backends.metadata import ExportMetadata, LoadedFile
 
-LOADERS: Final[dict[str, Callable[..., Loaded]]] = {
+LOADERS: Final[dict[str, Callable[..., LoadedFile]]] = {
     ".onnx": onnx.load,
     ".xml": openvino.load,
     ".pt2": torch_export.load,
@@ -33,7 +33,7 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
 
 
 class ExportedModel:
-    """A model in another runtime: call it with pixels. `facts` says what a predictor needs to know of it."""
+    """A model in another runtime. Call it with pixels; `metadata` is what a predictor needs to know."""
 
     def __init__(self, path: str | os.PathLike[str], *, device: torch.device, trust: bool = False) -> None:
         """Load the file at `path`, as `videoswin export` wrote it, to run on `device`.
@@ -52,14 +52,14 @@ class ExportedModel:
             raise InputError(f"{path} is no exported model, whose names end in {', '.join(LOADERS)}")
         self.path = path
         self.device = device
-        self.facts: Facts
-        self.facts, self._run = LOADERS[path.suffix](
+        self.metadata: ExportMetadata
+        self.metadata, self._run = LOADERS[path.suffix](
             path, device, **({"trust": trust} if path.suffix in MAY_HOLD_CODE else {})
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (V, 3, T, S, S) -> logits (V, K); InputError for clips of a size it was not made for."""
-        clip = self.facts.clip
+        clip = self.metadata.clip
         wanted = (3, clip.frames, clip.size, clip.size)
         if pixels.dtype != torch.uint8 or pixels.shape[1:] != wanted:
             raise InputError(
@@ -72,7 +72,7 @@ class ExportedModel:
             raise  # RuntimeErrors, too, but not the file's fault
         except _FAILURES as error:
             raise InputError(f"{self.path} cannot be run: {in_one_line(error)}") from error
-        expected = (len(pixels), len(self.facts.labels))
+        expected = (len(pixels), len(self.metadata.labels))
         if tuple(logits.shape) != expected or not logits.is_floating_point():
             raise InputError(
                 f"{self.path} must give floating-point logits of shape {expected}, one for each label, got "

@@ -50,7 +50,7 @@ def _folded(norm: nn.LayerNorm, following: nn.Linear) -> nn.LayerNorm:
     return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
 
 
-def traced(
+def trace(
     checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, *, pixel_dtype: torch.dtype = torch.uint8
 ) -> ExportedProgram:
     """uint8 (B, 3, T, S, S) -> float32 logits (B, K), for the T and S of the checkpoint's clips and any B.

@@ -24,7 +24,7 @@ VERSION: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ExportMetadata:
     """As the fields of Checkpoint, and the precision that the file computes in."""
 
     name: str
@@ -50,7 +50,7 @@ class Facts:
         require_affordable(self.clip, self.views)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, precision: ExportPrecision) -> Facts:
+    def of(cls, checkpoint: Checkpoint, precision: ExportPrecision) -> ExportMetadata:
         """Those of a checkpoint that is about to be exported."""
         return cls(
             name=checkpoint.name,
@@ -69,7 +69,7 @@ class Facts:
         return json.dumps({"version": VERSION} | vars(self) | specs)
 
     @classmethod
-    def from_json(cls, text: str | None, path: object) -> Facts:
+    def from_json(cls, text: str | None, path: object) -> ExportMetadata:
         """The facts in the file at `path`; ValueError if it has none, or none that this package reads."""
         if not text:
             raise InputError(
@@ -86,9 +86,9 @@ class Facts:
             raise InputError(f"{path} is an exported model that does not load: {error}") from error
 
 
-class Loaded(NamedTuple):
+class LoadedFile(NamedTuple):
     """An exported file, ready to run."""
 
-    facts: Facts
+    metadata: ExportMetadata
     run: Callable[[Tensor], Tensor]
     """uint8 (V, 3, T, S, S) -> logits (V, K)."""

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.acceleration.verify import in_one_line
-from videoswin.inference.backends.metadata import KEY, Facts, Loaded
+from videoswin.inference.backends.metadata import KEY, ExportMetadata, LoadedFile
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -25,7 +25,7 @@ OPSET: Final = 20
 """What TensorRT 10 reads too; attention is written as matrix products and a softmax."""
 
 
-def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
+def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
     """Write the program, which casts its input `pixels` first and gives `logits`."""
     require("onnxscript", extra="export")
     onnx = require("onnx", extra="export")
@@ -43,7 +43,7 @@ def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
     assert written is not None
     model = written.model_proto
     _feed_cast_alone(model.graph)
-    model.metadata_props.add(key=KEY, value=facts.to_json())
+    model.metadata_props.add(key=KEY, value=metadata.to_json())
     onnx.checker.check_model(model)
     onnx.save_model(model, path)
 
@@ -59,7 +59,7 @@ def _feed_cast_alone(graph: Any) -> None:
     graph.node.insert(0, cast)
 
 
-def load(path: Path, device: torch.device) -> Loaded:
+def load(path: Path, device: torch.device) -> LoadedFile:
     """The model in ONNX Runtime; ValueError if that cannot use `device`, or the file is none."""
     runtime = require("onnxruntime", extra="export")
     _require_self_contained(path)
@@ -75,7 +75,7 @@ def load(path: Path, device: torch.device) -> Loaded:
         raise InputError(
             f"this ONNX Runtime cannot use {device}, it has {', '.join(available)}; use --device cpu"
         )
-    facts = Facts.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(pixels: Tensor) -> Tensor:
         try:
@@ -84,7 +84,7 @@ def load(path: Path, device: torch.device) -> Loaded:
             raise RuntimeError(str(error)) from error
         return torch.from_numpy(logits).to(device)
 
-    return Loaded(facts, run)
+    return LoadedFile(metadata, run)
 
 
 def _require_self_contained(path: Path) -> None:

@@ -18,13 +18,15 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.acceleration.verify import in_one_line
-from videoswin.inference.backends.metadata import KEY, ExportPrecision, Facts, Loaded
+from videoswin.inference.backends.metadata import KEY, ExportMetadata, ExportPrecision, LoadedFile
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def write(program: ExportedProgram, path: Path, facts: Facts, calibration: Iterable[Tensor] = ()) -> None:
+def write(
+    program: ExportedProgram, path: Path, metadata: ExportMetadata, calibration: Iterable[Tensor] = ()
+) -> None:
     """Write `path` (.xml) and its weights beside it (.bin).
 
     calibration: clips, uint8 (3, T, S, S), that an int8 model's scales are chosen on.
@@ -34,39 +36,39 @@ def write(program: ExportedProgram, path: Path, facts: Facts, calibration: Itera
         warnings.simplefilter("ignore")  # about the internals of its tracer
         model = openvino.convert_model(program)
     # What is not rounded to int8 is used in bfloat16, which has fewer digits than float16.
-    half = facts.precision != "fp32"
-    if facts.precision == "int8":
+    half = metadata.precision != "fp32"
+    if metadata.precision == "int8":
         model = _quantized(_in_half(model, openvino), calibration)
-    model.set_rt_info(facts.to_json(), [KEY])
+    model.set_rt_info(metadata.to_json(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=half)
 
 
-def load(path: Path, device: torch.device) -> Loaded:
+def load(path: Path, device: torch.device) -> LoadedFile:
     """The model in OpenVINO on the CPU, with as many threads as torch has; ValueError for what it cannot."""
     if device.type != "cpu":
         raise InputError(f"OpenVINO models run on a CPU here, not on {device}; use --device cpu")
-    core, model, facts = _read(path)
+    core, model, metadata = _read(path)
     try:
         # One clip fills the cores that a CPU has for it, and fixed sizes are planned once: view by view.
         model.reshape([1, *model.input().partial_shape[1:]])
-        compiled = core.compile_model(model, "CPU", settings(facts.precision))
+        compiled = core.compile_model(model, "CPU", settings(metadata.precision))
     except RuntimeError as error:
         raise InputError(f"{path} is no model that OpenVINO runs: {in_one_line(error)}") from error
 
     def run(pixels: Tensor) -> Tensor:
         return torch.stack([torch.from_numpy(compiled(view[None].numpy())[0][0].copy()) for view in pixels])
 
-    return Loaded(facts, run)
+    return LoadedFile(metadata, run)
 
 
 def run_batch(path: Path, pixels: Tensor) -> Tensor:
     """uint8 (B, 3, T, S, S) -> logits (B, K) of all clips in one call, as other programs may run the file."""
-    core, model, facts = _read(path)
-    compiled = core.compile_model(model, "CPU", settings(facts.precision))
+    core, model, metadata = _read(path)
+    compiled = core.compile_model(model, "CPU", settings(metadata.precision))
     return torch.from_numpy(compiled(pixels.numpy())[0].copy())
 
 
-def _read(path: Path) -> tuple[Any, Any, Facts]:
+def _read(path: Path) -> tuple[Any, Any, ExportMetadata]:
     """OpenVINO's core, the model for any batch, and what the file says of itself."""
     core = require("openvino", extra="openvino").Core()
     try:
@@ -74,7 +76,7 @@ def _read(path: Path) -> tuple[Any, Any, Facts]:
     except RuntimeError as error:
         raise InputError(f"{path} is no model that OpenVINO reads: {in_one_line(error)}") from error
     info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    return core, model, Facts.from_json(info, path)
+    return core, model, ExportMetadata.from_json(info, path)
 
 
 def settings(precision: ExportPrecision) -> dict[str, object]:

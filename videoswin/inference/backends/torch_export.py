@@ -14,13 +14,13 @@ from videoswin._errors import InputError
 from videoswin.acceleration.cuda import warn_if_emulated
 from videoswin.acceleration.verify import in_one_line
 from videoswin.inference.backends.archive import require_harmless
-from videoswin.inference.backends.metadata import KEY, Facts, Loaded
+from videoswin.inference.backends.metadata import KEY, ExportMetadata, LoadedFile
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
+def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
     """Write a program that torch alone runs, without this package and without what torch would unpickle."""
     from torch.export import save
 
@@ -28,18 +28,18 @@ def write(program: ExportedProgram, path: Path, facts: Facts) -> None:
         # Where its lines stood in whose folders is nobody's business.
         node.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
     program.example_inputs = None
-    save(program, path, extra_files={KEY: facts.to_json()})
+    save(program, path, extra_files={KEY: metadata.to_json()})
 
 
-def write_compiled(program: ExportedProgram, path: Path, facts: Facts) -> None:
+def write_compiled(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
     """Write machine code for this processor; needs a C++ compiler."""
     from torch._inductor import aoti_compile_and_package
 
-    configs = {"aot_inductor.metadata": {KEY: facts.to_json()}}
+    configs = {"aot_inductor.metadata": {KEY: metadata.to_json()}}
     aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=configs)
 
 
-def load(path: Path, device: torch.device, *, trust: bool) -> Loaded:
+def load(path: Path, device: torch.device, *, trust: bool) -> LoadedFile:
     """The program, compiled or not.
 
     Args:
@@ -68,14 +68,14 @@ def load(path: Path, device: torch.device, *, trust: bool) -> Loaded:
     return _load_compiled(path, device) if compiled else _load_program(path, device)
 
 
-def _load_program(path: Path, device: torch.device) -> Loaded:
+def _load_program(path: Path, device: torch.device) -> LoadedFile:
     from torch.export import load as load_program  # slow to import
     from torch.export.passes import move_to_device_pass
 
     extra = {KEY: ""}
     try:
         program = load_program(path, extra_files=extra)
-        facts = Facts.from_json(extra[KEY], path)
+        metadata = ExportMetadata.from_json(extra[KEY], path)
         # Not module.to(device): the graph itself names devices.
         module = move_to_device_pass(program, device).module()
     except InputError:
@@ -85,17 +85,17 @@ def _load_program(path: Path, device: torch.device) -> Loaded:
         raise InputError(
             f"{path} is a torch.export archive that does not load: {in_one_line(error)}"
         ) from error
-    if facts.precision == "bf16":
+    if metadata.precision == "bf16":
         warn_if_emulated(device, torch.bfloat16)
 
     def run(pixels: Tensor) -> Tensor:
         logits: Tensor = module(pixels.to(device))
         return logits
 
-    return Loaded(facts, run)
+    return LoadedFile(metadata, run)
 
 
-def _load_compiled(path: Path, device: torch.device) -> Loaded:
+def _load_compiled(path: Path, device: torch.device) -> LoadedFile:
     from torch._inductor import aoti_load_package
 
     package = aoti_load_package(os.fspath(path))
@@ -108,4 +108,4 @@ def _load_compiled(path: Path, device: torch.device) -> Loaded:
         logits: Tensor = package(pixels.to(device))
         return logits
 
-    return Loaded(Facts.from_json(metadata.get(KEY), path), run)
+    return LoadedFile(ExportMetadata.from_json(metadata.get(KEY), path), run)

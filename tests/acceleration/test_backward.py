@@ -1,0 +1,80 @@
+"""The backward kernels, run by Triton's interpreter, against the paper's gradients in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.acceleration.problems import WINDOWS, Problem, error, problem
+from videoswin.model.windows import Grid
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="for the interpreter; test_kernels_on_a_gpu.py runs here"
+)
+
+from videoswin.acceleration.triton.backward import attention_backward  # noqa: E402
+from videoswin.acceleration.triton.forward import attention_forward  # noqa: E402
+from videoswin.acceleration.triton.tiles import BackwardTiles, Tiles  # noqa: E402
+
+
+def ours(given: Problem, dtype: torch.dtype, tiles: BackwardTiles | None = None) -> tuple[Tensor, Tensor]:
+    geometry, qkv, table = given.geometry, given.qkv.to(dtype), given.table.float()
+    cut = (geometry.window, geometry.shift)
+    out, log_sums = attention_forward(qkv, table, geometry.bias_index, *cut)
+    return attention_backward(
+        given.upstream.to(dtype), qkv, table, geometry.bias_index, out, log_sums, *cut, tiles
+    )
+
+
+def errors(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
+    return max(error(mine, paper) for mine, paper in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_gradients_of_every_kind_of_window_equal_the_paper(kind: str) -> None:
+    given = problem(*WINDOWS[kind])
+    assert errors(ours(given, torch.float32), given.gradients()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["clipped", "shifted everywhere"])
+def test_gradients_in_half_precision_are_near_the_paper(kind: str) -> None:
+    given = problem(*WINDOWS[kind], width=32)
+    assert errors(ours(given, torch.float16), given.gradients()) < 5e-3
+
+
+def test_gradients_of_a_batch_equal_the_paper() -> None:
+    given = problem(*WINDOWS["shifted in time"], batch=3, heads=3)
+    assert errors(ours(given, torch.float32), given.gradients()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["clipped", "padded"])
+def test_gradients_with_a_sliced_bias_equal_the_paper(kind: str) -> None:
+    given = problem(*WINDOWS[kind], sliced_bias=True)
+    assert errors(ours(given, torch.float32), given.gradients()) < 1e-5
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(16, 64), (64, 16)])
+def test_gradients_do_not_depend_on_the_tiles(rows: int, columns: int) -> None:
+    given = problem(*WINDOWS["two tiles of keys"], heads=1)
+    tile = Tiles(rows=rows, columns=columns, warps=4, stages=1)
+    tiles = BackwardTiles(query=tile, key=tile, bias=tile)
+    assert errors(ours(given, torch.float32, tiles), given.gradients()) < 1e-5
+
+
+@given(
+    grid=st.tuples(*[st.integers(1, 5)] * 3),
+    window=st.tuples(*[st.integers(1, 3)] * 3),
+    shifted=st.booleans(),
+    sliced_bias=st.booleans(),
+)
+@settings(max_examples=6)
+def test_gradients_of_any_grid_and_window_equal_the_paper(
+    grid: Grid, window: Grid, shifted: bool, sliced_bias: bool
+) -> None:
+    shift = (window[0] // 2, window[1] // 2, window[2] // 2) if shifted else (0, 0, 0)
+    given = problem(grid, window, shift, sliced_bias=sliced_bias, heads=1)
+    mine, paper = ours(given, torch.float32), given.gradients()
+    for gradient, expected in zip(mine, paper, strict=True):
+        torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-5)

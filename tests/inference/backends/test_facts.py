@@ -1,0 +1,70 @@
+"""What an exported file says of itself is checked before it is used."""
+
+import json
+from typing import Any
+
+import pytest
+
+from videoswin._errors import InputError
+from videoswin.inference.backends.metadata import ExportMetadata
+from videoswin.video.spec import ClipSpec, ViewPlan
+
+FACTS = ExportMetadata(
+    name="small",
+    precision="fp32",
+    clip=ClipSpec(),
+    views=ViewPlan(),
+    labels=("a", "b"),
+    multi_label=False,
+    license="MIT",
+    lineage={"started from": "random weights"},
+)
+
+
+def test_facts_come_back_from_json() -> None:
+    assert ExportMetadata.from_json(FACTS.to_json(), "model.onnx") == FACTS
+
+
+def test_unknown_fields_are_ignored_as_in_a_checkpoint() -> None:
+    assert (
+        ExportMetadata.from_json(json.dumps(json.loads(FACTS.to_json()) | {"unknown": 1}), "m.onnx") == FACTS
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": "ab"},
+        {"labels": [1, 2]},
+        {"labels": None},
+        {"labels": 3},
+        {"multi_label": "no"},
+        {"precision": "float8"},
+        {"precision": ["fp32"]},
+        {"name": 3},
+        {"license": None},
+        {"lineage": "none"},
+        {"lineage": {"a": 1}},
+        {"clip": {"frames": "many"}},
+        {"clip": 3},
+        {"views": {"clips": 0}},
+        {"views": None},
+        {"version": "1"},
+        {"version": None},
+        {"labels": ["a", "a"]},
+        {"labels": ["a", "b\x1b[2J"]},
+        {"clip": {"frames": 10**9}},
+        {"views": {"clips": 10**9}},
+    ],
+    ids=str,
+)
+def test_facts_of_wrong_types_are_one_error(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^model\.onnx is an exported model that does not load: ") as error:
+        ExportMetadata.from_json(json.dumps(json.loads(FACTS.to_json()) | change), "model.onnx")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", "null", "[" * 100_000 + "]" * 100_000], ids=lambda t: t[:9])
+def test_text_that_is_no_object_is_one_error(text: str) -> None:
+    with pytest.raises(InputError, match=r"^model\.onnx is an exported model that does not load: "):
+        ExportMetadata.from_json(text, "model.onnx")

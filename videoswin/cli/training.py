@@ -1,0 +1,224 @@
+"""The commands that work on labeled videos: check, recipes, train, evaluate."""
+
+from typing import Literal
+
+from videoswin._errors import InputError
+from videoswin._files import require_writable_file, require_writable_folder
+from videoswin._text import printable
+from videoswin.cli.terminal import print_json, print_table, print_to_stderr
+
+
+def check(
+    data: str,
+    *,
+    root: str | None = None,
+    model: str | None = None,
+    shortest: int = 64,
+    quick: bool = False,
+    write: str | None = None,
+    workers: int = 2,
+    json: bool = False,
+) -> int:
+    """Decode every video of a labeled collection and say what is wrong with it.
+
+    Example: videoswin check my_videos/ --write clean.csv
+    The exit code is 1 if files cannot be read or splits share videos.
+
+    Args:
+        data: Folder with a folder for each class, or a list (CSV, Parquet, Kinetics, UCF101, ...).
+        root: Folder that the paths of a list start from; by default the list's own.
+        model: Model to train from: a video is short if it sees more than that (it is looped then).
+        shortest: Without --model, frames below which a video is called short.
+        quick: Decode 8 frames of each video, not all: faster, but damage can be missed.
+        write: CSV file for a list without unreadable, empty and repeated files.
+        workers: Processes that decode.
+        json: Print the report as one JSON object.
+    """
+    from videoswin.cli.data_report import print_data_report
+    from videoswin.data.check.check import check_videos
+    from videoswin.data.manifest import read_manifest, write_manifest
+    from videoswin.weights.checkpoint import Checkpoint
+
+    if write is not None:
+        if not write.lower().endswith(".csv"):
+            raise InputError(f"--write must be a file that ends in .csv, got {write}")
+        require_writable_file(write, name="--write")
+    manifest = read_manifest(data, root=root)
+    for note in manifest.notes:
+        print_to_stderr(f"note: {note}")
+    clip = Checkpoint.load(model).clip if model else None
+    report = check_videos(
+        manifest, workers=workers, shortest_frames=shortest, clip=clip, sampled=quick, progress=True
+    )
+    if write is not None and (clean := report.clean()).samples:
+        write_manifest(clean, write)
+    if json:
+        print(report.to_json())
+    else:
+        print_data_report(report, written=write, start=model, root=root)
+    return 0 if report.usable else 1
+
+
+def recipes(name: str | None = None, *, json: bool = False) -> int:
+    """List the recipes of `videoswin train`, or the settings of one.
+
+    Example: videoswin recipes finetune
+
+    Args:
+        name: Recipe whose settings are listed: name, value and description of each.
+        json: Print one JSON object a line.
+    """
+    from videoswin.recipes import describe_recipe, describe_recipes
+
+    rows = describe_recipes() if name is None else describe_recipe(name)
+    if json:
+        for row in rows:
+            print_json(row)
+    else:
+        print_table(rows)
+    return 0
+
+
+def train(
+    recipe: str,
+    *,
+    out: str,
+    data: str | None = None,
+    model: str | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    workers: int | None = None,
+    set: list[str] = [],  # noqa: B006 - never changed
+    trust: bool = False,
+) -> int:
+    """Train a model: fine-tune on your videos, or run a published recipe.
+
+    Example: videoswin train finetune --data my_videos/ --model tiny-k400 --out run/
+    Run the same command again to resume a run that was stopped.
+
+    Args:
+        recipe: finetune, kinetics:tiny, module:function or a file.
+        out: Folder for checkpoints, metrics and curves.
+        data: Folder with a folder for each class, or a list of labeled videos.
+        model: Initial weights: catalog name, bundled name or file.
+        epochs: Number of epochs.
+        lr: Peak learning rate.
+        batch_size: Clips per step, over all devices.
+        seed: Seed of everything random.
+        device: auto, cpu, cuda.
+        precision: bf16 and fp16 are mixed precision.
+        workers: Processes that load clips, for each device.
+        set: Any other setting; see `videoswin recipes RECIPE`.
+        trust: Allow a recipe.json to run code.
+    """
+    from pathlib import Path
+
+    from videoswin._distributed import is_first_process
+    from videoswin.recipes import build_recipe
+    from videoswin.recipes.finetune import explain, read_measured_settings
+    from videoswin.training.learner import require_training_packages
+    from videoswin.training.loop import train as run
+    from videoswin.training.settings import parse_assignments, recipe_to_dict
+
+    require_training_packages()
+    require_writable_folder(out, name="--out")
+    # A run that is resumed keeps what was measured when it began.
+    measured = read_measured_settings(Path(out)) if recipe == "finetune" else {}
+    given = {
+        "schedule.epochs": epochs,
+        "optimizer.lr": lr,
+        "data.batch_size": batch_size,
+        "run.seed": seed,
+        "run.device": device,
+        "run.precision": precision,
+        "data.num_workers": workers,
+    }
+    plain = [f"{name}={value}" for name, value in given.items() if value is not None]
+    settings = {**measured, **parse_assignments([*plain, *set])}
+    built = build_recipe(recipe, data=data, init_from=model, settings=settings, trust=trust)
+    for choice in explain(built) if recipe == "finetune" and not measured and is_first_process() else ():
+        print_to_stderr(choice)
+    best = run(built, Path(out), written_as=recipe_to_dict(built, recipe, data, model))
+    if is_first_process():
+        if best is None:
+            print_to_stderr("stopped and saved; run the same command again to resume")
+        else:
+            print(printable(str(best)))
+    return 0
+
+
+def evaluate(
+    data: str,
+    *,
+    model: str,
+    protocol: str | None = None,
+    split: str | None = None,
+    out: str | None = None,
+    root: str | None = None,
+    workers: int = 2,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    json: bool = False,
+    license: str | None = None,
+    trust: bool = False,
+) -> int:
+    """Score a model on labeled videos; those that cannot be read count as wrong.
+
+    Example: videoswin evaluate test.csv --model run/best.safetensors --out report/
+
+    Args:
+        data: Folder with a folder for each class, or a list.
+        model: Catalog name, bundled name or file.
+        protocol: Views, e.g. official-4x3; by default the model's own.
+        split: Split to score; by default test, else val, if any.
+        out: Folder for the report, its tables and its pictures.
+        root: Folder of a list's paths; by default the list's own.
+        workers: Processes that decode.
+        device: auto, cpu, cuda, cuda:1, mps.
+        precision: Of weights and activations, e.g. bfloat16.
+        json: Print the report as one JSON object.
+        license: License of restricted weights, e.g. CC-BY-NC-4.0.
+        trust: Load also a .pt2 file that can run code.
+    """
+    from videoswin._distributed import join_ranks
+    from videoswin.cli.terminal import print_report
+    from videoswin.data.manifest import read_manifest
+    from videoswin.evaluation.evaluate import evaluate as score
+    from videoswin.evaluation.plots import require_drawing
+    from videoswin.inference.predictor import Predictor
+
+    rank = join_ranks()  # before the predictor chooses its device
+    if out is not None and rank == 0:
+        require_drawing()
+        require_writable_folder(out, name="--out")
+    manifest = read_manifest(data, root=root)
+    for note in manifest.notes if rank == 0 else ():
+        print_to_stderr(f"note: {note}")
+    split = split or next((name for name in ("test", "val") if name in manifest.splits), None)
+    if split is not None:
+        manifest = manifest.part(split)
+        print_to_stderr(f"scoring the split {split}")
+    predictor = Predictor.from_pretrained(
+        model,
+        device=device,
+        protocol=protocol,
+        precision=precision,
+        license=license,
+        trust=trust,
+    )
+    report = score(predictor, manifest, workers=workers, progress=True)
+    if rank > 0:
+        return 0  # the first one speaks for all
+    # Print first: if the report cannot be saved, its scores are not lost.
+    if json:
+        print(report.to_json(), flush=True)
+    else:
+        print_report(report)
+    if out is not None:
+        report.save(out)
+        print_to_stderr(f"saved the report, its tables and its pictures in {out}")
+    return 0
