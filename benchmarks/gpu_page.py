@@ -1,4 +1,4 @@
-"""The part of docs/performance.md that gpu.json makes."""
+"""Write the section of docs/performance.md from gpu.json."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from benchmarks.tables import Figures, table
 
 
 def gpu_section(found: Figures) -> str:
-    """The best batch of every system, a single clip, training steps, attention alone and fused branches."""
+    """Return the best batch of every system, a single clip, training steps, attention and fused branches."""
     timed = [row for row in found.get("inference", ()) if "ms" in row]
     best: dict[tuple[str, str], Figures] = {}
     for row in sorted(timed, key=lambda row: row["ms_per_clip"]):
         best.setdefault((row["variant"], row["system"]), row)
     single = {(row["variant"], row["system"]): row for row in timed if row["clips"] == 1}
-    training_heads = "model | clips | training step | clips a second | times eager | MiB a clip"
+    training_heads = "model | clips | training step | clips per second | speedup over eager | MiB per clip"
     steps = [
         (
             row["variant"],
@@ -40,28 +40,28 @@ def gpu_section(found: Figures) -> str:
     at = found["machine"]
     return f"""
 `bash benchmarks/gpu.sh benchmarks/results/gpu.json`: {at.get("name", "no GPU")}, torch {at["torch"]},
-{at["date"]}; copies at {at["copy_GB_per_s"]:.0f} GB/s, bfloat16 products at
-{at["bfloat16_TFLOP_per_s"]:.0f} TFLOP/s. Clips of 32 x 224 x 224. The peer is torchvision's model under
+{at["date"]}; memory copies at {at["copy_GB_per_s"]:.0f} GB/s, bf16 matrix products at
+{at["bfloat16_TFLOP_per_s"]:.0f} TFLOP/s. Clips of 32 x 224 x 224. The baseline is torchvision's model under
 autocast, or the official mathematics (`benchmarks/reference.py`) where torchvision is not installed.
-"First s" is the first pass, with what is compiled then.
+"First s" is the duration of the first pass, with compilation.
 
-The best batch of each:
+Best batch size of each system:
 
 {_inference_table(best)}
 
-A single clip:
+Batch size 1:
 
 {_inference_table(single)}
 
 {table(training_heads, "lrlrrr", steps)}
 
-Attention alone, milliseconds:
+Attention, milliseconds:
 
 {_attention_table(found.get("attention", ()))}
 
-Branches of a block of the first stages, in several kernels and fused (`videoswin/acceleration/fused.py`):
+Branches of a block in the first stages, in several kernels and fused (`videoswin/acceleration/fused.py`):
 
-{table("model | stage | branch | tokens | plain ms | fused ms | times plain", "lrlrrrr", branches)}
+{table("model | stage | branch | tokens | plain ms | fused ms | speedup", "lrlrrrr", branches)}
 """
 
 
@@ -98,12 +98,12 @@ def _inference_table(rows: dict[tuple[str, str], Figures]) -> str:
                 row["peak_MiB"] or "",
             )
         )
-    heads = "model | system | clips | ms a clip | of an H200's floor | times eager | times compiled"
+    heads = "model | system | clips | ms per clip | H200 efficiency | speedup over eager | over compiled"
     return table(f"{heads} | first s | MiB", "llrrrrrrr", lines)
 
 
 def _peer(rows: Iterable[Figures], variant: str, kind: str, clips: int | None = None) -> float | None:
-    """Milliseconds of torchvision's model, else of the reference: of a clip, or of a step of `clips`."""
+    """Return milliseconds of torchvision's model, else of the reference: per clip, or per step of `clips`."""
     known = {
         row["system"]: row["ms"] if clips else row["ms_per_clip"]
         for row in rows

@@ -1,7 +1,6 @@
-"""Writes docs/performance.md, its plots and README's line of speed from the figures in results/: no number is
-typed by hand.
+"""Write docs/performance.md with its plots, and the tables of README.md, from the results in results/.
 
-python benchmarks/page.py
+No number is typed by hand. Run: python benchmarks/page.py
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.goals import goals_section
 from benchmarks.gpu_page import gpu_section
+from benchmarks.models import models_table
 from benchmarks.plots import draw_growth, draw_model
 from benchmarks.tables import Figures, span, table
 
@@ -22,42 +21,67 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
-SPEED_BEGINS, SPEED_ENDS = "<!-- speed: written by benchmarks/page.py -->\n", "<!-- end of speed -->\n"
 EXACT = ("float32", "bfloat16")
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+"""Names of precisions in results -> names on the command line."""
 BASE = "times_torchvision float32"
 
 
 def page() -> str:
-    """The whole document, from the results that are there."""
-    parts = [INTRODUCTION, "## Goals", goals_section(results)]
+    """Return the whole document; a section whose benchmark has no result is left out."""
+    parts = [INTRODUCTION]
     for name, (title, section) in SECTIONS.items():
-        found = results(name)
-        parts += [f"## {title}", section(found) if found else NOT_YET]
+        if found := results(name):
+            parts += [f"## {title}", section(found)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def with_speed(readme: str, found: Figures) -> str:
-    """README with the seconds of the main ways between its marks."""
+def with_results(readme: str) -> str:
+    """Return README with the table of models and the measured speed between their marks."""
+    return _between(_between(readme, "models", models_part(results("scaling_cpu"))), "speed", speed_part())
+
+
+def models_part(scaling: Figures | None) -> str:
+    """Return the table of models, with the circumstances of its measured column."""
+    caption = ""
+    if scaling:
+        caption = f"""
+CPU s: seconds per view of this architecture in PyTorch and fp32, the fastest of three to five passes,
+where measured;
+{_where(scaling)}.
+"""
+    return f"{models_table(scaling)}\n{caption}"
+
+
+def speed_part() -> str:
+    """Return the seconds of the main ways to run Swin-T on a CPU."""
+    found = results("model_cpu")
+    assert found is not None
     ways = {
-        "torchvision": ("torchvision", "float32"),
-        "videoswin": ("videoswin", "float32"),
-        "in bfloat16": ("videoswin", "bfloat16"),
-        "in OpenVINO and bfloat16": ("videoswin in OpenVINO", "bfloat16"),
+        "torchvision fp32": ("torchvision", "float32"),
+        "videoswin fp32": ("videoswin", "float32"),
+        "bf16": ("videoswin", "bfloat16"),
+        "OpenVINO bf16": ("videoswin in OpenVINO", "bfloat16"),
     }
     seconds = {name: _row(found["rows"], *way)["seconds_median"] for name, way in ways.items()}
     int8 = _row(found["rows"], "videoswin in OpenVINO", "int8")["seconds_median"]
     at = found["circumstances"]
-    line = f"""
-Swin-T over 32 x 224 x 224, {at["cores"]} cores of {at["processor"]}, torch {at["torch"]}, {at["date"]}:
-{", ".join(f"{name} {took:.2f} s" for name, took in seconds.items())}.
-Rounded to int8, which is not exact, {int8:.2f} s.
+    return f"""
+Swin-T, one view of 32 x 224 x 224, {at["cores"]} cores of {at["processor"]}, torch {at["torch"]},
+{at["date"]}: {", ".join(f"{name} {took:.2f} s" for name, took in seconds.items())}. OpenVINO int8, which
+is approximate: {int8:.2f} s.
 """.lstrip()
-    before, rest = readme.split(SPEED_BEGINS)
-    return before + SPEED_BEGINS + line + SPEED_ENDS + rest.split(SPEED_ENDS)[1]
+
+
+def _between(readme: str, name: str, text: str) -> str:
+    """Return `readme` with `text` between the marks of a generated block."""
+    begin, end = f"<!-- {name}: written by benchmarks/page.py -->\n", f"<!-- end of {name} -->\n"
+    before, rest = readme.split(begin)
+    return before + begin + text + end + rest.split(end)[1]
 
 
 def results(name: str) -> Figures | None:
-    """Those of one script, if it has ever been run."""
+    """Return the results of one script, or None if there are none."""
     file = RESULTS / f"{name}.json"
     return json.loads(file.read_text()) if file.exists() else None
 
@@ -65,21 +89,18 @@ def results(name: str) -> Figures | None:
 INTRODUCTION = """
 # Performance
 
-Made by `python benchmarks/page.py` from `benchmarks/results/*.json`; `make bench` measures what a CPU can
-anew, int8 agreement and looking less often with the videos that `benchmarks/camera_motion.py` names
-(`make bench CLIPS=folder`). Each table comes from one run: the same weights, inputs and threads for all,
-answers compared before any time is believed. Where a table has quartiles, systems took turns in one process.
-[benchmarks/README.md](../benchmarks/README.md) says how. Three questions have tables of their own: the model,
-attention alone, and files to predictions. What is rounded to int8 never shares a table with exact answers,
-nor do views that are left out, but for the exact line that they are compared with.
+Generated by `python benchmarks/page.py` from `benchmarks/results/*.json`. `make bench` repeats the CPU
+measurements; int8 agreement and fewer views need the videos that `benchmarks/camera_motion.py` names
+(`make bench CLIPS=folder`). Each table comes from one run: all systems have the same weights, inputs and
+threads, and their outputs are compared before they are timed. In tables with quartiles, the systems took
+turns in one process. [benchmarks/README.md](../benchmarks/README.md) describes the method,
+[LOG.md](../benchmarks/LOG.md) the variation between runs and the history. Approximate methods (int8,
+fewer views) have separate tables, together with the exact method they are compared with.
 """
 
 
-NOT_YET = "Not measured yet: [benchmarks/README.md](../benchmarks/README.md) names the script."
-
-
 def model_section(found: Figures) -> str:
-    """Exact systems by speed, then int8, then how near that is to what the processor can do."""
+    """Return exact systems by speed, then int8, then the efficiency against the speed of matrix products."""
     rows = sorted(found["rows"], key=lambda row: row[BASE])
     peer = _row(rows, "torchvision in OpenVINO", "bfloat16")["seconds_median"]
     ours = _row(rows, "videoswin in OpenVINO", "bfloat16")["seconds_median"]
@@ -91,26 +112,24 @@ def model_section(found: Figures) -> str:
     }
     peak = in_pytorch["float32"]["peak_mib"] / eager["peak_mib"]
     return f"""
-Swin-T, one 32 x 224 x 224 clip, {_where(found)}.
-Speed is against torchvision in float32, eager. "Anew" is what a pass takes from the system and gives back:
-{eager["mib_taken_anew"]} MiB there, where {eager["system_seconds"]:.1f} of {eager["cpu_seconds_median"]:.1f}
-processor seconds are the system's. Its time moves between runs more than ours, and every speed here with it
-([log](../benchmarks/LOG.md)).
+Swin-T, one 32 x 224 x 224 clip, {_where(found)}. Speed is relative to eager torchvision in fp32. "MiB
+allocated" is memory that a pass requests from the operating system and returns: {eager["mib_taken_anew"]}
+MiB for torchvision, where {eager["system_seconds"]:.1f} of {eager["cpu_seconds_median"]:.1f} processor
+seconds are spent in the kernel. Torchvision's time varies more between runs than ours, and so does every
+relative speed ([log](../benchmarks/LOG.md)).
 
 {_model_table(row for row in rows if row["precision"] in EXACT)}
 
-![clips a second of every system](performance-model.png)
+![clips per second of every system](performance-model.png)
 
-In OpenVINO and bfloat16 our graph is {peer / ours:.2f} times as fast as torchvision's.
-Of the memory that a pass of torchvision's adds in float32, ours in PyTorch adds
-{share["float32"]:.0%}, and in bfloat16 {share["bfloat16"]:.0%}.
-With the libraries and weights that a process holds anyway the peak is {peak:.0%} of torchvision's.
-Runtimes that set memory aside while they compile had done so before a pass was counted; "at most" has it.
-"Compiled" is torch.compile as it comes, without freezing. Torchvision compiled in bfloat16, in ONNX Runtime
-and in int8 was not measured.
+In OpenVINO and bf16, our graph is {peer / ours:.2f} times as fast as torchvision's.
+Of the memory that a pass of torchvision adds in fp32, ours in PyTorch adds {share["float32"]:.0%}, in bf16
+{share["bfloat16"]:.0%}. Peak memory, with libraries and weights, is {peak:.0%} of torchvision's.
+Runtimes that reserve memory when they compile did so before the pass; "MiB peak" includes it.
+"Compiled" is torch.compile with its defaults, without freezing.
 
-Linear layers and products of queries and keys in int8, the rest in bfloat16: not exact, see the agreement
-below.
+Int8 for linear layers and products of queries and keys, bf16 for the rest (approximate, see the agreement
+below):
 
 {_model_table(row for row in rows if row["precision"] not in EXACT)}
 
@@ -120,12 +139,12 @@ below.
 
 def _model_table(rows: Iterable[Figures]) -> str:
     return table(
-        "system | precision | median s | quartiles | speed | MiB added | MiB at most | MiB anew",
+        "system | precision | median s | quartiles | speed | MiB added | MiB peak | MiB allocated",
         "llrlrrrr",
         (
             (
                 row["system"],
-                row["precision"],
+                _short(row["precision"]),
                 f"{row['seconds_median']:.2f}",
                 span(row["seconds_quartiles"], ".2f"),
                 f"{row[BASE]:.2f}",
@@ -148,20 +167,26 @@ def _floor_part(found: Figures) -> str:
             lines.append(
                 (
                     row["system"],
-                    row["precision"],
+                    _short(row["precision"]),
                     f"{floor['gflops']:.0f}",
                     f"{floor['seconds']:.2f}",
                     f"{median:.2f}",
                     f"{floor['seconds'] / median:.0%}",
                 )
             )
-    heads = "system | precision | GFLOP/s | floor s | median s | reached"
+    heads = "system | precision | GFLOP/s | lower bound s | median s | efficiency"
     return f"""
-The floor is the clip's {found["multiply_adds"] / 1e9:.1f} billion multiply-adds at the rate of a 2048 x 2048
-product in PyTorch, by MKL or oneDNN, whichever is faster, measured in the same run.
+The lower bound is the time of the clip's {found["multiply_adds"] / 1e9:.1f} billion multiply-adds at the
+speed of a 2048 x 2048 matrix product in PyTorch (MKL or oneDNN, whichever is faster), measured in the
+same run.
 
 {table(heads, "llrrrr", lines)}
 """
+
+
+def _short(precision: str) -> str:
+    """Return the name of a precision on the command line."""
+    return PRECISIONS.get(precision, precision)
 
 
 def _row(rows: list[Figures], system: str, precision: str) -> Figures:
@@ -170,11 +195,11 @@ def _row(rows: list[Figures], system: str, precision: str) -> Figures:
 
 
 def attention_section(found: Figures) -> str:
-    """Milliseconds of every system in every stage."""
+    """Return the milliseconds of every system in every stage."""
     systems = list(dict.fromkeys(row["system"] for row in found["rows"]))
     cases: dict[tuple[Any, ...], dict[str, float]] = {}
     for row in found["rows"]:
-        case = cases.setdefault((row["stage"], row["windows"], row["precision"]), {})
+        case = cases.setdefault((row["stage"], row["windows"], _short(row["precision"])), {})
         case[row["system"]] = row["seconds_median"]
     lines = (
         (
@@ -186,15 +211,15 @@ def attention_section(found: Figures) -> str:
     )
     heads = f"stage | windows | precision | {' | '.join(systems)} | speed"
     return f"""
-One block's window attention with its two linear layers, milliseconds, {_where(found)}.
-Full mask, SDPA is how timm does it. The last column is ours against torchvision in the same precision.
+Window attention of one block with its two linear layers, in milliseconds, {_where(found)}.
+"Full mask, SDPA" is the method of timm. Speed is relative to torchvision in the same precision.
 
 {table(heads, "rll" + "r" * len(systems) + "r", lines)}
 """
 
 
 def scaling_section(found: Figures) -> str:
-    """Seconds and memory by frames and size, and the exponents."""
+    """Return seconds and memory by frames and size, and the exponents."""
     systems = ("videoswin t", "videoswin s", "videoswin b", "torchvision t")
     lines = []
     for row in found["rows"]:
@@ -208,26 +233,26 @@ def scaling_section(found: Figures) -> str:
     slopes = ((name, f"{slope:.2f}") for name, slope in found["exponents"].items())
     longest = found["longest"]
     return f"""
-One clip in float32, {_where(found)}: the fastest of three to five passes, and the memory that a pass adds.
+One clip in fp32, {_where(found)}: the fastest of three to five passes, and the memory that a pass adds.
 
 {table("clip | " + " | ".join(systems), "lrrrr", lines)}
 
 ![seconds and memory against frames and size](performance-growth.png)
 
-The slope of log(seconds) over log(tokens); 1 is a cost that grows as the clip does:
+The slope of log(seconds) over log(tokens); 1 is linear cost:
 
 {table("series | exponent", "lr", slopes)}
 
-Swin-T on a clip of {longest["frames"]} frames takes {longest["peak_mib"] / 1024:.1f} GiB with everything that
-the process holds.
+The process of Swin-T on a clip of {longest["frames"]} frames has a peak of
+{longest["peak_mib"] / 1024:.1f} GiB.
 """
 
 
 def int8_section(found: Figures) -> str:
-    """How often int8 names the same class."""
+    """Return how often int8 and float32 have the same most probable class."""
     lines = (
         (
-            row["clips_from"],
+            row["clips_from"].replace("films", "synthetic videos"),
             row["videos"],
             row["clips"],
             f"{row['top1_agreement']:.1%}",
@@ -235,38 +260,39 @@ def int8_section(found: Figures) -> str:
         )
         for row in found["rows"]
     )
-    heads = "views of | videos | views | same likeliest class | largest change of a probability"
+    heads = "views of | videos | views | top-1 agreement | largest change of a probability"
     return f"""
-The bundled model against itself in float32, {_where(found)}.
-Scales were chosen on the first half of {", ".join(found["scales_chosen_on"])}.
+The bundled model in int8 compared with fp32, {_where(found)}.
+Calibrated on the first half of {", ".join(found["scales_chosen_on"])}.
 
 {table(heads, "lrrrr", lines)}
 
-Views of one video resemble each other, and these are few videos. The bundled model is a small one; a trained
-Swin-T was not at hand. `videoswin export` says what int8 costs yours.
+Views of one video are similar, and these are few videos of one small model. `videoswin export` prints the
+agreement of your model.
 """
 
 
 def files_section(found: Figures) -> str:
-    """What predict reaches of decoding alone and of the model alone: exact ways to look, then others."""
+    """Return the throughput of predict, decoding alone and the model alone: exact views, then others."""
     exact, approximate = (
         _files_table(row for row in found["rows"] if ("fast" in row["case"]) is fast)
         for fast in (False, True)
     )
     return f"""
-Videos a second of ten seconds of H.264, 340x256 at 30 fps, {_where(found)}.
-Decoding alone, with as many threads as `predict_all` gives it, not all cores; the model alone on views that
-are loaded; and `Predictor.predict_all`, in turn.
+Videos per second, each of ten seconds of H.264, 340x256 at 30 fps; {_where(found)}.
+Decoding alone (with as many threads as `predict_all` uses), the model alone on loaded views, and
+`Predictor.predict_all`, in turn.
 
 {exact}
 
-One view of a video instead of twelve is no exact answer:
+One view per video instead of twelve (approximate):
 
 {approximate}
 
-Where decoding and the model share the same cores, nothing can overlap that leaves a core idle: both together
-take their processor seconds divided by the cores, or longer. "Cores allow" is what that leaves of the slower;
-it is too low by what threads spend on waiting for each other, which counts as processor time, too.
+"Of the slower" is the throughput of both relative to the slower of decoding and model. On shared cores,
+both together take at least the sum of their processor seconds divided by the number of cores; "bound" is
+the throughput that this allows, relative to the slower. It is slightly too low, because threads that wait
+for each other use processor time.
 """
 
 
@@ -286,40 +312,39 @@ def _files_table(rows: Iterable[Figures]) -> str:
                 f"{row['of_the_bound']['median']:.0%}",
             )
         )
-    return table(f"{heads} | cores allow | of what they allow", "lrrrrrlrr", lines)
+    return table(f"{heads} | bound | of the bound", "lrrrrrlrr", lines)
 
 
 def views_section(found: Figures) -> str:
-    """Accuracy and time of looking less often, against every view."""
+    """Return accuracy and time of fewer views, compared with all views."""
     parts = []
     for kind, figures in found["kinds"].items():
         ways: Figures = figures["ways"]
         exact = found["exact"]
         adaptive = [way for way in ways if way.startswith("adaptive")]
         fixed = [way for way in ways if way not in (exact, *adaptive)]
-        films = f"{figures['films']} films of {figures['seconds_of_film']:.0f} seconds"
+        videos = f"{figures['films']} videos of {figures['seconds_of_film']:.0f} seconds"
         parts.append(
             f"""
-{kind.capitalize()}, {films}:
+{kind.capitalize()}, {videos}:
 
 {_views_table({way: ways[way] for way in (exact, *fixed)})}
 
-The same, adaptive views:
+The same with adaptive views:
 
 {_views_table({way: ways[way] for way in (exact, *adaptive)})}
 """
         )
     return f"""
-The bundled model on films that it has not seen, half of photographs and half of frames of real videos: those
-of its test set, and longer ones, slower and shakier than what it learned from. The first line of each table
-is exact; milliseconds are of processor time, {_where(found)}. Margins were compared on
-these films, so elsewhere a safe one here may change some answers.
-{"".join(parts)}
+The bundled model on unseen synthetic videos, half from photographs and half from frames of real videos:
+its test set, and longer, slower and shakier videos than in its training. The first row of each table is
+exact. Milliseconds are processor time per video, {_where(found)}. Margins were selected on these videos;
+on other videos a margin without changes here may change some predictions. {"".join(parts)}
 """
 
 
 def _views_table(ways: dict[str, Figures]) -> str:
-    heads = "views | right | 95 % interval | agrees with exact | looked at | decoding ms | model ms"
+    heads = "views | top-1 | 95 % interval | agreement with exact | mean views | decoding ms | model ms"
     lines = (
         (
             way,
@@ -336,11 +361,11 @@ def _views_table(ways: dict[str, Figures]) -> str:
 
 
 def training_section(found: Figures) -> str:
-    """A training step against torchvision's."""
+    """Return seconds and memory of a training step, compared with torchvision."""
     lines = (
         (
             row["clips"],
-            row["dtype"],
+            _short(row["dtype"]),
             row["system"],
             f"{row['seconds_median']:.2f}",
             f"{row['times_torchvision']:.2f}",
@@ -349,7 +374,7 @@ def training_section(found: Figures) -> str:
         for row in found["rows"]
     )
     return f"""
-Forward, cross entropy, backward and AdamW of Swin-T, {_where(found)}.
+Forward pass, cross-entropy, backward pass and AdamW of Swin-T, {_where(found)}.
 
 {table("clips | precision | system | median s | speed | MiB added", "lllrrr", lines)}
 """
@@ -360,27 +385,26 @@ def _where(found: Figures) -> str:
     threads = "1 thread" if at["threads"] == 1 else f"{at['threads']} threads"
     return (
         f"{threads} of {at['cores']} cores of {at['processor']}, torch {at['torch']}, {at['date']}, "
-        f"{at['busy_before']:.0%} busy before, at {at['commit']}"
+        f"{at['busy_before']:.0%} other load before the run, commit {at['commit']}"
     )
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Figures], str]]] = {
     "model_cpu": ("The model on a CPU", model_section),
-    "int8_agreement": ("What int8 costs", int8_section),
-    "attention_cpu": ("Attention alone on a CPU", attention_section),
-    "scaling_cpu": ("Growth with frames and resolution", scaling_section),
-    "file_to_prediction": ("Files to predictions", files_section),
-    "approximate_views": ("Looking less often", views_section),
-    "training_cpu": ("A training step on a CPU", training_section),
+    "int8_agreement": ("Agreement of int8", int8_section),
+    "attention_cpu": ("Attention on a CPU", attention_section),
+    "scaling_cpu": ("Cost by frames and resolution", scaling_section),
+    "file_to_prediction": ("From files to predictions", files_section),
+    "approximate_views": ("Fewer views", views_section),
+    "training_cpu": ("Training step on a CPU", training_section),
     "gpu": ("GPU", gpu_section),
 }
-"""By result file: the title, and what is made of the figures."""
+"""Result file -> title of its section, and the function that writes it."""
 
 
 def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
-    if found := results("model_cpu"):
-        README.write_text(with_speed(README.read_text(encoding="utf-8"), found), encoding="utf-8")
+    README.write_text(with_results(README.read_text(encoding="utf-8")), encoding="utf-8")
     for name, draw in {"model_cpu": draw_model, "scaling_cpu": draw_growth}.items():
         if found := results(name):
             draw(found, PAGE.parent)

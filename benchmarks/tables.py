@@ -1,4 +1,4 @@
-"""Figures as Markdown."""
+"""Format results as Markdown."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 Figures = dict[str, Any]
-"""Of one result file, or of one row of it."""
+"""Contents of one result file, or one of its rows."""
 
 
 def table(heads: str, alignment: str, lines: Iterable[Iterable[object]]) -> str:
-    """Markdown; one letter of `alignment` for each column, l or r."""
+    """Return a Markdown table; `alignment` has one letter per column, l or r."""
     rule = "|".join("---:" if side == "r" else "---" for side in alignment)
     rows = ("| " + " | ".join(map(str, line)) + " |" for line in lines)
     return "\n".join([f"| {heads} |", f"|{rule}|", *rows])
