@@ -339,7 +339,9 @@ The same with adaptive views:
 The bundled model on unseen synthetic videos, half from photographs and half from frames of real videos:
 its test set, and longer, slower and shakier videos than in its training. The first row of each table is
 exact. Milliseconds are processor time per video, {_where(found)}. Margins were selected on these videos;
-on other videos a margin without changes here may change some predictions. {"".join(parts)}
+on other videos a margin without changes here may change some predictions.
+
+{"".join(parts).strip()}
 """
 
 
