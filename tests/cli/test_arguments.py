@@ -62,4 +62,4 @@ def test_options_become_the_arguments_of_the_function() -> None:
     )
     assert options["model"] == "x"
     assert options["set"] == ["a=1", "b=2"]
-    assert vars(parser.parse_args(["predict", "--json", "--", "-a.mp4"]))["paths"] == ["-a.mp4"]
+    assert vars(parser.parse_args(["predict", "--json", "--", "-a.mp4"]))["videos"] == ["-a.mp4"]

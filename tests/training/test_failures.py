@@ -17,7 +17,6 @@ from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_c
 from videoswin import _files
 from videoswin._workers import WorkerKilledError, start_data_worker
 from videoswin.training import loop, run_folder, safeguards
-from videoswin.training.recipe import SyntheticData
 from videoswin.training.recorder import Recorder
 from videoswin.training.safeguards import TrainingError
 from videoswin.weights.checkpoint import Checkpoint
@@ -113,11 +112,10 @@ def test_a_run_that_ends_while_it_validates_resumes_with_that_validation(
 def test_a_killed_data_worker_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end(
     tmp_path, uninterrupted
 ):
-    clips = SyntheticData(clips=Harmful, description="noise with stripes", labels=LABELS)
     with pytest.raises(
         TrainingError, match=r"data worker was killed.*\(data\.num_workers\)\. Run.*state of step 20"
     ):
-        loop.train(stripes(data__source=clips, data__num_workers=1), tmp_path / "killed")
+        loop.train(stripes(data__clips=Harmful, data__num_workers=1), tmp_path / "killed")
     assert loop.train(stripes(data__num_workers=1), tmp_path / "killed").read_bytes() == uninterrupted
 
 

@@ -85,7 +85,7 @@ def rate_and_decay(model: VideoSwin, plan: Optimizer) -> dict[str, tuple[float, 
 
 @pytest.mark.parametrize("rule", EXPECTED)
 def test_each_rule_gives_each_kind_of_tensor_its_rate_and_decay(rule):
-    found = rate_and_decay(VideoSwin(SMALL), plan(groups=rule))
+    found = rate_and_decay(VideoSwin(SMALL), plan(param_groups=rule))
     wanted = dict(zip(EVERY_KIND, EXPECTED[rule], strict=True))
     assert {name: found[name] for name in EVERY_KIND} == {
         name: pytest.approx(w) for name, w in wanted.items()
@@ -118,7 +118,7 @@ def mmaction2_factors(name: str) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("rule", "theirs"), [("official", mmcv_factors), ("mmaction2", mmaction2_factors)])
 def test_published_rules_agree_with_key_matching_for_every_tensor(rule, theirs):
-    for name, ours in rate_and_decay(VideoSwin(NANO), plan(groups=rule)).items():
+    for name, ours in rate_and_decay(VideoSwin(NANO), plan(param_groups=rule)).items():
         rate, decay = theirs(official_name(name))
         assert ours == pytest.approx((1e-3 * rate, WD * decay)), name
 
@@ -133,7 +133,7 @@ def test_every_learning_parameter_is_in_exactly_one_group(depths, rule, trainabl
     config = SMALL.replace(depths=tuple(depths), num_heads=(1,) * len(depths))
     model = VideoSwin(config)
     set_trainable(model, trainable, rank=2)
-    groups = parameter_groups(model, plan(groups=rule, layer_decay=layer_decay))
+    groups = parameter_groups(model, plan(param_groups=rule, layer_decay=layer_decay))
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     learning = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
     assert sorted(grouped) == sorted(learning)
@@ -172,7 +172,7 @@ def test_low_rank_changes_learn_at_the_full_rate():
 
 
 def test_groups_are_described_at_their_highest_rate():
-    optimizer = adamw(VideoSwin(SMALL), plan(groups="official"))
+    optimizer = adamw(VideoSwin(SMALL), plan(param_groups="official"))
     schedule(optimizer, Schedule(epochs=3, warmup_epochs=1), steps_per_epoch=10)
     rows = {row.name: row for row in describe_groups(optimizer)}
     assert set(rows) == {"backbone, weight decay", "bias tables, no weight decay", "head, weight decay"}

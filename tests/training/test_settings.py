@@ -175,8 +175,8 @@ def test_a_typed_value_becomes_what_the_setting_is(key, text, value):
         ("optimizer.betas", "[0.9]", "[a number, a number]"),
         ("optimizer.betas", "0.9, 0.95", "[a number, a number]"),
         ("optimizer.param_groups", "offical", "official or mmaction2 or clean"),
-        ("data.views.crops", "2", "1 or 3"),
-        ("data.views.crops", True, "1 or 3"),
+        ("data.views.crops", "2", "1 or 3 or full"),
+        ("data.views.crops", True, "1 or 3 or full"),
         ("augment.flip_pairs", '["left", "right"]', "[[text, text], ...]"),
         ("model.init_from", 5, "text or null"),
         ("model.config", "tiny", "its parts or null"),
@@ -201,7 +201,7 @@ def test_the_refusal_shows_how_to_set_it():
         ("run.batchsize", "data.batch_size"),
         ("schedule.epoch", "schedule.epochs"),
         ("model.config.windows", "model.config.window"),
-        ("data.clip.normalization", "data.clip.normalization"),
+        ("data.clip.normalisation", "data.clip.normalization"),
     ],
 )
 def test_a_setting_that_does_not_exist_names_the_nearest(key, right):
@@ -211,7 +211,7 @@ def test_a_setting_that_does_not_exist_names_the_nearest(key, right):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("data.group", "folder"), ("optimizer.clipnorm", "1"), ("optimizer.max_grad_norm", "much")],
+    [("data.group", "folder"), ("optimizer.maxgrad_norm", "1"), ("optimizer.max_grad_norm", "much")],
 )
 def test_null_is_no_example_of_a_value(key, value):
     with pytest.raises(ValueError, match=r"data\.group_by|optimizer\.max_grad_norm") as caught:
@@ -301,7 +301,7 @@ def test_what_was_run_from_a_written_recipe_names_the_function_that_made_it(tmp_
     first = tmp_path / "recipe.json"
     first.write_text(json.dumps(recipe_to_dict(RECIPE, "finetune", "videos/", "tiny-k400")))
     again = recipe_to_dict(RECIPE, str(first), "elsewhere/", None)
-    assert (again["name"], again["data"], again["start"]) == ("finetune", "elsewhere/", "tiny-k400")
+    assert (again["name"], again["data"], again["init_from"]) == ("finetune", "elsewhere/", "tiny-k400")
 
 
 @pytest.mark.parametrize("contents", ["", "[]", "{}", '{"version": 2, "name": "finetune"}'])

@@ -194,7 +194,7 @@ def test_a_video_that_cannot_be_read_is_named_once_and_replaced_by_none(folder, 
 
 def test_too_many_unreadable_videos_stop_the_run_and_one_is_named(folder, tmp_path):
     videos = broken_copy(folder, tmp_path / "videos", 6)
-    with pytest.raises(TrainingError, match=r"cannot be read.*failure_limit.*lying.\d\.mp4"):
+    with pytest.raises(TrainingError, match=r"cannot be read.*max_failure_fraction.*lying.\d\.mp4"):
         loop.train(recipe(videos), tmp_path / "run")
 
 

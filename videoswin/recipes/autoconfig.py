@@ -23,9 +23,8 @@ from videoswin.model.swin import VideoSwin
 from videoswin.training.data import training_and_validation
 from videoswin.training.learner import natural_precision, training_device
 from videoswin.training.lora import set_trainable
-from videoswin.training.memory import Trainable, estimate_training_bytes, format_bytes
+from videoswin.training.memory import Trainable, estimate_training_bytes, format_bytes, total_bytes
 from videoswin.training.recipe import TrainingPrecision, VideoData
-from videoswin.training.safeguards import total_bytes
 from videoswin.video.frames import excerpt
 from videoswin.video.reader import VideoError, open_video
 from videoswin.video.spec import ClipSpec

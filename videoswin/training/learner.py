@@ -248,7 +248,7 @@ def build_model(
     options: dict[str, Any] = {
         "drop_path": plan.drop_path,
         "dropout": plan.dropout,
-        "checkpointing": plan.grad_checkpointing,
+        "grad_checkpointing": plan.grad_checkpointing,
     }
     if checkpoint is None:
         if plan.config is None or plan.initialize is None:

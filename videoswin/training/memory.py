@@ -6,7 +6,9 @@ Features are the numbers of all tokens in memory at a time: clips x time x heigh
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
@@ -161,3 +163,23 @@ def _block(
         per_window = config.num_heads[stage] * math.prod(window) ** 2 * computed
         working = max(working, padded // channels // math.prod(window) * per_window)
     return LayerBytes(kept=kept, entry=entry, working=working)
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that is free now on a device; on a CPU what the machine can give. None where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    facts = Path("/proc/meminfo")  # Linux; what is free there is little, what is available counts
+    if device.type != "cpu" or not facts.exists():
+        return None
+    lines = dict(line.split(":") for line in facts.read_text(encoding="ascii").splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def total_bytes(device: torch.device) -> int | None:
+    """Memory that a device has, on a CPU the machine's; None where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type != "cpu" or "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -22,7 +22,7 @@ from videoswin.training.data import Source
 from videoswin.training.distributed import any_rank
 from videoswin.training.learner import Learner
 from videoswin.training.losses import expected_first_loss
-from videoswin.training.memory import estimate_training_bytes, format_bytes
+from videoswin.training.memory import available_bytes, estimate_training_bytes, format_bytes
 from videoswin.training.optim import describe_groups
 from videoswin.training.recipe import Recipe
 from videoswin.video.augment import reads_direction
@@ -203,23 +203,3 @@ def first_loss_warning(learner: Learner, loss: float) -> str | None:
         f"warning: the first loss is {loss:.2f}; a new head for {len(learner.labels)} classes should start "
         f"near {expected:.2f}. Are the labels right, and the weights those of a video model?"
     )
-
-
-def available_bytes(device: torch.device) -> int | None:
-    """Memory that is free now on a device; on a CPU what the machine can give. None where it is not known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    facts = Path("/proc/meminfo")  # Linux; what is free there is little, what is available counts
-    if device.type != "cpu" or not facts.exists():
-        return None
-    lines = dict(line.split(":") for line in facts.read_text(encoding="ascii").splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
-
-
-def total_bytes(device: torch.device) -> int | None:
-    """Memory that a device has, on a CPU the machine's; None where it is not known."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type != "cpu" or "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
