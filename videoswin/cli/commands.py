@@ -1,4 +1,4 @@
-"""`videoswin <command>`: parse, call one function, print. Nothing heavy is imported before a command runs."""
+"""Run `videoswin COMMAND`: parse, call one function, print. Large imports happen inside the commands."""
 
 import io
 import os
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 def demo(*, video: str | None = None, model: str = "camera-motion", out: str = "demo") -> int:
-    """Predict a clip made on the spot, and yours if named; write a page of both.
+    """Predict a synthetic clip, and optionally your video, and write an HTML page.
 
     Example: videoswin demo --video my_clip.mp4
 
     Args:
-        video: A video of your own.
-        model: Catalog name, bundled name or file.
-        out: Folder for the clip and the page.
+        video: Your video.
+        model: Name (see `videoswin models`) or checkpoint file.
+        out: Output folder of the clip and the page.
     """
     from videoswin.cli.demo import run_demo
 
@@ -57,21 +57,21 @@ def predict(
     license: str | None = None,
     trust: bool = False,
 ) -> int:
-    """Name what happens in videos.
+    """Classify the action in each video.
 
     Example: videoswin predict clip.mp4 folder/ --model camera-motion
-    A video that cannot be read does not stop the others; the exit code is then 1.
+    If a video cannot be read, the others are still predicted and the exit code is 1.
 
     Args:
-        videos: Files, folders, patterns, or - for a list on standard input.
-        model: Catalog name (see `videoswin models`), bundled name or file, exported ones too.
-        protocol: Views, e.g. official-4x3, adaptive-4x3, fast-1x1; by default the model's own.
-        top: How many labels to print.
+        videos: Files, folders, glob patterns, or - to read a list from standard input.
+        model: Name (see `videoswin models`), checkpoint or exported file.
+        protocol: Views (see `videoswin protocols`); by default those of the model.
+        top: Number of labels to print.
         device: auto, cpu, cuda, cuda:1, mps.
-        precision: bfloat16 is faster on CPUs that have it, and on GPUs; float32 by default.
-        json: Print one JSON object a line.
-        license: License of restricted weights, e.g. CC-BY-NC-4.0.
-        trust: Load also a .pt2 file that can run code.
+        precision: bf16 is faster on GPUs and on CPUs with bf16 instructions; fp32 by default.
+        json: Print one JSON object per line.
+        license: Accept the license of restricted weights by repeating it, e.g. CC-BY-NC-4.0.
+        trust: Allow a .pt2 file that can run code.
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, got {top}")
@@ -86,12 +86,12 @@ def predict(
 
 
 def models(*, json: bool = False) -> int:
-    """List the published weights, and which of them are on this disk.
+    """List the models: classes, published accuracy, license, and whether they are downloaded.
 
     Example: videoswin models --json
 
     Args:
-        json: Print one JSON object a line.
+        json: Print one JSON object per line.
     """
     from videoswin.weights.download import cache_folder
     from videoswin.weights.listing import list_models
@@ -106,12 +106,12 @@ def models(*, json: bool = False) -> int:
 
 
 def protocols(*, json: bool = False) -> int:
-    """List the protocols: which views of a video are averaged.
+    """List the protocols: the views of a video whose predictions are averaged.
 
     Example: videoswin protocols
 
     Args:
-        json: Print one JSON object a line.
+        json: Print one JSON object per line.
     """
     from videoswin.video.spec import describe_protocols
 
@@ -133,17 +133,17 @@ def convert(
     window: tuple[int, int, int] | None = None,
     license: str | None = None,
 ) -> int:
-    """Convert weights from any known layout to another.
+    """Convert weights between the layouts of libraries.
 
     Example: videoswin convert swin_tiny_k400.pth tiny.safetensors
 
     Args:
-        model: Catalog name or file in any known layout.
-        out: File to write.
-        layout: videoswin is one .safetensors with everything a predictor needs.
-        inflate: How an image model becomes a video model.
+        model: Name, or file in any known layout.
+        out: Output file.
+        layout: Layout of the output; videoswin is a .safetensors file with all metadata.
+        inflate: Inflation of image models: repeat over time, or use the center frame.
         window: Resize the bias tables to this window, e.g. 16,7,7.
-        license: License of restricted weights, e.g. CC-BY-NC-4.0.
+        license: Accept the license of restricted weights by repeating it, e.g. CC-BY-NC-4.0.
     """
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
 
@@ -170,19 +170,19 @@ def export(
     json: bool = False,
     license: str | None = None,
 ) -> int:
-    """Write a model for another runtime, and compare the file with PyTorch.
+    """Export a model to another runtime, and compare it with PyTorch.
 
     Example: videoswin export tiny-k400 tiny.xml --precision int8 --data videos/
-    `videoswin predict --model tiny.xml` and `evaluate` then run it as they run a checkpoint.
+    `videoswin predict --model tiny.xml` and `evaluate` use the file like a checkpoint.
 
     Args:
-        model: Catalog name, bundled name or file.
-        out: File to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
-        format: aotinductor for a compiled .pt2; else as the name of the file says.
-        precision: bfloat16 for OpenVINO and torch, int8 for OpenVINO.
-        data: Videos to compare on, and to choose int8 scales on: file, folder, pattern.
+        model: Name (see `videoswin models`) or checkpoint file.
+        out: Output file: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
+        format: aotinductor for a compiled .pt2; by default from the file extension.
+        precision: bf16 for OpenVINO and torch, int8 for OpenVINO.
+        data: Videos for the comparison and for int8 calibration: file, folder or pattern.
         json: Print the comparison as one JSON object.
-        license: License of restricted weights, e.g. CC-BY-NC-4.0.
+        license: Accept the license of restricted weights by repeating it, e.g. CC-BY-NC-4.0.
     """
     from videoswin.cli.terminal import print_comparison
     from videoswin.inference.export import export_model, require_possible

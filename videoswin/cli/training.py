@@ -19,19 +19,19 @@ def check(
     workers: int = 2,
     json: bool = False,
 ) -> int:
-    """Decode every video of a labeled collection and say what is wrong with it.
+    """Decode every labeled video and report problems of the data.
 
     Example: videoswin check my_videos/ --write clean.csv
     The exit code is 1 if files cannot be read or splits share videos.
 
     Args:
-        data: Folder with a folder for each class, or a list (CSV, Parquet, Kinetics, UCF101, ...).
-        root: Folder that the paths of a list start from; by default the list's own.
-        model: Model to train from: a video is short if it sees more than that (it is looped then).
-        shortest: Without --model, frames below which a video is called short.
-        quick: Decode 8 frames of each video, not all: faster, but damage can be missed.
-        write: CSV file for a list without unreadable, empty and repeated files.
-        workers: Processes that decode.
+        data: Folder with one subfolder per class, or a list (CSV, Parquet, Kinetics, ...).
+        root: Base folder of relative paths in a list; by default the folder of the list.
+        model: Initial weights: report videos shorter than a clip of this model.
+        shortest: Without --model, minimum number of frames of a video.
+        quick: Decode 8 frames per video only: faster, but damage can be missed.
+        write: Output CSV file: the list without unreadable, empty and duplicate files.
+        workers: Number of decoding processes.
         json: Print the report as one JSON object.
     """
     from videoswin.cli.data_report import print_data_report
@@ -65,8 +65,8 @@ def recipes(name: str | None = None, *, json: bool = False) -> int:
     Example: videoswin recipes finetune
 
     Args:
-        name: Recipe whose settings are listed: name, value and description of each.
-        json: Print one JSON object a line.
+        name: Recipe whose settings are listed with value and description.
+        json: Print one JSON object per line.
     """
     from videoswin.recipes import describe_recipe, describe_recipes
 
@@ -102,16 +102,16 @@ def train(
 
     Args:
         recipe: finetune, kinetics:tiny, module:function or a file.
-        out: Folder for checkpoints, metrics and curves.
-        data: Folder with a folder for each class, or a list of labeled videos.
-        model: Initial weights: catalog name, bundled name or file.
+        out: Output folder of checkpoints, metrics and curves.
+        data: Folder with one subfolder per class, or a list of labeled videos.
+        model: Initial weights: name or checkpoint file.
         epochs: Number of epochs.
         lr: Peak learning rate.
         batch_size: Clips per step, over all devices.
-        seed: Seed of everything random.
+        seed: Seed of the random numbers.
         device: auto, cpu, cuda.
         precision: bf16 and fp16 are mixed precision.
-        workers: Processes that load clips, for each device.
+        workers: Number of loader processes per device.
         set: Any other setting; see `videoswin recipes RECIPE`.
         trust: Allow a recipe.json to run code.
     """
@@ -166,23 +166,23 @@ def evaluate(
     license: str | None = None,
     trust: bool = False,
 ) -> int:
-    """Score a model on labeled videos; those that cannot be read count as wrong.
+    """Evaluate a model on labeled videos; unreadable videos count as wrong.
 
     Example: videoswin evaluate test.csv --model run/best.safetensors --out report/
 
     Args:
-        data: Folder with a folder for each class, or a list.
-        model: Catalog name, bundled name or file.
-        protocol: Views, e.g. official-4x3; by default the model's own.
-        split: Split to score; by default test, else val, if any.
-        out: Folder for the report, its tables and its pictures.
-        root: Folder of a list's paths; by default the list's own.
-        workers: Processes that decode.
+        data: Folder with one subfolder per class, or a list.
+        model: Name, checkpoint or exported file.
+        protocol: Views (see `videoswin protocols`); by default the model's.
+        split: Split to evaluate; by default test, else val, if any.
+        out: Output folder of the report, its tables and its plots.
+        root: Base folder of the paths in a list.
+        workers: Number of decoding processes.
         device: auto, cpu, cuda, cuda:1, mps.
-        precision: Of weights and activations, e.g. bfloat16.
+        precision: fp32 by default.
         json: Print the report as one JSON object.
-        license: License of restricted weights, e.g. CC-BY-NC-4.0.
-        trust: Load also a .pt2 file that can run code.
+        license: Accept this license of restricted weights.
+        trust: Allow a .pt2 file that can run code.
     """
     from videoswin._distributed import join_ranks
     from videoswin.cli.terminal import print_report

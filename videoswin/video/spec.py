@@ -173,7 +173,7 @@ class ViewPlan:
     average: Average = "probabilities"
     """What is averaged over the views: probabilities, or logits before they become probabilities."""
     margin: float = 1.0
-    """Stop looking when the likeliest class leads the next one by more than this; at 1 nothing is skipped."""
+    """Stop when the top-1 class leads the top-2 class by more than this, 0 to 1; 1 evaluates all views."""
 
     def __post_init__(self) -> None:
         _require_count("clips", self.clips, MAX_CLIPS)
