@@ -62,7 +62,7 @@ def _published_rows(scaling: Figures | None) -> Iterator[tuple[str, ...]]:
             entry.trained_on,
             parameters,
             giga_macs,
-            f"{score.top1:g}",
+            str(score.top1),
             f"`{score.protocol}`",
             _seconds(config, entry.clip.frames, entry.clip.size, scaling),
             entry.license,
