@@ -57,10 +57,10 @@ def _print_summary(console: Console, report: DataReport) -> None:
 
     manifest = report.manifest
     counts = ((manifest.samples, "sample"), (manifest.classes, "class"), (report.videos, "video"))
-    numbers = ", ".join(plural(len(items), noun) for items, noun in counts)
+    totals = ", ".join(plural(len(items), noun) for items, noun in counts)
     minutes = f"{report.total_seconds / 60:.1f} minutes"
     console.print(
-        Text.assemble((printable(manifest.source), "bold"), f"  {numbers} that can be read, {minutes}")
+        Text.assemble((printable(manifest.source), "bold"), f"  {totals} that can be read, {minutes}")
     )
     if report.durations:
         shortest, median, longest = report.durations

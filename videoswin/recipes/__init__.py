@@ -67,7 +67,7 @@ RECIPE_ARGUMENTS: Final[Mapping[str, str]] = MappingProxyType(
         "grad_checkpointing": "model.grad_checkpointing",
     }
 )
-"""Argument of a recipe function, besides `data` and `init_from` -> setting that it gets the value of."""
+"""Argument of a recipe function, besides `data` and `init_from` -> setting whose value it gets."""
 
 
 def describe_recipes() -> list[dict[str, Any]]:
