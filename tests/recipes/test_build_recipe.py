@@ -21,8 +21,8 @@ def mine(*, data, init_from="somewhere"):
 def anything(**given):
     return dataclasses.replace(tiny(data="fixed/"), name=" ".join(sorted(given)) or "nothing")
 
-def reads(*, data, root=None, validation=None):
-    return dataclasses.replace(tiny(data=data), name=f"{root} {validation}")
+def reads(*, data, root=None, val=None):
+    return dataclasses.replace(tiny(data=data), name=f"{root} {val}")
 
 def requires_more(data, size):
     return mine(data=data)
@@ -87,8 +87,8 @@ def test_a_function_with_arbitrary_keywords_gets_data_and_initial_weights(own_fi
 
 
 def test_a_function_that_reads_the_videos_gets_their_root(own_file):
-    settings = {"data.root": "videos/", "data.val": "null"}
-    assert build_recipe("own_recipes:reads", data="list.csv", settings=settings).name == "videos/ None"
+    settings = {"data.root": "videos/", "data.val": "held.csv"}
+    assert build_recipe("own_recipes:reads", data="list.csv", settings=settings).name == "videos/ held.csv"
 
 
 @pytest.mark.parametrize(
