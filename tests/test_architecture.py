@@ -149,6 +149,17 @@ def test_importing_and_loading_a_model_leave_nothing_in_the_temporary_directory(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_importing_and_predicting_do_not_load_the_compiler_of_torch() -> None:
+    program = (
+        "import sys, torch; from videoswin import Predictor; "
+        "predictor = Predictor.from_pretrained('camera-motion', device='cpu'); "
+        "predictor.score(torch.zeros(1, 3, 8, 64, 64, dtype=torch.uint8)); "
+        "print(*(name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
 def test_the_package_and_its_model_load_no_library_but_torch_and_numpy() -> None:
     others = {"av", "safetensors", "docstring_parser", "rich", "lightning", "skimage", "torchvision", "timm"}
     assert not loaded_by("import videoswin, videoswin.model.swin") & others

@@ -1,4 +1,4 @@
-"""What the command line says to a call that is wrong, and how it reads one that is right."""
+"""The argument parser reports invalid calls in one line and parses valid ones."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from videoswin.cli.arguments import command_line
         ("predict", "predict", ["required", "VIDEO"]),
     ],
 )
-def test_a_wrong_call_is_one_line_that_names_command_option_value_and_choices(
+def test_the_error_of_an_invalid_call_is_one_line_with_command_option_value_and_choices(
     call: str, command: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit:
@@ -34,7 +34,7 @@ def test_a_wrong_call_is_one_line_that_names_command_option_value_and_choices(
     assert "Union" not in line
 
 
-def test_an_unknown_command_is_told_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_of_an_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         commands.main(["predit", "clip.mp4"])
     assert exit.value.code == 2

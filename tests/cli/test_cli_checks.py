@@ -1,4 +1,4 @@
-"""What a command looks at before it works: where its results go, and the packages that it needs."""
+"""Commands check output paths and required packages before they start."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from videoswin.inference import predictor
 
 @pytest.fixture
 def blocked(tmp_path: Path) -> Path:
-    """A file where a folder would have to be."""
+    """A file in the place of an output folder."""
     path = tmp_path / "blocked"
     path.write_text("in the way")
     return path
@@ -50,7 +50,7 @@ def test_a_result_that_cannot_be_written_is_refused_before_anything_is_read(
         ("lightning_fabric", ["train", "finetune", "--data", "missing.csv", "--out", "run"]),
     ],
 )
-def test_a_package_that_is_needed_at_the_end_is_asked_for_at_the_start(
+def test_a_package_that_is_needed_at_the_end_is_required_at_the_start(
     package: str,
     arguments: list[str],
     tmp_path: Path,
@@ -64,7 +64,7 @@ def test_a_package_that_is_needed_at_the_end_is_asked_for_at_the_start(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scores_are_printed_although_the_report_cannot_be_saved(
+def test_scores_are_printed_even_if_the_report_cannot_be_saved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disk_is_full(report: Report, folder: str) -> None:
@@ -79,6 +79,6 @@ def test_scores_are_printed_although_the_report_cannot_be_saved(
     for option in ([], ["--json"]):
         arguments = ["evaluate", str(list_of_videos), "--model", "x", "--out", str(tmp_path / "out"), *option]
         assert run(*arguments) == 1
-        shown = capsys.readouterr()
-        assert "top-1" in shown.out or '"top1": 1.0' in shown.out
-        assert shown.err == "videoswin: [Errno 28] No space left on device\n"
+        printed = capsys.readouterr()
+        assert "top-1" in printed.out or '"top1": 1.0' in printed.out
+        assert printed.err == "videoswin: [Errno 28] No space left on device\n"

@@ -1,4 +1,4 @@
-"""The commands as a shell sees them: output, errors, exit codes."""
+"""Output, errors and exit codes of the commands."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty cache, and a proxy that nobody answers at: nothing can be fetched."""
+    """Use an empty cache and a proxy that does not respond, so that downloads fail."""
     monkeypatch.setenv("VIDEOSWIN_HOME", str(tmp_path / "cache"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -39,7 +39,7 @@ def run(*arguments: str) -> int:
     return exit.value.code
 
 
-def test_predict_names_the_movement_of_every_video_in_a_folder(
+def test_predict_recognizes_the_movement_of_every_video_in_a_folder(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("predict", str(folder), "--model", "camera-motion", "--json") == 0
@@ -49,7 +49,7 @@ def test_predict_names_the_movement_of_every_video_in_a_folder(
     assert {line["model"] for line in lines} == {"camera-motion"}
 
 
-def test_check_says_how_it_read_the_list(
+def test_check_prints_notes_about_the_list(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     videos = sorted(folder.glob("*.mp4"))
@@ -58,7 +58,7 @@ def test_check_says_how_it_read_the_list(
     run("check", str(tmp_path / "list.csv"), "--json")
     out, err = capsys.readouterr()
     assert json.loads(out)["num_samples"] == 2
-    # Progress follows where the files take more than a moment.
+    # Progress may follow.
     assert err.splitlines()[0] == f"note: {tmp_path}/list.csv: columns that are not used: fps"
 
 
@@ -71,7 +71,7 @@ def test_predict_prints_bars_for_people(folder: Path, capsys: pytest.CaptureFixt
     assert second.endswith("%")
 
 
-def test_predict_says_how_many_views_an_adaptive_protocol_looked_at(
+def test_predict_prints_how_many_views_an_adaptive_protocol_used(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (
@@ -111,7 +111,7 @@ def test_predict_reads_a_list_from_standard_input(
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_predict_answers_where_the_output_cannot_show_a_file_name(folder: Path, tmp_path: Path) -> None:
+def test_predict_escapes_characters_that_the_output_cannot_encode(folder: Path, tmp_path: Path) -> None:
     odd = tmp_path / "ŝtorm.mp4"
     odd.write_bytes((folder / "zoom-in.mp4").read_bytes())
     environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
@@ -130,7 +130,7 @@ def test_predict_answers_where_the_output_cannot_show_a_file_name(folder: Path, 
     assert b"###" in result.stdout
 
 
-def test_predict_without_a_network_says_which_file_and_what_works_now(
+def test_the_error_of_predict_without_a_network_names_the_file_and_a_bundled_model(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("predict", str(folder / "zoom-in.mp4")) == 1
@@ -142,7 +142,7 @@ def test_predict_without_a_network_says_which_file_and_what_works_now(
     assert "Traceback" not in captured.err
 
 
-def test_a_wrong_call_exits_with_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_call_exits_with_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = str(folder / "zoom-in.mp4")
     assert run("predict", video, "--model", "camera-motoin") == 2
     assert "camera-motion" in capsys.readouterr().err
@@ -176,7 +176,7 @@ def test_convert_writes_a_layout_and_reads_it_back(
 
 
 @pytest.mark.parametrize("name", [b"zoom-in.mp4", b"<b>\xff\n\x1b[2J.mp4"])
-def test_demo_writes_a_page_that_needs_nothing_else_whatever_the_name_of_the_video(
+def test_demo_writes_a_self_contained_page_for_any_name_of_the_video(
     name: bytes, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video = tmp_path / os.fsdecode(name)
@@ -191,7 +191,7 @@ def test_demo_writes_a_page_that_needs_nothing_else_whatever_the_name_of_the_vid
     assert "\x1b" not in page
 
 
-def test_demo_of_a_missing_video_says_so_and_shows_the_clip_all_the_same(
+def test_demo_of_a_missing_video_reports_it_and_still_shows_the_generated_clip(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("demo", "--video", str(tmp_path / "none.mp4"), "--out", str(tmp_path / "demo")) == 1
@@ -208,11 +208,11 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones(
     assert "camera-motion" in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback_and_says_where_to_report_it(
+def test_a_bug_is_printed_with_its_traceback_and_where_to_report_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> None:
-        raise ValueError("shapes do not match")  # as numpy or torch would, far below the command
+        raise ValueError("shapes do not match")  # like an error of numpy or torch
 
     monkeypatch.setattr("videoswin.weights.listing.list_models", broken)
     assert run("models") == 1

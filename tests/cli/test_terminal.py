@@ -1,4 +1,4 @@
-"""What reaches a terminal when files and classes have hostile names."""
+"""Output to the terminal is harmless if files and classes have hostile names."""
 
 import json
 import re
@@ -18,11 +18,11 @@ from videoswin.inference.predictor import Prediction
 from videoswin.video.reader import VideoError
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2K\x9b31m\u202egnp\nclip.mp4: 100 % safe\r"
-OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def assert_harmless(text: str) -> None:
-    assert not OBEYED.search(text)
+    assert not CONTROLS.search(text)
     assert not any(line.startswith("clip.mp4: 100 % safe") for line in text.splitlines())
 
 
@@ -55,7 +55,7 @@ def test_an_error_is_one_line_whatever_the_name_of_the_file(
     assert_harmless(printed)
 
 
-def test_a_wrong_call_with_a_hostile_name_is_one_line(
+def test_the_error_of_an_invalid_call_with_a_hostile_name_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit:
@@ -92,15 +92,15 @@ def test_reports_print_no_control_character(capsys: pytest.CaptureFixture[str]) 
         assert_harmless(text)
 
 
-def test_json_reads_back_as_it_was() -> None:
+def test_json_is_read_back_unchanged() -> None:
     value = {"path": HOSTILE, "label": "走る 🏃🏽‍♀️ יד", "bytes": "\udcff"}
     assert json.loads(dump_json(value)) == value
     assert "走る 🏃🏽‍♀️ יד" in dump_json(value)
 
 
-@pytest.mark.parametrize(("seen", "said"), [(8.5, True), (212.0, False), (None, False)])
-def test_an_answer_says_how_much_of_a_long_video_was_looked_at(
-    seen: float | None, said: bool, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("seen", "printed"), [(8.5, True), (212.0, False), (None, False)])
+def test_the_duration_that_the_model_saw_is_printed_for_long_videos(
+    seen: float | None, printed: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prediction = Prediction(
         path="a.mp4",
@@ -112,7 +112,7 @@ def test_an_answer_says_how_much_of_a_long_video_was_looked_at(
         seconds_seen=seen,
     )
     terminal.print_prediction(prediction, 2)
-    assert ("212.0 s, of which the model saw 8.5 s, tiny" in capsys.readouterr().out) is said
+    assert ("212.0 s, of which the model saw 8.5 s, tiny" in capsys.readouterr().out) is printed
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -1,4 +1,4 @@
-"""Fine-tuning chooses its numbers: each from the data, the start and the machine, and each with a reason."""
+"""Fine-tuning chooses its settings from the data, the checkpoint and the machine, with a reason for each."""
 
 import json
 import re
@@ -19,8 +19,8 @@ from videoswin.model.config import BASE, NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.recipes import autoconfig, build_recipe
 from videoswin.recipes.autoconfig import Durations, Speed, TrainingContext, inspect_context, natural_precision
-from videoswin.recipes.clips import clip_for, clip_warning, expected_time, rate_note
-from videoswin.recipes.finetune import LARGEST_BATCH, choices, explain, read_measured_settings
+from videoswin.recipes.clips import clip_warning, default_clip, describe_assumed_frame_rate, expected_time
+from videoswin.recipes.finetune import MAX_BATCH_SIZE, choose_settings, explain, read_measured_settings
 from videoswin.training.memory import estimate_training_bytes
 from videoswin.training.recipe import VideoData
 from videoswin.training.settings import flatten, recipe_to_dict
@@ -29,7 +29,7 @@ from videoswin.weights.checkpoint import Checkpoint
 
 
 def checkpoint_of(config) -> Checkpoint:
-    """Weights that are not there: only their sizes matter."""
+    """Return a checkpoint with weights on the meta device: only their sizes matter."""
     with torch.device("meta"):
         weights = VideoSwin(config).state_dict()
     labels = tuple(map(str, range(config.num_classes)))
@@ -43,11 +43,11 @@ def video_data(train: str, **fields: Any) -> VideoData:
     return VideoData(train=train, clip=ClipSpec(), views=ViewPlan(), batch_size=8, **fields)
 
 
-def chosen(
+def chosen_settings(
     model="tiny", *, by_hand: Mapping[str, Any] = MappingProxyType({}), **facts: Any
 ) -> dict[str, Any]:
-    """Every setting that is chosen, beside those made by hand."""
-    found = choices(context(model, **facts), **by_hand)
+    """Return every chosen setting; `by_hand` has the arguments that the user set."""
+    found = choose_settings(context(model, **facts), **by_hand)
     pairs = [item for choice in found for item in choice.settings.items()]
     assert len(dict(pairs)) == len(pairs), "a setting is chosen twice"
     return dict(pairs)
@@ -63,7 +63,7 @@ def context(
     multi_label=False,
     **facts: Any,
 ) -> TrainingContext:
-    """`each` videos of every class."""
+    """Return a context with `each` videos per class."""
     counts = counts or (each,) * len(classes)
     return TrainingContext(
         checkpoint=CHECKPOINTS[model],
@@ -91,18 +91,20 @@ def context(
         ("base", "cuda", 100, 20, "all"),
     ],
 )
-def test_more_learns_from_more_videos_and_all_of_a_small_model(model, device, classes, each, trainable):
+def test_more_videos_make_more_parameters_trainable_and_small_models_are_trained_completely(
+    model, device, classes, each, trainable
+):
     names = tuple(f"class {number}" for number in range(classes))
-    assert chosen(model, classes=names, each=each, device=device)["model.trainable"] == trainable
+    assert chosen_settings(model, classes=names, each=each, device=device)["model.trainable"] == trainable
 
 
 @settings(max_examples=15)
 @given(st.sampled_from(["nano", "tiny"]), st.integers(1, 400), st.sampled_from(["cpu", "cuda"]))
-def test_however_many_videos_batches_fit_them_and_divide_and_there_is_time_to_learn(model, each, device):
-    found = chosen(model, each=each, device=device)
+def test_batches_are_divisible_and_epochs_are_in_range_for_any_number_of_videos(model, each, device):
+    found = chosen_settings(model, each=each, device=device)
     batch, num_repeats = found["data.batch_size"], found["data.num_repeats"]
     assert 1 <= batch // num_repeats <= 2 * each
-    assert batch <= LARGEST_BATCH
+    assert batch <= MAX_BATCH_SIZE
     assert batch % (num_repeats * found["run.grad_accum_steps"]) == 0
     epochs = found["schedule.epochs"]
     assert 1 <= epochs * num_repeats <= (400 if model == "nano" else 100)
@@ -111,28 +113,28 @@ def test_however_many_videos_batches_fit_them_and_divide_and_there_is_time_to_le
 
 
 def test_without_a_gpu_a_large_model_gets_few_epochs():
-    assert chosen("tiny", each=200, device="cpu")["schedule.epochs"] == 10
-    assert chosen("tiny", each=20, device="cuda")["schedule.epochs"] > 10
-    assert chosen("nano", each=20, device="cpu")["schedule.epochs"] > 10
+    assert chosen_settings("tiny", each=200, device="cpu")["schedule.epochs"] == 10
+    assert chosen_settings("tiny", each=20, device="cuda")["schedule.epochs"] > 10
+    assert chosen_settings("nano", each=20, device="cpu")["schedule.epochs"] > 10
 
 
-def test_the_rate_grows_with_the_square_root_of_the_batch_up_to_the_published_one():
-    small, large = chosen(each=16), chosen(each=2000)
+def test_the_learning_rate_grows_with_the_square_root_of_the_batch_size_up_to_the_published_one():
+    small, large = chosen_settings(each=16), chosen_settings(each=2000)
     assert (small["data.batch_size"], large["data.batch_size"]) == (8, 64)
     assert large["optimizer.lr"] == 1e-3
     assert small["optimizer.lr"] == pytest.approx(1e-3 / 8**0.5, rel=0.05)
 
 
-def test_a_small_model_learns_at_one_rate_and_a_large_one_slower_with_depth():
-    nano, tiny, base = (chosen(model, each=500) for model in ("nano", "tiny", "base"))
+def test_a_small_model_has_one_learning_rate_and_a_large_one_lower_rates_with_depth():
+    nano, tiny, base = (chosen_settings(model, each=500) for model in ("nano", "tiny", "base"))
     assert (nano["optimizer.backbone_lr_scale"], nano["optimizer.layer_decay"]) == (1.0, 1.0)
     assert (tiny["optimizer.backbone_lr_scale"], base["optimizer.backbone_lr_scale"]) == (0.1, 0.1)
     assert tiny["optimizer.layer_decay"] ** 12 == pytest.approx(0.3, abs=0.03)
     assert base["optimizer.layer_decay"] ** 24 == pytest.approx(0.3, abs=0.03)
 
 
-def test_the_more_learns_the_more_clips_are_changed():
-    head, lora, everything = (chosen(each=each) for each in (5, 30, 500))
+def test_augmentation_is_stronger_with_more_trainable_parameters():
+    head, lora, everything = (chosen_settings(each=each) for each in (5, 30, 500))
     strength = [
         (1 - s["augment.area"][0], s["augment.rand_augment"], s["augment.erasing"], s["augment.mixup"])
         for s in (head, lora, everything)
@@ -151,24 +153,24 @@ def test_the_more_learns_the_more_clips_are_changed():
         (("pan left", "pan right", "turn left"), 0.0, []),
     ],
 )
-def test_clips_are_mirrored_only_where_labels_stay_true(classes, flip, pairs):
-    found = chosen(classes=classes)
+def test_clips_are_mirrored_only_if_labels_stay_correct(classes, flip, pairs):
+    found = chosen_settings(classes=classes)
     assert (found["augment.flip"], found["augment.flip_pairs"]) == (flip, pairs)
 
 
-def test_classes_of_very_different_size_are_drawn_equally_often():
-    assert chosen(counts=(400, 100))["data.class_balanced"] is True
-    assert chosen(counts=(200, 100))["data.class_balanced"] is False
-    assert chosen(counts=(400, 100), multi_label=True)["data.class_balanced"] is False
+def test_classes_of_very_different_size_are_sampled_equally_often():
+    assert chosen_settings(counts=(400, 100))["data.class_balanced"] is True
+    assert chosen_settings(counts=(200, 100))["data.class_balanced"] is False
+    assert chosen_settings(counts=(400, 100), multi_label=True)["data.class_balanced"] is False
 
 
 def test_targets_of_several_labels_are_not_smoothed():
-    assert chosen()["augment.label_smoothing"] == 0.1
-    assert chosen(multi_label=True)["augment.label_smoothing"] == 0
+    assert chosen_settings()["augment.label_smoothing"] == 0.1
+    assert chosen_settings(multi_label=True)["augment.label_smoothing"] == 0
 
 
 def test_a_step_fits_into_memory_by_estimate():
-    found = chosen("base", each=1000)
+    found = chosen_settings("base", each=1000)
     assert found["run.grad_accum_steps"] > 1
     needed = [
         estimate_training_bytes(
@@ -186,7 +188,7 @@ def test_a_step_fits_into_memory_by_estimate():
     assert needed[0] <= 8 * 2**30 < needed[1]
 
 
-def test_precision_is_what_the_hardware_has(monkeypatch):
+def test_precision_is_the_fastest_that_the_hardware_supports(monkeypatch):
     assert natural_precision("mps") == "fp32"
     for capabilities, precision in (({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
@@ -209,11 +211,11 @@ def videos(tmp_path_factory) -> str:
     return str(folder)
 
 
-def test_nothing_more_than_videos_and_a_start_is_needed(videos):
+def test_videos_and_an_initial_checkpoint_are_enough(videos):
     recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
     init_from = Checkpoint.load("camera-motion")
     assert recipe.name == "my_videos-from-camera-motion"
-    # The videos last half a second, a clip of the start model two.
+    # The videos last 0.5 s, a clip of the initial checkpoint 2 s.
     assert recipe.data.clip == init_from.clip.replace(fps=16.0)
     assert recipe.data.views == init_from.views
     assert recipe.data.clip.normalization == PER_CLIP
@@ -229,7 +231,7 @@ def test_nothing_more_than_videos_and_a_start_is_needed(videos):
     assert init_from.license in recipe.run.license
 
 
-def test_what_is_held_back_is_not_counted(videos):
+def test_held_out_videos_are_not_counted(videos):
     assert inspect_context(video_data(videos), "camera-motion").counts == (4, 4)
     assert inspect_context(video_data(videos, val=videos), "camera-motion").counts == (5, 5)
 
@@ -240,10 +242,10 @@ def test_every_choice_is_explained_with_its_value(videos):
     assert lines[0] == (
         "data.clip.frames=8, data.clip.stride=1, data.clip.fps=16.0, data.clip.size=64: a clip is 8 "
         "frames at 16 frames/s = 0.5 s, 64x64 pixels; your videos last 0.5 to 0.5 s, median 0.5 s; clips of "
-        "the start model last 2.0 s"
+        "the initial model last 2.0 s"
     )
     assert lines[1].startswith(
-        'model.trainable="all": the model has 0.6 million parameters, fewer than 5 million'
+        'model.trainable="all": the model has 0.6 million parameters, fewer than 5 million: all parameters'
     )
     measured = (
         r"on 8 of the 8 training videos, \d clips? of each: decoding a clip takes \d+ ms, a training step"
@@ -254,7 +256,7 @@ def test_every_choice_is_explained_with_its_value(videos):
     assert max(map(len, lines)) <= 220
 
 
-def test_what_was_set_by_hand_is_said_to_be(videos):
+def test_settings_of_the_user_are_named_in_the_explanation(videos):
     recipe = build_recipe(
         "finetune",
         data=videos,
@@ -268,7 +270,7 @@ def test_what_was_set_by_hand_is_said_to_be(videos):
     assert "schedule.epochs=7" in lines[1]
 
 
-def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_for(tmp_path):
+def test_one_video_per_class_is_trained_on_without_validation_on_request(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.mp4").touch()
@@ -283,16 +285,16 @@ def test_one_video_a_class_is_trained_on_without_validation_where_that_is_asked_
             build_recipe("finetune", **call, settings={"data.val_fraction": value})
 
 
-def test_class_weights_and_balanced_drawing_are_refused_before_anything_is_read():
+def test_class_weights_and_balanced_sampling_are_refused_before_anything_is_read():
     both = {"optimizer.class_weights": "true", "data.class_balanced": "true"}
     with pytest.raises(ValueError, match="count rare classes twice: set one of them to false"):
         build_recipe("finetune", data="nowhere/", init_from="camera-motion", settings=both)
 
 
-def test_class_weights_take_the_place_of_balanced_drawing():
+def test_class_weights_replace_balanced_sampling():
     uneven = {"counts": (3, 30)}
-    assert chosen(**uneven)["data.class_balanced"] is True
-    assert chosen(**uneven, class_weights=True)["data.class_balanced"] is False
+    assert chosen_settings(**uneven)["data.class_balanced"] is True
+    assert chosen_settings(**uneven, class_weights=True)["data.class_balanced"] is False
 
 
 def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(monkeypatch):
@@ -308,21 +310,23 @@ def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(m
         )
 
 
-def test_folders_of_images_are_said_to_have_no_rate(tmp_path):
+def test_a_note_says_that_folders_of_images_have_no_frame_rate(tmp_path):
     samples = (Sample(path=str(tmp_path), labels=(0,)), Sample(path="b.mp4", labels=(1,)))
     training = Manifest(source="list.csv", classes=("cook", "run"), samples=samples)
-    note = rate_note(context(training=training))
+    note = describe_assumed_frame_rate(context(training=training))
     assert note is not None
     assert note.startswith("note: 1 of 2 videos is a folder of images, which have no frame rate: 30 frames/s")
-    assert rate_note(context(training=replace(training, samples=samples[1:]))) is None
+    assert describe_assumed_frame_rate(context(training=replace(training, samples=samples[1:]))) is None
 
 
-def test_only_a_recipe_with_files_and_a_start_is_explained():
-    with pytest.raises(ValueError, match="camera-motion is no recipe for fine-tuning"):
+def test_only_a_recipe_with_video_files_and_initial_weights_is_explained():
+    with pytest.raises(
+        ValueError, match=r"recipe must have video files .* and initial weights .*, got 'camera-motion'"
+    ):
         explain(build_recipe("camera-motion"))
 
 
-def test_a_run_is_repeated_with_what_was_chosen_then(videos, tmp_path, monkeypatch):
+def test_a_run_is_repeated_with_the_settings_that_were_chosen_for_it(videos, tmp_path, monkeypatch):
     recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
     (tmp_path / "recipe.json").write_text(
         json.dumps(recipe_to_dict(recipe, "finetune", videos, "camera-motion"))
@@ -338,38 +342,39 @@ def test_a_run_is_repeated_with_what_was_chosen_then(videos, tmp_path, monkeypat
         ("", "camera-moton", "did you mean camera-motion"),
     ],
 )
-def test_wrong_videos_and_a_wrong_start_are_named(data, init_from, message, videos):
+def test_missing_videos_and_an_unknown_checkpoint_are_named(data, init_from, message, videos):
     with pytest.raises(ValueError, match=message):
         build_recipe("finetune", data=data or videos, init_from=init_from)
 
 
-SPEED = Speed(decode=0.3, learn=0.05)
-"""With 8 processes a decoded clip comes every 37 ms, with 2 every 150."""
+SPEED = Speed(decode=0.3, train=0.05)
+"""8 processes decode a clip every 37 ms, 2 processes every 150 ms."""
 
 
 @pytest.mark.parametrize(
     ("device", "speed", "num_repeats"),
-    [("cpu", SPEED, 4), ("cuda", SPEED, 1), ("cuda", replace(SPEED, learn=0.02), 2), ("cpu", None, 1)],
+    [("cpu", SPEED, 4), ("cuda", SPEED, 1), ("cuda", replace(SPEED, train=0.02), 2), ("cpu", None, 1)],
 )
-def test_decoded_clips_are_repeated_only_where_decoding_was_measured_to_take_longer(
-    device, speed, num_repeats
-):
-    assert chosen("nano", device=device, speed=speed)["data.num_repeats"] == num_repeats
+def test_decoded_clips_are_repeated_only_if_decoding_was_measured_to_be_slower(device, speed, num_repeats):
+    assert chosen_settings("nano", device=device, speed=speed)["data.num_repeats"] == num_repeats
 
 
-def test_the_rate_the_steps_and_memory_follow_a_batch_size_set_by_hand():
-    own, small = chosen("base", each=1000), chosen("base", each=1000, by_hand={"batch_size": 8})
+def test_learning_rate_epochs_and_memory_follow_the_batch_size_of_the_user():
+    own, small = (
+        chosen_settings("base", each=1000),
+        chosen_settings("base", each=1000, by_hand={"batch_size": 8}),
+    )
     assert (own["data.batch_size"], small["data.batch_size"]) == (64, 8)
     assert small["optimizer.lr"] == pytest.approx(own["optimizer.lr"] / 8**0.5, rel=0.05)
     assert small["run.grad_accum_steps"] < own["run.grad_accum_steps"]
     assert small["schedule.epochs"] < own["schedule.epochs"]
-    odd = chosen("base", each=1000, by_hand={"batch_size": 6, "num_repeats": 3})
+    odd = chosen_settings("base", each=1000, by_hand={"batch_size": 6, "num_repeats": 3})
     assert odd["data.batch_size"] % (3 * odd["run.grad_accum_steps"]) == 0
 
 
-def test_memory_follows_a_size_set_by_hand():
-    large = chosen("base", each=1000, by_hand={"clip": ClipSpec(size=320, short_side=320)})
-    assert large["run.grad_accum_steps"] > chosen("base", each=1000)["run.grad_accum_steps"]
+def test_memory_follows_the_clip_size_of_the_user():
+    large = chosen_settings("base", each=1000, by_hand={"clip": ClipSpec(size=320, short_side=320)})
+    assert large["run.grad_accum_steps"] > chosen_settings("base", each=1000)["run.grad_accum_steps"]
 
 
 @pytest.mark.parametrize(
@@ -382,23 +387,23 @@ def test_memory_follows_a_size_set_by_hand():
         (ClipSpec(frames=32, rule="segments"), 0.1, {}),
     ],
 )
-def test_clips_are_as_long_as_videos_that_are_shorter_than_the_start_model_sees(clip, median, changed):
+def test_clips_are_shortened_to_videos_that_are_shorter_than_a_clip_of_the_checkpoint(clip, median, changed):
     found = context(durations=Durations(0.1, median, 9.0, 30.0))
     checkpoint = replace(found.checkpoint, clip=clip, views=ViewPlan(clips=1, crops=1))
     found = replace(found, checkpoint=checkpoint)
-    assert clip_for(found) == clip.replace(**changed)
+    assert default_clip(found) == clip.replace(**changed)
 
 
-def test_clips_that_do_not_fit_the_videos_are_warned_about():
+def test_a_warning_names_clips_that_do_not_fit_the_videos():
     found = context(durations=Durations(0.5, 1.5, 4.0, 30.0))
-    assert "half of your videos are shorter than a clip, 2.1 s" in clip_warning(found, ClipSpec())
+    assert "half of your videos are shorter than a clip (2.1 s)" in clip_warning(found, ClipSpec())
     assert clip_warning(found, ClipSpec(stride=1)) is None
     found = context(durations=Durations(5.0, 60.0, 90.0, 30.0))
-    assert "a clip is 2.1 s, drawn at random from videos of 60.0 s" in clip_warning(found, ClipSpec())
+    assert "a clip of 2.1 s is a random part of a video of 60.0 s" in clip_warning(found, ClipSpec())
     assert clip_warning(context(), ClipSpec()) is None
 
 
-def test_size_and_batch_set_by_hand_reach_what_follows_from_them(videos):
+def test_settings_that_depend_on_size_and_batch_size_follow_those_of_the_user(videos):
     made = {"data.clip.size": "96", "data.clip.frames": "4", "data.batch_size": "4"}
     recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings=made)
     assert (recipe.data.clip.size, recipe.data.clip.short_side, recipe.data.clip.frames) == (96, 96, 4)
@@ -414,54 +419,54 @@ def test_size_and_batch_set_by_hand_reach_what_follows_from_them(videos):
 def test_the_expected_time_counts_training_and_validation(videos):
     recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
     assert expected_time(recipe, context(speed=None)) is None
-    found = context("nano", each=100, device="cpu", speed=Speed(decode=0.01, learn=0.1), num_validation=50)
+    found = context("nano", each=100, device="cpu", speed=Speed(decode=0.01, train=0.1), num_validation=50)
     recipe = replace(
         recipe,
         data=replace(recipe.data, batch_size=10, num_repeats=1),
         schedule=replace(recipe.schedule, epochs=30, val_every=3, warmup_epochs=1.0),
     )
-    # 30 epochs of 200 clips of 0.1 s, and 10 validations of 50 clips of a third of that.
+    # 30 epochs of 200 clips at 0.1 s, and 10 validations of 50 clips at a third of that.
     line = expected_time(recipe, found)
     assert line.startswith(
         "expected time: 10 minutes on cpu, at 10 ms to decode a clip and 100 ms to train on it"
     )
 
 
-def test_what_the_run_takes_of_the_machine_follows_what_is_set_by_hand():
-    """As if the best device here were a CUDA one, of which training does not make use."""
+def test_batch_memory_and_workers_follow_precision_checkpointing_and_devices_of_the_user():
+    """The context has a CUDA device, whatever this machine has."""
     base = context("base", each=1000)
-    in_float32 = choices(replace(base, precision="fp32"))
-    assert value(in_float32, "run.grad_accum_steps") > value(choices(base), "run.grad_accum_steps")
-    recomputed = choices(replace(base, grad_checkpointing=True))
-    assert value(recomputed, "run.grad_accum_steps") < value(choices(base), "run.grad_accum_steps")
-    four = choices(replace(base, devices=4))
-    assert value(four, "run.grad_accum_steps") < value(choices(base), "run.grad_accum_steps")
-    three = choices(replace(base, devices=3))
+    in_float32 = choose_settings(replace(base, precision="fp32"))
+    assert value(in_float32, "run.grad_accum_steps") > value(choose_settings(base), "run.grad_accum_steps")
+    recomputed = choose_settings(replace(base, grad_checkpointing=True))
+    assert value(recomputed, "run.grad_accum_steps") < value(choose_settings(base), "run.grad_accum_steps")
+    four = choose_settings(replace(base, devices=4))
+    assert value(four, "run.grad_accum_steps") < value(choose_settings(base), "run.grad_accum_steps")
+    three = choose_settings(replace(base, devices=3))
     assert value(three, "data.batch_size") % (3 * value(three, "run.grad_accum_steps")) == 0
     slow = replace(base, speed=SPEED, device="cuda")
-    assert value(choices(slow), "data.num_repeats") == 1
-    assert value(choices(replace(slow, workers=1)), "data.num_repeats") == 4
-    assert value(choices(replace(slow, workers=0)), "data.num_workers") == 0
+    assert value(choose_settings(slow), "data.num_repeats") == 1
+    assert value(choose_settings(replace(slow, workers=1)), "data.num_repeats") == 4
+    assert value(choose_settings(replace(slow, workers=0)), "data.num_workers") == 0
 
 
 def value(found, name):
-    """What was chosen for a setting."""
+    """Return the chosen value of a setting."""
     return next(choice.settings[name] for choice in found if name in choice.settings)
 
 
-def test_a_loss_weighed_by_class_is_not_balanced_a_second_time():
-    found = choices(context(counts=(400, 100), class_weights=True))
+def test_class_weights_switch_balanced_sampling_off_and_the_reason_says_so():
+    found = choose_settings(context(counts=(400, 100), class_weights=True))
     assert value(found, "data.class_balanced") is False
     assert any("you set optimizer.class_weights" in reason for _, reason in found)
 
 
-def test_a_device_set_by_hand_is_the_one_that_everything_follows(videos, monkeypatch):
-    """The best device of this machine is a GPU here, which the run does not use."""
-    asked = []
+def test_all_choices_follow_the_device_of_the_user(videos, monkeypatch):
+    """`auto` would be another device, which the run must not use."""
+    requested = []
     resolve = autoconfig.training_device
 
     def device(name):
-        asked.append(name)
+        requested.append(name)
         return torch.device("meta") if name == "auto" else resolve(name)
 
     monkeypatch.setattr(autoconfig, "training_device", device)
@@ -469,11 +474,11 @@ def test_a_device_set_by_hand_is_the_one_that_everything_follows(videos, monkeyp
     recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings={"run.device": "cpu"})
     assert recipe.run.precision == "fp32"
     lines = explain(recipe)
-    assert set(asked) == {"cpu"}
+    assert set(requested) == {"cpu"}
     assert re.match(r"expected time: .* on cpu, ", lines[-1])
 
 
-def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, monkeypatch):
+def test_memory_and_measured_speed_follow_the_precision_of_the_user(videos, monkeypatch):
     measured = []
 
     def speed(training, config, clip, trainable, device, precision):
@@ -509,16 +514,16 @@ def test_a_precision_set_by_hand_reaches_memory_and_the_measured_speed(videos, m
         {"classes": ("turn left", "run")},
     ],
 )
-def test_reasons_are_measured_facts(facts):
-    for _, reason in choices(context(**facts)):
-        assert not re.search(r"by heart|bearable|spare|bear little|next to nothing|anew|learns? ", reason), (
-            reason
-        )
-    stops = any("without better validation" in reason for _, reason in choices(context(**facts)))
+def test_reasons_are_facts_in_plain_words(facts):
+    for _, reason in choose_settings(context(**facts)):
+        assert not re.search(
+            r"by heart|bearable|spare|bear little|next to nothing|anew|learns? |wanted|whoever", reason
+        ), reason
+    stops = any("without better validation" in reason for _, reason in choose_settings(context(**facts)))
     assert stops == ("num_validation" in facts)
 
 
-def test_a_run_that_is_resumed_keeps_what_was_measured_when_it_began(tmp_path):
+def test_a_resumed_run_keeps_the_settings_that_depend_on_measurements(tmp_path):
     assert read_measured_settings(tmp_path) == {}
     settings = {"data.num_repeats": 2, "data.batch_size": 32, "schedule.epochs": 3}
     (tmp_path / "recipe.json").write_text(json.dumps({"settings": settings}))

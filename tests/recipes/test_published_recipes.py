@@ -1,4 +1,4 @@
-"""The published recipes, number by number, against the configs of Video-Swin-Transformer."""
+"""The published recipes have the values of the configs of Video-Swin-Transformer."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from videoswin.video.rand_augment import CHANCE
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.weights.catalog import ENTRIES
 
-# Name, architecture, start, rate of the head, decay, drop path, epochs, clips at a time on each device.
+# Name, architecture, init_from, lr, weight decay, drop path, epochs, micro-batch size.
 TABLE = [
     ("kinetics:tiny", TINY, "image-tiny-in1k", 1e-3, 0.02, 0.1, 30, 2),
     ("kinetics:small", SMALL, "image-small-in1k", 1e-3, 0.02, 0.1, 30, 1),
@@ -30,20 +30,22 @@ def recipe_of(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "init_from", "rate", "decay", "drop_path", "epochs", "at_once"), TABLE, ids=PUBLISHED
+    ("name", "config", "init_from", "lr", "weight_decay", "drop_path", "epochs", "micro_batch_size"),
+    TABLE,
+    ids=PUBLISHED,
 )
-def test_numbers_are_those_of_the_official_config(
-    name, config, init_from, rate, decay, drop_path, epochs, at_once
+def test_values_are_those_of_the_official_config(
+    name, config, init_from, lr, weight_decay, drop_path, epochs, micro_batch_size
 ):
     recipe = recipe_of(name)
     assert recipe.model.config == config
     assert recipe.model.init_from == init_from
     assert recipe.model.drop_path == drop_path
     assert recipe.optimizer == Optimizer(
-        lr=rate,
+        lr=lr,
         backbone_lr_scale=0.1,
         layer_decay=1.0,
-        weight_decay=decay,
+        weight_decay=weight_decay,
         betas=(0.9, 0.999),
         param_groups="official",
         max_grad_norm=None,
@@ -59,11 +61,11 @@ def test_numbers_are_those_of_the_official_config(
         patience=None,
     )
     assert recipe.data.batch_size == 64
-    assert recipe.data.batch_size // recipe.run.grad_accum_steps == at_once
+    assert recipe.data.batch_size // recipe.run.grad_accum_steps == micro_batch_size
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_weight_learns_in_fp16_with_half_the_features_dropped_before_the_head(name):
+def test_all_parameters_are_trained_in_fp16_with_dropout_0_5(name):
     recipe = recipe_of(name)
     assert recipe.run.precision == "fp16"
     assert (recipe.model.trainable, recipe.model.dropout, recipe.model.grad_checkpointing) == (
@@ -74,7 +76,7 @@ def test_every_weight_learns_in_fp16_with_half_the_features_dropped_before_the_h
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_all_of_the_training_videos_are_learned_from_once_an_epoch(name):
+def test_each_training_video_is_used_once_per_epoch(name):
     data = recipe_of(name).data
     assert isinstance(data, VideoData)
     assert (data.train, data.val, data.val_fraction) == ("videos/", None, 0.0)
@@ -137,7 +139,7 @@ def test_something_as_published_has_the_augmentation_of_imgaug_and_nothing_else_
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
-def test_the_start_is_in_the_catalog_and_has_the_architecture(name):
+def test_the_initial_weights_are_in_the_catalog_and_have_the_architecture(name):
     model = recipe_of(name).model
     entry = ENTRIES[model.init_from]
     assert {"tiny": TINY, "small": SMALL, "base": BASE}[entry.architecture].depths == model.config.depths
@@ -176,13 +178,13 @@ def test_modern_rates_fall_with_depth_around_the_published_tenth(name):
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *MODERN])
-def test_a_batch_divides_among_micro_batches_and_the_clips_of_a_video(name):
+def test_the_batch_size_is_divisible_by_micro_batches_and_repeats(name):
     recipe = recipe_of(name)
     assert recipe.data.batch_size % (recipe.run.grad_accum_steps * recipe.data.num_repeats) == 0
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_every_recipe_says_its_command_its_cost_and_what_to_expect(name):
+def test_the_docstring_of_every_recipe_has_command_cost_and_expected_result(name):
     text = " ".join(RECIPES[name].__doc__.split()) + " "
     assert f"`videoswin train {name} " in text
     assert "Cost: " in text

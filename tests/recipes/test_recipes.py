@@ -1,4 +1,4 @@
-"""The bundled model's recipe is the one that made the bundled model."""
+"""The recipe of the bundled model has the settings that the model was trained with."""
 
 import hashlib
 import json
@@ -27,11 +27,11 @@ from videoswin.training.recipe import Augment
 from videoswin.weights.checkpoint import BUNDLED, Checkpoint
 
 
-def test_it_is_known_by_its_name():
+def test_the_recipe_is_found_by_its_name():
     assert build_recipe("camera-motion") == camera_motion()
 
 
-def test_its_first_item_is_what_its_clip_spec_says():
+def test_the_first_item_has_the_shape_of_the_clip_spec():
     recipe = camera_motion()
     clips, labels, _ = recipe.data.clips(recipe.run.seed)[Draw(0, 0)]
     clip = recipe.data.clip
@@ -47,7 +47,7 @@ def test_it_trains_for_6000_steps_of_64_clips_after_a_warmup_of_400():
     assert recipe.schedule.lr_update == "step"
 
 
-def test_its_numbers_are_those_that_the_bundled_model_was_trained_with():
+def test_settings_are_those_that_the_bundled_model_was_trained_with():
     recipe = camera_motion()
     optimizer = recipe.optimizer
     assert (optimizer.lr, optimizer.backbone_lr_scale, optimizer.layer_decay) == (1e-3, 1.0, 1.0)
@@ -56,7 +56,7 @@ def test_its_numbers_are_those_that_the_bundled_model_was_trained_with():
     assert recipe.augment == Augment(area=(1, 1), ratio=(1, 1), flip=0, label_smoothing=0.05)
     assert (recipe.model.drop_path, recipe.model.dropout) == (0, 0)
     assert (recipe.run.num_threads, recipe.run.seed) == (1, 0)
-    # It was trained in bf16-mixed; where a processor has no instructions for that, the recipe takes another.
+    # It was trained in bf16; on processors without bf16 instructions, the recipe has another precision.
     assert recipe.run.precision == natural_precision(resolve_device("auto").type)
     assert recipe.run.license == "Apache-2.0"
 
@@ -79,7 +79,7 @@ def test_the_bundled_model_comes_from_this_recipe(bundled):
     assert list(bundled.labels) == list(recipe.data.labels)
 
 
-def test_the_bundled_file_is_the_one_that_was_measured_and_meets_its_bars():
+def test_the_bundled_file_is_the_measured_one_and_has_the_required_accuracy():
     results = json.loads((ROOT / "benchmarks" / "results" / "camera-motion.json").read_text())
     assert (
         hashlib.sha256((BUNDLED / "camera-motion.safetensors").read_bytes()).hexdigest() == results["sha256"]
@@ -95,12 +95,12 @@ def test_the_bundled_file_is_small():
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("backwards", [False, True])
-def test_the_bundled_model_names_every_movement_in_a_file(bundled, label, backwards, tmp_path):
-    """Two seconds of a steady camera over a photograph that it was not trained on, forth and back."""
+def test_the_bundled_model_recognizes_every_movement_in_a_file(bundled, label, backwards, tmp_path):
+    """Two seconds of a steady camera over a photograph outside of the training data, forward and backward."""
     motion = MotionRange(slowest=0.2, fastest=0.2, shake=0.0, easing=0.0)
     poses = camera_path(np.random.default_rng(0), LABELS.index(label), np.arange(60) / 30, 2.0, motion)
     view = view_from_base(poses, 4 / 3, width=4 / 3)
-    film = warp(load_photo("coffee.png"), np.diag([0.8, 1.2, 1.0]) @ view, (192, 256), outside="reflection")
-    write_h264(tmp_path / "film.mp4", to_pixels(film.flip(0) if backwards else film), fps=30, crf=28)
-    answer, _ = Predictor(bundled, device="cpu")(tmp_path / "film.mp4").top(1)[0]
+    frames = warp(load_photo("coffee.png"), np.diag([0.8, 1.2, 1.0]) @ view, (192, 256), outside="reflection")
+    write_h264(tmp_path / "video.mp4", to_pixels(frames.flip(0) if backwards else frames), fps=30, crf=28)
+    answer, _ = Predictor(bundled, device="cpu")(tmp_path / "video.mp4").top(1)[0]
     assert answer == (LABELS[reversed_label(LABELS.index(label))] if backwards else label)

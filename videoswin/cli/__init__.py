@@ -1,1 +1,1 @@
-"""The command line: `videoswin <command>`."""
+"""The command line interface: `videoswin COMMAND`."""

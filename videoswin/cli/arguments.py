@@ -1,4 +1,4 @@
-"""Commands as functions: options and help of each follow from its signature and its docstring."""
+"""Build the argument parser of the commands from their signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ _METAVARS: Final[Mapping[Any, str]] = MappingProxyType({int: "N", float: "X"})
 
 
 def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentParser:
-    """Return the parser of `videoswin COMMAND ...`.
-
-    What it parses has the attribute `command`, one of `commands`; the others are that function's arguments.
+    """Return the argument parser of `videoswin COMMAND ...`.
 
     Args:
         commands: Functions with type hints and a Google-style docstring. Keyword-only parameters become
             options, all others positional arguments.
+
+    Returns:
+        A parser whose namespace has the chosen function as `command`, and the arguments of that function.
     """
     parser = _Parser(
         prog="videoswin",
-        description="A video file goes in, actions come out.\n\n"
+        description="Classify the action in each video.\n\n"
         "Example: videoswin predict clip.mp4 --model camera-motion",
     )
     parser.add_argument("--version", action="version", version=f"videoswin {__version__}")
@@ -56,19 +57,19 @@ def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentPar
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line that names the command and, for a typo, the option meant."""
+    """A parser whose errors are one line with the command and, for a typo, the most similar option."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        # Asked of a subparser, too, which knows the command that an unknown option was given to.
+        # Also called for subparsers, so that the error names the command with the unknown option.
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             option = unknown[0].partition("=")[0]
             close = difflib.get_close_matches(option, self._option_string_actions, n=1)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{suggestion}")
         return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -78,10 +79,10 @@ class _Parser(argparse.ArgumentParser):
 def _add_argument(
     parser: argparse.ArgumentParser, parameter: inspect.Parameter, hint: Any, description: str
 ) -> None:
-    """Add the argument or option that a parameter of a command stands for."""
+    """Add the positional argument or the option of a parameter of a command."""
     name, default = parameter.name, parameter.default
     required = default is inspect.Parameter.empty
-    if get_origin(hint) in (Union, types.UnionType):  # only `X | None` occurs: not given means None
+    if get_origin(hint) in (Union, types.UnionType):  # `X | None`: None if the option is not given
         (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         nargs = "+" if hint == list[str] else None if required else "?"
@@ -102,7 +103,7 @@ def _add_argument(
     parser.add_argument(
         option,
         dest=name,
-        type=str if choices else _whole_numbers if get_origin(hint) is tuple else hint,
+        type=str if choices else _parse_three_integers if get_origin(hint) is tuple else hint,
         choices=choices,
         required=required,
         default=None if required else default,
@@ -111,8 +112,8 @@ def _add_argument(
     )
 
 
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    """Parse three numbers such as `16,7,7`."""
+def _parse_three_integers(text: str) -> tuple[int, ...]:
+    """Return three integers from text such as `16,7,7`."""
     try:
         first, second, third = map(int, text.strip("[]()").split(","))
     except ValueError as error:

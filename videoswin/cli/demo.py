@@ -1,4 +1,4 @@
-"""The main job on a bare machine: make a clip, predict it and the user's own, write a page of both."""
+"""Classify a generated clip and a video of the user, and write an HTML page with the predictions."""
 
 from __future__ import annotations
 
@@ -29,16 +29,25 @@ from videoswin.video.reader import VideoError, open_video
 
 SECONDS, FPS = 2.0, 30
 HEIGHT, WIDTH = 240, 320
-SHOWN_FRAMES = 6
+FRAMES_PER_VIDEO = 6
+"""Number of frames of each video on the page."""
 THUMBNAIL_HEIGHT = 120
+"""Height of these frames in pixels."""
 
 
 def run_demo(
     video: str | None, *, model: str = "camera-motion", out: str = "demo"
 ) -> tuple[list[Prediction | VideoError], Path]:
-    """The answers for a generated clip and for `video`, and the HTML page in `out` that shows them.
+    """Classify a generated clip and `video`, and write an HTML page with the predictions.
 
-    A `video` that cannot be read is a VideoError among the answers, and not on the page.
+    Args:
+        video: Path of a video of the user; None classifies the generated clip only.
+        model: Catalog name, bundled name or file.
+        out: Folder for the generated clip and the page.
+
+    Returns:
+        The predictions, with a VideoError for a `video` that cannot be read, and the path of the page. The
+        page has no section for a video that cannot be read.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,29 +56,35 @@ def run_demo(
     predictor = Predictor.from_pretrained(model)
     results = list(predictor.predict_all([clip, *([video] if video else [])]))
     page = folder / "index.html"
-    shown = [result for result in results if isinstance(result, Prediction)]
-    page.write_text(render_page(shown), encoding="utf-8")
+    predictions = [result for result in results if isinstance(result, Prediction)]
+    page.write_text(render_page(predictions), encoding="utf-8")
     return results, page
 
 
 def make_clip(movement: str, path: Path) -> None:
-    """Write two seconds of H.264 video, 320x240 at 30 fps: a hand-held camera that makes `movement`."""
+    """Write an H.264 video of a moving hand-held camera: 2 seconds, 320x240 pixels, 30 frames/s.
+
+    Args:
+        movement: One of LABELS of the camera-motion model.
+        path: File to write.
+    """
     rng = np.random.default_rng(7)
     scene = landscape(rng, 640)
     times = np.arange(round(SECONDS * FPS)) / FPS
     steady = MotionRange(slowest=0.15, fastest=0.15, shake=0.004, easing=0.0)
     poses = camera_path(rng, LABELS.index(movement), times, SECONDS, steady)
     scene_from_base = view_from_base(poses, WIDTH / HEIGHT, width=WIDTH / HEIGHT)
-    film = warp(scene, scene_from_base, (HEIGHT, WIDTH), outside="reflection")
-    write_h264(path, to_pixels(film), fps=FPS, crf=20)
+    frames = warp(scene, scene_from_base, (HEIGHT, WIDTH), outside="reflection")
+    write_h264(path, to_pixels(frames), fps=FPS, crf=20)
 
 
 def render_page(predictions: Sequence[Prediction]) -> str:
-    """One HTML page without references to anything outside it: frames and scores of each video."""
+    """Return a self-contained HTML page with the frames and scores of each video."""
     return _PAGE.substitute(sections="\n".join(_section(prediction) for prediction in predictions))
 
 
 def _section(prediction: Prediction) -> str:
+    """Return the HTML section of a video: frames, top-5 classes and their probabilities."""
     rows = "\n".join(
         f"<tr><th>{_escape(label)}</th>"
         f'<td><div class="bar" style="width:{100 * probability:.2f}%"></div></td>'
@@ -78,7 +93,7 @@ def _section(prediction: Prediction) -> str:
     )
     return _SECTION.substitute(
         path=_escape(prediction.path),
-        facts=_escape(
+        summary=_escape(
             f"{prediction.duration_seconds:.1f} s · model {prediction.model} · views {prediction.protocol}"
         ),
         damage=f'<p class="damage">{_escape(prediction.damage)}</p>' if prediction.damage else "",
@@ -92,15 +107,17 @@ def _escape(text: str) -> str:
 
 
 def frame_uris(path: str) -> list[str]:
-    """SHOWN_FRAMES frames evenly spread over the video at `path`, small, as data: URIs."""
+    """Return FRAMES_PER_VIDEO evenly spaced frames of a video as data: URIs of small JPEG images."""
     with open_video(path) as video:
-        indices = np.linspace(0, video.num_frames - 1, SHOWN_FRAMES).round().astype(int).tolist()
+        indices = np.linspace(0, video.num_frames - 1, FRAMES_PER_VIDEO).round().astype(int).tolist()
         frames_thwc = video.read(indices)
-    return [f"data:image/jpeg;base64,{base64.b64encode(_jpeg(frame)).decode()}" for frame in frames_thwc]
+    return [
+        f"data:image/jpeg;base64,{base64.b64encode(_encode_jpeg(frame)).decode()}" for frame in frames_thwc
+    ]
 
 
-def _jpeg(frame_hwc: Tensor) -> bytes:
-    """uint8 (H, W, 3) -> a JPEG file, THUMBNAIL_HEIGHT pixels high."""
+def _encode_jpeg(frame_hwc: Tensor) -> bytes:
+    """Encode a frame as a JPEG image that is THUMBNAIL_HEIGHT pixels high: uint8 (H, W, 3) -> bytes."""
     height, width, _ = frame_hwc.shape
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_hwc.numpy()), format="rgb24")
     small = frame.reformat(
@@ -117,7 +134,7 @@ def _jpeg(frame_hwc: Tensor) -> bytes:
 
 _SECTION = Template("""<section>
 <h2>$path</h2>
-<p>$facts</p>
+<p>$summary</p>
 $damage
 <div class="frames">
 $frames
@@ -148,7 +165,7 @@ _PAGE = Template("""<!doctype html>
                   font-variant-numeric: tabular-nums; }
   .bar { background: #2f6fde; height: .8rem; border-radius: 3px; min-width: 1px; }
 </style>
-<h1>What videoswin sees</h1>
+<h1>Predictions of videoswin</h1>
 $sections
 </html>
 """)

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line or a traceback for what went wrong."""
+"""Run a command, print its error as one line or as a traceback, and return its exit code."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from typing import Final
 from videoswin._errors import InputError, VideoSwinError
 from videoswin.cli.terminal import print_to_stderr
 
-# What the machine, not the program, lacks; such an error may carry no file name.
+# Errors of the machine, not of the program; they may have no file name.
 _ENVIRONMENT_ERRNOS: Final = frozenset(
     {
         errno.ENOSPC,
@@ -28,17 +28,18 @@ _ENVIRONMENT_ERRNOS: Final = frozenset(
 def exit_code(command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
 
-    Errors raised on purpose are printed as one line, bugs with their traceback.
+    Errors raised on purpose and errors of the operating system are printed as one line, bugs with their
+    traceback.
 
     Args:
-        command: Does the work and returns its own exit code.
+        command: Function without arguments that returns an exit code.
 
     Returns:
-        The command's own code; 2 if the call was wrong, 1 if the work failed, 130 if it was interrupted.
+        The exit code of the command; 2 for invalid arguments, 1 if it failed, 130 if it was interrupted.
     """
     try:
         code = command()
-        if sys.stdout is not None:  # as after `>&-`
+        if sys.stdout is not None:  # None after `>&-`
             sys.stdout.flush()
         return code
     except InputError as error:
@@ -50,7 +51,7 @@ def exit_code(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         if not _output_is_closed():
             return _report_bug()
-        # The reader of our output has left, as in `| head`: nothing more to say, not even at exit.
+        # The reader closed the pipe, as in `| head`: discard the output, also that of the flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -58,12 +59,12 @@ def exit_code(command: Callable[[], int]) -> int:
 
 
 def _is_environment_error(error: Exception) -> bool:
-    """Whether the operating system refused something that its message explains, such as a file or space."""
+    """Return whether an error has an explanation by the operating system, such as a full disk."""
     return isinstance(error, OSError) and (error.filename is not None or error.errno in _ENVIRONMENT_ERRNOS)
 
 
 def _output_is_closed() -> bool:
-    """Whether it is standard output that nobody reads, and not a pipe between our own processes."""
+    """Return whether the reader of standard output closed it; other pipes are between our own processes."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -72,7 +73,7 @@ def _output_is_closed() -> bool:
 
 
 def _report_bug() -> int:
-    """Print the traceback of the exception being handled, and where to report it."""
+    """Print the traceback of the current exception and where to report it; return exit code 1."""
     for line in traceback.format_exc().splitlines():
         print_to_stderr(line)
     print_to_stderr(
@@ -83,5 +84,6 @@ def _report_bug() -> int:
 
 
 def _fail(error: object, code: int) -> int:
+    """Print an error as one line and return the exit code."""
     print_to_stderr(f"videoswin: {error}")
     return code

@@ -1,4 +1,4 @@
-"""What a person sees on the terminal, and what a program reads there."""
+"""Print predictions, reports and tables as text for people or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from videoswin.inference.predictor import Prediction
 
 BAR_WIDTH = 24
+"""Characters of the bar of a probability of 1."""
 LINES_PER_LIST = 5
-"""A person is shown the beginning of a longer list; the JSON has all of it."""
+"""Lines of a list that are printed; the JSON has all of them."""
 
 
 def print_prediction(prediction: Prediction, top: int, *, as_json: bool = False) -> None:
-    """The `top` likeliest labels of one video, with bars or as JSON; notes about the file go to stderr."""
+    """Print the `top` most probable classes of a video, with bars or as JSON.
+
+    Notes about the file go to stderr.
+    """
     if as_json:
         print(prediction.to_json(top), flush=True)
     else:
@@ -32,18 +36,18 @@ def print_prediction(prediction: Prediction, top: int, *, as_json: bool = False)
 
 
 def _print_ranking(prediction: Prediction, top: int) -> None:
-    """The labels with bars; damage of the file goes to stderr."""
+    """Print the most probable classes with bars; damage of the file goes to stderr."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
     views = f", {prediction.views_used} used" if prediction.views_used else ""
-    length = f"{prediction.duration_seconds:.1f} s"
+    duration = f"{prediction.duration_seconds:.1f} s"
     if prediction.seconds_seen is not None and prediction.seconds_seen < 0.9 * prediction.duration_seconds:
-        length = f"{length}, of which the model saw {prediction.seconds_seen:.1f} s"
+        duration += f", of which the model saw {prediction.seconds_seen:.1f} s"
     protocol = describe_protocol(prediction.protocol)
-    facts = f"{length}, {prediction.model}, {protocol}{views}"
-    console.print(Text.assemble((printable(prediction.path), "bold"), f"  {printable(facts)}"))
+    summary = f"{duration}, {prediction.model}, {protocol}{views}"
+    console.print(Text.assemble((printable(prediction.path), "bold"), f"  {printable(summary)}"))
     ranking = [(printable(label), probability) for label, probability in prediction.top(top)]
     width = max(len(label) for label, _ in ranking)
     for label, probability in ranking:
@@ -54,33 +58,38 @@ def _print_ranking(prediction: Prediction, top: int) -> None:
 
 
 def print_failure(path: str, reason: str, *, as_json: bool) -> None:
-    """A video without an answer, and why."""
+    """Print why a video has no prediction: as JSON to stdout, or as one line to stderr."""
     if as_json:
         print_json({"path": path, "error": reason})
     else:
         print_to_stderr(f"{path}: {reason}")
 
 
-def print_comparison(found: Comparison) -> None:
-    """What an exported file gives beside PyTorch."""
-    speed = found.seconds_per_clip_pytorch / found.seconds_per_clip
-    print(f"{printable(found.path)}  {found.format}, {found.precision}")
-    clips = f"{plural(found.clips, 'clip')}, {printable(found.source_of_clips)}"
+def print_comparison(comparison: Comparison) -> None:
+    """Print the accuracy, size and speed of an exported file next to those of PyTorch."""
+    speed = comparison.seconds_per_clip_pytorch / comparison.seconds_per_clip
+    print(f"{printable(comparison.path)}  {comparison.format}, {comparison.precision}")
+    clips = f"{plural(comparison.clips, 'clip')}, {printable(comparison.source_of_clips)}"
     print(f"  compared with PyTorch in float32 on {clips}")
-    print(f"  largest difference of logits  {found.largest_difference:.1e} of the largest logit")
-    print(f"  same top-1 class              {found.top1_agreement:.1%} of the clips")
+    print(f"  largest difference of logits  {comparison.largest_difference:.1e} of the largest logit")
+    print(f"  same top-1 class              {comparison.top1_agreement:.1%} of the clips")
+    size, size_pytorch = comparison.megabytes, comparison.megabytes_pytorch
+    print(f"  size                          {size:.1f} MB, weights {size_pytorch:.1f} MB")
+    milliseconds = 1e3 * comparison.seconds_per_clip
+    milliseconds_pytorch = 1e3 * comparison.seconds_per_clip_pytorch
     print(
-        f"  size                          {found.megabytes:.1f} MB, weights {found.megabytes_pytorch:.1f} MB"
-    )
-    print(
-        f"  {'a clip on ' + plural(found.threads, 'thread'):28}  "
-        f"{1e3 * found.seconds_per_clip:.1f} ms, PyTorch {1e3 * found.seconds_per_clip_pytorch:.1f} ms "
-        f"({speed:.2f} times as fast)"
+        f"  {'a clip on ' + plural(comparison.threads, 'thread'):28}  {milliseconds:.1f} ms, PyTorch "
+        f"{milliseconds_pytorch:.1f} ms ({speed:.2f} times as fast)"
     )
 
 
 def print_models(rows: list[dict[str, Any]], folder: str) -> None:
-    """The table of weights; rows as `videoswin models --json` prints them."""
+    """Print the table of models.
+
+    Args:
+        rows: The rows of `list_models`, as `videoswin models --json` prints them.
+        folder: Folder of the downloads.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -93,10 +102,10 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
         here = "yes" if row["file"] else ""
         cells = (score["top1"], score["protocol"], row["license"], row["size_mb"] or "", here)
         table.add_row(printable(row["name"]), row["labels"] or "", *map(str, cells))
-    # A file or a pipe has no width to keep to.
+    # A file or a pipe has no width.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    console.print("Scores are those published, not measured by us; without one it is a start for training.")
+    console.print("Scores are published ones, not measured by us; models without a score are for training.")
     console.print(Text(f"Downloads go to {printable(folder)}."), soft_wrap=True)
 
 
@@ -113,20 +122,20 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     table.add_column(last)
     for row in rows:
         table.add_row(*(Text(printable(str(value))) for value in row.values()))
-    # A file or a pipe has no width to keep to.
+    # A file or a pipe has no width.
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def print_report(report: Report) -> None:
-    """How well a model does on labeled videos."""
+    """Print the scores, the weakest classes and the unreadable videos of an evaluation."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
     speed = f"{report.seconds:.1f} s, {report.videos_per_second:.1f} videos/s"
     views = describe_protocol(report.protocol)
-    facts = f"{views}, {plural(report.num_videos, 'video')} of {report.source}, {speed}"
-    console.print(Text.assemble((printable(report.model), "bold"), f"  {printable(facts)}"))
+    summary = f"{views}, {plural(report.num_videos, 'video')} of {report.source}, {speed}"
+    console.print(Text.assemble((printable(report.model), "bold"), f"  {printable(summary)}"))
     _print_scores(console, report)
     _print_weakest_classes(console, report)
     for title, videos in (
@@ -135,12 +144,12 @@ def print_report(report: Report) -> None:
     ):
         if videos:
             console.print(Text(f"\n{title}: {len(videos)}", "red" if videos is report.failures else "yellow"))
-        for line in capped([f"{video.path}: {video.reason}" for video in videos]):
+        for line in truncate([f"{video.path}: {video.reason}" for video in videos]):
             console.print(Text(f"  {printable(line)}"))
 
 
 def _print_scores(console: Console, report: Report) -> None:
-    """The numbers for the whole list, with their intervals."""
+    """Print the scores of all videos, with their 95 % intervals and baselines."""
     from rich.table import Table
 
     names = {
@@ -161,7 +170,7 @@ def _print_scores(console: Console, report: Report) -> None:
 
 
 def _print_weakest_classes(console: Console, report: Report) -> None:
-    """The classes with the lowest scores, and what is taken for what."""
+    """Print the classes with the lowest scores, and the most frequently confused pairs."""
     from rich.table import Table
     from rich.text import Text
 
@@ -189,23 +198,23 @@ def _print_weakest_classes(console: Console, report: Report) -> None:
             console.print(Text(f"  {printable(line)}"))
 
 
-def capped(lines: Sequence[str]) -> list[str]:
-    """The first LINES_PER_LIST, and how many more there are."""
+def truncate(lines: Sequence[str]) -> list[str]:
+    """Return the first LINES_PER_LIST lines, and a line with the number of the others."""
     more = len(lines) - LINES_PER_LIST
     return [*lines[:LINES_PER_LIST], *([f"and {more} more"] if more > 0 else [])]
 
 
-def draw_bar(console: Console, part: float) -> str:
-    """A bar of up to BAR_WIDTH characters, for 0..1."""
+def draw_bar(console: Console, fraction: float) -> str:
+    """Return a bar of 0 to BAR_WIDTH characters for a fraction from 0 to 1."""
     block = "█" if "█".encode(console.encoding, "ignore") else "#"
-    return block * round(BAR_WIDTH * part)
+    return block * round(BAR_WIDTH * fraction)
 
 
 def print_json(fields: dict[str, Any]) -> None:
-    """Print one object on one line."""
+    """Print a JSON object on one line."""
     print(dump_json(fields), flush=True)
 
 
 def print_to_stderr(line: str) -> None:
-    """Print one line for people, out of the way of the output; controls in it are escaped."""
+    """Print one line to stderr, with control characters escaped."""
     print(printable(line), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Fine-tuning on your own videos: a recipe whose numbers follow from the data, the start and the machine."""
+"""Fine-tune on your own videos, with settings chosen from the data, the checkpoint and the machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,6 @@ from videoswin._errors import InputError
 from videoswin._text import plural, printable
 from videoswin.recipes import autoconfig, clips
 from videoswin.recipes.autoconfig import SMALL_MODEL, Choice, TrainingContext, inspect_context
-from videoswin.recipes.clips import (
-    as_number,
-    choose_clip,
-    clip_for,
-    clip_warning,
-    expected_time,
-    rate_note,
-    with_clip_settings,
-)
 from videoswin.training.memory import Trainable
 from videoswin.training.recipe import (
     Augment,
@@ -40,29 +31,28 @@ from videoswin.training.settings import flatten, with_settings
 from videoswin.video.spec import ClipSpec, ViewPlan
 
 FEW_PER_CLASS: Final = 10
-"""Training videos of a class below which only the head of a large model learns."""
+"""Training videos per class below which only the head of a large model is trained."""
 MANY_PER_CLASS: Final = 50
-"""Training videos of a class from which all of a large model learns."""
+"""Training videos per class from which all parameters of a large model are trained."""
 MANY_VIDEOS: Final = 2000
-"""Training videos from which all of a large model learns, however many classes they have."""
-STEPS: Final[Mapping[str, int]] = MappingProxyType({"head": 300, "lora": 800, "all": 1500})
-"""Steps to take with a large model, by what learns, if that makes 10 to 100 epochs."""
-STEPS_OF_SMALL: Final = 600
-MOST_EPOCHS: Final = 100
-MOST_CLIPS_OF_A_VIDEO: Final = 400
-"""That a small model learns from, each differently augmented: an epoch takes seconds."""
-SLOW_EPOCHS: Final = 10
-"""The most for a large model where there is no GPU."""
-STEPS_TO_VALIDATION: Final = 20
-"""Steps that are made at least before looking at the validation videos again, about."""
-LARGEST_BATCH: Final = 64
-"""That of the published training, whose learning rates are the measure of ours."""
-SLOW_CLIPS: Final = 1500
-"""Clips that such a model may learn from there, if that makes more epochs: an hour or so."""
-
+"""Training videos from which all parameters of a large model are trained, whatever the number of classes."""
+STEPS_LARGE_MODEL: Final[Mapping[str, int]] = MappingProxyType({"head": 300, "lora": 800, "all": 1500})
+"""Training steps of a large model, by trainable parameters, within 10 to 100 epochs."""
+STEPS_SMALL_MODEL: Final = 600
+MAX_EPOCHS: Final = 100
+MAX_CLIPS_PER_VIDEO: Final = 400
+"""Maximum number of clips of each video for a small model, differently augmented: an epoch takes seconds."""
+MAX_EPOCHS_WITHOUT_GPU: Final = 10
+"""Maximum number of epochs of a large model without a GPU; more if they have few clips in total."""
+MAX_CLIPS_WITHOUT_GPU: Final = 1500
+"""Total number of clips up to which there may be more epochs: about an hour."""
+STEPS_PER_VALIDATION: Final = 20
+"""Approximate minimum number of steps between two validations."""
+MAX_BATCH_SIZE: Final = 64
+"""Batch size of the published training, from whose learning rates ours are scaled."""
 
 _DATA: Final = VideoData(
-    train="DATA", max_failure_fraction=0.05, clip=ClipSpec(), views=ViewPlan(), batch_size=LARGEST_BATCH
+    train="DATA", max_failure_fraction=0.05, clip=ClipSpec(), views=ViewPlan(), batch_size=MAX_BATCH_SIZE
 )
 DEFAULTS: Final = Recipe(
     name="finetune",
@@ -73,8 +63,8 @@ DEFAULTS: Final = Recipe(
     schedule=Schedule(epochs=1, warmup_epochs=0.1, lr_update="step"),
     run=Run(),
 )
-"""The recipe before anything is chosen."""
-CHOSEN: Final = frozenset(
+"""The recipe before any setting is chosen."""
+CHOSEN_SETTINGS: Final = frozenset(
     {f"data.{name}" for name in ("batch_size", "num_repeats", "class_balanced", "num_workers")}
     | {f"data.clip.{name}" for name in ("frames", "stride", "fps", "size", "short_side", "rule", "antialias")}
     | {f"data.clip.normalization.{name}" for name in ("mean", "std")}
@@ -114,52 +104,63 @@ def finetune(
     grad_checkpointing: str | None = None,
     class_weights: str | None = None,
 ) -> Recipe:
-    """Any checkpoint on your own videos, with numbers chosen for them; `explain` says what and why.
+    """Fine-tune any checkpoint on your own videos, with settings chosen for them.
 
     Command: `videoswin train finetune --data my_videos/ --model tiny-k400 --out run/`, where `my_videos` is a
-    folder with a folder for each class, or a list. Cost: minutes for a small model on a CPU; published models
-    want a GPU. Expected: that depends on the data; the run's own validation tells.
+    folder with a folder for each class, or a list. Cost: minutes for a small model on a CPU; the published
+    models need a GPU. Expected: depends on the data; the run measures it on the validation videos.
 
-    With few videos only the head learns, or the head and low-rank changes. A head alone sees what the start
-    saw already: enough for classes that look different, not for classes that move differently. Frozen Video
-    Swin features from Kinetics reach 85 % on FCVID and 21 % on Something-Something v2 (arXiv 2210.09969). For
-    such classes start from a model of movements (base-ssv2, camera-motion), or set model.trainable to `all`.
+    With few videos only the head is trained, or the head and low-rank changes (LoRA). A head uses the
+    features of the initial model as they are: enough for classes that differ in appearance, not for classes
+    that differ in motion. Frozen Video Swin features from Kinetics reach 85 % on FCVID and 21 % on
+    Something-Something v2 (arXiv 2210.09969). For classes that differ in motion, start from a model trained
+    on motion (base-ssv2, camera-motion), or set model.trainable to `all`.
 
-    root, val, val_fraction, group_by: as in VideoData. The others are settings made by hand, from which the
-    rest follows: model.trainable, schedule.epochs, data.batch_size, data.num_repeats, those of data.clip,
-    what the run takes of the machine, data.class_balanced and optimizer.class_weights, which exclude each
-    other. ValueError as for `inspect_context`.
+    All arguments but `data` and `init_from` are settings as text, on which other settings depend; None
+    chooses the value.
+
+    Args:
+        data: Folder or list of the training videos.
+        init_from: Catalog name, bundled name or file of the initial checkpoint.
+        root, val, val_fraction, group_by: As in VideoData.
+        class_balanced, class_weights: As in VideoData and Optimizer; at most one of them is true.
+        trainable, grad_checkpointing: As in Model.
+        epochs: As in Schedule.
+        batch_size, num_repeats, num_workers: As in VideoData.
+        frames, stride, fps, size: As in ClipSpec.
+        device, precision, devices, num_nodes: As in Run.
+
+    Returns:
+        The recipe; `explain` gives the reasons for its settings.
+
+    Raises:
+        InputError: A value is invalid; otherwise as for `inspect_context`.
     """
     weighted = (class_weights or "").lower() == "true"
     require_one_weighting(class_weights=weighted, class_balanced=(class_balanced or "").lower() == "true")
-    source = replace(
-        _DATA,
-        train=data,
-        val=val,
-        group_by=group_by,
-        root=root,
-    )
+    source = replace(_DATA, train=data, val=val, group_by=group_by, root=root)
     if val_fraction is not None:
-        source = replace(source, val_fraction=as_number("data.val_fraction", val_fraction))
+        source = replace(source, val_fraction=clips.parse_number("data.val_fraction", val_fraction))
     context = inspect_context(
         source,
         init_from,
         device=device or "auto",
-        # What is none of them is reported when it is put in its place.
+        # `with_settings` reports an invalid precision later.
         precision=next((name for name in get_args(TrainingPrecision) if name == precision), None),
         workers=int(num_workers) if num_workers and num_workers.isdecimal() else None,
-        devices=_count(devices) or 1,
-        nodes=_count(num_nodes) or 1,
+        devices=clips.parse_positive(devices) or 1,
+        nodes=clips.parse_positive(num_nodes) or 1,
         grad_checkpointing=(grad_checkpointing or "").lower() == "true",
         class_weights=weighted,
     )
     require_one_weighting(class_weights=weighted, class_balanced=False, multi_label=context.multi_label)
     checkpoint = context.checkpoint
-    clip = clip_for(context)
-    clip = with_clip_settings(clip, {"frames": frames, "stride": stride, "fps": fps, "size": size})
-    # As in published training; where shrinking is antialiased, the frame may be cropped as it is.
+    clip = clips.with_clip_settings(
+        clips.default_clip(context), {"frames": frames, "stride": stride, "fps": fps, "size": size}
+    )
+    # As in the published training; with antialiased resizing, the full frame can be cropped.
     short_side = None if clip.antialias else round(clip.size * 256 / 224)
-    plain = replace(
+    recipe = replace(
         DEFAULTS,
         name=f"{printable(Path(data).resolve().stem)}-from-{checkpoint.name}",
         data=replace(source, clip=clip, views=checkpoint.views),
@@ -167,26 +168,36 @@ def finetune(
         augment=Augment(short_side=short_side),
         run=Run(license=f"that of the videos, and {checkpoint.license} of {checkpoint.name}"),
     )
-    chosen = choices(
+    choices = choose_settings(
         context.with_speed(clip, trainable or choose_trainable(context).settings["model.trainable"]),
         clip=clip,
         trainable=trainable,
-        epochs=_count(epochs),
-        batch_size=_count(batch_size),
-        num_repeats=_count(num_repeats),
+        epochs=clips.parse_positive(epochs),
+        batch_size=clips.parse_positive(batch_size),
+        num_repeats=clips.parse_positive(num_repeats),
     )
-    return with_settings(plain, {key: value for choice in chosen for key, value in choice.settings.items()})
+    return with_settings(recipe, {key: value for choice in choices for key, value in choice.settings.items()})
 
 
 def explain(recipe: Recipe) -> list[str]:
-    """A line for each choice that `finetune` made: settings, values, why; what was set by hand says so.
+    """Return a line for each choice of `finetune`: settings, values, reason, and which ones the user set.
 
-    recipe: what `finetune` returned, settings changed or not. ValueError as for `finetune`.
+    Args:
+        recipe: The result of `finetune`, with or without changed settings.
+
+    Returns:
+        The lines of the choices, then notes, warnings and the expected time, if they are known.
+
+    Raises:
+        InputError: The recipe has no video files or no initial weights; otherwise as for `finetune`.
     """
     source, init_from = recipe.data, recipe.model.init_from
     if not isinstance(source, VideoData) or init_from is None:
-        raise InputError(f"{recipe.name} is no recipe for fine-tuning: it needs video files and a start")
-    now = flatten(recipe)
+        raise InputError(
+            f"recipe must have video files (data.train) and initial weights (model.init_from), got "
+            f"{recipe.name!r}; use a recipe that `finetune` returned"
+        )
+    current = flatten(recipe)
     lines = []
     context = inspect_context(
         source,
@@ -199,7 +210,7 @@ def explain(recipe: Recipe) -> list[str]:
         grad_checkpointing=recipe.model.grad_checkpointing,
         class_weights=recipe.optimizer.class_weights,
     ).with_speed(recipe.data.clip, recipe.model.trainable)
-    made = choices(
+    choices = choose_settings(
         context,
         clip=recipe.data.clip,
         trainable=recipe.model.trainable,
@@ -207,26 +218,27 @@ def explain(recipe: Recipe) -> list[str]:
         batch_size=recipe.data.batch_size,
         num_repeats=source.num_repeats,
     )
-    for settings, reason in made:
+    for settings, reason in choices:
         chosen = flatten(with_settings(recipe, settings))
-        values = ", ".join(f"{key}={json.dumps(now[key])}" for key in settings)
-        by_hand = [key for key in settings if now[key] != chosen[key]]
-        lines.append(f"{values}: {f'you set {by_hand[0]}; without it: {reason}' if by_hand else reason}")
+        values = ", ".join(f"{key}={json.dumps(current[key])}" for key in settings)
+        set_by_user = [key for key in settings if current[key] != chosen[key]]
+        prefix = f"you set {set_by_user[0]}; by default: " if set_by_user else ""
+        lines.append(f"{values}: {prefix}{reason}")
     remarks = (
-        rate_note(context),
-        clip_warning(context, recipe.data.clip),
-        expected_time(recipe, context),
+        clips.describe_assumed_frame_rate(context),
+        clips.clip_warning(context, recipe.data.clip),
+        clips.expected_time(recipe, context),
     )
     return [*lines, *filter(None, remarks)]
 
 
 def read_measured_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings in a run folder that follow from measurements, which differ from time to time."""
-    kept = RunFolder(folder).settings if folder.is_dir() else {}  # a RunFolder makes its folder
-    return {key: kept[key] for key in ("data.num_repeats", "data.batch_size") if key in kept}
+    """Return the settings in a run folder that depend on measured speed, which varies between calls."""
+    saved = RunFolder(folder).settings if folder.is_dir() else {}  # RunFolder creates a missing folder
+    return {key: saved[key] for key in ("data.num_repeats", "data.batch_size") if key in saved}
 
 
-def choices(
+def choose_settings(
     context: TrainingContext,
     *,
     clip: ClipSpec | None = None,
@@ -235,151 +247,146 @@ def choices(
     batch_size: int | None = None,
     num_repeats: int | None = None,
 ) -> list[Choice]:
-    """Everything that is chosen; no setting twice. What the user has set is given, the rest follows."""
-    clip = clip or clip_for(context)
-    tuning = choose_trainable(context)
-    if trainable is None or trainable == tuning.settings["model.trainable"]:
-        trainable = tuning.settings["model.trainable"]
+    """Return all choices of fine-tuning; each setting is in one of them.
+
+    Args:
+        context: The facts that the choices follow from.
+        clip: The clip; None takes the default.
+        trainable: Trainable parameters that the user set; None chooses them. The same holds for the others.
+        epochs: Number of epochs.
+        batch_size: Clips per step.
+        num_repeats: Clips per decoded video.
+    """
+    clip = clip or clips.default_clip(context)
+    trainable_choice = choose_trainable(context)
+    if trainable is None or trainable == trainable_choice.settings["model.trainable"]:
+        trainable = trainable_choice.settings["model.trainable"]
     else:
-        tuning = Choice({"model.trainable": trainable}, "you set model.trainable")
-    drawing = choose_batch(context, batch_size, num_repeats)
-    batch, num_repeats = drawing.settings["data.batch_size"], drawing.settings["data.num_repeats"]
+        trainable_choice = Choice({"model.trainable": trainable}, "you set model.trainable")
+    batch = choose_batch(context, batch_size, num_repeats)
+    batch_size, num_repeats = batch.settings["data.batch_size"], batch.settings["data.num_repeats"]
     return [
-        choose_clip(context, clip),
-        tuning,
-        drawing,
-        choose_class_balance(context),
-        choose_length(context, trainable, drawing, epochs),
-        choose_learning_rates(context, trainable, batch),
+        clips.choose_clip(context, clip),
+        trainable_choice,
+        batch,
+        clips.choose_class_balance(context),
+        choose_schedule(context, trainable, batch, epochs),
+        choose_learning_rates(context, trainable, batch_size),
         clips.choose_augmentation(context, trainable),
         clips.choose_flip(context),
         clips.choose_dropout(context, trainable),
-        autoconfig.precision(context),
-        autoconfig.memory(context, clip, trainable, batch, num_repeats),
+        autoconfig.choose_precision(context),
+        autoconfig.choose_grad_accum_steps(context, clip, trainable, batch_size, num_repeats),
     ]
 
 
 def choose_trainable(context: TrainingContext) -> Choice:
-    """All weights, the head alone, or the head and low-rank changes."""
-    each = f"{plural(round(context.per_class), 'training video')} per class"
+    """Choose the trainable parameters: all, those of the head, or the head and low-rank changes."""
+    per_class = f"{plural(round(context.per_class), 'training video')} per class"
     size = f"{context.num_parameters / 1e6:.1f} million parameters"
     if context.is_small:
         trainable, reason = (
             "all",
-            f"the model has {size}, fewer than {SMALL_MODEL / 1e6:.0f} million: all are trained",
+            f"the model has {size}, fewer than {SMALL_MODEL / 1e6:.0f} million: all parameters are trained",
         )
     elif context.is_slow:
         trainable, reason = (
             "head",
             f"the model has {size} and there is no GPU: only the head is trained, without a backward pass "
-            "through the rest",
+            "through the backbone",
         )
     elif context.per_class < FEW_PER_CLASS:
         trainable, reason = (
             "head",
-            f"{each}, fewer than {FEW_PER_CLASS}: only the head is trained; if classes differ in motion "
+            f"{per_class}, fewer than {FEW_PER_CLASS}: only the head is trained; if classes differ in motion "
             "rather than appearance, try model.trainable=lora",
         )
     elif context.per_class < MANY_PER_CLASS and context.videos < MANY_VIDEOS:
         trainable, reason = (
             "lora",
-            f"{each}, fewer than {MANY_PER_CLASS}: the head and low-rank changes (LoRA) are trained",
+            f"{per_class}, fewer than {MANY_PER_CLASS}: the head and low-rank changes (LoRA) are trained",
         )
     else:
-        trainable, reason = "all", f"{context.videos:,} training videos, {each}: all parameters are trained"
+        trainable, reason = (
+            "all",
+            f"{context.videos:,} training videos, {per_class}: all parameters are trained",
+        )
     return Choice({"model.trainable": trainable}, reason)
 
 
 def choose_batch(
     context: TrainingContext, batch_size: int | None = None, num_repeats: int | None = None
 ) -> Choice:
-    """How many clips make a step, and how many of them come from one decoded video."""
-    own_repeats, reason = autoconfig.repeats_for(context)
-    by_hand = {}
-    if num_repeats not in (None, own_repeats):
-        by_hand["data.num_repeats"], reason = num_repeats, ""
-    num_repeats = num_repeats or own_repeats
-    most = max(1, LARGEST_BATCH // num_repeats)
-    enough = max(context.videos // 4, min(8, context.videos))
-    of_each = max(1, min(enough, most) // context.processes)
-    videos = context.processes * (1 << of_each.bit_length() - 1)  # a power of two, for micro-batches
+    """Choose the clips per step, and how many of them are made from each decoded video."""
+    default_repeats, reason = autoconfig.choose_num_repeats(context)
+    set_by_user = []
+    if num_repeats not in (None, default_repeats):
+        set_by_user.append("data.num_repeats")
+        reason = ""
+    num_repeats = num_repeats or default_repeats
+    max_videos = max(1, MAX_BATCH_SIZE // num_repeats)
+    enough_videos = max(context.videos // 4, min(8, context.videos))
+    per_process = max(1, min(enough_videos, max_videos) // context.processes)
+    # A power of 2 per process can be divided into micro-batches.
+    videos = context.processes * (1 << per_process.bit_length() - 1)
     if batch_size not in (None, videos * num_repeats):
-        by_hand["data.batch_size"] = batch_size
+        set_by_user.append("data.batch_size")
         videos = max(1, batch_size // num_repeats)
     settings = {"data.batch_size": batch_size or videos * num_repeats, "data.num_repeats": num_repeats}
     reason = f"each step trains on {videos} of the {context.videos:,} training videos{reason}"
-    return Choice(settings, f"you set {' and '.join(by_hand)}: {reason}" if by_hand else reason)
+    return Choice(settings, f"you set {' and '.join(set_by_user)}: {reason}" if set_by_user else reason)
 
 
-def choose_class_balance(context: TrainingContext) -> Choice:
-    """Whether rare classes are drawn as often as common ones."""
-    most, least = max(context.counts), min(context.counts)
-    uneven = not context.multi_label and most > 3 * least
-    if most == least:
-        reason = f"each class has {plural(most, 'training video')}"
-    else:
-        reason = f"classes have {least:,} to {plural(most, 'training video')}"
-    if uneven and context.class_weights:
-        uneven, reason = False, f"{reason}; you set optimizer.class_weights, which weighs them in the loss"
-    elif uneven:
-        reason += ", so each class is drawn equally often"
-    return Choice({"data.class_balanced": uneven}, reason)
-
-
-def choose_length(
-    context: TrainingContext, trainable: Trainable, drawing: Choice, epochs: int | None
+def choose_schedule(
+    context: TrainingContext, trainable: Trainable, batch: Choice, epochs: int | None
 ) -> Choice:
-    """Epochs, if they are not set, and the warm-up and patience that go with them."""
-    videos = max(1, drawing.settings["data.batch_size"] // drawing.settings["data.num_repeats"])
-    steps_per_epoch = max(1, context.videos // videos)
-    # Few videos may be seen often even where each takes seconds.
-    slow_epochs = min(max(SLOW_EPOCHS, SLOW_CLIPS // context.videos), 100)
-    fewest, most = (1, slow_epochs) if context.is_slow else (10, MOST_EPOCHS)
+    """Choose the epochs, unless the user set them, and the warm-up, patience and logging that follow."""
+    num_repeats = batch.settings["data.num_repeats"]
+    videos_per_step = max(1, batch.settings["data.batch_size"] // num_repeats)
+    steps_per_epoch = max(1, context.videos // videos_per_step)
+    # Few videos allow more epochs, even if each clip takes seconds.
+    slow_epochs = min(max(MAX_EPOCHS_WITHOUT_GPU, MAX_CLIPS_WITHOUT_GPU // context.videos), 100)
+    min_epochs, max_epochs = (1, slow_epochs) if context.is_slow else (10, MAX_EPOCHS)
     if context.is_small:
-        most = MOST_CLIPS_OF_A_VIDEO // drawing.settings["data.num_repeats"]
-    steps = STEPS_OF_SMALL if context.is_small else STEPS[trainable]
-    own = min(max(round(steps / steps_per_epoch), fewest), most)
-    by_hand, epochs = epochs not in (None, own), epochs or own
-    most_between = max(1, epochs // 5)
+        max_epochs = MAX_CLIPS_PER_VIDEO // num_repeats
+    steps = STEPS_SMALL_MODEL if context.is_small else STEPS_LARGE_MODEL[trainable]
+    default = min(max(round(steps / steps_per_epoch), min_epochs), max_epochs)
+    set_by_user, epochs = epochs not in (None, default), epochs or default
+    max_val_every = max(1, epochs // 5)
     settings = {
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
-        "schedule.val_every": min(max(1, round(STEPS_TO_VALIDATION / steps_per_epoch)), most_between),
+        "schedule.val_every": min(max(1, round(STEPS_PER_VALIDATION / steps_per_epoch)), max_val_every),
         "schedule.patience": max(5, epochs // 3),
     }
-    # Short runs have a point of the training loss for each of the validation.
-    steps_between = steps_per_epoch * settings["schedule.val_every"]
-    settings["run.log_every"] = min(Run.log_every, steps_between)
+    # Even a short run logs a training loss for each validation.
+    steps_per_validation = steps_per_epoch * settings["schedule.val_every"]
+    settings["run.log_every"] = min(Run.log_every, steps_per_validation)
     reason = f"{plural(epochs * steps_per_epoch, 'step')}, {steps_per_epoch:,} per epoch"
     if context.num_validation and settings["schedule.patience"] < epochs:
         reason += f"; training stops after {settings['schedule.patience']} epochs without better validation"
-    if by_hand:
+    if set_by_user:
         reason = f"you set schedule.epochs: {reason}"
     return Choice(settings, reason)
 
 
-def choose_learning_rates(context: TrainingContext, trainable: Trainable, batch: int) -> Choice:
-    """Learning rates of the head, of the rest, and by depth."""
-    rate = 1e-3 * math.sqrt(batch / LARGEST_BATCH)
-    backbone, layer_decay = 0.1, 1.0
-    reason = f"0.001 at batch size {LARGEST_BATCH}, scaled by the square root of the batch size"
+def choose_learning_rates(context: TrainingContext, trainable: Trainable, batch_size: int) -> Choice:
+    """Choose the learning rates of the head and of the backbone, and their decay by depth."""
+    lr = 1e-3 * math.sqrt(batch_size / MAX_BATCH_SIZE)
+    backbone_lr_scale, layer_decay = 0.1, 1.0
+    reason = f"0.001 at batch size {MAX_BATCH_SIZE}, scaled by the square root of the batch size"
     if context.is_small:
-        backbone = 1.0
-        reason += "; the same for all layers of a small model"
+        backbone_lr_scale = 1.0
+        reason += "; the same for all blocks of a small model"
     elif trainable == "all":
-        # The first block learns at about 0.3 of the last one's rate, however deep the model is.
+        # The first block has about 0.3 of the learning rate of the last one, whatever the depth.
         layer_decay = round(0.3 ** (1 / sum(context.checkpoint.config.depths)), 2)
-        reason += f"; a tenth of it for the backbone, times {layer_decay:g} for each block below the head"
+        reason += f"; 0.1 of it for the backbone, times {layer_decay:g} for each block below the head"
     elif trainable == "lora":
         reason += "; the same for the head and the low-rank changes"
     settings = {
-        "optimizer.lr": float(f"{rate:.2g}"),
-        "optimizer.backbone_lr_scale": backbone,
+        "optimizer.lr": float(f"{lr:.2g}"),
+        "optimizer.backbone_lr_scale": backbone_lr_scale,
         "optimizer.layer_decay": layer_decay,
     }
     return Choice(settings, reason)
-
-
-def _count(text: str | None) -> int | None:
-    """The number that was set by hand; None if it is none, which is reported when it is put in its place."""
-    return int(text) if text and text.isdecimal() and int(text) > 0 else None

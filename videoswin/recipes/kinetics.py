@@ -1,7 +1,7 @@
-"""The paper's training on Kinetics-400 and 600, and a modern one of the same models.
+"""Train on Kinetics-400 and Kinetics-600 as published, or with modern augmentation.
 
-Numbers from configs/recognition/swin in Video-Swin-Transformer; the paper (arXiv 2106.13230) differs in some
-of them, see docs/reproduce.md. `data` is a folder or list with the splits `train` and `val`.
+Source: configs/recognition/swin in Video-Swin-Transformer. The paper (arXiv 2106.13230) differs in some
+values, see docs/reproduce.md. `data` is a folder or list with the splits `train` and `val`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Sc
 from videoswin.video.spec import ClipSpec, apply_protocol
 
 BATCH_SIZE = 64
-"""Clips of a step: 8 on each of 8 devices."""
+"""Clips per step: 8 on each of 8 devices."""
 
 
-def published(
+def published_recipe(
     name: str,
     config: VideoSwinConfig,
     data: str,
@@ -24,15 +24,28 @@ def published(
     *,
     protocol: str,
     epochs: int,
-    rate: float,
-    decay: float,
+    lr: float,
+    weight_decay: float,
     drop_path: float,
-    at_once: int,
+    micro_batch_size: int,
     augment: Augment,
 ) -> Recipe:
-    """A published run. protocol: that of its test. at_once: clips that a device works on at a time.
+    """Return the recipe of a published run, for one device.
 
-    Published on 8 devices; one device alone takes as many at a time, and 8 times as long.
+    The runs were published on 8 devices. One device uses the same micro-batch size and takes 8 times as long.
+
+    Args:
+        name: Name of the recipe.
+        config: The architecture.
+        data: Folder or list with the splits `train` and `val`.
+        init_from: Catalog name, bundled name or file of the initial checkpoint.
+        protocol: Protocol of the published test.
+        epochs: Number of epochs.
+        lr: Peak learning rate of the head; that of the backbone is 0.1 of it.
+        weight_decay: Weight decay of AdamW.
+        drop_path: Stochastic depth rate of the last block.
+        micro_batch_size: Clips per forward and backward pass on each device; divides BATCH_SIZE.
+        augment: Augmentation of the training clips.
     """
     clip, views = apply_protocol(protocol, ClipSpec(frames=32, stride=2, size=224))
     return Recipe(
@@ -43,134 +56,157 @@ def published(
         model=Model(init_from=init_from, config=config, drop_path=drop_path, dropout=0.5),
         augment=augment,
         optimizer=Optimizer(
-            lr=rate, backbone_lr_scale=0.1, weight_decay=decay, betas=(0.9, 0.999), param_groups="official"
+            lr=lr,
+            backbone_lr_scale=0.1,
+            weight_decay=weight_decay,
+            betas=(0.9, 0.999),
+            param_groups="official",
         ),
         schedule=Schedule(
             epochs=epochs, warmup_epochs=2.5, lr_update="epoch", warmup_start_factor=0.1, val_every=5
         ),
-        run=Run(precision="fp16", grad_accum_steps=BATCH_SIZE // at_once),
+        run=Run(precision="fp16", grad_accum_steps=BATCH_SIZE // micro_batch_size),
     )
 
 
 def tiny(*, data: str, init_from: str = "image-tiny-in1k") -> Recipe:
-    """Swin-T from ImageNet-1K on Kinetics-400.
+    """Swin-T, ImageNet-1K to Kinetics-400, as published.
 
     Command: `videoswin train kinetics:tiny --data k400/ --out run/`. Cost: not measured here.
-    Expected: 78.8 % top-1, 93.6 % top-5 with official-4x3 (arXiv 2106.13230).
+    Expected: 78.8 % top-1, 93.6 % top-5 with 4 clips x 3 crops (official-4x3; source: arXiv 2106.13230).
     """
-    return _published("kinetics-tiny", TINY, data, init_from, rate=1e-3, decay=0.02, drop_path=0.1, at_once=2)
+    return _kinetics_recipe(
+        "kinetics-tiny", TINY, data, init_from, lr=1e-3, weight_decay=0.02, drop_path=0.1, micro_batch_size=2
+    )
 
 
 def small(*, data: str, init_from: str = "image-small-in1k") -> Recipe:
-    """Swin-S from ImageNet-1K on Kinetics-400.
+    """Swin-S, ImageNet-1K to Kinetics-400, as published.
 
     Command: `videoswin train kinetics:small --data k400/ --out run/`. Cost: not measured here.
-    Expected: 80.6 % top-1, 94.5 % top-5 with official-4x3 (arXiv 2106.13230).
+    Expected: 80.6 % top-1, 94.5 % top-5 with 4 clips x 3 crops (official-4x3; source: arXiv 2106.13230).
     """
-    return _published(
-        "kinetics-small", SMALL, data, init_from, rate=1e-3, decay=0.02, drop_path=0.1, at_once=1
+    return _kinetics_recipe(
+        "kinetics-small",
+        SMALL,
+        data,
+        init_from,
+        lr=1e-3,
+        weight_decay=0.02,
+        drop_path=0.1,
+        micro_batch_size=1,
     )
 
 
 def base(*, data: str, init_from: str = "image-base-in1k") -> Recipe:
-    """Swin-B from ImageNet-1K on Kinetics-400.
+    """Swin-B, ImageNet-1K to Kinetics-400, as published.
 
     Command: `videoswin train kinetics:base --data k400/ --out run/`. Cost: not measured here.
-    Expected: 80.6 % top-1, 94.6 % top-5 with official-4x3 (arXiv 2106.13230).
+    Expected: 80.6 % top-1, 94.6 % top-5 with 4 clips x 3 crops (official-4x3; source: arXiv 2106.13230).
     """
-    return _published("kinetics-base", BASE, data, init_from, rate=1e-3, decay=0.05, drop_path=0.3, at_once=1)
+    return _kinetics_recipe(
+        "kinetics-base", BASE, data, init_from, lr=1e-3, weight_decay=0.05, drop_path=0.3, micro_batch_size=1
+    )
 
 
 def base_22k(*, data: str, init_from: str = "image-base-in22k") -> Recipe:
-    """Swin-B from ImageNet-22K on Kinetics-400.
+    """Swin-B, ImageNet-22K to Kinetics-400, as published.
 
     Command: `videoswin train kinetics:base_22k --data k400/ --out run/`. Cost: not measured here.
-    Expected: 82.7 % top-1, 95.5 % top-5 with official-4x3 (arXiv 2106.13230).
+    Expected: 82.7 % top-1, 95.5 % top-5 with 4 clips x 3 crops (official-4x3; source: arXiv 2106.13230).
     """
-    return _published(
-        "kinetics-base-22k", BASE, data, init_from, rate=3e-4, decay=0.05, drop_path=0.2, at_once=1
+    return _kinetics_recipe(
+        "kinetics-base-22k",
+        BASE,
+        data,
+        init_from,
+        lr=3e-4,
+        weight_decay=0.05,
+        drop_path=0.2,
+        micro_batch_size=1,
     )
 
 
 def base_22k_600(*, data: str, init_from: str = "image-base-in22k") -> Recipe:
-    """Swin-B from ImageNet-22K on Kinetics-600.
+    """Swin-B, ImageNet-22K to Kinetics-600, as published.
 
     Command: `videoswin train kinetics600:base_22k --data k600/ --out run/`. Cost: not measured here.
-    Expected: 84.0 % top-1, 96.5 % top-5 with official-4x3 (arXiv 2106.13230).
+    Expected: 84.0 % top-1, 96.5 % top-5 with 4 clips x 3 crops (official-4x3; source: arXiv 2106.13230).
     """
     return dataclasses.replace(base_22k(data=data, init_from=init_from), name="kinetics600-base-22k")
 
 
 def tiny_modern(*, data: str, init_from: str = "image-tiny-in1k") -> Recipe:
-    """Swin-T on Kinetics-400 as newer models are trained.
+    """Swin-T, ImageNet-1K to Kinetics-400, with modern augmentation and optimizer settings.
 
-    Command: `videoswin train kinetics:tiny_modern --data k400/ --out run/`. Cost: twice the clips of
-    kinetics:tiny, not measured here. Expected: unknown; nobody has published this training.
+    Command: `videoswin train kinetics:tiny_modern --data k400/ --out run/`. Cost: not measured here;
+    twice the clips of kinetics:tiny. Expected: unknown; there is no published result.
     """
-    return _modern(tiny(data=data, init_from=init_from), layer_decay=0.9)
+    return _modern_recipe(tiny(data=data, init_from=init_from), layer_decay=0.9)
 
 
 def small_modern(*, data: str, init_from: str = "image-small-in1k") -> Recipe:
-    """Swin-S on Kinetics-400 as newer models are trained.
+    """Swin-S, ImageNet-1K to Kinetics-400, with modern augmentation and optimizer settings.
 
-    Command: `videoswin train kinetics:small_modern --data k400/ --out run/`. Cost: twice the clips of
-    kinetics:small, not measured here. Expected: unknown. Omnivore's Swin-S, which learned with mixup and
-    cutmix for longer and from images too, is published at 82.2 % top-1.
+    Command: `videoswin train kinetics:small_modern --data k400/ --out run/`. Cost: not measured here;
+    twice the clips of kinetics:small. Expected: unknown. Omnivore's Swin-S, trained longer, with mixup and
+    cutmix, on videos and images, has a published top-1 of 82.2 %.
     """
-    return _modern(small(data=data, init_from=init_from), layer_decay=0.95)
+    return _modern_recipe(small(data=data, init_from=init_from), layer_decay=0.95)
 
 
 def base_modern(*, data: str, init_from: str = "image-base-in1k") -> Recipe:
-    """Swin-B from ImageNet-1K on Kinetics-400 as newer models are trained.
+    """Swin-B, ImageNet-1K to Kinetics-400, with modern augmentation and optimizer settings.
 
-    Command: `videoswin train kinetics:base_modern --data k400/ --out run/`. Cost: twice the clips of
-    kinetics:base, not measured here. Expected: unknown. Omnivore's Swin-B (window 16 x 7 x 7), which learned
-    with mixup and cutmix for longer and from images too, is published at 83.3 % top-1.
+    Command: `videoswin train kinetics:base_modern --data k400/ --out run/`. Cost: not measured here;
+    twice the clips of kinetics:base. Expected: unknown. Omnivore's Swin-B (window 16 x 7 x 7), trained
+    longer, with mixup and cutmix, on videos and images, has a published top-1 of 83.3 %.
     """
-    return _modern(base(data=data, init_from=init_from), layer_decay=0.95)
+    return _modern_recipe(base(data=data, init_from=init_from), layer_decay=0.95)
 
 
 def base_22k_modern(*, data: str, init_from: str = "image-base-in22k") -> Recipe:
-    """Swin-B from ImageNet-22K on Kinetics-400 as newer models are trained.
+    """Swin-B, ImageNet-22K to Kinetics-400, with modern augmentation and optimizer settings.
 
-    Command: `videoswin train kinetics:base_22k_modern --data k400/ --out run/`. Cost: twice the clips of
-    kinetics:base_22k, not measured here. Expected: unknown; nobody has published this training.
+    Command: `videoswin train kinetics:base_22k_modern --data k400/ --out run/`. Cost: not measured here;
+    twice the clips of kinetics:base_22k. Expected: unknown; there is no published result.
     """
-    return _modern(base_22k(data=data, init_from=init_from), layer_decay=0.95)
+    return _modern_recipe(base_22k(data=data, init_from=init_from), layer_decay=0.95)
 
 
-def _published(
+def _kinetics_recipe(
     name: str,
     config: VideoSwinConfig,
     data: str,
     init_from: str,
     *,
-    rate: float,
-    decay: float,
+    lr: float,
+    weight_decay: float,
     drop_path: float,
-    at_once: int,
+    micro_batch_size: int,
 ) -> Recipe:
-    """What all published Kinetics runs share. at_once: clips that a device works on at a time."""
-    return published(
+    """Return a published recipe with the protocol, length and augmentation of all Kinetics runs."""
+    return published_recipe(
         name,
         config,
         data,
         init_from,
         protocol="official-4x3",
         epochs=30,
-        rate=rate,
-        decay=decay,
+        lr=lr,
+        weight_decay=weight_decay,
         drop_path=drop_path,
-        at_once=at_once,
+        micro_batch_size=micro_batch_size,
         augment=Augment(short_side=256, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5),
     )
 
 
-def _modern(recipe: Recipe, *, layer_decay: float) -> Recipe:
-    """The same model, data and length with what MViTv2 and VideoMAE are trained with.
+def _modern_recipe(recipe: Recipe, *, layer_decay: float) -> Recipe:
+    """Return the recipe with the augmentation and optimizer settings of MViTv2 and VideoMAE.
 
-    Every decoded video gives two clips, so an epoch is twice as long. The last block learns at 0.3 of the
-    head's rate and the first at about 0.09: the published 0.1 lies between them.
+    Model, data and number of epochs stay. Every decoded video gives two clips, so an epoch has twice as many
+    steps. The learning rate of the last block is 0.3 of that of the head, and that of the first block about
+    0.09; the published 0.1 for all blocks is between them.
     """
     assert isinstance(recipe.data, VideoData)
     return dataclasses.replace(
@@ -197,6 +233,6 @@ def _modern(recipe: Recipe, *, layer_decay: float) -> Recipe:
             ema_decay=0.9999,
         ),
         schedule=dataclasses.replace(recipe.schedule, lr_update="step"),
-        # 8 clips at a time where one device has the whole batch.
+        # Micro-batches of 8 clips on one device.
         run=dataclasses.replace(recipe.run, precision="bf16", grad_accum_steps=8),
     )
