@@ -94,7 +94,7 @@ def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) 
     """
     for path in paths:
         if Path(path).is_dir():
-            videos, others, example = look_below(path)
+            videos, others, example = scan_folder(path)
             if say and videos and others:
                 say(f"{path}: {report_skipped(others, example)}")
             yield from videos or [path]
@@ -105,7 +105,7 @@ def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) 
             yield path
 
 
-def look_below(folder: str) -> FolderContents:
+def scan_folder(folder: str) -> FolderContents:
     """Return the videos below a folder, and what files are no part of them.
 
     Raises:
