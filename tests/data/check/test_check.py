@@ -26,12 +26,12 @@ from videoswin.video.spec import ClipSpec, ViewPlan
 
 REASONS = {
     "empty.mp4": "the file is empty",
-    "folder.mp4": "the folder holds neither videos nor images",
+    "folder.mp4": "the folder must have videos or images",
     "missing.mp4": "there is no such file",
-    "pipe.mp4": "it is not a regular file",
-    "sound.mp4": "it has no video stream",
-    "text.mp4": "it is not a video",
-    "without_index.mp4": "it is not a video",
+    "pipe.mp4": "the path must be a regular file or a folder, got another kind of file",
+    "sound.mp4": "the file has no video stream",
+    "text.mp4": "the file is not a video",
+    "without_index.mp4": "the file is not a video",
 }
 
 
