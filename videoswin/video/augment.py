@@ -137,7 +137,7 @@ def reads_direction(label: str) -> bool:
 
     Such classes change under a horizontal flip. Only words are compared: "playing right back" is a match too.
     """
-    return any(word in _MIRRORED for word in _words(label))
+    return any(word in _MIRRORED for word in _split_words(label))
 
 
 def mirrored_pairs(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -145,7 +145,7 @@ def mirrored_pairs(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
     Directions are left, right and senses of rotation. Only words are compared, as in `reads_direction`.
     """
-    by_words = {_words(label): label for label in labels}
+    by_words = {_split_words(label): label for label in labels}
     pairs: list[tuple[str, str]] = []
     for words, label in by_words.items():
         other = by_words.get(tuple(_MIRRORED.get(word, word) for word in words), label)
@@ -163,7 +163,7 @@ _PAIRS = (
 _MIRRORED: Final[Mapping[str, str]] = MappingProxyType(dict(_PAIRS) | {right: left for left, right in _PAIRS})
 
 
-def _words(label: str) -> tuple[str, ...]:
+def _split_words(label: str) -> tuple[str, ...]:
     """Split a class name into lower-case words and numbers: TurnLeft and turn_left -> ("turn", "left")."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).lower()
     normalized = re.sub(r"(anti|counter)[\s_-]*clockwise", "counterclockwise", spaced)

@@ -26,7 +26,7 @@ class VideoReader(ABC):
     num_frames: int
     """Number of frames listed in the file."""
     num_readable: int
-    """Number of frames before the first one at which decoding has failed; `num_frames` if it has not."""
+    """Number of frames before the end of decoding: `num_frames`, or fewer if the end cannot be decoded."""
     fps: float
     """Frames per second, by the median step if the rate varies."""
     times: NDArray[np.float64] | None = None

@@ -67,11 +67,11 @@ def _random_crop(frames: Tensor, magnitude: float, rng: Generator) -> Tensor:
     return resized.contiguous(memory_format=torch.channels_last)
 
 
-def _factor(level: float, rng: Generator) -> float:
-    return 1 + _signed(0.9 * level, rng)
+def _random_factor(level: float, rng: Generator) -> float:
+    return 1 + _random_sign(0.9 * level, rng)
 
 
-def _signed(amount: float, rng: Generator) -> float:
+def _random_sign(amount: float, rng: Generator) -> float:
     return amount if rng.random() < 0.5 else -amount
 
 
@@ -145,17 +145,17 @@ IMGAUG_OPERATIONS: Final[Mapping[str, Callable[[Tensor, float, Generator], Tenso
         "autocontrast": lambda frames, level, rng: autocontrast(frames),
         "equalize": lambda frames, level, rng: equalize(frames),
         "invert": lambda frames, level, rng: invert(frames),
-        "rotate": lambda frames, level, rng: rotate(frames, _signed(30 * level, rng)),
+        "rotate": lambda frames, level, rng: rotate(frames, _random_sign(30 * level, rng)),
         "posterize": lambda frames, level, rng: posterize(frames, 8 - int(6 * level)),
         "solarize": lambda frames, level, rng: solarize(frames, 256 - int(256 * level)),
-        "saturation": lambda frames, level, rng: adjust_saturation(frames, _factor(level, rng)),
-        "contrast": lambda frames, level, rng: adjust_contrast(frames, _factor(level, rng)),
-        "brightness": lambda frames, level, rng: adjust_brightness(frames, _factor(level, rng)),
-        "sharpness": lambda frames, level, rng: adjust_sharpness(frames, _factor(level, rng)),
-        "shear x": lambda frames, level, rng: shear_x(frames, _signed(0.3 * level, rng)),
-        "shear y": lambda frames, level, rng: shear_y(frames, _signed(0.3 * level, rng)),
-        "translate x": lambda frames, level, rng: translate_x(frames, _signed(0.33 * level, rng)),
-        "translate y": lambda frames, level, rng: translate_y(frames, _signed(0.33 * level, rng)),
+        "saturation": lambda frames, level, rng: adjust_saturation(frames, _random_factor(level, rng)),
+        "contrast": lambda frames, level, rng: adjust_contrast(frames, _random_factor(level, rng)),
+        "brightness": lambda frames, level, rng: adjust_brightness(frames, _random_factor(level, rng)),
+        "sharpness": lambda frames, level, rng: adjust_sharpness(frames, _random_factor(level, rng)),
+        "shear x": lambda frames, level, rng: shear_x(frames, _random_sign(0.3 * level, rng)),
+        "shear y": lambda frames, level, rng: shear_y(frames, _random_sign(0.3 * level, rng)),
+        "translate x": lambda frames, level, rng: translate_x(frames, _random_sign(0.33 * level, rng)),
+        "translate y": lambda frames, level, rng: translate_y(frames, _random_sign(0.33 * level, rng)),
         "cutout": lambda frames, level, rng: cutout(frames, 20 / 32 * level, rng),
         "blur": lambda frames, level, rng: blur(frames),
         "smooth": lambda frames, level, rng: adjust_sharpness(frames, 0.0),

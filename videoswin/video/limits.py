@@ -39,11 +39,11 @@ class ReadLimits:
     max_aspect_ratio: float = 100.0
     """Largest ratio of the longer to the shorter side, because resizing enlarges long thin frames."""
     max_clip_pixels: int = 2**30
-    """Most pixels of all frames of a training clip, held in memory; the default allows 32 frames of 8K."""
+    """Most pixels of all frames of a training clip together; the default allows 32 frames of 8K."""
     max_frames: int = 2**23
     """Most frames of a file. Regardless of this limit, a file must have at least one byte per frame."""
     max_decoded_pixels: int = 2**31
-    """Most pixels decoded from a file of any size while it is open; the default is 1,000 frames of 1080p."""
+    """Most pixels decoded from a file of any size while it is open; by default 1,000 frames of 1080p."""
     max_decoded_pixels_per_byte: int = 2**16
     """Additional pixels that may be decoded per byte of the file."""
     max_seconds: float = 3600.0

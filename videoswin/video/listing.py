@@ -88,7 +88,7 @@ class FolderContents(NamedTuple):
     """The path of one of `others`; empty if there are none."""
 
 
-def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) -> Iterator[str]:
+def find_videos(paths: Iterable[str], on_skipped: Callable[[str], None] | None = None) -> Iterator[str]:
     """Yield files unchanged, and folders and glob patterns as the sorted videos in them.
 
     A folder gives all videos below it, at any depth, or the folders of frames below it if it has no videos.
@@ -97,7 +97,7 @@ def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) 
 
     Args:
         paths: Files, folders and glob patterns.
-        say: Function that receives a sentence on the skipped files of a folder.
+        on_skipped: Function that receives a sentence on the skipped files of a folder.
 
     Raises:
         InputError: A folder cannot be read.
@@ -105,12 +105,12 @@ def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) 
     for path in paths:
         if Path(path).is_dir():
             videos, others, example = scan_folder(path)
-            if say and videos and others:
-                say(f"{path}: {report_skipped(others, example)}")
+            if on_skipped and videos and others:
+                on_skipped(f"{path}: {report_skipped(others, example)}")
             yield from videos or [path]
         elif glob.has_magic(path) and glob.glob(path, recursive=True) and not Path(path).exists():
             # `**` matches a folder and its contents; yield each video once.
-            yield from dict.fromkeys(find_videos(sorted(glob.glob(path, recursive=True)), say))
+            yield from dict.fromkeys(find_videos(sorted(glob.glob(path, recursive=True)), on_skipped))
         else:
             yield path
 

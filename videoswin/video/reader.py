@@ -116,7 +116,7 @@ class _ImageFolder(VideoReader):
         return frame_hwc
 
 
-class _Numbered(NamedTuple):
+class _NumberedFrame(NamedTuple):
     number: int
     frame: VideoFrame
 
@@ -131,9 +131,9 @@ class _VideoFile(VideoReader):
         self._budget.require_num_frames(count_claimed_samples(path))
         self._to_rgb = RgbConverter()
         self._stream_index: int | None = None
-        self._decoded: Iterator[_Numbered]
-        self._newest: _Numbered  # the last decoded frame
-        self._previous: _Numbered | None  # the frame before it; None if decoding has just started
+        self._decoded: Iterator[_NumberedFrame]
+        self._newest: _NumberedFrame  # the last decoded frame
+        self._previous: _NumberedFrame | None  # the frame before it; None if decoding has just started
         self._missing: set[int] = set()
         self._flawed: set[int] = set()
         self._open()
@@ -316,7 +316,7 @@ class _VideoFile(VideoReader):
         self._container.close()
         self._open()
 
-    def _decode(self, first: int) -> Iterator[_Numbered]:
+    def _decode(self, first: int) -> Iterator[_NumberedFrame]:
         """Yield numbered frames from the position of the container, which is at or before frame `first`."""
         expected = first
         for frame in self._decode_packets(from_keyframe=first > 0):
@@ -325,7 +325,7 @@ class _VideoFile(VideoReader):
                 number = bisect_left(self._timestamps, frame.pts)
             # Frames that are decoded after `first` but displayed before it need frames from before the seek.
             if expected <= number and (self._counted or number < len(self._timestamps)):
-                yield _Numbered(number, frame)
+                yield _NumberedFrame(number, frame)
                 expected = number + 1
 
     def _decode_packets(self, *, from_keyframe: bool) -> Iterator[VideoFrame]:

@@ -73,7 +73,7 @@ class RgbConverter:
         self._graph.vpush(frame)
         converted = self._graph.vpull()
         pixels_hwc = _ycgco_to_rgb(converted) if frame.colorspace == _YCGCO else converted.to_ndarray()
-        return torch.from_numpy(np.ascontiguousarray(_upright(pixels_hwc, *display_matrix(frame))))
+        return torch.from_numpy(np.ascontiguousarray(_rotate_upright(pixels_hwc, *display_matrix(frame))))
 
     def _make_graph(self, frame: VideoFrame) -> Graph:
         self._size = self._size or f"{frame.width}:{frame.height}"
@@ -127,7 +127,7 @@ def _ycgco_to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
     return rgb_hwc.round().clip(0, 255).astype(np.uint8)
 
 
-def _upright(rgb_hwc: NDArray[Any], a: float, b: float, c: float, d: float) -> NDArray[Any]:
+def _rotate_upright(rgb_hwc: NDArray[Any], a: float, b: float, c: float, d: float) -> NDArray[Any]:
     """Move the pixel at (x, y) to (ax + cy, bx + dy), rounded to the nearest quarter turn."""
     if abs(b) > abs(a):
         rgb_hwc, a, d = rgb_hwc.transpose(1, 0, 2), c, b
@@ -139,7 +139,7 @@ def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
 
     FFmpeg also provides EXIF orientations as display matrices.
     """
-    for prepare in (_unchanged, _without_exif):
+    for prepare in (_keep, _remove_exif):
         # PyAV raises ValueError for a frame with side data of a type that it does not know, such as EXIF.
         with suppress(ValueError, av.FFmpegError):
             # PyAV's type stub has the element type instead of the container type.
@@ -152,11 +152,11 @@ def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
 
 
-def _unchanged(frame: VideoFrame) -> VideoFrame:
+def _keep(frame: VideoFrame) -> VideoFrame:
     return frame
 
 
-def _without_exif(frame: VideoFrame) -> VideoFrame:
+def _remove_exif(frame: VideoFrame) -> VideoFrame:
     graph = _graph(frame, ("sidedata", f"mode=delete:type={_EXIF}"))
     graph.vpush(frame)
     return graph.vpull()

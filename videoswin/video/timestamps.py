@@ -66,5 +66,5 @@ def frames_at(seconds: Sequence[float], times: NDArray[np.float64], fps: float) 
 
 
 def tolerance(fps: float) -> float:
-    """Return the largest difference between equal times in seconds, less than half of a frame's duration."""
+    """Return the largest difference between equal times in seconds, at most a quarter of a frame."""
     return min(TOLERANCE_SECONDS, 0.25 / fps)

@@ -216,7 +216,7 @@ def find_unusual(videos: Sequence[VideoFacts]) -> list[Finding]:
 def find_repeats(manifest: Manifest, facts: Facts) -> list[Group]:
     """Find samples with the same part of the same frames, pixel for pixel."""
     groups = []
-    for rows in _rows_by_pictures(manifest, facts).values():
+    for rows in _rows_by_frames(manifest, facts).values():
         by_part = defaultdict(list)
         for row in rows:
             sample = manifest.samples[row]
@@ -240,7 +240,7 @@ def find_leaks(manifest: Manifest, facts: Facts) -> list[Group]:
     Samples without a split are ignored.
     """
     groups = _groups_in_several_splits(manifest)
-    for rows in _rows_by_pictures(manifest, facts).values():
+    for rows in _rows_by_frames(manifest, facts).values():
         in_splits = [row for row in rows if manifest.samples[row].split is not None]
         if len({manifest.samples[row].split for row in in_splits}) > 1:
             groups.append(_make_group(manifest, in_splits, _describe_leak(manifest, facts, in_splits)))
@@ -261,7 +261,7 @@ def _groups_in_several_splits(manifest: Manifest) -> list[Group]:
 
 def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
     """Find samples of videos that look similar without identical frames, for visual inspection."""
-    sets_of_rows = list(_rows_by_pictures(manifest, facts).values())
+    sets_of_rows = list(_rows_by_frames(manifest, facts).values())
     videos = [facts[manifest.samples[rows[0]].path] for rows in sets_of_rows]
     groups = []
     for similar in find_similar_videos(videos):
@@ -287,7 +287,7 @@ def _majority(values: Sequence[Value]) -> Value | None:
     return value if 2 * count > len(values) else None
 
 
-def _rows_by_pictures(manifest: Manifest, facts: Facts) -> dict[str, list[int]]:
+def _rows_by_frames(manifest: Manifest, facts: Facts) -> dict[str, list[int]]:
     """Map the digest of the frames to the samples with these frames and a nonempty part."""
     rows_of = defaultdict(list)
     for row, sample in enumerate(manifest.samples):

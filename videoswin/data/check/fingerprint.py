@@ -91,7 +91,7 @@ class VideoFacts:
     path: str
     """Video file or folder of frames."""
     num_frames: int
-    """Number of frames up to the end, or up to where decoding fails."""
+    """Number of frames before the end of the video, or before the end of decoding if it is damaged."""
     fps: float
     """Frame rate in frames per second."""
     duration_seconds: float = 0.0
@@ -168,7 +168,7 @@ def examine_video(path: str, heartbeat: Callable[[], None], *, sampled: bool = F
 
 
 def _chunks(video: VideoReader) -> Iterator[range]:
-    """Yield the indices of all frames in chunks, up to where decoding fails."""
+    """Yield the indices of all frames in chunks, up to where decoding ends."""
     for first in range(0, video.num_frames, _FRAMES_PER_CHUNK):
         yield range(first, min(first + _FRAMES_PER_CHUNK, video.num_readable))
 

@@ -21,7 +21,7 @@ from videoswin.data.lists.rows import (
     SPLIT_NAMES,
     Listing,
     Row,
-    numbered_lines,
+    number_lines,
     parse_seconds,
     parse_split,
     read_text,
@@ -280,7 +280,7 @@ def read_json_list(path: str, text: str, root: str, classes: Collection[str]) ->
 
 def _parse(path: str, text: str) -> dict[str, Any] | list[Any]:
     """Parse one JSON document, or JSON lines as a list of objects."""
-    lines = numbered_lines(text)
+    lines = number_lines(text)
     if len(lines) > 1 and all(line[0] == "{" and line[-1] == "}" for _, line in lines[:2]):
         return [_json(path, line, number) for number, line in lines]
     if len(lines) == 1 and path.endswith("l"):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from videoswin._errors import InputError
 from videoswin.data.lists.class_folders import read_class_folders
 from videoswin.data.lists.json_lists import JSON_START, read_json_list
-from videoswin.data.lists.rows import Listing, Row, numbered_lines, path_below, read_text, resolve_path
+from videoswin.data.lists.rows import Listing, Row, number_lines, path_below, read_text, resolve_path
 from videoswin.data.lists.tables import header_delimiter, read_csv, read_parquet
 from videoswin.video.listing import VIDEO_SUFFIXES
 from videoswin.video.reader import FOLDER_FPS
@@ -202,7 +202,7 @@ def _read_text_list(path: str, root: str, classes: Collection[str]) -> Listing:
     # Spreadsheets may write the delimiter into a line above the header.
     separator = re.match(r'"?sep=(.)"?[ \t]*(?=[\r\n])', text, re.IGNORECASE)
     text = text[separator.end() :] if separator else text
-    lines = numbered_lines(text)
+    lines = number_lines(text)
     if not lines:
         raise InputError(f"{path}: the list must have at least one video, got an empty file")
     number, first = lines[0]
@@ -230,7 +230,7 @@ def _read_ucf101(path: str, root: str) -> Listing:
     rows = []
     for split in ("train", "val", "test"):
         file = join(dirname(path), f"{split}list{match[2]}.txt")
-        for number, line in numbered_lines(read_text(file)) if exists(file) else []:
+        for number, line in number_lines(read_text(file)) if exists(file) else []:
             video, _, index = line.partition(" ")
             label, where = dirname(video), f"{file}, line {number}"
             if label not in classes:
@@ -250,7 +250,7 @@ def _ucf101_classes(path: str) -> tuple[str, ...]:
     if not exists(path):
         raise InputError(f"{path}: there is no such file; the lists of UCF101 require it for their classes")
     classes: list[str] = []
-    for number, line in numbered_lines(read_text(path)):
+    for number, line in number_lines(read_text(path)):
         index, _, name = line.partition(" ")
         if index != str(len(classes) + 1) or not name:
             raise InputError(
@@ -274,7 +274,7 @@ def _read_hmdb51(path: str, root: str) -> Listing:
         sibling = _HMDB51.fullmatch(name)
         if sibling is None or sibling[2] != match[2]:
             continue
-        for number, line in numbered_lines(read_text(join(folder, name))):
+        for number, line in number_lines(read_text(join(folder, name))):
             where = f"{join(folder, name)}, line {number}"
             video, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2") or not video:

@@ -107,7 +107,7 @@ def read_text(path: str) -> str:
     return text
 
 
-def numbered_lines(text: str) -> list[tuple[int, str]]:
+def number_lines(text: str) -> list[tuple[int, str]]:
     """Return the nonblank lines with their numbers, from 1; only \\n, \\r and \\r\\n end a line."""
     lines = enumerate(re.split(r"\r\n|\n|\r", text), 1)
     return [(number, line.strip(" \t")) for number, line in lines if line.strip()]
@@ -119,7 +119,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
     Raises:
         InputError: The file has no class name.
     """
-    names = tuple(line for _, line in numbered_lines(read_text(path)))
+    names = tuple(line for _, line in number_lines(read_text(path)))
     if not names:
         raise InputError(f"{path}: the file must have one class name per line, got an empty file")
     return names

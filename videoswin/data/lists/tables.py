@@ -67,7 +67,7 @@ class _Table(NamedTuple):
     @property
     def video_id_column(self) -> str | None:
         """Return the column of _VIDEO_ID_COLUMNS that the header has; None without one."""
-        name = _plain(self.header[self.columns["path"]])
+        name = _normalize_name(self.header[self.columns["path"]])
         return name if name in _VIDEO_ID_COLUMNS else None
 
     def at(self, column: str) -> str:
@@ -81,7 +81,7 @@ class _Table(NamedTuple):
 
 def header_delimiter(line: str) -> str | None:
     """Return the delimiter of a header: a comma, a tab or a semicolon; None if the line is not a header."""
-    known = {d: sum(_plain(cell) in COLUMNS for cell in line.split(d)) for d in (",", "\t", ";")}
+    known = {d: sum(_normalize_name(cell) in COLUMNS for cell in line.split(d)) for d in (",", "\t", ";")}
     best = max(known, key=lambda delimiter: known[delimiter])
     return best if known[best] else None
 
@@ -134,7 +134,7 @@ def read_records(
 
 def csv_text(rows: Iterable[Iterable[str]]) -> str:
     """Return a CSV that `read_csv` reads back, cell by cell."""
-    return "".join(",".join(map(_quoted, cells)) + "\n" for cells in rows)
+    return "".join(",".join(map(_quote, cells)) + "\n" for cells in rows)
 
 
 def join_labels(labels: Iterable[str]) -> str:
@@ -179,17 +179,17 @@ def _columns(path: str, header: list[str]) -> tuple[dict[str, int], list[str]]:
     columns: dict[str, int] = {}
     unknown: list[str] = []
     for index, name in enumerate(header):
-        known = COLUMNS.get(_plain(name))
+        known = COLUMNS.get(_normalize_name(name))
         if known is None:
             unknown.append(name)
-        elif known not in columns or (known == "group" and _plain(name) == "group"):
+        elif known not in columns or (known == "group" and _normalize_name(name) == "group"):
             columns[known] = index
-        elif known != "group" or _plain(header[columns[known]]) != "group":
+        elif known != "group" or _normalize_name(header[columns[known]]) != "group":
             raise InputError(
                 f"{path}, header: {header[columns[known]]!r} and {name!r} are both columns for the {known}: "
                 "remove one" + (", or rename the one to use to 'group'" if known == "group" else "")
             )
-    kinetics = "youtube_id" in map(_plain, header)
+    kinetics = "youtube_id" in map(_normalize_name, header)
     for name in unknown:
         _reject_ambiguous(path, name, columns, header)
     for required in ("path", "label", "start", "end")[: 4 if kinetics else 2]:
@@ -199,20 +199,24 @@ def _columns(path: str, header: list[str]) -> tuple[dict[str, int], list[str]]:
                 f"{path}, header: a column {required!r} is required, got {', '.join(header)}: "
                 f"rename yours{cure}"
             )
-    ignored = [name for name in unknown if not _INDEX.fullmatch(_plain(name)) and _plain(name) != "is_cc"]
+    ignored = [
+        name
+        for name in unknown
+        if not _INDEX.fullmatch(_normalize_name(name)) and _normalize_name(name) != "is_cc"
+    ]
     return columns, ignored
 
 
 def _reject_ambiguous(path: str, name: str, columns: Collection[str], header: list[str]) -> None:
     """Raise InputError for an unknown column that may be a misspelled one, or times in another unit."""
-    near = difflib.get_close_matches(_plain(name), _OFTEN_MISSPELLED, 1, cutoff=0.8)
+    near = difflib.get_close_matches(_normalize_name(name), _OFTEN_MISSPELLED, 1, cutoff=0.8)
     if near and COLUMNS[near[0]] not in columns:
         raise InputError(
             f"{path}, header: unknown column {name!r}: did you mean {near[0]!r}? Otherwise rename it"
         )
-    limit = next((column for column, form in _LIMITS.items() if form.fullmatch(_plain(name))), None)
+    limit = next((column for column, form in _LIMITS.items() if form.fullmatch(_normalize_name(name))), None)
     # The videos of Diving48 are cut already: its frame numbers are those of the whole file.
-    if limit and limit not in columns and "vid_name" not in map(_plain, header):
+    if limit and limit not in columns and "vid_name" not in map(_normalize_name, header):
         raise InputError(
             f"{path}, header: the column {name!r} is not supported: parts of videos must be in seconds or "
             "mm:ss, in columns named 'start' and 'end'; remove it to use whole videos"
@@ -222,7 +226,7 @@ def _reject_ambiguous(path: str, name: str, columns: Collection[str], header: li
 def _read(table: _Table, root: str, classes: Collection[str]) -> Listing:
     known = set(classes)
     column = table.columns["label"]
-    is_optional = _plain(table.header[column]) in _MULTI_LABEL_COLUMNS
+    is_optional = _normalize_name(table.header[column]) in _MULTI_LABEL_COLUMNS
     separator, has_several = _separator([cells[column] for _, cells in table.records], known)
     rows = []
     for where, cells in table.records:
@@ -306,9 +310,9 @@ def _names(cell: str, separator: str, known: Collection[str]) -> list[str]:
     return [whole] if whole in known and not all(name in known for name in names) else names
 
 
-def _plain(name: object) -> str:
+def _normalize_name(name: object) -> str:
     return str(name).strip().strip('"').lower()
 
 
-def _quoted(cell: str) -> str:
+def _quote(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if re.search(r'[",\r\n]|^ ', cell) else cell
