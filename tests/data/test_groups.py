@@ -40,7 +40,7 @@ def test_folders_of_one_name_are_one_group_wherever_they_are() -> None:
 
 
 def test_folders_of_classes_are_no_groups() -> None:
-    with pytest.raises(ValueError, match=r"level 1 gives the folders of the classes.*another level"):
+    with pytest.raises(ValueError, match=r"level 1 selects the class folders.*another level"):
         group_by_folder(named("v/walk/a.mp4", "v/run/b.mp4", "v/walk/c.mp4"))
     with pytest.raises(ValueError, match="no folder 99 levels above it"):
         group_by_folder(named("v/walk/a.mp4"), level=99)
@@ -142,7 +142,7 @@ def test_classes_with_one_group_each_cannot_be_held_out() -> None:
     samples = [Sample(path=f"{n}.mp4", labels=(n % 2,), group=str(n % 2)) for n in range(8)]
     with pytest.raises(
         ValueError,
-        match=r"no group .*2 groups, the largest with 4 of 8 samples.*data.group_by.*holdout=0",
+        match=r"no group .*2 groups, the largest with 4 of 8 samples.*data.group_by.*data.val_fraction=0",
     ):
         hold_out(table(*samples), 0.5, seed=0)
 
@@ -156,7 +156,7 @@ def test_classes_that_are_not_validated_are_named() -> None:
     lonely = [Sample(path=f"y{n}.mp4", labels=(2,), group="hall") for n in range(4)]
     manifest = replace(manifest, samples=(*manifest.samples, *lonely), classes=("run", "walk", "sit"))
     (note,) = hold_out(manifest, 0.25, seed=0)[1].notes
-    assert note == "list.csv: 1 class not validated, for lack of a second group: 'sit'"
+    assert note == "list.csv: 1 class not in the validation split, because there is no second group: 'sit'"
 
 
 def test_the_same_groups_are_held_out_in_whatever_order() -> None:
@@ -236,7 +236,7 @@ def test_films_before_one_background_are_one_group(
 
 
 def test_videos_that_are_all_one_scene_are_refused_with_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"finds 1 scene, with all of the 4 videos.*groups=folder"):
+    with pytest.raises(ValueError, match=r"finds 1 scene, with all of the 4 videos.*data.group_by=folder"):
         make_groups(named(*films(tmp_path, walls=1)), "similarity")
 
 
@@ -252,7 +252,7 @@ def test_groups_of_the_list_are_not_replaced_without_a_word() -> None:
     samples = (Sample(path=path, labels=(n // 2,), group=groups[path]) for n, path in enumerate(groups))
     listed = table(*samples)
     (note,) = make_groups(listed, "folder").notes
-    assert note == "list.csv: 2 groups of the list replaced, as data.group_by is folder"
+    assert note == "list.csv: 2 groups of the list replaced, because data.group_by is folder"
 
 
 def test_what_validation_shares_with_training_is_one_sentence() -> None:
@@ -263,6 +263,6 @@ def test_what_validation_shares_with_training_is_one_sentence() -> None:
         "no group is in both training (2 groups) and validation (1 group)"
     )
     assert describe_sharing(side("a", "b"), side("b", "c")).startswith(
-        "warning: 1 of the 2 groups in validation are in training too (b)"
+        "warning: 1 of the 2 validation groups are also in training (b)"
     )
     assert describe_sharing(side(None, None), side(None)).startswith("warning: no groups are known")

@@ -76,10 +76,10 @@ def test_weights_decide_how_often_an_item_is_drawn():
 @pytest.mark.parametrize(
     ("length", "batch", "options", "message"),
     [
-        (4, 8, {}, "batch of 8 cannot be drawn from 4"),
-        (4, 0, {}, "batch of 0"),
-        (8, 3, {"world_size": 2}, "does not divide among 2 processes"),
-        (8, 4, {"weights": [1.0]}, "1 weights for 8 items"),
+        (4, 8, {}, "data.batch_size must be from 1 to the number of items, 4, got 8"),
+        (4, 0, {}, "data.batch_size must be from 1 to the number of items, 4, got 0"),
+        (8, 3, {"world_size": 2}, "data.batch_size must be a multiple of the 2 processes, got 3"),
+        (8, 4, {"weights": [1.0]}, "weights must have one value for each of 8 items, got 1"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(length, batch, options, message):

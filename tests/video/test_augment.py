@@ -176,13 +176,13 @@ def test_what_is_measured_is_measured_in_each_frame():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"flip": 1.5}, "flip is 1.5, wanted 0 to 1"),
-        ({"erasing": -0.1}, "erasing is -0.1"),
-        ({"color_jitter": float("nan")}, "color_jitter is nan"),
+        ({"flip": 1.5}, "flip must be from 0 to 1, got 1.5"),
+        ({"erasing": -0.1}, "erasing must be from 0 to 1, got -0.1"),
+        ({"color_jitter": float("nan")}, "color_jitter must be from 0 to 1, got nan"),
         ({"rand_magnitude": 11.0}, "rand_magnitude must be from 0 to 10, got 11.0"),
-        ({"area": (0.0, 1.0)}, r"area is \(0.0, 1.0\)"),
-        ({"area": (0.5, 1.5)}, r"area is \(0.5, 1.5\)"),
-        ({"ratio": (2.0, 1.0)}, r"ratio is \(2.0, 1.0\)"),
+        ({"area": (0.0, 1.0)}, r"area must be \(min, max\) with 0 < min <= max <= 1, got \(0.0, 1.0\)"),
+        ({"area": (0.5, 1.5)}, r"area must be \(min, max\) with 0 < min <= max <= 1, got \(0.5, 1.5\)"),
+        ({"ratio": (2.0, 1.0)}, r"ratio must be \(min, max\) with 0 < min <= max, got \(2.0, 1.0\)"),
     ],
 )
 def test_an_impossible_setting_is_refused(setting, message):

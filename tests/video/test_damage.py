@@ -58,17 +58,23 @@ def not_videos(folder: Path) -> dict[str, tuple[Path, str]]:
         "a dangling link": (loop, "there is no such file"),
         "an address": (Path("http://localhost:1/video.mp4"), "there is no such file"),
         "empty": (empty, "the file is empty"),
-        "text": (text, "it is not a video"),
-        "text that FFmpeg would draw": (notes, "it is not a video"),
-        "a playlist": (playlist, "it is not a video"),
-        "zeros": (zeros, "it is not a video"),
-        "noise": (noise, "it is not a video"),
-        "a pipe": (pipe, "it is not a regular file"),
-        "a device": (Path("/dev/zero"), "it is not a regular file"),
-        "sound": (write_sound(folder / "sound.mp4", "aac"), "it has no video stream"),
-        "music with a cover": (write_sound(folder / "song.mp4", "aac", cover=True), "it has no video stream"),
-        "music": (write_sound(folder / "song.mp3", "libmp3lame", cover=True), "it is not a video"),
-        "an image": (write_image(folder / "one.png", np.zeros((8, 8, 3), np.uint8)), "it is not a video"),
+        "text": (text, "the file is not a video"),
+        "text that FFmpeg would draw": (notes, "the file is not a video"),
+        "a playlist": (playlist, "the file is not a video"),
+        "zeros": (zeros, "the file is not a video"),
+        "noise": (noise, "the file is not a video"),
+        "a pipe": (pipe, "the path must be a regular file or a folder"),
+        "a device": (Path("/dev/zero"), "the path must be a regular file or a folder"),
+        "sound": (write_sound(folder / "sound.mp4", "aac"), "the file has no video stream"),
+        "music with a cover": (
+            write_sound(folder / "song.mp4", "aac", cover=True),
+            "the file has no video stream",
+        ),
+        "music": (write_sound(folder / "song.mp3", "libmp3lame", cover=True), "the file is not a video"),
+        "an image": (
+            write_image(folder / "one.png", np.zeros((8, 8, 3), np.uint8)),
+            "the file is not a video",
+        ),
     }
 
 
@@ -168,7 +174,7 @@ def test_a_broken_frame_is_replaced_by_its_neighbor(make_video):
     with open_video(path) as video:
         shown = [frame_number(frame) for frame in video.read(range(60))]
         assert shown == [*range(30), 29, *range(31, 60)]
-        assert video.damage == "1 of the frames read cannot be decoded, neighbors stand in"
+        assert video.damage == "1 of the frames read cannot be decoded and are replaced by neighbors"
 
 
 def test_noise_in_the_middle_never_hangs_or_crashes(make_video):
@@ -205,5 +211,5 @@ def test_a_decoder_that_stalls_is_given_up_on(make_video, monkeypatch):
 
     path = make_video("video.mp4", 60, b_frames=3)
     monkeypatch.setattr(reader_module, "packets", slow_packets)
-    with pytest.raises(VideoError, match=r"decoding gave no frame for 0\.01 seconds"):
+    with pytest.raises(VideoError, match=r"the decoder returned no frame for 0\.01 seconds"):
         open_video(path, limits=ReadLimits(stall_seconds=0.01))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from videoswin._errors import InputError
-from videoswin.video.listing import find_videos, look_below
+from videoswin.video.listing import find_videos, scan_folder
 
 
 @pytest.fixture
@@ -79,18 +79,16 @@ def test_the_working_directory_is_written_as_nothing(tree: Path, monkeypatch: py
 
 
 def test_what_is_no_video_is_counted_as_something_else(tree: Path) -> None:
-    assert look_below(str(tree)).others == {".png": 2, ".txt": 1}
-    assert look_below(str(tree)).example == str(tree / "notes.txt")
-    assert look_below(str(tree / "frames")) == ([str(tree / "frames")], {}, "")
+    assert scan_folder(str(tree)).others == {".png": 2, ".txt": 1}
+    assert scan_folder(str(tree)).example == str(tree / "notes.txt")
+    assert scan_folder(str(tree / "frames")) == ([str(tree / "frames")], {}, "")
 
 
 def test_files_that_are_left_out_are_said(tree: Path) -> None:
     said: list[str] = []
     assert len(list(find_videos([str(tree / "frames"), str(tree / "deep"), str(tree)], said.append))) == 5
     (line,) = said
-    assert line.startswith(
-        f"{tree}: files that are left out, because they are no videos: 2 .png, 1 .txt, such as"
-    )
+    assert line.startswith(f"{tree}: skipped files that are no videos: 2 .png, 1 .txt, such as")
 
 
 def test_folders_of_optical_flow_beside_those_of_frames_are_left_out(tmp_path: Path) -> None:
@@ -98,7 +96,7 @@ def test_folders_of_optical_flow_beside_those_of_frames_are_left_out(tmp_path: P
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     assert found(tmp_path) == ["flow/water", "take/rgb"]
-    assert look_below(str(tmp_path)).others == {".jpg": 2}
+    assert scan_folder(str(tmp_path)).others == {".jpg": 2}
 
 
 def test_a_folder_that_cannot_be_read_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

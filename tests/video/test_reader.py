@@ -265,7 +265,7 @@ def test_frames_outside_the_video_are_refused(make_video, indices):
 def test_no_frames_at_all_are_refused(make_video):
     with (
         open_video(make_video("video.mp4", 3)) as video,
-        pytest.raises(ValueError, match="indices must name at least one"),
+        pytest.raises(ValueError, match="indices must have at least one frame, got none"),
     ):
         video.read([])
 

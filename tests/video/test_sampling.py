@@ -166,10 +166,16 @@ def test_every_protocol_samples_any_video(name):
 @pytest.mark.parametrize(
     ("num_frames", "fps", "clip", "clips", "message"),
     [
-        (0, 30.0, ClipSpec(), 1, "num_frames is 0"),
-        (9, 0.0, ClipSpec(fps=4.0), 1, "fps is 0.0"),
-        (9, float("nan"), ClipSpec(fps=4.0), 1, "fps is nan"),
-        (9, 30.0, ClipSpec(rule="segments"), 2, "clips is 2, but rule 'segments'"),
+        (0, 30.0, ClipSpec(), 1, "num_frames must be >= 1, got 0"),
+        (9, 0.0, ClipSpec(fps=4.0), 1, "fps must be > 0 and finite to resample .*got 0.0"),
+        (9, float("nan"), ClipSpec(fps=4.0), 1, "fps must be > 0 and finite to resample .*got nan"),
+        (
+            9,
+            30.0,
+            ClipSpec(rule="segments"),
+            2,
+            "clips must be 1 with rule 'segments', which covers the video, got 2",
+        ),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(num_frames, fps, clip, clips, message):
@@ -178,7 +184,11 @@ def test_what_cannot_be_sampled_is_refused(num_frames, fps, clip, clips, message
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "fps", "message"), [(0, 30.0, "num_frames is 0"), (9, 0.0, "fps is 0.0")]
+    ("num_frames", "fps", "message"),
+    [
+        (0, 30.0, "num_frames must be >= 1, got 0"),
+        (9, 0.0, "fps must be > 0 and finite to resample .*got 0.0"),
+    ],
 )
 def test_a_random_clip_of_what_cannot_be_sampled_is_refused(num_frames, fps, message):
     with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ from videoswin.video.frames import excerpt
 from videoswin.video.reader import open_video
 from videoswin.video.sampling import random_clip, sample_clips
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.timestamps import close_clock_jumps, measure_rate, varying_times
+from videoswin.video.timestamps import close_clock_jumps, measure_rate, variable_rate_times
 
 
 @pytest.fixture
@@ -149,13 +149,13 @@ def test_pulldown_has_the_rate_of_the_film_and_is_no_varying_rate():
     """Frames of a film at 24 a second are shown for three and two fields in turn."""
     times = np.cumsum([0] + [3, 2] * 60) / 60
     assert measure_rate(times, [59.94]) == pytest.approx(24)
-    assert varying_times(times, 24.0) is None
+    assert variable_rate_times(times, 24.0) is None
 
 
 def test_one_frame_left_out_makes_a_varying_rate():
     times = np.delete(np.arange(50) / 25, 20)
     assert measure_rate(times, [25.0]) == 25.0
-    assert varying_times(times + 7, 25.0) == pytest.approx(times)
+    assert variable_rate_times(times + 7, 25.0) == pytest.approx(times)
 
 
 def test_only_steps_of_more_than_ten_seconds_are_clock_jumps():

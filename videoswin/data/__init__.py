@@ -1,1 +1,1 @@
-"""Many labeled clips: made by a virtual camera."""
+"""Labeled videos: manifests, list formats, groups, training clips and the data checker."""

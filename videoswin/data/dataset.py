@@ -1,6 +1,6 @@
-"""Labeled video files as training clips: one draw, one decoded clip, one or more augmented versions of it.
+"""Training dataset of labeled videos: each draw decodes one clip and augments it one or more times.
 
-T frames, S side of the square, N versions, K classes.
+B batch, T frames of a clip, H height, W width, S side of the square crop, R augmented versions, K classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from videoswin._errors import InputError
-from videoswin._text import plural
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.augment import ClipAugment, augment_clip
 from videoswin.video.frames import excerpt
@@ -26,47 +25,52 @@ from videoswin.video.spec import ClipSpec
 
 
 class Draw(NamedTuple):
-    """Which clip to make. With the seed it decides everything random about it."""
+    """Key of a training clip; together with the seed it determines all random choices for the clip."""
 
     epoch: int
+    """Epoch, from 0."""
     item: int
+    """Index of the sample in the dataset."""
     again: int = 0
-    """How often the item was drawn in this epoch before, where some are drawn oftener than others."""
+    """Number of earlier draws of the item in this epoch, for sampling with replacement."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that cannot be read, and why."""
+    """A video that cannot be read, and the reason."""
 
     path: str
+    """Video file or folder of frames."""
     reason: str
+    """The reason in one line."""
 
 
 class Item(NamedTuple):
-    """What a training dataset gives for one Draw."""
+    """Output of a training dataset for one Draw."""
 
     clips: Tensor
-    """(N, 3, T, S, S) uint8; N is the same for every item of a dataset."""
+    """(R, 3, T, S, S) uint8; R is the same for every item of a dataset."""
     targets: Tensor
-    """(N,) class indices, or (N, K) ones and zeros where a video can have several labels."""
+    """(R,) class indices, or (R, K) ones and zeros if the manifest is multi-label."""
     failure: Failure | None = None
-    """If the video cannot be read: the clips are blank then, and must not count."""
+    """Set if the video cannot be read; the clips are then blank and must have zero weight."""
 
 
 class Batch(NamedTuple):
-    """Items as one."""
+    """Several items, concatenated."""
 
     clips: Tensor
     """(B, 3, T, S, S) uint8."""
     targets: Tensor
     """(B,) or (B, K), as in Item."""
     counts: Tensor
-    """(B,) 1.0, and 0.0 for clips of videos that cannot be read."""
+    """(B,) weights: 1.0, or 0.0 for clips of videos that cannot be read."""
     failures: list[Failure]
+    """The videos that cannot be read."""
 
 
 def collate(items: list[Item]) -> Batch:
-    """The clips of several items in one batch."""
+    """Concatenate the clips of several items into one batch."""
     counts = [torch.full((len(item.clips),), float(item.failure is None)) for item in items]
     return Batch(
         clips=torch.cat([item.clips for item in items]),
@@ -77,10 +81,10 @@ def collate(items: list[Item]) -> Batch:
 
 
 class BatchSampler(Sampler[list[Draw]]):
-    """Batches of draws, one epoch at an iteration, from wherever `load_state_dict` puts it.
+    """Sampler of batches of draws, one epoch per iteration, resumable by `load_state_dict`.
 
-    Every rank sees its own part of the same batch, so that N ranks learn from what one would. An epoch's last
-    draws that do not fill a batch are left out; shuffling leaves out others each time.
+    Each rank receives its own part of the same batch, so training does not depend on the number of ranks. The
+    last draws of an epoch that do not fill a batch are dropped; with shuffling, they differ in each epoch.
     """
 
     def __init__(
@@ -94,32 +98,43 @@ class BatchSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """length: items in the dataset; batch_size: items in a batch of all ranks together.
+        """Create a sampler that begins at the first batch of epoch 0.
 
-        weights: how often each item is drawn, relatively and with replacement; None is each once an epoch.
-        ValueError if the batch is larger than the dataset or does not divide among the ranks.
+        Args:
+            length: Number of items in the dataset.
+            batch_size: Number of items in a batch over all ranks, from 1 to `length`.
+            seed: Seed of the order of the items.
+            shuffle: Draw the items in random order; ignored if there are weights.
+            weights: Relative frequency of each item, drawn with replacement; None draws each item once per
+                epoch.
+            rank: Index of this process.
+            world_size: Number of processes; must divide `batch_size`.
+
+        Raises:
+            InputError: The batch size is out of range or not divisible by the number of ranks, or there is
+                not one weight per item.
         """
         if not 1 <= batch_size <= length:
             raise InputError(
-                f"a batch of {batch_size} cannot be drawn from {length} items: lower data.batch_size"
+                f"data.batch_size must be from 1 to the number of items, {length}, got {batch_size}"
             )
         if batch_size % world_size:
             raise InputError(
-                f"a batch of {plural(batch_size, 'item')} does not divide among {world_size} processes"
+                f"data.batch_size must be a multiple of the {world_size} processes, got {batch_size}"
             )
         if weights is not None and len(weights) != length:
-            raise InputError(f"there are {len(weights)} weights for {length} items")
+            raise InputError(f"weights must have one value for each of {length} items, got {len(weights)}")
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
         self.weights = None if weights is None else np.asarray(weights, float) / np.sum(weights)
         self.rank, self.world_size = rank, world_size
         self.epoch, self.batch = 0, 0
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Return the number of batches in a full epoch."""
         return self.length // self.batch_size
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """The rest of this epoch; the next iteration is the next epoch."""
+        """Iterate over the remaining batches of this epoch; the next iteration is the next epoch."""
         epoch, first = self.epoch, self.batch
         self.epoch, self.batch = epoch + 1, 0
         draws = self._draws(epoch)
@@ -128,7 +143,7 @@ class BatchSampler(Sampler[list[Draw]]):
             yield whole[self.rank :: self.world_size]
 
     def _draws(self, epoch: int) -> list[Draw]:
-        """All draws of an epoch; one item drawn again is another draw."""
+        """Return all draws of an epoch; repeated draws of one item differ in `again`."""
         drawn: Counter[int] = Counter()
         draws = []
         for item in self._order(epoch).tolist():
@@ -143,26 +158,36 @@ class BatchSampler(Sampler[list[Draw]]):
         return rng.permutation(self.length) if self.shuffle else np.arange(self.length)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next iteration begins. How far this one is, only the loop knows: workers fetch ahead."""
+        """Return where the next iteration begins, not the progress of this one: workers prefetch batches."""
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next iteration there: `batch` batches into epoch `epoch`."""
+        """Begin the next iteration at batch `batch` of epoch `epoch`."""
         self.epoch, self.batch = state["epoch"], state["batch"]
 
 
 class VideoClips(Dataset[Item]):
-    """`dataset[Draw(epoch, index)]`: a random clip of sample `index`, augmented.
+    """Dataset of random augmented clips: `dataset[Draw(epoch, index)]` is a clip of sample `index`.
 
-    It depends on the seed and the draw alone. Only the frames of the clip are decoded. A video that cannot be
-    read gives blank clips and the reason: it is never replaced by another one.
+    The clip depends only on the seed and the draw. Only the frames of the clip are decoded. A video that
+    cannot be read gives blank clips and the reason: it is never replaced by another video.
     """
 
     def __init__(
         self, manifest: Manifest, clip: ClipSpec, augment: ClipAugment, *, seed: int, num_repeats: int = 1
     ) -> None:
-        """repeats: N, differently augmented versions of each decoded clip. ValueError for `flip_pairs` that
-        name no class, or a class twice."""
+        """Create the dataset.
+
+        Args:
+            manifest: Labeled videos to train on.
+            clip: Sampling and size of the clips.
+            augment: Augmentation of the clips.
+            seed: Seed of all random choices.
+            num_repeats: Number of augmented versions of each decoded clip, R (repeated augmentation), >= 1.
+
+        Raises:
+            InputError: `augment.flip_pairs` has an unknown class, or a class in several pairs.
+        """
         self.manifest, self.clip, self.augment, self.seed, self.num_repeats = (
             manifest,
             clip,
@@ -191,17 +216,17 @@ class VideoClips(Dataset[Item]):
             for _ in range(self.num_repeats)
         ]
         return Item(
-            torch.stack([clip for clip, _ in versions]),  # (N, 3, T, S, S)
+            torch.stack([clip for clip, _ in versions]),  # (R, 3, T, S, S)
             torch.stack([self._target(sample, mirrored=mirrored) for _, mirrored in versions]),
         )
 
     def _read(self, sample: Sample, rng: np.random.Generator) -> Tensor:
-        """The frames of one random clip: (T, H, W, 3) uint8."""
+        """Read the frames of one random clip: (T, H, W, 3) uint8."""
         with open_video(sample.path) as video:
             return read_random_clip(excerpt(video, sample.start_seconds, sample.end_seconds), self.clip, rng)
 
     def _target(self, sample: Sample, *, mirrored: bool) -> Tensor:
-        """The class, or (K,) ones and zeros where a video can have several."""
+        """Return the class index, or (K,) ones and zeros if the manifest is multi-label."""
         labels = [self._mirrored[label] if mirrored else label for label in sample.labels]
         if not self.manifest.multi_label:
             return torch.tensor(labels[0])
@@ -211,9 +236,19 @@ class VideoClips(Dataset[Item]):
 
 
 def read_random_clip(reader: VideoReader, clip: ClipSpec, rng: np.random.Generator) -> Tensor:
-    """Frames of a random clip, (T, H, W, 3) uint8; of the readable part if the video's end is broken.
+    """Read the frames of a random clip; if the end of the video is damaged, a clip of the readable part.
 
-    VideoError if together they have more pixels than `reader.limits.max_clip_pixels`.
+    Args:
+        reader: An open video.
+        clip: Sampling of the clip.
+        rng: Source of the random position.
+
+    Returns:
+        (T, H, W, 3) uint8.
+
+    Raises:
+        VideoError: No frame can be decoded, or the frames together have more pixels than
+            `reader.limits.max_clip_pixels`.
     """
     while True:
         num_frames = reader.num_readable
@@ -224,13 +259,19 @@ def read_random_clip(reader: VideoReader, clip: ClipSpec, rng: np.random.Generat
 
 
 def mirrored_classes(classes: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> list[int]:
-    """For each class the class of its mirror image: itself, but for `pairs` of names that trade places."""
+    """Return for each class the class of its mirror image: itself, except for the `pairs`, which are swapped.
+
+    Raises:
+        InputError: A pair has an unknown class, or a class is in several pairs.
+    """
     mirrored = list(range(len(classes)))
     for pair in pairs:
         if unknown := [name for name in pair if name not in classes]:
-            raise InputError(f"flip_pairs names {unknown[0]!r}, which is no class of the data")
+            raise InputError(f"flip_pairs must be pairs of classes of the data, got {unknown[0]!r}")
         left, right = (classes.index(name) for name in pair)
         if mirrored[left] != left or mirrored[right] != right:
-            raise InputError(f"flip_pairs names {pair[0]!r} or {pair[1]!r} in more than one pair")
+            raise InputError(
+                f"flip_pairs must have each class in at most one pair, got {pair[0]!r} or {pair[1]!r} twice"
+            )
         mirrored[left], mirrored[right] = right, left
     return mirrored

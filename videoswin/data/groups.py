@@ -1,7 +1,7 @@
-"""Groups of videos that must not be split between training and validation: the same person, place or film.
+"""Group videos that must not be split between training and validation: same person, place or source video.
 
-A model that is validated on the people and places it was trained on looks better than it is. Groups come from
-the `group` column of a list, from the names of folders and files, or from what the videos look like.
+Validation on the people and places of the training videos overestimates the accuracy. Groups come from the
+`group` column of a list, from the names of folders and files, or from the similarity of the videos.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _OTHER_RULES = "use data.group_by=folder or pattern:..., or a column `group` in 
 
 
 def make_groups(manifest: Manifest, rule: str) -> Manifest:
-    r"""Return the manifest with groups made by a rule, as the setting `data.group_by` states it.
+    r"""Return the manifest with groups by a rule in the syntax of the setting `data.group_by`.
 
     Args:
-        manifest: Any labeled videos; groups that they have are replaced, which a note says.
+        manifest: Any labeled videos; existing groups are replaced, with a note.
         rule: `folder`, `folder:2` (see `group_by_folder`), `pattern:_(g\d+)_` (see `group_by_pattern`), or
             `similarity` (see `group_by_similarity`).
 
@@ -39,8 +39,8 @@ def make_groups(manifest: Manifest, rule: str) -> Manifest:
         InputError: The rule is none of these, or cannot be applied to these videos.
     """
     kind, _, argument = rule.partition(":")
-    if had := {sample.group for sample in manifest.samples if sample.group is not None}:
-        note = f"{plural(len(had), 'group')} of the list replaced, as data.group_by is {rule}"
+    if replaced := {sample.group for sample in manifest.samples if sample.group is not None}:
+        note = f"{plural(len(replaced), 'group')} of the list replaced, because data.group_by is {rule}"
         manifest = replace(manifest, notes=(*manifest.notes, f"{manifest.source}: {note}"))
     if kind == "folder" and (not argument or argument.isdecimal()):
         return group_by_folder(manifest, level=int(argument or 1))
@@ -57,12 +57,12 @@ def group_by_folder(manifest: Manifest, *, level: int = 1) -> Manifest:
     """Return the manifest with the name of a folder as the group of each sample.
 
     Args:
-        manifest: Any labeled videos; groups that they have are replaced.
-        level: Which folder: 1 is the one that the file lies in, 2 the one above it, and so on. Folders of one
-            name are one group, wherever they are: `walk/kitchen/a.mp4` and `run/kitchen/b.mp4`.
+        manifest: Any labeled videos; existing groups are replaced.
+        level: Folder to use, >= 1: 1 is the folder of the file, 2 the folder above it, and so on. Folders of
+            the same name are one group, wherever they are: `walk/kitchen/a.mp4` and `run/kitchen/b.mp4`.
 
     Raises:
-        InputError: The folder of some sample has no name, or the folders are just those of the classes.
+        InputError: The level is out of range for a sample, or the folders are exactly those of the classes.
     """
     if level < 1:
         raise InputError(f"level must be >= 1, got {level}")
@@ -80,8 +80,8 @@ def group_by_folder(manifest: Manifest, *, level: int = 1) -> Manifest:
     groups, labels = ({pair[side] for pair in pairs} for side in (0, 1))
     if len(pairs) == len(groups) == len(labels) > 1:
         raise InputError(
-            f"{manifest.source}: level {level} gives the folders of the classes, which both sides of a "
-            "split need: choose another level, or group by a pattern on names"
+            f"{manifest.source}: level {level} selects the class folders, which both sides of a split need: "
+            "choose another level, or group by a pattern of file names"
         )
     return grouped
 
@@ -90,13 +90,13 @@ def group_by_pattern(manifest: Manifest, pattern: str) -> Manifest:
     r"""Return the manifest with a part of the file name as the group of each sample.
 
     Args:
-        manifest: Any labeled videos; groups that they have are replaced.
-        pattern: A regular expression that is searched in the name of each file or folder of frames, suffix
-            included. The group is what its parentheses match, joined by a space, or else the whole match:
+        manifest: Any labeled videos; existing groups are replaced.
+        pattern: Regular expression to search in the name of each file or folder of frames, including its
+            suffix. The group is the text matched by its parentheses, joined by a space, or the whole match:
             `_(g\d+)_` finds `g08` in `v_Archery_g08_c01.avi`.
 
     Raises:
-        InputError: The pattern is no regular expression, or is not found in some name.
+        InputError: The pattern is not a valid regular expression, or does not match every name.
     """
     try:
         compiled = re.compile(pattern)
@@ -109,24 +109,24 @@ def group_by_pattern(manifest: Manifest, pattern: str) -> Manifest:
             f"match, such as {missing[0]!r}"
         )
 
-    def part(sample: Sample) -> str:
+    def matched_text(sample: Sample) -> str:
         match = compiled.search(os.path.basename(os.path.normpath(sample.path)))
         assert match is not None
         return " ".join(text for text in match.groups() if text) or match[0]
 
-    return _with_groups(manifest, part)
+    return _with_groups(manifest, matched_text)
 
 
 def group_by_similarity(manifest: Manifest) -> Manifest:
-    """Return the manifest with videos of one scene in one group, as far as their pictures tell.
+    """Return the manifest with visually similar videos, which show the same scene, in one group.
 
-    Eight frames of each video are compared with those of all others, patch by patch. Found are films of one
-    place by a camera that stands still; not found are those of one place from two sides, or of one person in
-    two places. A video that cannot be read, or is like no other, is a group of its own. A note says how many
-    groups were found, and how large the largest is.
+    Eight frames of each video are compared with those of all others, patch by patch. This finds videos of one
+    place by a static camera; it does not find videos of one place from two sides, or of one person in two
+    places. A video that cannot be read, or is similar to no other, is a group of its own. A note has the
+    number of groups and the size of the largest one.
 
     Args:
-        manifest: Any labeled videos; groups that they have are replaced.
+        manifest: Any labeled videos; existing groups are replaced.
 
     Raises:
         InputError: All of the videos, two or more, are in one scene.
@@ -148,9 +148,9 @@ def group_by_similarity(manifest: Manifest) -> Manifest:
     return replace(grouped, notes=(*grouped.notes, note))
 
 
-@lru_cache(maxsize=8)  # the choices of fine-tuning and the run itself ask for the same
+@lru_cache(maxsize=8)  # choosing the settings of fine-tuning and the run itself need the same scenes
 def _scenes(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Each path with the name of its scene, or with itself if it is like no other."""
+    """Return each path with the name of its scene, or with itself if it is similar to no other video."""
     examined = []
     with Progress("find scenes", len(paths), "videos", shown=rank_and_world_size()[0] == 0) as bar:
         for path in paths:
@@ -164,25 +164,28 @@ def _scenes(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def describe_sharing(training: Manifest, validation: Manifest) -> str:
-    """Return a sentence about what the videos to validate on share with those to learn from."""
-    theirs, ours = (
+    """Return a sentence on the groups that the validation videos share with the training videos."""
+    training_groups, validation_groups = (
         {sample.group for sample in manifest.samples if sample.group is not None}
         for manifest in (training, validation)
     )
-    if not theirs or not ours:
+    if not training_groups or not validation_groups:
         return (
             "warning: no groups are known, so people, places and source videos may be in both training and "
-            "validation, and new ones may be recognized less well: name what videos share in a column "
-            "`group`, or set data.group_by"
+            "validation, and the accuracy on new ones may be lower: add a column `group` to the list, or set "
+            "data.group_by"
         )
-    if shared := sorted(theirs & ours):
+    if shared := sorted(training_groups & validation_groups):
         names = ", ".join(shared[:GROUPS_SHOWN]) + (", ..." if len(shared) > GROUPS_SHOWN else "")
         return (
-            f"warning: {len(shared)} of the {len(ours)} groups in validation are in training too ({names}): "
-            "expect less on new ones"
+            f"warning: {len(shared)} of the {len(validation_groups)} validation groups are also in training "
+            f"({names}): expect a lower accuracy on new groups"
         )
-    learned, validated = plural(len(theirs), "group"), plural(len(ours), "group")
-    return f"no group is in both training ({learned}) and validation ({validated})"
+    num_training, num_validation = (
+        plural(len(training_groups), "group"),
+        plural(len(validation_groups), "group"),
+    )
+    return f"no group is in both training ({num_training}) and validation ({num_validation})"
 
 
 def _with_groups(manifest: Manifest, group_of: Callable[[Sample], str]) -> Manifest:

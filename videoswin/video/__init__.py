@@ -1,1 +1,1 @@
-"""A video file goes in, uint8 views come out; knows no model."""
+"""Read video files into uint8 clips and views; independent of any model."""

@@ -1,4 +1,4 @@
-"""Random changes to a training clip, the same for all its frames: short pure functions on uint8 frames.
+"""Augment a training clip, with the same random change for all its frames: pure functions on uint8 frames.
 
 T frames, H height, W width, S side of the square crop. Frames are (T, 3, H, W), channels last in memory.
 """
@@ -25,33 +25,33 @@ Policy = Literal["timm", "imgaug"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAugment:
-    """What is done to a training clip, the same to all its frames."""
+    """Augmentation of training clips; each random change is the same for all frames of a clip."""
 
     short_side: int | None = None
-    """Resize to this before cropping, as the official pipeline does; None crops the decoded frame."""
+    """Shorter side in pixels before cropping, as in the official pipeline; None crops the decoded frame."""
     area: tuple[float, float] = (0.08, 1.0)
-    """Part of the frame's area that a random crop takes."""
+    """Range of the area of a random crop, as a fraction of the area of the frame, > 0 and <= 1."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of that crop."""
+    """Range of the aspect ratio (width / height) of a random crop, > 0."""
     flip: float = 0.5
-    """Probability of mirroring left and right."""
+    """Probability of a horizontal flip, 0 to 1."""
     flip_pairs: tuple[tuple[str, str], ...] = ()
-    """Labels that trade places when a clip is mirrored, such as ("pan left", "pan right")."""
+    """Pairs of labels that are swapped when a clip is flipped, such as ("pan left", "pan right")."""
     color_jitter: float = 0.0
-    """Largest relative change of brightness, contrast and saturation; hue changes by a quarter of it."""
+    """Largest relative change of brightness, contrast and saturation, 0 to 1; a quarter of it for hue."""
     rand_augment: int = 0
-    """Operations of RandAugment drawn for each clip; under the policy of timm, half of them are done."""
+    """Number of RandAugment operations per clip; each is applied with probability 0.5 by policy "timm"."""
     rand_magnitude: float = 7.0
-    """Their strength: 0 to 10 as in timm, 0 to 30 as in imgaug."""
+    """Magnitude of RandAugment, 0 to 10 as in timm, or 0 to 30 as in imgaug."""
     rand_policy: Policy = "timm"
-    """Whose operations and strengths; that of imgaug also mirrors half of the clips, whatever `flip` is."""
+    """Library whose RandAugment is used; "imgaug" also flips half of the clips, regardless of `flip`."""
     erasing: float = 0.0
-    """Probability of blanking a rectangle, the same in all frames."""
+    """Probability of random erasing, with the same rectangle in all frames, 0 to 1."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "color_jitter", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, wanted 0 to 1")
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if self.rand_policy not in get_args(Policy):
             choices = ", ".join(get_args(Policy))
             raise ValueError(f"rand_policy must be one of {choices}, got {self.rand_policy!r}")
@@ -63,18 +63,27 @@ class ClipAugment:
                 f"rand_augment must be at most {len(IMGAUG_OPERATIONS)}, got {self.rand_augment}"
             )
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area is {self.area}, wanted the least and the most, above 0 and up to 1")
+            raise ValueError(f"area must be (min, max) with 0 < min <= max <= 1, got {self.area}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio is {self.ratio}, wanted the least and the most, above 0")
+            raise ValueError(f"ratio must be (min, max) with 0 < min <= max, got {self.ratio}")
 
 
 def augment_clip(
     frames_thwc: Tensor, size: int, plan: ClipAugment, rng: Generator, *, antialias: bool
 ) -> tuple[Tensor, bool]:
-    """Decoded frames (T, H, W, 3) uint8 -> a training clip (3, T, S, S) uint8, and whether it is mirrored.
+    """Augment decoded frames: resize, crop, flip, color jitter and RandAugment, in this order.
 
-    Resize, crop, mirror, color jitter, RandAugment, in this order, as far as `plan` has them; erasing needs
-    normalized floats and waits for training/batch_augment.py. The clip is a view of channels-last memory.
+    Random erasing needs normalized values and is applied later, in training/batch_augment.py.
+
+    Args:
+        frames_thwc: uint8 (T, H, W, 3).
+        size: Side of the crop in pixels, S.
+        plan: The augmentation.
+        rng: Source of all random choices.
+        antialias: Apply a low-pass filter when downscaling.
+
+    Returns:
+        A clip, uint8 (3, T, S, S), as a view of channels-last memory, and whether it is flipped.
     """
     if plan.short_side is not None:
         frames_thwc = resize_short_side(frames_thwc, plan.short_side, antialias)
@@ -98,10 +107,19 @@ def augment_clip(
 def random_crop_box(
     height: int, width: int, area: tuple[float, float], ratio: tuple[float, float], rng: Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a part of a frame: its area uniform, its ratio uniform in the logarithm.
+    """Return (top, left, height, width) of a random crop with uniform area and log-uniform aspect ratio.
 
-    If none of ten tries fits the frame, the largest central box of a ratio in range. As RandomResizedCrop in
-    torchvision.transforms; that of Video-Swin-Transformer differs in the last resort, a central square.
+    If none of ten attempts fits into the frame, the crop is the largest center crop with a ratio in range.
+
+    Args:
+        height: Height of the frame in pixels.
+        width: Width of the frame in pixels.
+        area: Range of the area as a fraction of the area of the frame.
+        ratio: Range of width / height.
+        rng: Source of all random choices.
+
+    Source: RandomResizedCrop in torchvision.transforms. Video-Swin-Transformer uses a square center crop
+    after ten attempts.
     """
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
@@ -115,19 +133,19 @@ def random_crop_box(
 
 
 def reads_direction(label: str) -> bool:
-    """Whether a class name says left, right or a sense of rotation, none of which survives mirroring.
+    """Return whether a class name has a direction: left, right or a sense of rotation.
 
-    It goes by words alone: "playing right back" counts too.
+    Such classes change under a horizontal flip. Only words are compared: "playing right back" is a match too.
     """
-    return any(word in _MIRRORED for word in _words(label))
+    return any(word in _MIRRORED for word in _split_words(label))
 
 
 def mirrored_pairs(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Class names that become each other with every left and right, or sense of rotation, exchanged.
+    """Return pairs of class names that differ only in their direction, as a suggestion for `flip_pairs`.
 
-    A proposal for `flip_pairs`; like reads_direction it goes by words alone.
+    Directions are left, right and senses of rotation. Only words are compared, as in `reads_direction`.
     """
-    by_words = {_words(label): label for label in labels}
+    by_words = {_split_words(label): label for label in labels}
     pairs: list[tuple[str, str]] = []
     for words, label in by_words.items():
         other = by_words.get(tuple(_MIRRORED.get(word, word) for word in words), label)
@@ -145,8 +163,8 @@ _PAIRS = (
 _MIRRORED: Final[Mapping[str, str]] = MappingProxyType(dict(_PAIRS) | {right: left for left, right in _PAIRS})
 
 
-def _words(label: str) -> tuple[str, ...]:
-    """The words and numbers of a class name in lower case: of TurnLeft and turn_left ("turn", "left")."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).lower()
-    one_spelling = re.sub(r"(anti|counter)[\s_-]*clockwise", "counterclockwise", apart)
-    return tuple(re.findall(r"[^\W\d_]+|\d+", one_spelling))
+def _split_words(label: str) -> tuple[str, ...]:
+    """Split a class name into lower-case words and numbers: TurnLeft and turn_left -> ("turn", "left")."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).lower()
+    normalized = re.sub(r"(anti|counter)[\s_-]*clockwise", "counterclockwise", spaced)
+    return tuple(re.findall(r"[^\W\d_]+|\d+", normalized))

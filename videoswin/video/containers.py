@@ -1,4 +1,4 @@
-"""Which containers are opened, and what an MP4 or MOV file claims before FFmpeg believes it."""
+"""Define the allowed containers, and count the samples of an MP4 or MOV file before FFmpeg opens it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-# Not here: playlists and manifests, which open other files (concat, hls, dash), text drawn as a terminal
-# would, single images, raw pixels and devices.
+# Excluded: playlists and manifests, which open other files (concat, hls, dash), text rendered as in a
+# terminal, single images, raw pixels and devices.
 _FILES: Final = """
     mov matroska webm avi flv live_flv kux asf asf_o ogg mxf gxf nut mpegts mpeg dv rm wtv nsv nuv ty pva lxf
     swf cine r3d dhav hxvs ifv lmlm4 luodat dxa flic smk bink ipmovie mtv yuv4mpegpipe
@@ -22,17 +22,22 @@ _ELEMENTARY_STREAMS: Final = """
     dirac dnxhd ipu apv
 """
 VIDEO_CONTAINERS: Final = tuple(f"{_FILES} {_ANIMATED_IMAGES} {_ELEMENTARY_STREAMS}".split())
-"""FFmpeg's demuxers that may open a video."""
+"""FFmpeg demuxers that are allowed for videos."""
 
 IMAGE_CONTAINERS: Final = ("image2", "jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe")
-"""FFmpeg's demuxers that may open an image of a folder."""
+"""FFmpeg demuxers that are allowed for the images of a folder."""
 
 _MAX_STREAMS: Final = 256
-"""FFmpeg opens a decoder for each stream of a file; captures of a whole transponder have some hundred."""
+"""Most streams of a file, each of which opens a decoder; recordings of a whole transponder have about 100."""
 
 
 def open_options(containers: tuple[str, ...], max_frame_pixels: int) -> dict[str, str]:
-    """FFmpeg's options for opening a local file: no network, no other files, no patterns in names."""
+    """Return FFmpeg options to open a local file, without network, other files or file name patterns.
+
+    Args:
+        containers: Names of the allowed demuxers.
+        max_frame_pixels: Largest width times height of a frame.
+    """
     return {
         "format_whitelist": ",".join(containers),
         "protocol_whitelist": "file",
@@ -42,12 +47,12 @@ def open_options(containers: tuple[str, ...], max_frame_pixels: int) -> dict[str
     }
 
 
-# A header that takes longer to read than any real one.
+# Larger than any real header.
 _MAX_HEADER_BYTES: Final = 2**28
 _PROBED_BYTES: Final = 2**20
 _DATA: Final = frozenset({b"mdat", b"free", b"skip", b"wide", b"junk", b"pict", b"pnot", b"uuid"})
 _ISO_BOXES: Final = _DATA | {b"ftyp", b"moov", b"moof", b"styp", b"sidx", b"udta", b"ediw", b"prfl"}
-# One pattern for each name: those that begin with a fixed text are found ten times as fast.
+# One pattern per name, because patterns that begin with a fixed text are ten times as fast.
 _SAMPLES: Final = tuple(
     re.compile(pattern, re.DOTALL) for pattern in (rb"stsz.{8}(.{4})", rb"stz2.{8}(.{4})", rb"trun.{4}(.{4})")
 )
@@ -58,30 +63,31 @@ _COMPRESSED: Final = re.compile(rb"cmvd.{4}", re.DOTALL)
 _ONE: Final = (1).to_bytes(4, "big")
 
 
-def claimed_samples(path: Path) -> int:
-    """Return how many samples an MP4 or MOV file claims, over all tracks and fragments; 0 for other files.
+def count_claimed_samples(path: Path) -> int:
+    """Return the number of samples that an MP4 or MOV file claims to have; 0 for other files.
 
-    FFmpeg allocates memory for all of them when it opens the file, before it has seen any. Its parser does
-    not mind where in a header a table lies, so tables are found by name, not by walking the tree of boxes.
+    The number is the sum over all tracks and fragments. FFmpeg allocates memory for all samples when it opens
+    the file, before it reads any. Its parser accepts a table anywhere in a header, so tables are found by
+    name, not by walking the tree of boxes.
     """
     with path.open("rb") as file:
-        return sum(map(_samples_in, _headers(file))) if _is_iso(file) else 0
+        return sum(map(_count_samples, _headers(file))) if _is_iso(file) else 0
 
 
-def _samples_in(header: bytes) -> int:
+def _count_samples(header: bytes) -> int:
     samples = 0
     for track in header.split(b"trak"):
         count = sum(int.from_bytes(count, "big") for table in _SAMPLES for count in table.findall(track))
-        # Old QuickTime sound counts every instant, several to a byte, and FFmpeg indexes it by chunk.
+        # Old QuickTime audio counts single samples, several per byte, and FFmpeg indexes it by chunk.
         by_chunk = _HANDLER.findall(track)[:1] == [b"soun"] and _DURATIONS.findall(track) == [(_ONE, _ONE)]
         samples += count // 8 if by_chunk else count
-    # Each entry of an edit list may repeat the whole track; two are common, one to wait and one to play.
+    # Each entry of an edit list may repeat the whole track; two are common, a delay and the track itself.
     edits = max((int.from_bytes(count, "big") for count in _EDITS.findall(header)), default=0)
     return samples * max(1, edits // 2)
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and length of the content of each box at the top of the file, as FFmpeg takes them."""
+    """Yield type, content start and content length of each top-level box, as FFmpeg interprets them."""
     end = file.seek(0, os.SEEK_END)
     position = 0
     while position + 8 <= end:
@@ -98,15 +104,15 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_iso(file: BinaryIO) -> bool:
-    """Whether FFmpeg may take the file for MP4 or MOV: one of the first boxes is of a type that it knows."""
+    """Return whether FFmpeg may detect the file as MP4 or MOV: one of its first boxes has a known type."""
     return any(kind in _ISO_BOXES for kind, start, _ in _boxes(file) if start < _PROBED_BYTES)
 
 
 def _headers(file: BinaryIO) -> Iterator[bytes]:
-    """The content of every box that is not the video itself, decompressed."""
+    """Yield the content of every box without media data, decompressed."""
     for kind, start, length in _boxes(file):
         file.seek(start)
-        # FFmpeg takes a `free` box with the content of a `moov` for one.
+        # FFmpeg parses a `free` box with the content of a `moov` box as one.
         is_renamed = kind == b"free" and file.read(8)[4:] in (b"mvhd", b"cmov")
         if kind in _DATA and not is_renamed:
             continue

@@ -1,4 +1,4 @@
-"""VideoError, which every part of the package raises for a video that cannot be read."""
+"""VideoError, the exception for videos that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from videoswin._errors import VideoSwinError
 
 
 class VideoError(VideoSwinError):
-    """A video that cannot be read: its `path`, and the `reason` in one line."""
+    """Raised for a video that cannot be read; has its `path`, and the `reason` in one line."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(path, reason)  # both, so that it survives pickling
+        super().__init__(path, reason)  # both arguments, so that the exception can be pickled
         self.path = os.fspath(path)
         self.reason = reason
 

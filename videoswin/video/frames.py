@@ -1,4 +1,4 @@
-"""A part of a video as a video of its own."""
+"""VideoReader, the interface of an open video, and excerpt, which limits it to a part of the video."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin.video.errors import VideoError
 from videoswin.video.limits import ReadLimits
-from videoswin.video.timestamps import frames_shown_at, measure_rate, tolerance, varying_times
+from videoswin.video.timestamps import frames_at, measure_rate, tolerance, variable_rate_times
 
 
 class VideoReader(ABC):
-    """A video whose frames are numbered from 0 in the order shown; `with` closes it."""
+    """An open video with frames numbered from 0 in display order; a context manager that closes the file."""
 
     path: Path
+    """Video file or folder of images."""
     num_frames: int
-    """Frames that the file lists."""
+    """Number of frames listed in the file."""
     num_readable: int
-    """`num_frames`, until reading finds that the end cannot be decoded: then the frames before it."""
+    """Number of frames before the end of decoding: `num_frames`, or fewer if the end cannot be decoded."""
     fps: float
-    """Frames a second, by the median step if the rate varies."""
+    """Frames per second, by the median step if the rate varies."""
     times: NDArray[np.float64] | None = None
-    """Seconds at which each frame is shown, counted from the first; None where the rate is constant."""
+    """Display time of each frame in seconds from the first frame; None if the rate is constant."""
     limits: ReadLimits
-    """The most that reading it may cost."""
+    """Limits on the cost of reading."""
 
     @property
     def duration_seconds(self) -> float:
-        """How long the listed frames are shown, the last one for 1 / fps."""
+        """Return the display time of all listed frames in seconds; the last frame counts as 1 / fps."""
         return self.num_frames / self.fps if self.times is None else float(self.times[-1]) + 1 / self.fps
 
     def seconds(self, index: int) -> float:
-        """Return when frame `index` is shown, in seconds from the first frame.
+        """Return the display time of frame `index` in seconds from the first frame.
 
         Raises:
             InputError: The index is not from 0 to num_frames - 1.
@@ -49,10 +50,10 @@ class VideoReader(ABC):
         return index / self.fps if self.times is None else float(self.times[index])
 
     def index_at(self, seconds: float) -> int:
-        """Return the index of the frame shown at `seconds` from the first frame.
+        """Return the index of the frame displayed at `seconds` from the first frame.
 
-        Times before the first frame give 0, times after the end num_frames - 1. Times within a millisecond of
-        each other are the same.
+        Times before the first frame give 0, times after the end num_frames - 1. Times are compared with a
+        tolerance of one millisecond.
 
         Raises:
             InputError: `seconds` is NaN.
@@ -61,61 +62,76 @@ class VideoReader(ABC):
             raise InputError(f"seconds must be a number, got {seconds}")
         seconds = min(max(seconds, 0.0), self.duration_seconds)
         if self.times is not None:
-            return frames_shown_at([seconds], self.times, self.fps)[0]
+            return frames_at([seconds], self.times, self.fps)[0]
         return min(int((seconds + tolerance(self.fps)) * self.fps), self.num_frames - 1)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found so far that is no damage but may make a model's answers worse, such as HDR."""
+        """Return properties found so far that are not damage but may reduce accuracy, such as HDR."""
         return ()
 
     @property
     def damage(self) -> str | None:
-        """What was found wrong so far with a video that can be read in part; None for a sound one."""
+        """Return a description of the damage found so far in a partly readable video; None without damage."""
         return None
 
     def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> Tensor:
-        """These frames, in this order, repeats included: uint8 RGB (len(indices), H, W, 3).
+        """Read frames in the given order, including repeats.
 
-        InputError for an index outside 0..num_frames - 1, VideoError if nothing can be decoded or the frames
-        together have more than `max_pixels` (None: any number). The nearest frame before one that cannot be
-        decoded (else after it) stands in for it, and `damage` says so.
+        A frame that cannot be decoded is replaced by the nearest decodable frame before it, or else after it,
+        and `damage` reports this.
+
+        Args:
+            indices: Frame indices from 0 to num_frames - 1, at least one.
+            max_pixels: Largest number of pixels of all frames together; None means no limit.
+
+        Returns:
+            uint8 RGB (len(indices), H, W, 3).
+
+        Raises:
+            InputError: There is no index, or an index is out of range.
+            VideoError: No frame can be decoded, or the frames have more than `max_pixels`.
         """
         if not len(indices):
-            raise InputError("indices must name at least one frame, got none")
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(indices):
-            places.setdefault(index, []).append(place)
+            raise InputError("indices must have at least one frame, got none")
+        positions: dict[int, list[int]] = {}
+        for position, index in enumerate(indices):
+            positions.setdefault(index, []).append(position)
         frames_thwc = torch.empty(0)
-        for index, frame_hwc in self.frames(places):
+        for index, frame_hwc in self.frames(positions):
             if not frames_thwc.numel():
                 height, width, _ = frame_hwc.shape
                 if max_pixels is not None and len(indices) * height * width > max_pixels:
                     raise VideoError(
                         self.path,
-                        f"{len(indices)} frames of {width}x{height} were asked for at once, the limit is "
-                        f"{max_pixels} pixels",
+                        f"frames that are read together must have at most {max_pixels} pixels, got "
+                        f"{len(indices)} frames of {width}x{height}",
                     )
                 frames_thwc = frame_hwc.new_empty(len(indices), *frame_hwc.shape)
-            frames_thwc[places[index]] = frame_hwc
+            frames_thwc[positions[index]] = frame_hwc
         return frames_thwc
 
     def frames(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
-        """Each of these frames once, in the order shown: (index, uint8 RGB (H, W, 3)); errors as `read`."""
-        wanted = sorted(set(indices))
-        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.num_frames:
+        """Yield each frame once in display order, as (index, uint8 RGB (H, W, 3)).
+
+        Raises:
+            InputError: An index is out of range.
+            VideoError: No frame can be decoded.
+        """
+        ordered = sorted(set(indices))
+        if ordered and not 0 <= ordered[0] <= ordered[-1] < self.num_frames:
             raise InputError(
-                f"indices must be from 0 to {self.num_frames - 1}, got {wanted[0]} to {wanted[-1]}"
+                f"indices must be from 0 to {self.num_frames - 1}, got {ordered[0]} to {ordered[-1]}"
             )
-        for index in wanted:
+        for index in ordered:
             yield index, self._frame(index)
 
     @abstractmethod
     def _frame(self, index: int) -> Tensor:
-        """Frame `index` as uint8 RGB (H, W, 3); cheapest if asked for in growing order."""
+        """Return frame `index` as uint8 RGB (H, W, 3); fastest if indices increase."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         return
 
     def __enter__(self) -> VideoReader:
@@ -126,27 +142,34 @@ class VideoReader(ABC):
 
 
 def excerpt(reader: VideoReader, start_seconds: float | None, end_seconds: float | None) -> VideoReader:
-    """Return the frames shown from start (None: the beginning) up to, but not at, end (None: the end).
+    """Return a reader of the frames displayed from start up to, but not including, end.
 
-    Times count from the first frame, to a millisecond: parts that follow each other share no frame and leave
-    none out. A part in which no frame begins is the frame on show at its start. `reader` is closed with the
-    excerpt, and is returned itself if both times are None.
+    Times have a tolerance of one millisecond, and consecutive parts neither share nor skip a frame. A part in
+    which no frame begins consists of the frame displayed at its start. A part that ends after the video is
+    cut there; if the difference is more than a second, `damage` reports it.
+
+    Args:
+        reader: An open video; closing the excerpt closes it.
+        start_seconds: Start in seconds from the first frame, >= 0; None means the start of the video.
+        end_seconds: End in seconds from the first frame, > start; None means the end of the video.
+
+    Returns:
+        The excerpt; `reader` itself if both times are None.
 
     Raises:
-        VideoError: The part begins where the video has no frame any more. One that only ends behind it is
-            cut, and by more than a second, `damage` says so.
-        InputError: The times are no part of any video.
+        VideoError: The part begins after the end of the video.
+        InputError: A time is out of range.
     """
     if start_seconds is None and end_seconds is None:
         return reader
     start, end = start_seconds or 0.0, end_seconds if end_seconds is not None else reader.duration_seconds
     if not (0 <= start < math.inf and (end_seconds is None or start < end_seconds < math.inf)):
-        raise InputError(f"the part is {start} s to {end} s, wanted 0 s or more, and an end behind the start")
+        raise InputError(f"the part must have 0 <= start < end, got {start} s to {end} s")
     return _Excerpt(reader, start, end)
 
 
 class _Excerpt(VideoReader):
-    """Frames of `reader` from `_first` on, counted anew."""
+    """Frames of `reader` from `_first` on, numbered from 0."""
 
     def __init__(self, reader: VideoReader, start: float, end: float) -> None:
         self._reader = reader
@@ -154,20 +177,21 @@ class _Excerpt(VideoReader):
         self.path, self.limits = reader.path, reader.limits
         if start >= reader.duration_seconds - tolerance(reader.fps):
             raise VideoError(
-                self.path, f"the part {start:g} s to {end:g} s lies outside it: {self._length_of_video()}"
+                self.path,
+                f"the part {start:g} s to {end:g} s is outside of the video: {self._length_of_video()}",
             )
         self._first = _first_frame_from(reader, start)
-        behind = _first_frame_from(reader, end)
-        if behind <= self._first:
+        stop = _first_frame_from(reader, end)
+        if stop <= self._first:
             self._first = reader.index_at(start)
-            behind = self._first + 1
-        self.num_frames = behind - self._first
+            stop = self._first + 1
+        self.num_frames = stop - self._first
         self.fps = reader.fps
         if reader.times is not None:
-            times = reader.times[self._first : behind]
+            times = reader.times[self._first : stop]
             self.fps = measure_rate(times, [reader.fps])
-            self.times = varying_times(times, self.fps)
-        self._count_readable()
+            self.times = variable_rate_times(times, self.fps)
+        self._update_readable()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -185,11 +209,11 @@ class _Excerpt(VideoReader):
 
     def _frame(self, index: int) -> Tensor:
         frame_hwc = self._reader._frame(self._first + index)
-        self._count_readable()
+        self._update_readable()
         return frame_hwc
 
-    def _count_readable(self) -> None:
-        """Follow what reading has found out. VideoError if decoding ends before the part."""
+    def _update_readable(self) -> None:
+        """Update `num_readable` from the reader; raise VideoError if decoding ends before the part."""
         self.num_readable = min(self.num_frames, self._reader.num_readable - self._first)
         if self.num_readable < 1:
             raise VideoError(
@@ -203,6 +227,6 @@ class _Excerpt(VideoReader):
 
 
 def _first_frame_from(reader: VideoReader, seconds: float) -> int:
-    """The first frame shown at `seconds` or later; `num_frames` if there is none."""
+    """Return the first frame displayed at `seconds` or later; `num_frames` if there is none."""
     index = reader.index_at(seconds)
     return index if reader.seconds(index) >= seconds - tolerance(reader.fps) else index + 1

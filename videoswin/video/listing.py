@@ -1,4 +1,4 @@
-"""Which videos a person means by a list of files, folders and patterns."""
+"""Find the videos and frame folders in files, folders and glob patterns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from videoswin.video.errors import VideoError
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
-# Images of optical flow, as MMAction2, TSN and GluonCV call them: flow_x_00001.jpg, x_00001.jpg.
+# Names of optical flow images in MMAction2, TSN and GluonCV: flow_x_00001.jpg, x_00001.jpg.
 _FLOW_NAME: Final = re.compile(r"(flow|tvl1).*|[xyuv][_-]?#")
 
 
@@ -25,22 +25,26 @@ def frame_images(folder: Path) -> list[Path]:
     Hidden files are left out.
 
     Raises:
-        VideoError: There are no images, or those of more than one video.
+        VideoError: There are no images, or images of more than one video.
     """
     images = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    found = sorted(_one_series(folder, [file for file in images if file.name[0] != "."]), key=_natural_order)
-    if not found:
+    visible = [file for file in images if file.name[0] != "."]
+    frames = sorted(_select_series(folder, visible), key=_natural_order)
+    if not frames:
         raise VideoError(
-            folder, f"the folder holds neither videos nor images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            folder,
+            f"the folder must have videos or images ({', '.join(sorted(IMAGE_SUFFIXES))}), got neither",
         )
-    return found
+    return frames
 
 
-def _one_series(folder: Path, images: list[Path]) -> list[Path]:
-    """The images of the one series of names, such as img_00001.jpg, ...: that of the RGB frames.
+def _select_series(folder: Path, images: list[Path]) -> list[Path]:
+    """Return the images of the series of RGB frames, such as img_00001.jpg, img_00002.jpg, ...
 
-    Optical flow beside them is left out, and so is a single image of another name, such as a cover.
-    VideoError if several series are there: they are not one video.
+    Optical flow images and single images with another name, such as a cover, are left out.
+
+    Raises:
+        VideoError: There are several series, which are not one video.
     """
     series: dict[str, list[Path]] = {}
     for image in images:
@@ -49,16 +53,16 @@ def _one_series(folder: Path, images: list[Path]) -> list[Path]:
         series = rgb
     several = {name: files for name, files in series.items() if len(files) > 1}
     if len(several) > 1:
-        found = ", ".join(f"{len(files)} called {name}" for name, files in sorted(several.items()))
-        raise VideoError(folder, f"it holds more than one series of images: {found}; keep one in the folder")
-    # Most names alike: the others are no frames. Else names say nothing, and every image is a frame.
+        counts = ", ".join(f"{len(files)} named {name}" for name, files in sorted(several.items()))
+        raise VideoError(folder, f"the folder must have one series of images, got {counts}; keep one of them")
+    # If most images are one series, the others are not frames. Otherwise, every image is a frame.
     if several and 2 * len(largest := next(iter(several.values()))) > sum(map(len, series.values())):
         return largest
     return [image for files in series.values() for image in files]
 
 
 def _natural_order(file: Path) -> list[str | int]:
-    """frame_2 before frame_10."""
+    """Return a sort key that orders frame_2 before frame_10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]
 
 
@@ -69,44 +73,50 @@ VIDEO_SUFFIXES: Final = frozenset(
     | {".ogv", ".qt", ".rm", ".rmvb", ".tod", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m"}
 )
 
-# Folders of optical flow that extraction tools put beside the folder of RGB frames.
+# Names of optical flow folders that extraction tools write beside the folder of RGB frames.
 _FLOW_FOLDERS: Final = frozenset({"flow", "flow_x", "flow_y", "flow_u", "flow_v", "tvl1_flow", "u", "v"})
 
 
 class FolderContents(NamedTuple):
-    """The files below a folder, at any depth; hidden ones do not count."""
+    """The visible files below a folder, at any depth."""
 
     videos: list[str]
     """Sorted paths of the video files or, if there are none, of the folders of frames."""
     others: Counter[str]
-    """Suffix -> number of the files that belong to none of `videos`."""
+    """Suffix -> number of files that are not part of `videos`."""
     example: str
     """The path of one of `others`; empty if there are none."""
 
 
-def find_videos(paths: Iterable[str], say: Callable[[str], None] | None = None) -> Iterator[str]:
-    """Each path in order: files as they are, folders and patterns as the videos they hold, sorted.
+def find_videos(paths: Iterable[str], on_skipped: Callable[[str], None] | None = None) -> Iterator[str]:
+    """Yield files unchanged, and folders and glob patterns as the sorted videos in them.
 
-    A folder stands for every video below it, whatever the depth, or for the folders of frames below it if
-    there are none; what is hidden does not count, and links are followed. A path that does not exist and a
-    pattern that matches nothing are passed on, so that opening them reports the error. `say` is told which
-    files of a folder are left out.
+    A folder gives all videos below it, at any depth, or the folders of frames below it if it has no videos.
+    Hidden files and folders are ignored, and links are followed. A path that does not exist and a pattern
+    without a match are yielded unchanged, so that opening them reports the error.
+
+    Args:
+        paths: Files, folders and glob patterns.
+        on_skipped: Function that receives a sentence on the skipped files of a folder.
+
+    Raises:
+        InputError: A folder cannot be read.
     """
     for path in paths:
         if Path(path).is_dir():
-            videos, others, example = look_below(path)
-            if say and videos and others:
-                say(f"{path}: {report_skipped(others, example)}")
+            videos, others, example = scan_folder(path)
+            if on_skipped and videos and others:
+                on_skipped(f"{path}: {report_skipped(others, example)}")
             yield from videos or [path]
         elif glob.has_magic(path) and glob.glob(path, recursive=True) and not Path(path).exists():
-            # `**` matches a folder and what is in it: each video once.
-            yield from dict.fromkeys(find_videos(sorted(glob.glob(path, recursive=True)), say))
+            # `**` matches a folder and its contents; yield each video once.
+            yield from dict.fromkeys(find_videos(sorted(glob.glob(path, recursive=True)), on_skipped))
         else:
             yield path
 
 
-def look_below(folder: str) -> FolderContents:
-    """Return the videos below a folder, and what files are no part of them.
+def scan_folder(folder: str) -> FolderContents:
+    """Return the videos below a folder, and the files that are not part of them.
 
     Raises:
         InputError: A folder below cannot be read.
@@ -135,38 +145,36 @@ def look_below(folder: str) -> FolderContents:
 
 
 def _flow_folders(folders: Iterable[Path]) -> set[Path]:
-    """Those named as optical flow that lie beside one with another name."""
+    """Return the folders with names of optical flow that are beside a folder with another name."""
     flow = {folder for folder in folders if folder.name.lower() in _FLOW_FOLDERS}
     beside = {folder.parent for folder in folders if folder not in flow}
     return {folder for folder in flow if folder.parent in beside}
 
 
 def report_skipped(suffixes: Counter[str], example: str) -> str:
-    """Return a sentence about the files of a folder that are no videos; there must be one or more."""
-    return (
-        f"files that are left out, because they are no videos: {count_suffixes(suffixes)}, such as {example}"
-    )
+    """Return a sentence on the files of a folder that are not videos, of which there must be at least one."""
+    return f"skipped files that are no videos: {count_suffixes(suffixes)}, such as {example}"
 
 
 def count_suffixes(suffixes: Counter[str]) -> str:
-    """Return how many files have which suffix, such as `12 .jpg, 1 .txt`."""
+    """Return the number of files per suffix, such as `12 .jpg, 1 .txt`."""
     return ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in suffixes.most_common())
 
 
 def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Do what os.walk does top down, through links, in sorted order and without hidden folders.
+    """Walk like os.walk top down, following links, in sorted order and without hidden folders.
 
-    No folder is entered twice, nor one that `folder` itself lies in, wherever links lead.
+    No folder is visited twice, and parents of `folder` are not visited, even if links lead there.
 
     Raises:
         InputError: A folder cannot be read.
     """
-    entered = {_identity(parent) for parent in Path(folder).resolve().parents}
-    for here, subfolders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-        if _identity(here) in entered:
+    visited = {_identity(parent) for parent in Path(folder).resolve().parents}
+    for here, subfolders, files in os.walk(folder, followlinks=True, onerror=_raise_error):
+        if _identity(here) in visited:
             subfolders.clear()
             continue
-        entered.add(_identity(here))
+        visited.add(_identity(here))
         subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
         yield here, subfolders, sorted(files)
 
@@ -176,5 +184,5 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _refuse(error: OSError) -> None:
+def _raise_error(error: OSError) -> None:
     raise InputError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error

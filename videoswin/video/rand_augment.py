@@ -1,4 +1,4 @@
-"""RandAugment and the color changes that augmentation is made of, on uint8 clips (T, H, W, C)."""
+"""RandAugment and color operations on uint8 clips (T, 3, H, W), channels last in memory."""
 
 from __future__ import annotations
 
@@ -13,68 +13,78 @@ from numpy.random import Generator
 from torch import Tensor
 
 RGB_TO_GRAY = (0.2989, 0.587, 0.114)
+"""Weights of R, G and B in a gray level, as in torchvision."""
 
 
 def jitter_color(frames: Tensor, strength: float, rng: Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue changed at random, in random order; one draw for all frames.
+    """Adjust brightness, contrast, saturation and hue by random amounts in random order.
 
-    Factors are 1 - strength to 1 + strength; hue turns by at most a quarter of strength, either way.
-    As ColorJitter in torchvision.transforms.
+    Args:
+        frames: (T, 3, H, W) uint8.
+        strength: Factors are from 1 - strength to 1 + strength; the hue shifts by up to strength / 4 of the
+            color circle in both directions.
+        rng: Source of all random choices, which are the same for all frames.
+
+    Returns:
+        The same shape and type.
+
+    Source: ColorJitter in torchvision.transforms.
     """
     factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, size=3)
-    turn = rng.uniform(-strength, strength) / 4
-    changes = (
+    shift = rng.uniform(-strength, strength) / 4
+    adjustments = (
         (adjust_brightness, factors[0]),
         (adjust_contrast, factors[1]),
         (adjust_saturation, factors[2]),
-        (adjust_hue, turn),
+        (adjust_hue, shift),
     )
-    for index in rng.permutation(len(changes)):
-        change, amount = changes[index]
-        frames = change(frames, float(amount))
+    for index in rng.permutation(len(adjustments)):
+        adjust, amount = adjustments[index]
+        frames = adjust(frames, float(amount))
     return frames
 
 
 def adjust_brightness(frames: Tensor, factor: float) -> Tensor:
-    """Every value times `factor`."""
+    """Multiply every value by `factor`."""
     return _to_levels(frames.to(torch.float32).mul_(factor))
 
 
 def adjust_contrast(frames: Tensor, factor: float) -> Tensor:
-    """Every value's distance to the mean gray of its frame, times `factor`."""
+    """Multiply the difference between every value and the mean gray level of its frame by `factor`."""
     mean = _gray(frames).mean(dim=(1, 2, 3), keepdim=True)  # (T, 1, 1, 1)
     return _to_levels(frames.to(torch.float32).mul_(factor).add_(mean, alpha=1 - factor))
 
 
 def adjust_saturation(frames: Tensor, factor: float) -> Tensor:
-    """Every pixel's distance to its own gray, times `factor`."""
+    """Multiply the difference between every value and the gray level of its pixel by `factor`."""
     return _to_levels(frames.to(torch.float32).mul_(factor).add_(_gray(frames), alpha=1 - factor))
 
 
-def adjust_hue(frames: Tensor, turn: float) -> Tensor:
-    """The hue of HSV turned by `turn` of the circle, 1/3 making red green; its value and saturation stay."""
+def adjust_hue(frames: Tensor, shift: float) -> Tensor:
+    """Shift the hue of HSV by a fraction of the color circle; 1/3 turns red into green."""
     red, green, blue = frames.permute(1, 0, 2, 3).contiguous().to(torch.float32)  # (T, H, W) each
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    scale = chroma.clamp(min=1.0).reciprocal_()  # levels are whole numbers; a gray pixel has hue 0
+    scale = chroma.clamp(min=1.0).reciprocal_()  # levels are integers; a gray pixel has hue 0
     hue = torch.where(
         value == red,
         (green - blue).mul_(scale),
         torch.where(value == green, (blue - red).mul_(scale).add_(2.0), (red - green).mul_(scale).add_(4.0)),
-    ).add_(6.0 * turn)  # in sixths of the circle
-    turned = torch.empty_like(frames)
+    ).add_(6.0 * shift)  # in sixths of the circle
+    shifted = torch.empty_like(frames)
     for channel, offset in enumerate((5.0, 3.0, 1.0)):
-        # By its place on the circle a channel is the greatest, the least, or on the way between.
-        place = hue.add(offset).remainder_(6.0)
-        share = torch.minimum(place, 4.0 - place).clamp_(0.0, 1.0)
-        turned[:, channel] = torch.addcmul(value, chroma, share, value=-1.0).round_()
-    return turned
+        # A channel is the maximum, the minimum or between them, depending on its position on the circle.
+        position = hue.add(offset).remainder_(6.0)
+        fraction = torch.minimum(position, 4.0 - position).clamp_(0.0, 1.0)
+        shifted[:, channel] = torch.addcmul(value, chroma, fraction, value=-1.0).round_()
+    return shifted
 
 
 def adjust_sharpness(frames: Tensor, factor: float) -> Tensor:
-    """Every value's distance to a 3x3 mean around it that counts the middle five times, times `factor`.
+    """Multiply the difference between every value and its smoothed value by `factor`.
 
-    The outermost pixels stay, as do frames below 3x3.
+    Smoothing is a weighted 3x3 mean, with weight 5 for the center and 1 for the others. Pixels at the edges,
+    and frames smaller than 3x3, are kept.
     """
     if min(frames.shape[-2:]) < 3:
         return frames
@@ -88,28 +98,28 @@ def adjust_sharpness(frames: Tensor, factor: float) -> Tensor:
 
 
 def posterize(frames: Tensor, bits: int) -> Tensor:
-    """The `bits` highest bits of every value, 0 to 8."""
+    """Keep the `bits` highest bits of every value, 0 to 8."""
     return frames & (0xFF << (8 - bits) & 0xFF)
 
 
 def solarize(frames: Tensor, threshold: float) -> Tensor:
-    """Values of at least `threshold` inverted."""
+    """Invert values >= `threshold`."""
     return frames ^ frames.ge(threshold).to(torch.uint8).mul_(255)  # no torch.where, which is slow on bytes
 
 
 def solarize_add(frames: Tensor, amount: int) -> Tensor:
-    """Values below 128 raised by `amount`, 0 to 127. As in timm.data.auto_augment."""
+    """Add `amount`, 0 to 127, to values below 128. Source: timm.data.auto_augment."""
     return frames + frames.lt(128).to(torch.uint8).mul_(amount)
 
 
 def invert(frames: Tensor) -> Tensor:
-    """255 minus every value."""
+    """Invert every value: 255 - value."""
     return ~frames
 
 
 def autocontrast(frames: Tensor) -> Tensor:
-    """Every channel of every frame stretched to 0..255; a flat one stays."""
-    lines = frames.permute(0, 2, 3, 1)  # (T, H, W, 3): reducing H, then W, follows the memory
+    """Stretch every channel of every frame to 0..255; a constant channel is kept."""
+    lines = frames.permute(0, 2, 3, 1)  # (T, H, W, 3), reduced over H, then W, in memory order
     least = lines.amin(1).amin(1).to(torch.float32)[:, :, None, None]  # (T, 3, 1, 1)
     most = lines.amax(1).amax(1).to(torch.float32)[:, :, None, None]
     flat = most == least
@@ -119,44 +129,51 @@ def autocontrast(frames: Tensor) -> Tensor:
 
 
 def equalize(frames: Tensor) -> Tensor:
-    """Every channel of every frame with its histogram flattened, by Pillow's rule; a flat one stays."""
+    """Equalize the histogram of every channel of every frame as in Pillow; a constant channel is kept."""
     num_frames, _, height, width = frames.shape
     histograms = 3 * num_frames
     which = 256 * torch.arange(histograms, dtype=torch.int32).view(num_frames, 1, 1, 3)
-    index = (frames.permute(0, 2, 3, 1) + which).flatten()  # histogram and level as one number
+    index = (frames.permute(0, 2, 3, 1) + which).flatten()  # histogram and level as one index
     counts = torch.bincount(index, minlength=256 * histograms).view(histograms, 256)
     below = counts.cumsum(1) - counts
     highest = (counts > 0).long().mul_(torch.arange(256)).argmax(1, keepdim=True)
-    step = (height * width - counts.gather(1, highest)) // 255  # pixels for each level
+    step = (height * width - counts.gather(1, highest)) // 255  # pixels per level
     table = (below + step // 2) // step.clamp(min=1)
     table = torch.where(step > 0, table.clamp_(max=255), torch.arange(256)).to(torch.uint8)
     return table.flatten().index_select(0, index).view(num_frames, height, width, 3).permute(0, 3, 1, 2)
 
 
 def _gray(frames: Tensor) -> Tensor:
-    """Whole levels of gray as floats: (T, 3, H, W) uint8 -> (T, 1, H, W)."""
+    """Return integer gray levels as floats: (T, 3, H, W) uint8 -> (T, 1, H, W)."""
     red, green, blue = frames[:, 0:1], frames[:, 1:2], frames[:, 2:3]
     gray = red.mul(RGB_TO_GRAY[0]).add_(green, alpha=RGB_TO_GRAY[1]).add_(blue, alpha=RGB_TO_GRAY[2])
     return gray.floor_()
 
 
 def _to_levels(values: Tensor) -> Tensor:
-    """Floats -> uint8, cut to 0..255 and rounded down."""
+    """Convert floats to uint8, clamped to 0..255 and rounded down."""
     return values.clamp_(0, 255).to(torch.uint8)
 
 
 FILL: Final = 128
-"""Gray level of what was outside the frame."""
+"""Gray level of pixels from outside of the frame."""
 CHANCE: Final = 0.5
-"""Probability that an operation that was drawn is done."""
+"""Probability of applying an operation that was drawn."""
 MAGNITUDE_SPREAD: Final = 0.5
 """Standard deviation of the magnitude from one operation to the next."""
 
 
 def rand_augment(frames: Tensor, operations: int, magnitude: float, rng: Generator) -> Tensor:
-    """(T, 3, H, W) uint8 after `operations` draws from OPERATIONS, each done or left out by a fair coin.
+    """Apply random operations from OPERATIONS, each with probability CHANCE.
 
-    `magnitude` is 0 to 10. The same operations, strengths and signs for every frame.
+    Args:
+        frames: (T, 3, H, W) uint8, channels last in memory.
+        operations: Number of operations to draw, with replacement.
+        magnitude: Mean strength, 0 to 10.
+        rng: Source of all random choices, which are the same for all frames.
+
+    Returns:
+        The same shape and type.
     """
     names = list(OPERATIONS)
     for name in rng.choice(names, operations):
@@ -168,63 +185,64 @@ def rand_augment(frames: Tensor, operations: int, magnitude: float, rng: Generat
 
 
 class Operation(NamedTuple):
-    """What is done to frames, and how strongly."""
+    """An operation on frames, and its range of amounts."""
 
     apply: Callable[[Tensor, float], Tensor]
+    """Function of the frames and an amount."""
     weakest: float = 0.0
     """Amount at magnitude 0."""
     strongest: float = 0.0
     """Amount at magnitude 10."""
     both_ways: bool = False
-    """Whether the amount may as well lie as far on the other side of the weakest."""
+    """True if the amount can also differ from the weakest one in the other direction."""
 
     def amount(self, level: float, sign: int) -> float:
-        """The amount at `level` 0 to 1; `sign` is 1 or -1."""
+        """Return the amount at `level`, 0 to 1; `sign` is 1 or -1."""
         return self.weakest + (sign if self.both_ways else 1) * level * (self.strongest - self.weakest)
 
 
 def rotate(frames: Tensor, degrees: float) -> Tensor:
-    """Turned about the center, counterclockwise to the eye, bilinear."""
+    """Rotate counterclockwise about the center, bilinear."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _warp(frames, ((cos, -sin, 0.0), (sin, cos, 0.0)))
 
 
 def shear_x(frames: Tensor, slope: float) -> Tensor:
-    """Each row moved left by `slope` times its distance from the top, bilinear."""
+    """Shift each row to the left by `slope` times its distance from the top, bilinear."""
     return _warp(frames, ((1.0, slope, slope * frames.shape[-2] / 2), (0.0, 1.0, 0.0)))
 
 
 def shear_y(frames: Tensor, slope: float) -> Tensor:
-    """Each column moved up by `slope` times its distance from the left, bilinear."""
+    """Shift each column up by `slope` times its distance from the left edge, bilinear."""
     return _warp(frames, ((1.0, 0.0, 0.0), (slope, 1.0, slope * frames.shape[-1] / 2)))
 
 
-def translate_x(frames: Tensor, part: float) -> Tensor:
-    """Moved right by `part` of the width, in whole pixels, so that none is mixed with another."""
-    right = round(part * frames.shape[-1])
+def translate_x(frames: Tensor, fraction: float) -> Tensor:
+    """Shift to the right by a fraction of the width, in whole pixels, without interpolation."""
+    right = round(fraction * frames.shape[-1])
     return F.pad(frames, (right, -right), value=FILL)
 
 
-def translate_y(frames: Tensor, part: float) -> Tensor:
-    """Moved down by `part` of the height, in whole pixels."""
-    down = round(part * frames.shape[-2])
+def translate_y(frames: Tensor, fraction: float) -> Tensor:
+    """Shift down by a fraction of the height, in whole pixels, without interpolation."""
+    down = round(fraction * frames.shape[-2])
     return F.pad(frames, (0, 0, down, -down), value=FILL)
 
 
 def _warp(frames: Tensor, matrix: tuple[tuple[float, float, float], ...]) -> Tensor:
-    """Frames whose pixel at (x, y) is looked up at matrix @ (x, y, 1), in pixels from the center.
+    """Set the pixel at (x, y) to the one at matrix @ (x, y, 1), in pixels from the center, bilinear.
 
-    All frames and channels share one grid: they are folded into the channels of one picture.
+    All frames and channels share one sampling grid, as the channels of one image.
     """
     num_frames, _, height, width = frames.shape
     x = torch.arange(width) - (width - 1) / 2
     y = torch.arange(height).unsqueeze(1) - (height - 1) / 2
     (xx, xy, x0), (yx, yy, y0) = matrix
     grid = torch.stack([(xx * x + xy * y + x0) * 2 / width, (yx * x + yy * y + y0) * 2 / height], dim=-1)
-    # Without the fill, so that the zeros found outside become it.
-    picture = frames.reshape(1, num_frames * 3, height, width).to(torch.float32).sub_(FILL)
-    picture = F.grid_sample(picture, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
-    levels = picture.add_(FILL).round_().to(torch.uint8).view(num_frames, 3, height, width)
+    # Subtract the fill value, so that the zeros outside of the frame become the fill value.
+    image = frames.reshape(1, num_frames * 3, height, width).to(torch.float32).sub_(FILL)
+    image = F.grid_sample(image, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
+    levels = image.add_(FILL).round_().to(torch.uint8).view(num_frames, 3, height, width)
     return levels.contiguous(memory_format=torch.channels_last)
 
 
@@ -247,4 +265,4 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
         "translate y": Operation(translate_y, 0, 0.45, both_ways=True),
     }
 )
-"""Name -> what it does and its amounts at magnitude 0 and 10. Doing nothing is the other side of the coin."""
+"""Name -> operation with its amounts at magnitude 0 and 10; identity is missing, because CHANCE covers it."""

@@ -1,8 +1,8 @@
-"""A video file, or a folder of images, read by frame number: open_video.
+"""Read a video file, or a folder of images, by frame index: open_video.
 
-PyAV's bundled FFmpeg decodes. Frames come upright and in the colors of `ffmpeg -pix_fmt rgb24`: alpha is
-dropped, HDR is not tone-mapped. Pixels are taken as square and frames as progressive, as the published
-pipelines do.
+Decoding uses the FFmpeg bundled with PyAV. Frames are upright and have the colors of `ffmpeg -pix_fmt rgb24`:
+alpha is dropped, HDR is not tone-mapped. As in the published pipelines, pixels are assumed to be square and
+frames to be progressive.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from videoswin._text import plural
-from videoswin.video.containers import IMAGE_CONTAINERS, claimed_samples, open_options
+from videoswin.video.containers import IMAGE_CONTAINERS, count_claimed_samples, open_options
 from videoswin.video.errors import VideoError as VideoError
 from videoswin.video.ffmpeg import (
     IndexEntry,
@@ -37,28 +37,40 @@ from videoswin.video.frames import VideoReader as VideoReader
 from videoswin.video.limits import ReadLimits, WorkBudget
 from videoswin.video.listing import frame_images
 from videoswin.video.rgb import RgbConverter
-from videoswin.video.timestamps import close_clock_jumps, measure_rate, varying_times
+from videoswin.video.timestamps import close_clock_jumps, measure_rate, variable_rate_times
 
 FOLDER_FPS: Final = 30.0
-"""Frames a second of a folder of images, which does not say."""
+"""Frame rate assumed for a folder of images, in frames per second."""
 
-# A seek flushes the decoder; decoding this many frames forward costs no more.
+# A seek flushes the decoder; decoding this many frames forward is as fast.
 _SEEK_SAVES_FRAMES: Final = 16
 
-# Frames decoded to find out whether they are those of the packets, one for one, where this is in doubt.
+# Number of frames to decode to check for one frame per packet in files where this is uncertain.
 _FRAMES_COMPARED: Final = 100
 
-# Video streams of a file that are tried if the first is a single picture.
+# Number of video streams to try if the first one is a single image.
 _STREAMS_TRIED: Final = 4
 
 
 def open_video(
     path: str | os.PathLike[str], *, threads: int = 1, limits: ReadLimits | None = None
 ) -> VideoReader:
-    """The video at `path`: a file in any common container, or a folder of images in natural order.
+    """Open a video: a file in any common container, or a folder of images in natural order.
 
-    `threads` decode it (0: as many as there are cores). `limits` bound what reading it may cost (None: the
-    defaults of ReadLimits). VideoError if the path is no video or exceeds the limits.
+    Args:
+        path: Video file or folder of images.
+        threads: Number of decoding threads; 0 means one per core.
+        limits: Limits on the cost of reading; None means the defaults of ReadLimits.
+
+    Returns:
+        A reader, which is also a context manager that closes the file.
+
+    Raises:
+        VideoError: The path is not a video, or exceeds the limits.
+
+    Example:
+        >>> with open_video("video.mp4") as video:
+        ...     frames_thwc = video.read([0, 10, 20])
     """
     limits = limits or ReadLimits()
     try:
@@ -66,18 +78,18 @@ def open_video(
             return _ImageFolder(Path(path), limits)
         if not os.path.exists(path):
             raise VideoError(path, "there is no such file")
-        # A pipe or a device could keep us waiting, or reading, for ever.
+        # Reading a pipe or a device could block or never end.
         if not os.path.isfile(path):
-            raise VideoError(path, "it is not a regular file")
+            raise VideoError(path, "the path must be a regular file or a folder, got another kind of file")
         if os.path.getsize(path) == 0:
             raise VideoError(path, "the file is empty")
         return _VideoFile(Path(path), threads, limits)
     except OSError as error:
-        raise VideoError(path, f"it cannot be opened: {error.strerror}") from error
+        raise VideoError(path, f"the file cannot be opened: {error.strerror}") from error
 
 
 class _ImageFolder(VideoReader):
-    """A folder of images, one a frame, at FOLDER_FPS."""
+    """A folder of images, one image per frame, at FOLDER_FPS."""
 
     def __init__(self, path: Path, limits: ReadLimits) -> None:
         self.path, self.limits, self._budget = path, limits, WorkBudget(path, limits)
@@ -100,35 +112,35 @@ class _ImageFolder(VideoReader):
         self._shape = self._shape or frame_hwc.shape
         if frame_hwc.shape != self._shape:
             sizes = " and ".join(f"{width}x{height}" for height, width, _ in (self._shape, frame_hwc.shape))
-            raise VideoError(self.path, f"its images differ in size: {sizes} ({image.name})")
+            raise VideoError(self.path, f"all images must have one size, got {sizes} ({image.name})")
         return frame_hwc
 
 
-class _Numbered(NamedTuple):
+class _NumberedFrame(NamedTuple):
     number: int
     frame: VideoFrame
 
 
 class _VideoFile(VideoReader):
-    """A file, decoded by FFmpeg. Frames are known by their timestamps or, where those are no use, counted."""
+    """A file decoded by FFmpeg; frames are identified by timestamp, or counted if timestamps are unusable."""
 
     def __init__(self, path: Path, threads: int, limits: ReadLimits) -> None:
         self.path, self.limits = path, limits
         self._threads = threads
         self._budget = WorkBudget(path, limits)
-        self._budget.require_num_frames(claimed_samples(path))
+        self._budget.require_num_frames(count_claimed_samples(path))
         self._to_rgb = RgbConverter()
         self._stream_index: int | None = None
-        self._decoded: Iterator[_Numbered]
-        self._newest: _Numbered  # the last one that was decoded,
-        self._previous: _Numbered | None  # and the one before it, unless decoding has just started there
+        self._decoded: Iterator[_NumberedFrame]
+        self._newest: _NumberedFrame  # the last decoded frame
+        self._previous: _NumberedFrame | None  # the frame before it; None if decoding has just started
         self._missing: set[int] = set()
         self._flawed: set[int] = set()
         self._open()
         try:
             self._list_frames()
             self._start_at(self._entry_before(0))
-            if self._is_doubtful(self._newest.frame):
+            if self._may_differ_from_packets(self._newest.frame):
                 if self._differs_from_packets():
                     self._count_frames()
                 self._start_at(None)
@@ -146,9 +158,11 @@ class _VideoFile(VideoReader):
         if self.num_readable < self.num_frames:
             findings.append(f"decoding ends after {self.num_readable} of its {self.num_frames} frames")
         if self._missing:
-            findings.append(f"{len(self._missing)} of the frames read cannot be decoded, neighbors stand in")
+            findings.append(
+                f"{len(self._missing)} of the frames read cannot be decoded and are replaced by neighbors"
+            )
         if self._flawed:
-            findings.append(f"{len(self._flawed)} of the frames read have errors in them")
+            findings.append(f"{len(self._flawed)} of the frames read have decoding errors")
         if self._to_rgb.substitution:
             findings.append(self._to_rgb.substitution)
         return "; ".join(findings) or None
@@ -177,7 +191,7 @@ class _VideoFile(VideoReader):
             codec.thread_type = "AUTO"
 
     def _list_frames(self) -> None:
-        """Find out how many frames there are, their timestamps, and at which of them decoding can start."""
+        """Determine the number of frames, their timestamps, and the frames at which decoding can start."""
         listed = self._list_packets()
         self._timestamps = sorted(packet.pts for packet in listed if packet.pts is not None)
         self._decoding_times = [packet.dts for packet in listed if packet.dts is not None]
@@ -185,7 +199,7 @@ class _VideoFile(VideoReader):
         self._counted = (
             len(set(self._timestamps)) < len(listed)
             or self._decoding_times != sorted(self._decoding_times)
-            # An AVI has no timestamps; FFmpeg makes them up, wrongly where B-frames change the order.
+            # An AVI has no timestamps; those that FFmpeg generates are wrong if B-frames change the order.
             or (self._container.format.name == "avi" and self._stream.codec_context.has_b_frames)
         )
         if self._counted:
@@ -195,7 +209,7 @@ class _VideoFile(VideoReader):
             self._set_times(len(self._timestamps), self._timestamps)
 
     def _list_packets(self) -> list[ListedPacket]:
-        """The packets of FFmpeg's choice of stream or, if that is a single picture, of one that is a film."""
+        """Return the packets of FFmpeg's choice of stream, or of one with more than one frame if possible."""
         streams = video_streams(self.path, self._container)[:_STREAMS_TRIED]
         for index in (*(stream.index for stream in streams), streams[0].index):
             if index != self._stream.index:
@@ -206,13 +220,13 @@ class _VideoFile(VideoReader):
                 break
         return listed
 
-    def _is_doubtful(self, first: VideoFrame) -> bool:
-        """Whether packets may have other timestamps than frames have, or hold a field each."""
+    def _may_differ_from_packets(self, first: VideoFrame) -> bool:
+        """Return whether packets may have other timestamps than the frames, or contain one field each."""
         is_never_reordered = self._in_order and bool(self._stream.codec_context.has_b_frames)
         return not self._counted and (is_never_reordered or first.interlaced_frame)
 
     def _differs_from_packets(self) -> bool:
-        """Whether frames come in another order than that of timestamps, or there is one of two packets."""
+        """Return whether frames are not in the order of timestamps, or there is one frame per two packets."""
         self._reopen()
         decoded = islice(self._decode_packets(from_keyframe=False), _FRAMES_COMPARED)
         shown = [frame.pts for frame in decoded if frame.pts is not None]
@@ -221,7 +235,7 @@ class _VideoFile(VideoReader):
         return min(steps, default=1) < 1 or steps.count(2) > len(steps) / 2
 
     def _count_frames(self) -> None:
-        """Know frames by their place among those decoded, since timestamps are no use."""
+        """Decode the whole file and identify frames by their index, because timestamps are unusable."""
         self._counted, self._timestamps, self._entries = True, [], []
         self._reopen()
         shown = [numbered.frame.pts for numbered in self._decode(0)]
@@ -234,9 +248,9 @@ class _VideoFile(VideoReader):
         self._set_times(len(shown), known)
 
     def _set_times(self, num_frames: int, timestamps: Sequence[int]) -> None:
-        """Set how many frames there are and when they are shown; without timestamps, at a constant rate."""
+        """Set the number of frames and their display times; without timestamps, at a constant rate."""
         if not num_frames:
-            raise VideoError(self.path, "no frame of it can be decoded")
+            raise VideoError(self.path, "no frame can be decoded")
         self.num_frames = self.num_readable = num_frames
         stated = (self._stream.average_rate, self._stream.base_rate)
         ticks = np.array([pts - timestamps[0] for pts in timestamps], dtype=np.float64)
@@ -244,7 +258,7 @@ class _VideoFile(VideoReader):
         if self._container.format.name in ("mpegts", "mpeg"):
             times = close_clock_jumps(times)
         self.fps = measure_rate(times, [float(rate or 0) for rate in stated])
-        self.times = varying_times(times, self.fps)
+        self.times = variable_rate_times(times, self.fps)
 
     def _frame(self, index: int) -> Tensor:
         entry = self._entry_before(index)
@@ -266,15 +280,17 @@ class _VideoFile(VideoReader):
         try:
             return self._to_rgb(shown.frame)
         except av.FFmpegError as error:
-            raise VideoError(self.path, f"frame {shown.number} cannot be turned into RGB: {error}") from error
+            raise VideoError(
+                self.path, f"frame {shown.number} cannot be converted to RGB: {error}"
+            ) from error
 
     def _entry_before(self, index: int) -> IndexEntry | None:
-        """The last place at or before frame `index` where decoding can start."""
+        """Return the last entry at or before frame `index` where decoding can start."""
         before = bisect_right(self._entries, index, key=lambda entry: entry.number)
         return self._entries[before - 1] if before else None
 
     def _start_at(self, entry: IndexEntry | None) -> None:
-        """Decode from `entry` (None: the top) on; `_newest` is then the first frame that this gives."""
+        """Start decoding at `entry` (None: the start of the file); `_newest` is then the first frame."""
         self._previous = None
         newest = None
         if entry is not None:
@@ -283,7 +299,7 @@ class _VideoFile(VideoReader):
                 self._decoded = self._decode(entry.number)
                 newest = next(self._decoded, None)
             if newest is None or newest.number != entry.number:
-                # It led past its target, or to where decoding cannot start: trust no seek in this file.
+                # The seek missed its target, or decoding cannot start there: do not seek in this file.
                 self._entries, newest = [], None
         if newest is None:
             self._reopen()
@@ -300,23 +316,23 @@ class _VideoFile(VideoReader):
         self._container.close()
         self._open()
 
-    def _decode(self, first: int) -> Iterator[_Numbered]:
-        """Numbered frames from where the container stands, which is at or before frame `first`."""
+    def _decode(self, first: int) -> Iterator[_NumberedFrame]:
+        """Yield numbered frames from the position of the container, which is at or before frame `first`."""
         expected = first
         for frame in self._decode_packets(from_keyframe=first > 0):
             number = expected
             if not self._counted and frame.pts is not None:
                 number = bisect_left(self._timestamps, frame.pts)
-            # Frames that come after `first` but are shown before it need frames from before the seek.
+            # Frames that are decoded after `first` but displayed before it need frames from before the seek.
             if expected <= number and (self._counted or number < len(self._timestamps)):
-                yield _Numbered(number, frame)
+                yield _NumberedFrame(number, frame)
                 expected = number + 1
 
     def _decode_packets(self, *, from_keyframe: bool) -> Iterator[VideoFrame]:
-        """Every frame that can be decoded, the others left out. VideoError where the limits are exceeded."""
+        """Yield every frame that can be decoded; raise VideoError if the limits are exceeded."""
         decoder = self._stream.codec_context
-        stalled, began = 0.0, time.monotonic()
-        for packet in chain(packets(self._container, self._stream), [None]):  # None: the rest, please
+        stalled, start = 0.0, time.monotonic()
+        for packet in chain(packets(self._container, self._stream), [None]):  # None flushes the decoder
             if from_keyframe and packet is not None and not packet.is_keyframe:
                 continue
             from_keyframe = False
@@ -324,12 +340,12 @@ class _VideoFile(VideoReader):
                 decoded = decoder.decode(packet)
             except av.FFmpegError:
                 decoded = []
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             self._budget.decode(sum(frame.width * frame.height for frame in decoded), seconds)
             stalled = 0.0 if decoded else stalled + seconds
             if stalled > self.limits.stall_seconds:
                 raise VideoError(
-                    self.path, f"decoding gave no frame for {self.limits.stall_seconds:g} seconds"
+                    self.path, f"the decoder returned no frame for {self.limits.stall_seconds:g} seconds"
                 )
             yield from decoded
-            began = time.monotonic()  # without the time that the caller takes for the frames
+            start = time.monotonic()  # excludes the time that the caller takes for the frames

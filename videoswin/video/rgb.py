@@ -1,4 +1,4 @@
-"""Decoded frames to upright RGB pixels, in the colors of `ffmpeg -pix_fmt rgb24`."""
+"""Convert decoded frames to upright RGB pixels with the colors of `ffmpeg -pix_fmt rgb24`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXIF: Final = 31  # AV_FRAME_DATA_EXIF
 
 # Color matrices, primaries and transfer functions by their numbers in ITU-T H.273.
 _SCALER_MATRICES: Final = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
-"""Those that FFmpeg's scaler converts."""
+"""Color matrices that FFmpeg's scaler supports."""
 _YCGCO: Final = 8
 _DERIVED: Final = 12
 _OTHER_MATRICES: Final = {
@@ -48,17 +48,17 @@ _HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
 
 
 class RgbConverter:
-    """Decoded frames to uint8 RGB (H, W, 3), upright; all of them in the size of the first.
+    """Converter of decoded frames to upright uint8 RGB (H, W, 3), all in the size of the first frame.
 
-    A filter graph and not VideoFrame.reformat, which ignores where chroma lies and rounds 10 bits badly. The
-    scaler's flags are FFmpeg's own default, which decord uses too: bit for bit the same pixels.
+    It uses a filter graph, because VideoFrame.reformat ignores the chroma location and rounds 10-bit values
+    inaccurately. The scaler flags are FFmpeg's default, which decord also uses: pixels are bit-exact.
     """
 
     def __init__(self) -> None:
         self.substitution: str | None = None
-        """Which color matrix could not be converted, and what was used instead; None if all could."""
+        """Unsupported color matrix and the one used instead; None if all matrices were supported."""
         self.hdr: str | None = None
-        """The HDR transfer function of the frames so far, "PQ" or "HLG"; None if they are SDR."""
+        """HDR transfer function of the frames so far, "PQ" or "HLG"; None if they are SDR."""
         self._graph: Graph | None = None
         self._graph_for: tuple[object, ...] | None = None
         self._size: str | None = None
@@ -73,14 +73,14 @@ class RgbConverter:
         self._graph.vpush(frame)
         converted = self._graph.vpull()
         pixels_hwc = _ycgco_to_rgb(converted) if frame.colorspace == _YCGCO else converted.to_ndarray()
-        return torch.from_numpy(np.ascontiguousarray(_upright(pixels_hwc, *display_matrix(frame))))
+        return torch.from_numpy(np.ascontiguousarray(_rotate_upright(pixels_hwc, *display_matrix(frame))))
 
     def _make_graph(self, frame: VideoFrame) -> Graph:
         self._size = self._size or f"{frame.width}:{frame.height}"
         self.hdr = self.hdr or _HDR_TRANSFERS.get(int(frame.color_trc))
         filters = [("scale", f"{self._size}:flags=bicubic")]
         if frame.colorspace == _YCGCO:
-            # The scaler refuses this matrix even where none is applied, hence under another name.
+            # The scaler rejects this matrix even without a conversion, so it is relabeled.
             filters = [("setparams", "colorspace=bt709"), *filters, ("format", "yuv444p")]
         else:
             if frame.colorspace not in _SCALER_MATRICES:
@@ -89,10 +89,10 @@ class RgbConverter:
         return _graph(frame, *filters)
 
     def _replace_matrix(self, frame: VideoFrame) -> str:
-        """The name of the matrix to use for one that the scaler does not know."""
+        """Return the name of the matrix to use for one that the scaler does not support."""
         primaries = int(frame.color_primaries)
         if frame.colorspace == _DERIVED and primaries in _MATRIX_OF_PRIMARIES:
-            return _MATRIX_OF_PRIMARIES[primaries]  # is the one meant
+            return _MATRIX_OF_PRIMARIES[primaries]  # the exact matrix
         name = _OTHER_MATRICES.get(int(frame.colorspace), f"number {int(frame.colorspace)}")
         replacement = "bt2020nc" if frame.colorspace in (10, 14) else "bt709"
         replacement = _MATRIX_OF_PRIMARIES.get(primaries, replacement)
@@ -117,7 +117,7 @@ def _graph(frame: VideoFrame, *filters: tuple[str, str]) -> Graph:
 
 
 def _ycgco_to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
-    """A yuv444p frame whose planes are Y, Cg and Co -> RGB (H, W, 3), by ITU-T H.273."""
+    """Convert a yuv444p frame with the planes Y, Cg and Co to RGB (H, W, 3), by ITU-T H.273."""
     full_range = frame.color_range == 2
     offset, luma_levels, chroma_levels = (0, 255, 255) if full_range else (16, 219, 224)
     y, cg, co = frame.to_ndarray().astype(np.float32)  # (H, W) each
@@ -127,22 +127,22 @@ def _ycgco_to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
     return rgb_hwc.round().clip(0, 255).astype(np.uint8)
 
 
-def _upright(rgb_hwc: NDArray[Any], a: float, b: float, c: float, d: float) -> NDArray[Any]:
-    """The picture with the pixel at (x, y) taken to (ax + cy, bx + dy), to the nearest quarter turn."""
+def _rotate_upright(rgb_hwc: NDArray[Any], a: float, b: float, c: float, d: float) -> NDArray[Any]:
+    """Move the pixel at (x, y) to (ax + cy, bx + dy), rounded to the nearest quarter turn."""
     if abs(b) > abs(a):
         rgb_hwc, a, d = rgb_hwc.transpose(1, 0, 2), c, b
     return rgb_hwc[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
-    """Return a, b, c, d, which take the pixel at (x, y) to (ax + cy, bx + dy) when a frame is shown.
+    """Return a, b, c, d of the display matrix, which moves the pixel at (x, y) to (ax + cy, bx + dy).
 
-    EXIF orientations come as display matrices, too.
+    FFmpeg also provides EXIF orientations as display matrices.
     """
-    for prepare in (_unchanged, _without_exif):
-        # ValueError: PyAV lists no side data of a frame where it lacks a name for one, such as EXIF's.
+    for prepare in (_keep, _remove_exif):
+        # PyAV raises ValueError for a frame with side data of a type that it does not know, such as EXIF.
         with suppress(ValueError, av.FFmpegError):
-            # PyAV's stub calls the container by the name of what it holds.
+            # PyAV's type stub has the element type instead of the container type.
             for side_data in cast("SideDataContainer", prepare(frame).side_data):
                 if side_data.type is Type.DISPLAYMATRIX:
                     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
@@ -152,11 +152,11 @@ def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
 
 
-def _unchanged(frame: VideoFrame) -> VideoFrame:
+def _keep(frame: VideoFrame) -> VideoFrame:
     return frame
 
 
-def _without_exif(frame: VideoFrame) -> VideoFrame:
+def _remove_exif(frame: VideoFrame) -> VideoFrame:
     graph = _graph(frame, ("sidedata", f"mode=delete:type={_EXIF}"))
     graph.vpush(frame)
     return graph.vpull()

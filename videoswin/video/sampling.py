@@ -1,6 +1,6 @@
-"""Which frames a model looks at: pure index arithmetic, one function per published rule.
+"""Choose the frames of each clip: pure index arithmetic, one function per published rule.
 
-N frames in the video, T in a clip. A video is looped when a clip reaches past its end: index modulo N.
+T frames in a clip. A clip that extends past the end of the video is looped: index modulo num_frames.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.timestamps import frames_shown_at
+from videoswin.video.timestamps import frames_at
 
-# A file may claim to last for years.
-_MOST_FRAMES = 2**40
+# The timestamps of a file may claim a duration of years.
+_MAX_RESAMPLED_FRAMES = 2**40
 
 OMNIVORE_SECONDS: Final = 10.0
+"""Length of the part of a video that Omnivore samples, from its start."""
 
 
 def sample_clips(
@@ -31,27 +32,40 @@ def sample_clips(
     views: ViewPlan,
     times: NDArray[np.float64] | None = None,
 ) -> list[list[int]]:
-    """Frame indices of every clip: `views.clips` lists of `clip.frames` indices in 0..num_frames - 1.
+    """Return the frame indices of all clips of a video for a test.
 
-    `fps` is the video's own rate, and `times` are the seconds at which its frames are shown if it varies
-    (None: it does not). Both play a part only if `clip.fps` asks for another rate. ValueError for a video
-    without frames or rate, and for several clips by the "segments" rule, which covers the video with one.
+    Args:
+        num_frames: Number of frames of the video, >= 1.
+        fps: Frame rate of the video; used only if `clip.fps` is set.
+        clip: Sampling of each clip.
+        views: Number and placement of the clips.
+        times: Display time of each frame in seconds if the rate varies; None if it is constant. Used only if
+            `clip.fps` is set.
+
+    Returns:
+        `views.clips` lists of `clip.frames` indices in 0..num_frames - 1.
+
+    Raises:
+        ValueError: The video has no frames or no valid rate, or the rule is "segments", where one clip covers
+            the video, and there are several clips.
     """
     _require_sampleable(num_frames, fps, clip)
     if clip.fps is not None and clip.rule == "dense" and times is not None:
         times = times[:num_frames]
         clips = sample_clips(_constant_rate_length(times, fps), fps, clip, views)
-        return [_shown_frames(indices, times, fps) for indices in clips]
+        return [_to_variable_rate(indices, times, fps) for indices in clips]
     if clip.rule == "segments":
         if views.clips != 1:
-            raise ValueError(f"clips is {views.clips}, but rule 'segments' covers the video with 1 clip")
+            raise ValueError(
+                f"clips must be 1 with rule 'segments', which covers the video, got {views.clips}"
+            )
         return [segment_midpoints(num_frames, clip.frames)]
     if views.placement == "torchvision":
         return torchvision_clips(num_frames, fps, clip, views.clips)
     if views.placement == "omnivore":
         return omnivore_clips(num_frames, fps, clip, views.clips)
 
-    # Frames of the video per frame of the resampled one.
+    # Frames of the video per frame of the resampled video.
     rate = 1.0 if clip.fps is None else fps / clip.fps
     step = clip.stride * rate
     if views.placement == "mmaction2":
@@ -70,17 +84,31 @@ def random_clip(
     rng: Generator,
     times: NDArray[np.float64] | None = None,
 ) -> list[int]:
-    """Frame indices of one clip to train on, placed at random: `clip.frames` of 0..num_frames - 1.
+    """Return the frame indices of one training clip at a random position.
 
-    "dense" begins at any frame from which the span fits, or at the first; "segments" takes any frame of each
-    part. As SampleFrames (`_get_train_clips`, `frame_uniform`) in Video-Swin-Transformer, which does not
-    resample: a clip of a resampled video begins between frames. `fps`, `times` and errors are those of
-    sample_clips.
+    With rule "dense" the clip begins at any frame from which its span fits, or at the first frame; with rule
+    "segments" it has a random frame of each part. The start in a resampled video is not rounded to frames.
+
+    Args:
+        num_frames: Number of frames of the video, >= 1.
+        fps: Frame rate of the video; used only if `clip.fps` is set.
+        clip: Sampling of the clip.
+        rng: Source of the random position.
+        times: Display time of each frame in seconds if the rate varies; None if it is constant.
+
+    Returns:
+        `clip.frames` indices in 0..num_frames - 1.
+
+    Raises:
+        ValueError: The video has no frames or no valid rate.
+
+    Source: SampleFrames (`_get_train_clips`, `frame_uniform`) in Video-Swin-Transformer, which has no
+    resampling.
     """
     _require_sampleable(num_frames, fps, clip)
     if clip.fps is not None and clip.rule == "dense" and times is not None:
         times = times[:num_frames]
-        return _shown_frames(random_clip(_constant_rate_length(times, fps), fps, clip, rng), times, fps)
+        return _to_variable_rate(random_clip(_constant_rate_length(times, fps), fps, clip, rng), times, fps)
     if clip.rule == "segments":
         parts = segments(num_frames, clip.frames)
         return [int(rng.integers(first, last, endpoint=True)) for first, last in parts]
@@ -93,9 +121,12 @@ def random_clip(
 
 
 def interval_center_starts(num_frames: int, span: int, count: int) -> list[float]:
-    """First frame of each clip, centerd in `count` equal intervals; zeros if the video is below `span`.
+    """Return the first frame of each clip, centered in `count` equal intervals of the video.
 
-    As SampleFrames._get_test_clips in Video-Swin-Transformer, mmaction/datasets/pipelines/loading.py.
+    Returns:
+        `count` positions; all 0 if the video is shorter than `span` frames.
+
+    Source: SampleFrames._get_test_clips in Video-Swin-Transformer, mmaction/datasets/pipelines/loading.py.
     """
     if num_frames < span:
         return [0.0] * count
@@ -104,41 +135,55 @@ def interval_center_starts(num_frames: int, span: int, count: int) -> list[float
     return [float(int(i * interval + interval / 2)) for i in range(count)]
 
 
-def subframe_interval_center_starts(num_frames: int, reach: float, count: int) -> list[float]:
-    """As interval_center_starts, for a video resampled in time; starts are positions between frames.
+def subframe_interval_center_starts(num_frames: int, length: float, count: int) -> list[float]:
+    """Return the starts of `interval_center_starts` for a resampled video, as positions between frames.
 
-    `reach` is a clip's first frame to its last, counting both, in frames of the video. Starts stay unrounded,
-    so that clips which nearly fill the video still begin at different frames; the caller takes the frame on
-    show at each moment, the floor. The published rule knows no resampling; this is its continuous form.
+    Starts are not rounded, so that clips that almost fill the video still begin at different frames; the
+    caller rounds the position of each frame down. The published rule has no resampling; this is its
+    continuous form.
+
+    Args:
+        num_frames: Number of frames of the video.
+        length: Frames of the video from the first to the last frame of a clip, inclusive.
+        count: Number of clips.
     """
-    interval = max(num_frames - reach + 1, 0.0) / count
+    interval = max(num_frames - length + 1, 0.0) / count
     return [(i + 0.5) * interval if interval else 0.0 for i in range(count)]
 
 
-def end_aligned_starts(num_frames: int, reach: float, count: int) -> list[float]:
-    """Clips spread evenly from the first frame to the last; one clip is in the middle. Zeros if too short.
+def end_aligned_starts(num_frames: int, length: float, count: int) -> list[float]:
+    """Return the starts of clips spread evenly from the first frame to the last; one clip is in the middle.
 
-    As SampleFrames._get_test_clips in MMAction2 1.x, mmaction/datasets/transforms/loading.py, where `reach`
-    is (T - 1) * stride + 1. Of a resampled video, too, the starts are whole frames.
+    Args:
+        num_frames: Number of frames of the video.
+        length: Frames of the video from the first to the last frame of a clip, inclusive:
+            (T - 1) * stride + 1.
+        count: Number of clips.
+
+    Returns:
+        `count` integer positions, also for a resampled video; all 0 if the video is shorter than a clip.
+
+    Source: SampleFrames._get_test_clips in MMAction2 1.x, mmaction/datasets/transforms/loading.py.
     """
-    room = max(num_frames - reach, 0)
+    room = max(num_frames - length, 0)
     if count == 1:
         return [float(room // 2)]
     return [float(round(i * (room / (count - 1)))) for i in range(count)]
 
 
 def torchvision_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -> list[list[int]]:
-    """`count` of all possible clips of the resampled video, evenly spaced; a shorter video is looped.
+    """Return the frame indices of `count` evenly spaced clips out of all clips of the resampled video.
 
-    As VideoClips and UniformClipSampler in torchvision.datasets with one frame between clips; torchvision
-    itself drops videos shorter than a clip.
+    A video shorter than a clip is looped, where torchvision drops it.
+
+    Source: VideoClips and UniformClipSampler in torchvision.datasets, with a step of one frame between clips.
     """
-    # Only as many of the resampled video's frames as are needed: a file may claim to last for years.
+    # Resample only the frames of the clips: the file may claim a duration of years.
     target_fps = clip.fps or fps
     length = _resampled_length(num_frames, fps, target_fps)
-    reach = (clip.frames - 1) * clip.stride + 1
-    possible = max(length - reach + 1, 1)
-    # torch, because the published starts carry the rounding of its linspace.
+    clip_length = (clip.frames - 1) * clip.stride + 1
+    possible = max(length - clip_length + 1, 1)
+    # torch.linspace, because the published starts depend on its rounding.
     starts = torch.linspace(0, possible - 1, steps=count).floor().long().tolist()
     offsets = range(0, clip.frames * clip.stride, clip.stride)
     return [
@@ -150,22 +195,25 @@ def torchvision_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -
 def omnivore_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -> list[list[int]]:
     """Return the frame indices of `count` clips of the first 10 seconds, or of the whole video if shorter.
 
-    10 * clip.fps frames are spread evenly over those seconds, both ends included; clips begin at equal steps
-    among them. As UniformTemporalSubsample in pytorchvideo and TemporalCrop in Omnivore
+    10 * clip.fps frames are spread evenly over these seconds, including both ends; clips begin at equal steps
+    among them.
+
+    Source: UniformTemporalSubsample in pytorchvideo and TemporalCrop in Omnivore
     (omnivision/data/transforms/pytorchvideo.py).
     """
-    last = min(num_frames - 1, math.floor(OMNIVORE_SECONDS * fps + 1e-6))  # the frame at 10.0 s is among them
+    last = min(num_frames - 1, math.floor(OMNIVORE_SECONDS * fps + 1e-6))  # includes the frame at 10.0 s
     length = round(OMNIVORE_SECONDS * (clip.fps or fps))
-    frames = torch.linspace(0, last, length).clamp_(max=last).long().tolist()  # with its rounding
+    # torch.linspace, because the published frames depend on its rounding.
+    frames = torch.linspace(0, last, length).clamp_(max=last).long().tolist()
     starts = range(0, length, max(length // count, 1))
     offsets = range(0, clip.frames * clip.stride, clip.stride)
     return [[frames[(start + offset) % length] for offset in offsets] for start in starts[:count]]
 
 
 def resample(num_frames: int, fps: float, target_fps: float) -> list[int]:
-    """Frames of a video at `fps` that stand for it at `target_fps`; at least the first.
+    """Return the frame indices that resample a video from `fps` to `target_fps`; at least the first frame.
 
-    As VideoClips._resample_video_idx in torchvision.datasets, with its single precision.
+    Source: VideoClips._resample_video_idx in torchvision.datasets, which uses single precision.
     """
     length = _resampled_length(num_frames, fps, target_fps)
     return _resampled_frames(range(length), num_frames, fps / target_fps)
@@ -182,40 +230,38 @@ def _resampled_frames(positions: Sequence[int], num_frames: int, step: float) ->
     if step.is_integer():
         return [position * int(step) for position in positions]
     indices = (torch.tensor(positions, dtype=torch.float32) * step).floor().long()
-    # From 2**24 positions on, single precision may round beyond the last frame.
+    # From 2**24 positions on, single precision may round up past the last frame.
     frames: list[int] = indices.clamp_(max=num_frames - 1).tolist()
     return frames
 
 
 def segment_midpoints(num_frames: int, count: int) -> list[int]:
-    """The middle frame of each of `count` equal parts of the video; frames repeat if it is shorter.
+    """Return the middle frame of each of `count` equal parts of the video; frames repeat if it is shorter.
 
-    As SampleFrames.get_seq_frames (`frame_uniform`, test) in Video-Swin-Transformer, taken from SlowFast.
+    Source: SampleFrames.get_seq_frames (`frame_uniform`, test) in Video-Swin-Transformer, from SlowFast.
     """
     return [(first + last) // 2 for first, last in segments(num_frames, count)]
 
 
 def segments(num_frames: int, count: int) -> list[tuple[int, int]]:
-    """First and last frame of each of `count` equal parts of the video; neighbors share a frame."""
+    """Return the first and last frame of each of `count` equal parts of a video; neighbors share a frame."""
     part = (num_frames - 1) / count
     edges = [round(part * i) for i in range(count + 1)]
     return list(pairwise(edges))
 
 
 def _constant_rate_length(times: NDArray[np.float64], fps: float) -> int:
-    """How many frames the video would have if it were shown at `fps` throughout."""
-    return round(min(float(times[-1] - times[0]) * fps, _MOST_FRAMES)) + 1
+    """Return the number of frames of a video with the same duration and a constant rate `fps`."""
+    return round(min(float(times[-1] - times[0]) * fps, _MAX_RESAMPLED_FRAMES)) + 1
 
 
-def _shown_frames(indices: Sequence[int], times: NDArray[np.float64], fps: float) -> list[int]:
-    """The frames on show when these frames of a video at a constant rate are."""
-    return frames_shown_at([index / fps for index in indices], times, fps)
+def _to_variable_rate(indices: Sequence[int], times: NDArray[np.float64], fps: float) -> list[int]:
+    """Convert frame indices at the constant rate `fps` to the frames displayed at the same times."""
+    return frames_at([index / fps for index in indices], times, fps)
 
 
 def _require_sampleable(num_frames: int, fps: float, clip: ClipSpec) -> None:
     if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}, wanted 1 or more")
+        raise ValueError(f"num_frames must be >= 1, got {num_frames}")
     if clip.fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(
-            f"fps is {fps}, wanted the video's rate to resample it to {clip.fps} frames a second"
-        )
+        raise ValueError(f"fps must be > 0 and finite to resample to {clip.fps} frames/s, got {fps}")

@@ -1,8 +1,8 @@
-"""What a model eats (ClipSpec), how often a video is looked at (ViewPlan), and the published protocols.
+"""Specify model inputs (ClipSpec), the views of a video (ViewPlan), and the published protocols.
 
-A clip is a run of frames in time, a crop a square of it, a view one clip in one crop or in its full frame.
-Both specs are plain values: they travel inside checkpoints as JSON, so that weights never part from the
-sampling they were trained with.
+A clip is a sequence of frames, a crop is a square of it, and a view is one clip in one crop or in its full
+frame. T frames, H height, W width, S side of the crop, V views. Both specs are plain values that are saved in
+checkpoints as JSON, so that weights are always saved with the sampling that they were trained with.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ Average = Literal["probabilities", "logits"]
 Crops = Literal[1, 3, "full"]
 
 SAFE_MARGIN: Final = 0.9
-"""Lead of the likeliest class at which the adaptive protocols stop: the least of seven that changed none of
-the bundled model's answers to 360 films (benchmarks/results/approximate_views.json)."""
+"""Margin of the adaptive protocols: the smallest of seven margins that changed no top-1 prediction of the
+bundled model on 360 videos (benchmarks/results/approximate_views.json)."""
 
 
-# Specs also come from files of others, where a number without bound would hang or exhaust the memory.
+# Specs can come from untrusted files, where an unbounded number could hang or exhaust the memory.
 MAX_FRAMES: Final = 4096
-"""Frames in a clip."""
+"""Largest number of frames in a clip."""
 MAX_STRIDE: Final = 100_000
 MAX_FPS: Final = 1000.0
 MIN_FPS: Final = 0.01
 MAX_SIDE: Final = 4096
-"""Pixels of `size` and `short_side`."""
+"""Largest `size` and `short_side`, in pixels."""
 LONGEST_FULL_FRAME: Final = 4.0
-"""Longer side over shorter from which on a frame is too long to be one view: cost grows with its length."""
+"""Largest ratio of the longer to the shorter side of a full-frame view, whose cost grows with this ratio."""
 MAX_CLIPS: Final = 10_000
 MAX_CLIP_BYTES: Final = 1 << 27
-"""Of one clip in one crop, as uint8: 3 * T * S * S; 28 times 32 frames of 224 x 224."""
+"""Largest size of one clip in one crop, as uint8, 3 * T * S * S: 28 times 32 frames of 224 x 224."""
 MAX_VIEW_BYTES: Final = 1 << 30
-"""Of all views of a checkpoint's own plan; 18 times those of official-4x3 at 32 frames of 224 x 224."""
+"""Largest size of all views in the plan of a checkpoint: 18 times official-4x3 at 32 frames of 224 x 224."""
 MAX_SAMPLED_FRAMES: Final = 1 << 20
-"""Of all clips of a checkpoint's own plan."""
+"""Largest number of frames in all clips in the plan of a checkpoint."""
 
 
 def _require_count(name: str, value: object, most: int) -> None:
@@ -59,17 +59,19 @@ def _require_number(name: str, value: object, least: float, most: float) -> None
 
 
 def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    # By type, too: True equals 1.
+    # Compare types as well, because True equals 1.
     if not any(type(value) is type(choice) and value == choice for choice in allowed):
         raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {reprlib.repr(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """A fixed mean and standard deviation, per channel, of RGB values scaled to 0..1."""
+    """Fixed mean and standard deviation per channel (R, G, B), for values scaled to 0..1."""
 
     mean: tuple[float, float, float]
+    """Value to subtract from each channel."""
     std: tuple[float, float, float]
+    """Value to divide each channel by, > 0."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -78,35 +80,35 @@ class Normalization:
                 raise InputError(f"{name} must be three numbers (R, G, B), got {reprlib.repr(values)}")
             for value in values:
                 _require_number(name, value, 1e-6 if name == "std" else -1e6, 1e6)
-            object.__setattr__(self, name, tuple(values))  # JSON gives lists
+            object.__setattr__(self, name, tuple(values))  # JSON has lists
 
 
 IMAGENET: Final = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 PER_CLIP: Final = "per-clip"
-"""Each clip minus its mean, over its standard deviation: one of each, over frames, pixels and channels."""
+"""Normalize each clip by its own mean and standard deviation over all frames, pixels and channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """Everything that turns a video into the clips that these weights were trained on."""
+    """Sampling and preprocessing of the clips that a model was trained with."""
 
     frames: int = 32
-    """Frames in a clip, T."""
+    """Number of frames in a clip, T."""
     stride: int = 2
-    """Step between neighboring frames of a clip, in frames of the (resampled, see `fps`) video."""
+    """Step between neighboring frames of a clip, in frames of the video (resampled if `fps` is set)."""
     fps: float | None = None
-    """Resample the video in time to this rate first; None takes its frames as they are."""
+    """Frame rate to which the video is resampled first, in frames per second; None keeps its frames."""
     size: int = 224
-    """Height and width of the square that is cropped, in pixels, S."""
+    """Height and width of the square crop in pixels, S."""
     short_side: int = 224
-    """The frame's shorter side is resized to this before cropping, in pixels; at least `size`."""
+    """Length in pixels to which the shorter side of a frame is resized before cropping, >= `size`."""
     normalization: Normalization | Literal["per-clip"] = IMAGENET
-    """How uint8 pixels become the model's floats: a fixed mean and std, or PER_CLIP."""
+    """Normalization of the uint8 pixels for the model: a fixed mean and std, or PER_CLIP."""
     rule: Rule = "dense"
     """`dense`: frames at `stride`; `segments`: one frame from each of `frames` equal parts of the video."""
     antialias: bool = False
-    """Low-pass before shrinking. The published models were trained and tested without."""
+    """Apply a low-pass filter when downscaling. The published models were trained and tested without it."""
 
     def __post_init__(self) -> None:
         _require_count("frames", self.frames, MAX_FRAMES)
@@ -116,7 +118,7 @@ class ClipSpec:
         if self.fps is not None:
             _require_number("fps", self.fps, MIN_FPS, MAX_FPS)
         if self.short_side < self.size:
-            raise InputError(f"short_side is {self.short_side}, too small to crop size {self.size} from")
+            raise InputError(f"short_side must be >= size {self.size}, got {self.short_side}")
         if self.num_bytes > MAX_CLIP_BYTES:
             raise InputError(
                 f"a clip must have at most {MAX_CLIP_BYTES} values, got {self.frames} frames of "
@@ -131,29 +133,29 @@ class ClipSpec:
 
     @property
     def span(self) -> int:
-        """Frames that a clip reaches over, as the published code counts them: `frames * stride`."""
+        """Return the span of a clip in frames, as in the published code: `frames * stride`."""
         return self.frames * self.stride
 
     def seconds(self, fps: float) -> float | None:
-        """Return how much of a video of `fps` frames a second a clip covers; None if all (`segments`)."""
+        """Return the span of a clip in seconds for a video at `fps` frames/s; None if all (`segments`)."""
         return None if self.rule == "segments" else self.span / (self.fps or fps)
 
     @property
     def num_bytes(self) -> int:
-        """Size of one clip in one crop as uint8."""
+        """Return the size of one clip in one crop as uint8, in bytes."""
         return 3 * self.frames * self.size**2
 
     def replace(self, **changes: Any) -> ClipSpec:
-        """A copy with these fields changed."""
+        """Return a copy with these fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe; `from_dict` gives an equal ClipSpec back."""
+        """Return the fields as JSON-compatible values, for `from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ClipSpec:
-        """The ClipSpec that `to_dict` wrote; ValueError names fields that do not exist."""
+        """Return the ClipSpec of `to_dict`; raise InputError for unknown, missing and invalid fields."""
         if isinstance(fields, Mapping) and isinstance(fields.get("normalization"), Mapping):
             normalization = from_fields(Normalization, fields["normalization"])
             fields = {**fields, "normalization": normalization}
@@ -162,16 +164,16 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPlan:
-    """How often, where in time and where in the frame a video is looked at."""
+    """Number and placement of the views of a video, and how their outputs are averaged."""
 
     clips: int = 4
-    """Clips in time."""
+    """Number of clips in time."""
     crops: Crops = 3
-    """Squares of each clip: 1 in the center, or 3 along the frame's longer side; `full`: all of the frame."""
+    """Crops per clip: 1 in the center, 3 along the longer side of the frame, or `full` for the full frame."""
     placement: Placement = "official"
-    """Whose rules place the clips in time and the crops in the frame; see sampling.py and transforms.py."""
+    """Library whose rules place the clips and the crops; see sampling.py and transforms.py."""
     average: Average = "probabilities"
-    """What is averaged over the views: probabilities, or logits before they become probabilities."""
+    """Outputs that are averaged over the views: probabilities, or logits (before the softmax)."""
     margin: float = 1.0
     """Stop when the top-1 class leads the top-2 class by more than this, 0 to 1; 1 evaluates all views."""
 
@@ -186,41 +188,41 @@ class ViewPlan:
 
     @property
     def num_views(self) -> int:
-        """V: clips times crops."""
+        """Return the number of views of a video, V: clips times crops."""
         return self.clips * self.views_per_clip
 
     @property
     def views_per_clip(self) -> int:
-        """Looks at each clip."""
+        """Return the number of views of each clip."""
         return 1 if self.crops == "full" else self.crops
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether a video may be answered from fewer views than V."""
+        """Return whether a prediction may use fewer views than V."""
         return self.margin < 1
 
     @property
     def name(self) -> str:
-        """As protocols are named: `4x3`, `full-frame-4x1`, `adaptive-4x3`."""
+        """Return the name in the style of protocol names: `4x3`, `full-frame-4x1`, `adaptive-4x3`."""
         prefix = "adaptive-" * self.is_adaptive + "full-frame-" * (self.crops == "full")
         return f"{prefix}{self.clips}x{self.views_per_clip}"
 
     def replace(self, **changes: Any) -> ViewPlan:
-        """A copy with these fields changed."""
+        """Return a copy with these fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe; `from_dict` gives an equal ViewPlan back."""
+        """Return the fields as JSON-compatible values, for `from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ViewPlan:
-        """The ViewPlan that `to_dict` wrote; ValueError names fields that do not exist."""
+        """Return the ViewPlan of `to_dict`; raise InputError for unknown, missing and invalid fields."""
         return from_fields(cls, fields)
 
 
 def describe_protocols() -> list[dict[str, str]]:
-    """Return a row for each protocol: its name, the views of a video, and what it is."""
+    """Return a row for each protocol: its name, the views of a video, and a description."""
     return [
         {
             "name": name,
@@ -232,9 +234,10 @@ def describe_protocols() -> list[dict[str, str]]:
 
 
 def describe_protocol(name: str) -> str:
-    """Return a protocol's name with what is looked at: `3x3: 3 clips x 3 crops = 9 views per video`.
+    """Return a protocol name with its views, such as `official-4x3: 4 clips x 3 crops = 12 views per video`.
 
-    name: one of PROTOCOLS, or the `name` of a ViewPlan; any other text comes back as it is.
+    Args:
+        name: One of PROTOCOLS, or the `name` of a ViewPlan; any other text is returned unchanged.
     """
     if (found := re.fullmatch(r"(?P<kind>.*-)?(?P<clips>\d+)x(?P<crops>\d)", name)) is None:
         return name
@@ -250,9 +253,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:
-    """Raise InputError if the views of one video need more memory or frames than any sensible plan.
+    """Raise InputError if the views of one video need too much memory or too many frames.
 
-    For plans that come with weights; a plan that the user asks for is the user's choice.
+    This check is for plans saved with weights; plans set by the user are not limited.
     """
     width, height = clip.size, clip.size
     if views.crops == "full":
@@ -277,12 +280,12 @@ def official_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def mmaction2_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """MMAction2 1.x's Kinetics test: as the official one, but its clips reach from end to end."""
+    """MMAction2 1.x's Kinetics test: as official-4x3, but the clips extend to both ends of the video."""
     return clip.replace(rule="dense", short_side=clip.size), ViewPlan(clips=4, crops=3, placement="mmaction2")
 
 
 def torchvision_15fps_12x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """Torchvision's Kinetics test: 15 frames a second, 12 clips, the center 224 of a short side of 256."""
+    """Torchvision's Kinetics test: 15 frames/s, 12 clips, the center crop 224 of a short side of 256."""
     short_side = round(clip.size * 256 / 224)
     return (
         clip.replace(rule="dense", fps=15.0, stride=1, short_side=short_side),
@@ -291,7 +294,7 @@ def torchvision_15fps_12x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def omnivore_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """Omnivore's Kinetics test: 4 clips of the first 10 seconds at 16 frames a second, mean of logits.
+    """Omnivore's Kinetics test: 4 clips of the first 10 seconds at 16 frames/s, 3 crops, mean of logits.
 
     Source: omnivision/config/experiments/omnivore/inference_k400_in1k_pretrained.yaml in
     facebookresearch/omnivore: 160 frames of one 10-second clip, cut at stride 40 into clips of 32.
@@ -311,23 +314,23 @@ def ssv2_1x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def fast_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """One look: the center crop of a clip in the middle of the video. Not published; for speed."""
+    """One view: the center crop of a clip in the middle of the video. Not published; for speed."""
     return clip, ViewPlan(clips=1, crops=1, placement="official")
 
 
 def full_frame_4x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """As official-4x3, but each clip is one view of the whole frame. Not published; for speed."""
+    """As official-4x3, but each clip is one full-frame view. Not published; for speed."""
     clip, views = official_4x3(clip)
     return clip, views.replace(crops="full")
 
 
 def full_frame_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """One look: the whole frame of a clip in the middle of the video. Not published; for speed."""
+    """One view: the full frame of a clip in the middle of the video. Not published; for speed."""
     return clip.replace(short_side=clip.size), ViewPlan(clips=1, crops="full", placement="official")
 
 
 def adaptive_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """As official-4x3, until one class leads the next by 0.9 (SAFE_MARGIN). Not published; for speed."""
+    """As official-4x3, but stops when top-1 leads top-2 by 0.9 (SAFE_MARGIN). Not published; for speed."""
     clip, views = official_4x3(clip)
     return clip, views.replace(margin=SAFE_MARGIN)
 
@@ -348,13 +351,16 @@ PROTOCOLS: Final[Mapping[str, Callable[[ClipSpec], tuple[ClipSpec, ViewPlan]]]] 
 
 
 def apply_protocol(name: str, clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """The clip spec and view plan of the protocol called `name`, for a model that eats `clip`.
+    """Return the clip spec and view plan of a protocol, for a model with input `clip`.
 
-    What belongs to the weights stays (frames, size, normalization, and stride and fps unless the protocol is
-    about them); what belongs to the test is set. ValueError for an unknown name.
+    The protocol keeps what belongs to the weights (frames, size, normalization, and stride and fps unless it
+    specifies them) and sets what belongs to the test.
+
+    Raises:
+        InputError: The name is not in PROTOCOLS.
     """
     if name not in PROTOCOLS:
-        raise InputError(f"protocol {name!r} is not known; the known ones are {', '.join(PROTOCOLS)}")
+        raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
     return PROTOCOLS[name](clip)
 
 

@@ -1,4 +1,4 @@
-"""When the frames of a video are shown, and which frame is on show when."""
+"""Convert between frames and display times: frame rate, variable rates, and the frame at a time."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNKNOWN_FPS = 25.0
-"""Frames a second of a file that neither states its rate nor has timestamps to measure it by."""
+"""Frame rate of a file that neither states its rate nor has timestamps to measure it."""
 
 TOLERANCE_SECONDS = 1e-3
-"""Files and lists round times to a millisecond; times that are this close are the same."""
+"""Largest difference between equal times: files and lists round times to a millisecond."""
 
-# The rate is measured over this many frames, since pulldown alternates between two steps.
+# The rate is measured over several frames, because pulldown alternates between two steps.
 _FRAMES_MEASURED = 10
-# As FFmpeg's -dts_delta_threshold: in formats that allow it, a longer step is a jump of the clock.
+# In formats that allow jumps of the clock, a longer step is one. The value is FFmpeg's -dts_delta_threshold.
 _CLOCK_JUMP_SECONDS = 10.0
 
 
 def measure_rate(times: NDArray[np.float64], stated: Iterable[float]) -> float:
-    """Return the rate in frames a second, by the median step between frames.
+    """Return the frame rate in frames per second, by the median step between frames.
 
     Args:
-        times: Seconds at which each frame is shown, in increasing order.
-        stated: Rates that the file states, 0 where it does not; the first that agrees to about 1 % is
-            returned, else what was measured. Where there are fewer than two frames, the first counts.
+        times: Display time of each frame in seconds, in increasing order.
+        stated: Rates stated in the file; 0 is ignored.
+
+    Returns:
+        The first stated rate that agrees with the measured one to about 1 %, else the measured rate. With
+        fewer than two frames, the first stated rate, else UNKNOWN_FPS.
     """
     stated = [rate for rate in stated if rate]
     if len(times) < 2:
@@ -46,8 +49,8 @@ def close_clock_jumps(times: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.append(0.0, np.cumsum(np.where(steps > _CLOCK_JUMP_SECONDS, np.median(steps), steps)))
 
 
-def varying_times(times: NDArray[np.float64], fps: float) -> NDArray[np.float64] | None:
-    """Return the times counted from the first; None if each is within half a step of a constant rate."""
+def variable_rate_times(times: NDArray[np.float64], fps: float) -> NDArray[np.float64] | None:
+    """Return the times relative to the first; None if all are within half a step of a constant rate."""
     if not len(times):
         return None
     times = times - times[0]
@@ -55,13 +58,13 @@ def varying_times(times: NDArray[np.float64], fps: float) -> NDArray[np.float64]
     return None if is_constant else times
 
 
-def frames_shown_at(seconds: Sequence[float], times: NDArray[np.float64], fps: float) -> list[int]:
-    """Return the frame on show at each moment: the last whose time has come, or the first."""
+def frames_at(seconds: Sequence[float], times: NDArray[np.float64], fps: float) -> list[int]:
+    """Return the index of the frame displayed at each time: the last frame at or before it, or the first."""
     moments = np.asarray(seconds, dtype=np.float64) + tolerance(fps)
     frames: list[int] = np.maximum(np.searchsorted(times, moments, side="right") - 1, 0).tolist()
     return frames
 
 
 def tolerance(fps: float) -> float:
-    """Return how far times may be apart and still be the same, in seconds."""
+    """Return the largest difference between equal times in seconds, at most a quarter of a frame."""
     return min(TOLERANCE_SECONDS, 0.25 / fps)

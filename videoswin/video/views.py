@@ -1,4 +1,7 @@
-"""The whole CPU half in one function: a video file goes in, the views a model looks at come out as uint8."""
+"""Load the views of a video file as uint8, on the CPU: load_views.
+
+T frames, H height, W width, S side of the square crop, V views.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,26 @@ from videoswin.video.transforms import resize_short_side, spatial_crops
 
 
 class DamagedVideoWarning(UserWarning):
-    """A video is damaged; what could be decoded of it was used."""
+    """Warning that a video is damaged and only its decodable part is used."""
 
 
 def load_views(
     path: str | os.PathLike[str], clip: ClipSpec, views: ViewPlan, *, limits: ReadLimits | None = None
 ) -> Tensor:
-    """Every view of the video at `path`, a file or a folder of frames: uint8 (V, 3, T, S, S), clip by clip.
+    """Load all views of a video; warn with DamagedVideoWarning if only a part of it can be read.
 
-    Of whole frames (V, 3, T, H, W), the shorter of H and W being `clip.short_side`. An adaptive plan has its
-    views in another order, see looking_order. VideoError if the video cannot be read or exceeds
-    `limits` (None: the defaults of ReadLimits); DamagedVideoWarning if only a part of it can be read.
+    Args:
+        path: Video file or folder of frames.
+        clip: Sampling and size of the clips.
+        views: Number and placement of the views.
+        limits: Limits on the cost of reading; None means the defaults of ReadLimits.
+
+    Returns:
+        uint8 (V, 3, T, S, S), clip by clip; for full frames (V, 3, T, H, W), where the shorter side is
+        `clip.short_side`. The views of an adaptive plan are in the order of `view_order`.
+
+    Raises:
+        VideoError: The video cannot be read or exceeds `limits`.
     """
     with open_video(path, limits=limits) as reader:
         views_cthw = read_views(reader, clip, views)
@@ -38,33 +50,38 @@ def load_views(
 
 
 def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
-    """As load_views, from an open video; afterwards `reader.damage` says what was wrong with it, if anything.
+    """Read all views of an open video like `load_views`, without a warning; see `reader.damage` afterwards.
 
-    Each frame is decoded, converted and resized once, however many views share it, and only its crops are
-    kept. A video whose end turns out to be broken is sampled anew as the shorter video that it is.
+    Each frame is decoded, converted and resized once, even if several views use it, and only its crops are
+    kept. If the end of the video cannot be decoded, the readable part is sampled again as a shorter video.
     """
     while True:
         num_frames = reader.num_readable
         clips = sample_clips(num_frames, reader.fps, clip, views, reader.times)
-        seen = {
-            index: _seen(reader, frame_hwc, clip, views)
+        crops = {
+            index: _resize_and_crop(reader, frame_hwc, clip, views)
             for index, frame_hwc in reader.frames({index for indices in clips for index in indices})
         }  # each (crops, 3, 1, S, S)
         if reader.num_readable == num_frames:
             break
-    by_clip = [torch.cat([seen[index] for index in indices], dim=2) for indices in clips]
+    by_clip = [torch.cat([crops[index] for index in indices], dim=2) for indices in clips]
     if views.is_adaptive:
-        each = [view for by_crop in by_clip for view in by_crop]
-        return torch.stack([each[place] for place in looking_order(views)])
+        in_order = [view for by_crop in by_clip for view in by_crop]
+        return torch.stack([in_order[index] for index in view_order(views)])  # (V, 3, T, S, S)
     return torch.cat(by_clip)  # (V, 3, T, S, S)
 
 
 def seconds_seen(
     num_frames: int, fps: float, clip: ClipSpec, views: ViewPlan, times: NDArray[np.float64] | None = None
 ) -> float:
-    """Return how much of a video the clips cover together, each from its first to its last frame.
+    """Return the seconds of a video covered by its clips, each from its first to its last frame.
 
-    The arguments are those of `sample_clips`.
+    Args:
+        num_frames: Number of frames of the video.
+        fps: Frame rate of the video.
+        clip: Sampling of the clips.
+        views: Number and placement of the clips.
+        times: Display time of each frame in seconds if the rate varies; None if it is constant.
     """
     step = clip.stride * (1.0 if clip.fps is None else fps / clip.fps)
     covered: set[int] = set()
@@ -78,10 +95,11 @@ def seconds_seen(
     return float(shown[sorted(covered)].sum())
 
 
-def looking_order(views: ViewPlan) -> list[int]:
-    """The places 0..V - 1 of the views, clip by clip, with those first that tell most.
+def view_order(views: ViewPlan) -> list[int]:
+    """Return the indices 0..V - 1 of the views in the order in which an adaptive plan evaluates them.
 
-    The center of every clip, from the middle of the video outwards, then what lies beside the centers.
+    The center crops of all clips come first, then the other crops; clips are ordered from the middle of the
+    video outward.
     """
     per_clip = views.views_per_clip
     clips = sorted(range(views.clips), key=lambda clip: abs(2 * clip - (views.clips - 1)))
@@ -89,14 +107,14 @@ def looking_order(views: ViewPlan) -> list[int]:
     return [clip * per_clip + crop for crop in center_first for clip in clips]
 
 
-def _seen(reader: VideoReader, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:
-    """What the views see of one frame, (H, W, 3) -> (crops, 3, 1, S, S)."""
+def _resize_and_crop(reader: VideoReader, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:
+    """Resize a frame and return its crops: (H, W, 3) -> (crops, 3, 1, S, S)."""
     height, width, _ = frame_hwc.shape
     if views.crops == "full" and max(height, width) > LONGEST_FULL_FRAME * min(height, width):
         raise VideoError(
             reader.path,
-            f"its frames are {width}x{height}, too long to be seen whole (at most 1 to "
-            f"{LONGEST_FULL_FRAME:g}); use three crops, as in official-4x3",
+            f"the aspect ratio of a full-frame view must be <= {LONGEST_FULL_FRAME:g}, got frames of "
+            f"{width}x{height}; use three crops, as in official-4x3",
         )
     resized = resize_short_side(frame_hwc[None], clip.short_side, clip.antialias, views.placement)
     return spatial_crops(resized, clip.size, views.crops, views.placement)

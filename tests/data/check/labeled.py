@@ -22,7 +22,7 @@ def facts(path: str, **changes: object) -> VideoFacts:
         "damage": None,
         "bytes_digest": f"bytes of {path}",
         "pictures_digest": f"pictures of {path}",
-        "look": bytes([level * 2, 255 - level * 2]) * (8 * 8 * 8 * 3 // 2),
+        "thumbnails": bytes([level * 2, 255 - level * 2]) * (8 * 8 * 8 * 3 // 2),
     }
     return VideoFacts(path=path, **(fields | changes))  # type: ignore[arg-type]
 
@@ -30,7 +30,7 @@ def facts(path: str, **changes: object) -> VideoFacts:
 def same_pictures(*paths: str, bytes_too: bool = False) -> list[VideoFacts]:
     """Copies of one video."""
     first = facts(paths[0])
-    same = {"pictures_digest": first.pictures_digest, "look": first.look}
+    same = {"pictures_digest": first.pictures_digest, "thumbnails": first.thumbnails}
     return [facts(path, **(same | ({"bytes_digest": "bytes"} if bytes_too else {}))) for path in paths]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.check.labeled import facts, report_of, same_pictures, sample
 
+from tests.data.check.labeled import facts, report_of, same_pictures, sample
 from tests.video.numbered import numbered_picture, write_image, write_video
 from tests.video.test_damage import write_sound
 from videoswin.cli.arguments import command_line
@@ -26,12 +26,12 @@ from videoswin.video.spec import ClipSpec, ViewPlan
 
 REASONS = {
     "empty.mp4": "the file is empty",
-    "folder.mp4": "the folder holds neither videos nor images",
+    "folder.mp4": "the folder must have videos or images",
     "missing.mp4": "there is no such file",
-    "pipe.mp4": "it is not a regular file",
-    "sound.mp4": "it has no video stream",
-    "text.mp4": "it is not a video",
-    "without_index.mp4": "it is not a video",
+    "pipe.mp4": "the path must be a regular file or a folder, got another kind of file",
+    "sound.mp4": "the file has no video stream",
+    "text.mp4": "the file is not a video",
+    "without_index.mp4": "the file is not a video",
 }
 
 
@@ -126,7 +126,7 @@ def test_a_collection_with_problems_ends_with_the_way_to_a_clean_list(capsys):
     known = same_pictures("a.mp4", "b.mp4")
     report = report_of(sample("a.mp4", "clap", "train"), sample("b.mp4", "clap", "val"), known=known)
     text = printed(report, capsys)
-    assert "Shared between splits (1)\n  the same pictures, in train and val: a.mp4, b.mp4\n" in text
+    assert "Shared between splits (1)\n  the same frames, in train and val: a.mp4, b.mp4\n" in text
     assert "More than once" not in text
     assert "Add --write clean.csv to the command for a list of the 1 of 2 samples that can be used." in text
     assert "--data clean.csv" in text
@@ -279,9 +279,9 @@ def test_folders_of_images_are_said_to_have_no_rate(report, capsys):
 
 def test_a_mirrored_video_is_named(capsys):
     look = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-    known = [facts("a.mp4", look=look.tobytes()), facts("b.mp4", look=look[:, :, ::-1].tobytes())]
+    known = [facts("a.mp4", thumbnails=look.tobytes()), facts("b.mp4", thumbnails=look[:, :, ::-1].tobytes())]
     text = printed(report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known), capsys)
-    assert "  alike to the eye, mirrored: a.mp4, b.mp4 (a mirror image of a.mp4)\n" in text
+    assert "  visually similar, mirrored: a.mp4, b.mp4 (a mirror image of a.mp4)\n" in text
 
 
 def test_hdr_is_a_sentence_of_its_own(capsys):

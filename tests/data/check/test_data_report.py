@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from tests.data.check.labeled import facts, report_of, same_pictures, sample
 
+from tests.data.check.labeled import facts, report_of, same_pictures, sample
 from videoswin.data.check.findings import Finding
 from videoswin.data.check.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
@@ -23,7 +23,7 @@ def test_a_sound_collection_is_left_as_it_is():
     assert report.clean() == report.manifest
 
 
-def test_what_cannot_be_read_or_shows_nothing_is_left_out():
+def test_unreadable_files_and_empty_parts_are_left_out():
     report = report_of(
         sample("broken.mp4", "clap"),
         sample("a.mp4", "clap"),
@@ -175,5 +175,5 @@ def test_the_json_has_every_list_with_names_instead_of_numbers():
 
 def test_a_report_and_its_manifest_show_themselves_in_one_line():
     report = report_of(sample("broken.mp4", "clap"), sample("a.mp4", "wave"), known=[BROKEN])
-    assert repr(report) == "DataReport(videos, 2 samples, 1 video that can be read, 1 problem)"
+    assert repr(report) == "DataReport(videos, 2 samples, 1 readable video, 1 problem)"
     assert repr(report.manifest) == "Manifest(videos, 2 samples, 3 classes)"

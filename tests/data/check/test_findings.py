@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.data.check.labeled import CLASSES, facts, report_of, same_pictures, sample
 
+from tests.data.check.labeled import CLASSES, facts, report_of, same_pictures, sample
 from videoswin.data.check.findings import split_names
 from videoswin.data.check.fingerprint import StreamFacts
 from videoswin.data.check.report import DataReport
@@ -17,7 +17,7 @@ def said(groups: object) -> list[tuple[tuple[int, ...], str]]:
     return [(group.rows, group.what) for group in groups]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("bytes_too", "what"), [(True, "the same bytes"), (False, "the same pictures")])
+@pytest.mark.parametrize(("bytes_too", "what"), [(True, "the same bytes"), (False, "the same frames")])
 def test_copies_are_found_with_what_they_share(bytes_too, what):
     report = report_of(
         sample("a.mp4", "clap"),
@@ -36,7 +36,7 @@ def test_folders_of_frames_share_pictures_and_no_bytes():
         facts("b", bytes_digest=None, pictures_digest="p"),
     ]
     report = report_of(sample("a", "clap"), sample("b", "clap"), known=known)
-    assert said(report.repeats) == [((0, 1), "the same pictures")]
+    assert said(report.repeats) == [((0, 1), "the same frames")]
 
 
 def test_a_row_that_is_there_twice_repeats_and_other_parts_do_not():
@@ -49,7 +49,7 @@ def test_one_picture_under_two_labels_contradicts():
     report = report_of(
         sample("a.mp4", "wave"), sample("b.mp4", "clap"), known=same_pictures("a.mp4", "b.mp4")
     )
-    assert said(report.contradictions) == [((0, 1), "the same pictures, called wave and clap")]
+    assert said(report.contradictions) == [((0, 1), "the same frames, labeled wave and clap")]
     assert not report.usable
 
 
@@ -94,8 +94,8 @@ def test_copies_in_two_splits_leak_and_those_without_a_split_do_not():
 
 
 def test_look_alikes_are_possible_copies_and_no_problem():
-    look = facts("a.mp4").look
-    known = [facts("a.mp4"), facts("b.mp4", look=look), *same_pictures("a.mp4", "c.mp4")[1:]]
+    look = facts("a.mp4").thumbnails
+    known = [facts("a.mp4"), facts("b.mp4", thumbnails=look), *same_pictures("a.mp4", "c.mp4")[1:]]
     report = report_of(
         sample("a.mp4", "clap", "train"),
         sample("b.mp4", "wave", "val"),
@@ -103,7 +103,7 @@ def test_look_alikes_are_possible_copies_and_no_problem():
         known=known,
     )
     assert said(report.possible_copies) == [
-        ((0, 1, 2), "alike to the eye, in train and val, called clap and wave")
+        ((0, 1, 2), "visually similar, in train and val, labeled clap and wave")
     ]
     assert report.usable
 
@@ -158,7 +158,7 @@ def test_videos_of_another_shape_or_rate_than_most_are_odd():
     report = report_of(*samples, known=known)
     assert [(finding.path, finding.what) for finding in report.odd] == [
         ("wide.mp4", "640x360, most are 1.33:1"),
-        ("slow.mp4", "15 frames a second, most have 30"),
+        ("slow.mp4", "15 frames/s, most have 30"),
     ]
 
 
@@ -204,9 +204,9 @@ def test_a_group_in_two_splits_is_a_leak():
 
 def test_a_mirrored_copy_is_found_and_called_so():
     look = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-    known = [facts("a.mp4", look=look.tobytes()), facts("b.mp4", look=look[:, :, ::-1].tobytes())]
+    known = [facts("a.mp4", thumbnails=look.tobytes()), facts("b.mp4", thumbnails=look[:, :, ::-1].tobytes())]
     report = report_of(sample("a.mp4", "clap"), sample("b.mp4", "clap"), known=known)
-    assert said(report.possible_copies) == [((0, 1), "alike to the eye, mirrored")]
+    assert said(report.possible_copies) == [((0, 1), "visually similar, mirrored")]
     assert report.possible_copies[0].mirrored_rows == (1,)
     (fields,) = json.loads(report.to_json())["possible_copies"]
     assert fields["mirrored"] == ["b.mp4"]
@@ -221,8 +221,8 @@ def test_short_is_what_the_model_sees_more_than():
     ]
     report = report_of(*(sample(f"{name}.mp4", "clap") for name in "abc"), known=known, clip=slow)
     assert [(finding.path, finding.what) for finding in report.too_short] == [
-        ("a.mp4", "2.0 s, the model looks at 2.0 s"),
-        ("c.mp4", "1.8 s, the model looks at 2.0 s"),
+        ("a.mp4", "2.0 s, shorter than a clip of 2.0 s"),
+        ("c.mp4", "1.8 s, shorter than a clip of 2.0 s"),
     ]
     segments = ClipSpec(frames=8, rule="segments")
     assert report_of(sample("a.mp4", "clap"), known=known, clip=segments).too_short == ()
@@ -236,7 +236,7 @@ def test_codec_rotation_and_a_varying_rate_are_named():
     assert [(finding.path, finding.what) for finding in report.odd] == [
         (
             "3.mp4",
-            "its frame rate varies; turned by 90 degrees in playing, most by 0; codec hevc, most are h264",
+            "variable frame rate; rotated by 90 degrees on playback, most by 0; codec hevc, most are h264",
         )
     ]
     assert report.codecs == {"h264": 3, "hevc": 1}
@@ -251,7 +251,7 @@ def test_a_property_that_names_the_class_is_told_about():
     samples, known = labeled_and_known(lambda n: (24.0, 25.0, 30.0)[n % 3])
     rate, length = report_of(*samples, known=known).telltale  # 300 frames are of other length, too
     assert rate == (
-        "the frame rate alone names the class of 100% of the videos (the most frequent class is 33%): a "
+        "the frame rate alone predicts the class of 100% of the videos (the most frequent class is 33%): a "
         "model may learn the frame rate instead of the action"
     )
     assert length.startswith("the length alone")

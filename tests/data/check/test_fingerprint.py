@@ -1,4 +1,4 @@
-"""Copies have the same pictures, other encodings look alike, and nothing else does."""
+"""Copies have the same frames, other encodings look alike, and nothing else does."""
 
 import hashlib
 from dataclasses import replace
@@ -16,8 +16,8 @@ from videoswin.data.check.fingerprint import (
     VideoFacts,
     are_mirrored,
     examine_video,
-    find_look_alikes,
     find_same_scenes,
+    find_similar_videos,
 )
 from videoswin.video.reader import VideoError, open_video
 
@@ -65,7 +65,7 @@ def test_one_changed_pixel_makes_other_pictures(tmp_path):
     one = facts_of(write_video(tmp_path / "one.mp4", film(0), **lossless))
     other = facts_of(write_video(tmp_path / "other.mp4", changed, **lossless))
     assert one.pictures_digest != other.pictures_digest
-    assert one.look == other.look
+    assert one.thumbnails == other.thumbnails
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_another_encoding_looks_alike(tmp_path, options):
     one = facts_of(write_video(tmp_path / "one.mp4", film(0)))
     other = facts_of(write_video(tmp_path / "other.mkv", film(0), **options))
     assert one.pictures_digest != other.pictures_digest
-    assert find_look_alikes([one, other]) == [[0, 1]]
+    assert find_similar_videos([one, other]) == [[0, 1]]
 
 
 def test_another_size_and_rate_look_alike(tmp_path):
     one = facts_of(write_video(tmp_path / "one.mp4", film(0, 64), fps=30))
     half = [picture[::2, ::2] for picture in film(0, 64)[::2]]
     other = facts_of(write_video(tmp_path / "other.mp4", half, fps=15))
-    assert find_look_alikes([one, other]) == [[0, 1]]
+    assert find_similar_videos([one, other]) == [[0, 1]]
 
 
 def test_the_duration_of_a_varying_rate_is_that_of_its_timestamps(tmp_path):
@@ -101,13 +101,13 @@ def test_the_duration_of_a_varying_rate_is_that_of_its_timestamps(tmp_path):
 def test_other_films_later_beginnings_and_reversals_do_not_look_alike(tmp_path):
     films = [film(0), film(1), film(0, 56)[8:], film(0)[::-1]]
     facts = [facts_of(write_video(tmp_path / f"{i}.mp4", pictures)) for i, pictures in enumerate(films)]
-    assert find_look_alikes(facts) == []
+    assert find_similar_videos(facts) == []
 
 
 def test_a_mirrored_film_looks_alike_and_is_known_as_mirrored(tmp_path):
     films = [film(0), [picture[:, ::-1] for picture in film(0)], film(0)]
     facts = [facts_of(write_video(tmp_path / f"{i}.mp4", pictures)) for i, pictures in enumerate(films)]
-    assert find_look_alikes(facts[:2]) == [[0, 1]]
+    assert find_similar_videos(facts[:2]) == [[0, 1]]
     assert are_mirrored(facts[0], facts[1])
     assert not are_mirrored(facts[0], facts[2])
 
@@ -126,26 +126,26 @@ def test_eight_frames_tell_as_much_about_copies_as_all_do(tmp_path):
         whole.width,
         whole.bytes_digest,
     )
-    assert find_look_alikes([one, other, single]) == [[0, 1]]
+    assert find_similar_videos([one, other, single]) == [[0, 1]]
     assert single.num_frames == 1
-    assert len(set(np.frombuffer(single.look, np.uint8).reshape(8, -1)[:, 0])) == 1
+    assert len(set(np.frombuffer(single.thumbnails, np.uint8).reshape(8, -1)[:, 0])) == 1
 
 
 def test_films_of_other_lengths_do_not_look_alike(tmp_path):
     still = [film(0)[0]]
     short, long = (facts_of(write_video(tmp_path / f"{n}.mp4", still * n)) for n in (30, 40))
-    assert find_look_alikes([short, long]) == []
+    assert find_similar_videos([short, long]) == []
 
 
 def test_whatever_a_chain_of_pairs_connects_is_one_group():
     def two_tone(one: int, other: int) -> VideoFacts:
-        return replace(PLAIN, path=f"{one} {other}", look=bytes([one, other]) * (8 * 8 * 8 * 3 // 2))
+        return replace(PLAIN, path=f"{one} {other}", thumbnails=bytes([one, other]) * (8 * 8 * 8 * 3 // 2))
 
     # First and second are alike, third and fourth, and last first and fourth.
     chain = [two_tone(57, 54), two_tone(50, 50), two_tone(42, 62), two_tone(50, 62)]
-    assert find_look_alikes([two_tone(200, 9), *chain]) == [[1, 2, 3, 4]]
-    assert find_look_alikes(chain[1:]) == [[1, 2]]
-    assert find_look_alikes([]) == []
+    assert find_similar_videos([two_tone(200, 9), *chain]) == [[1, 2, 3, 4]]
+    assert find_similar_videos(chain[1:]) == [[1, 2]]
+    assert find_similar_videos([]) == []
 
 
 PLAIN = VideoFacts(
@@ -157,7 +157,7 @@ PLAIN = VideoFacts(
     damage=None,
     bytes_digest="bytes",
     pictures_digest="pictures",
-    look=b"",
+    thumbnails=b"",
 )
 
 
@@ -169,7 +169,7 @@ def test_a_single_frame_and_a_folder_of_frames_are_examined(tmp_path):
         write_image(folder / f"{number}.png", numbered_picture(number))
     frames = facts_of(folder)
     assert (single.num_frames, frames.num_frames, frames.bytes_digest) == (1, 3, None)
-    assert len(single.look) == len(frames.look) == 8 * 8 * 8 * 3
+    assert len(single.thumbnails) == len(frames.thumbnails) == 8 * 8 * 8 * 3
 
 
 def test_frames_behind_a_broken_end_do_not_count(tmp_path):
@@ -217,7 +217,7 @@ def test_a_varying_rate_and_the_codec_are_read_from_the_file(tmp_path):
 def test_a_chain_of_alike_videos_is_not_one_scene():
     """Light that grows by 10 levels from each video to the next: neighbors are near, the ends are not."""
     levels = [10, 20, 30, 40, 50, 200, 201]
-    shown = [replace(PLAIN, path=str(level), look=bytes([level]) * (8 * 8 * 8 * 3)) for level in levels]
+    shown = [replace(PLAIN, path=str(level), thumbnails=bytes([level]) * (8 * 8 * 8 * 3)) for level in levels]
     scenes = find_same_scenes(shown)
     assert [5, 6] in scenes
     for scene in scenes:

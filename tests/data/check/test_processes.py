@@ -7,16 +7,16 @@ import time
 import pytest
 
 from tests.data.check.misbehaving import act_as_named
-from videoswin.data.check.processes import work_in_processes
+from videoswin.data.check.processes import map_in_processes
 
 
 def results_of(names: list[str], **options: float) -> dict[str, str]:
-    return {path: str(result) for path, result in work_in_processes(act_as_named, names, **options)}
+    return {path: str(result) for path, result in map_in_processes(act_as_named, names, **options)}
 
 
 def test_every_path_is_worked_on_once_and_failures_are_values():
     names = [f"file{number}" for number in range(20)] + ["broken"]
-    results = list(work_in_processes(act_as_named, names, workers=2))
+    results = list(map_in_processes(act_as_named, names, workers=2))
     assert sorted(path for path, _ in results) == sorted(names)
     assert {path: str(result) for path, result in results if path != "broken"} == {
         name: name.upper() for name in names[:-1]
@@ -28,13 +28,13 @@ def test_a_process_that_dies_is_the_failure_of_its_file():
     causes = {"SIGKILL": "SIGKILL; is there too little memory?", "SIGSEGV": "SIGSEGV", "exit": "exit code 3"}
     results = results_of(["a", "SIGKILL", "b", "SIGSEGV", "exit", "c"], workers=1)
     for name, cause in causes.items():
-        assert results[name] == f"{name}: the process that decoded it died ({cause})"
+        assert results[name] == f"{name}: the decoding process died ({cause})"
     assert [results[other] for other in ("a", "b", "c")] == ["A", "B", "C"]
 
 
 def test_a_process_that_hangs_is_ended_and_the_rest_goes_on():
-    results = results_of(["a", "hang", "b"], workers=1, silence_seconds=2)  # others answer at once
-    assert results["hang"] == "hang: the process that decodes it was silent for 2 seconds and was ended"
+    results = results_of(["a", "hang", "b"], workers=1, timeout_seconds=2)  # others answer at once
+    assert results["hang"] == "hang: the decoding process did not respond for 2 seconds and was killed"
     assert (results["a"], results["b"]) == ("A", "B")
 
 
@@ -43,13 +43,13 @@ def test_a_large_file_is_given_more_time(tmp_path):
     with large.open("wb") as file:
         file.truncate(2**19)
     began = time.monotonic()
-    results = results_of([str(large)], workers=1, silence_seconds=0.1)
+    results = results_of([str(large)], workers=1, timeout_seconds=0.1)
     assert time.monotonic() - began > 0.5
-    assert "was silent for 1 seconds" in results[str(large)]
+    assert "did not respond for 1 seconds" in results[str(large)]
 
 
 def test_closing_the_iterator_ends_the_processes():
-    results = work_in_processes(act_as_named, ["a", *["hang"] * 5], workers=2)
+    results = map_in_processes(act_as_named, ["a", *["hang"] * 5], workers=2)
     assert next(results) == ("a", "A")
     assert len(multiprocessing.active_children()) > 0
     results.close()
@@ -71,4 +71,4 @@ def test_processes_that_cannot_start_are_an_error_and_not_failures_of_files(tmp_
     work = importlib.import_module("vanished").work
     module.unlink()
     with pytest.raises(ChildProcessError, match='below `if __name__ == "__main__":`'):
-        list(work_in_processes(work, ["a"], workers=1))
+        list(map_in_processes(work, ["a"], workers=1))

@@ -77,7 +77,7 @@ def test_lists_of_labels_make_it_multi_label(folder: Path) -> None:
 def test_a_faulty_line_of_json_is_named(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"metadata.jsonl, line 2, column 15"):
         read(folder, '{"path": "a.mp4", "label": "x"}\n{"path": "b", }\n', "metadata.jsonl")
-    with pytest.raises(ValueError, match=r"entry 2, column 'label': it is empty"):
+    with pytest.raises(ValueError, match=r"entry 2, column 'label': the label must not be empty"):
         read(folder, [{"path": "a.mp4", "label": "x"}, {"path": "b.mp4"}])
     with pytest.raises(ValueError, match=r"entry 2: an object is required, got 7"):
         read(folder, [{"path": "a.mp4", "label": "x"}, 7])
@@ -119,8 +119,8 @@ def test_the_parts_of_activitynet_are_samples_of_its_videos(folder: Path) -> Non
         Sample(path=video, labels=(1,), start_seconds=12.0, end_seconds=20.0, split="train", group="xyz"),
     )
     assert [note.rpartition(": ")[2] for note in manifest.notes] == [
-        "1 video left out for lack of a label",
-        "1 part left out, as the end is before the beginning",
+        "1 video without a label skipped",
+        "1 part skipped, because the end is not after the start",
     ]
 
 
@@ -152,7 +152,7 @@ def test_choices_of_label_studio_are_the_labels_of_videos(folder: Path) -> None:
         ("a.mp4", ["run"]),
     ]
     assert [sample.group for sample in manifest.samples] == ["kitchen", None, None, None]
-    assert manifest.notes[0].endswith("1 task left out for lack of a label")
+    assert manifest.notes[0].endswith("1 task without a label skipped")
     assert not manifest.multi_label
 
 
@@ -164,7 +164,10 @@ def test_parts_of_label_studio_in_seconds_are_samples_and_those_in_frames_are_re
         "type": "timelinelabels",
         "value": {"ranges": [{"start": 3, "end": 5}], "timelinelabels": ["x"]},
     }
-    with pytest.raises(ValueError, match=r"task 7: it has parts of videos in frames.*path,label,start,end"):
+    with pytest.raises(
+        ValueError,
+        match=r"task 7: parts of videos must be in seconds, got frame numbers.*path,label,start,end",
+    ):
         read(folder, [task("a.mp4", timeline, number=7)])
 
 
@@ -175,9 +178,11 @@ def test_annotations_of_label_studio_that_leave_the_label_open_are_refused(folde
         read(folder, [two])
     two["annotations"][1]["was_cancelled"] = True
     assert found(read(folder, [two]), folder) == [("a.mp4", ["walk"])]
-    with pytest.raises(ValueError, match=r"task 1: it answers several questions \(action, quality\)"):
+    with pytest.raises(
+        ValueError, match=r"task 1: the task must answer one question, got several \(action, quality\)"
+    ):
         read(folder, [task("a.mp4", choice("walk"), choice("good", name="quality"))])
-    with pytest.raises(ValueError, match="task 1: no video is named in its data"):
+    with pytest.raises(ValueError, match="task 1: the data of the task must have the path of a video, got"):
         read(folder, [task("a.png", choice("walk"))])
 
 
@@ -198,7 +203,7 @@ def test_a_classification_export_of_fiftyone_is_read(folder: Path) -> None:
     )
     assert manifest.classes == ("walk", "run")
     assert found(manifest, folder) == [("data/c.mp4", ["run"]), ("a.mp4", ["walk"])]
-    assert manifest.notes[0].endswith("1 video left out for lack of a label")
+    assert manifest.notes[0].endswith("1 video without a label skipped")
     manifest = read(folder, {"labels": {"a": ["walk", "run"], "b": "run"}}, "labels.json")
     assert (found(manifest, folder)[0], manifest.multi_label) == (("a.mp4", ["walk", "run"]), True)
 
@@ -212,11 +217,11 @@ def test_temporal_detections_of_fiftyone_need_timestamps(folder: Path) -> None:
         ((1,), 0.5, 2.0),
         ((0,), 3.0, 4.0),
     ]
-    with pytest.raises(ValueError, match=r"video a: .* in frames.*use_timestamps=True"):
+    with pytest.raises(ValueError, match=r"video a: .* got frame numbers.*use_timestamps=True"):
         read(folder, {"classes": ["x"], "labels": {"a": [{"label": 0, "support": [1, 4]}]}}, "labels.json")
-    with pytest.raises(ValueError, match=r"video a: its labels are of objects in pictures"):
+    with pytest.raises(ValueError, match=r"video a: the labels must be of videos, got objects in images"):
         read(folder, {"labels": {"a": [{"label": "x", "bounding_box": [0, 0, 1, 1]}]}}, "labels.json")
-    with pytest.raises(ValueError, match=r"video a: the label must be 0 to 0, got 1"):
+    with pytest.raises(ValueError, match=r"video a: the label must be from 0 to 0, got 1"):
         read(folder, {"classes": ["x"], "labels": {"a": 1}}, "labels.json")
 
 
@@ -231,7 +236,9 @@ def test_the_samples_of_a_whole_fiftyone_data_set_are_read(folder: Path) -> None
         Sample(path=str(folder / "data/c.mp4"), labels=(0,), split="val", group="garden"),
     )
     samples[1]["guess"] = label
-    with pytest.raises(ValueError, match="it has the label fields ground_truth, guess: export with one"):
+    with pytest.raises(
+        ValueError, match="the samples must have one label field, got ground_truth, guess: export one"
+    ):
         read(folder, {"samples": samples}, "samples.json")
 
 

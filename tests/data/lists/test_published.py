@@ -114,7 +114,7 @@ def test_a_kinetics_list_without_labels_or_times_is_refused(tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"test.csv, header: .* column 'label'.*test lists have no labels"):
         read_manifest(path)
     path = write(tmp_path / "val.csv", "label,youtube_id,time_start,time_end\nx,--6bJUbfpnQ,,27\n")
-    with pytest.raises(ValueError, match=r"val.csv, line 2: start is empty"):
+    with pytest.raises(ValueError, match=r"val.csv, line 2: start must be in seconds, got an empty cell"):
         read_manifest(path)
 
 
@@ -160,11 +160,14 @@ def test_the_classes_of_something_have_the_order_of_their_file(tmp_path: Path, n
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[{"id": "1", "template": "Holding"},\n {"id": 2}\n]', "entry 2: found no text 'id'"),
-        ('[{"id": "1"}]', "entry 1: found no text 'template'.*test list"),
+        (
+            '[{"id": "1", "template": "Holding"},\n {"id": 2}\n]',
+            "entry 2: the entry must have a text 'id', got",
+        ),
+        ('[{"id": "1"}]', "entry 1: the entry must have a text 'template', got .*test list"),
         ('[{"id": "1", "template": "x"}\n {]', "line 2, column 2: Expecting"),
-        ('{"Holding something": "0"}', "found a JSON object"),
-        ("[]", "no video in it"),
+        ('{"Holding something": "0"}', "the JSON must be a known list, got an object with the keys"),
+        ("[]", "the list must have at least one video, got none"),
     ],
 )
 def test_a_faulty_json_is_refused_with_the_place(tmp_path: Path, text: str, message: str) -> None:
@@ -175,10 +178,15 @@ def test_a_faulty_json_is_refused_with_the_place(tmp_path: Path, text: str, mess
 def test_a_faulty_or_foreign_labels_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "train.json", json.dumps(ENTRIES))
     write(tmp_path / "labels.json", '{"Holding something": "1"}')
-    with pytest.raises(ValueError, match=r"labels.json: wanted an object of names with the numbers 0"):
+    with pytest.raises(
+        ValueError, match=r"labels.json: the file must be an object of class names with the numbers 0"
+    ):
         read_manifest(path)
     write(tmp_path / "labels.json", '{"Holding something": "0"}')
-    with pytest.raises(ValueError, match=r"train.json, entry 2: found the label 'Putting something next"):
+    with pytest.raises(
+        ValueError,
+        match=r"train.json, entry 2: the label must be one of . class(es)?, got 'Putting something next",
+    ):
         read_manifest(path)
 
 
@@ -226,11 +234,11 @@ def test_the_first_number_behind_a_folder_counts_its_frames(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.mp4 0\nb.mp4\n", "line 2: found 'b.mp4', wanted a path and then whole numbers"),
-        ("a.mp4 0\n\nb.mp4 walk\n", "line 3: found 'b.mp4 walk'"),
-        ("a.mp4 0\nb.mp4 -1\n", "line 2: found the label '-1', wanted a number from 0 to 0"),
+        ("a.mp4 0\nb.mp4\n", "line 2: the line must be a path followed by integers, got 'b.mp4'"),
+        ("a.mp4 0\n\nb.mp4 walk\n", "line 3: the line must be a path followed by integers, got 'b.mp4 walk'"),
+        ("a.mp4 0\nb.mp4 -1\n", "line 2: the label must be a number from 0 to 0, got '-1'"),
         ("folder 0 1\n", "line 1: the number of frames must be >= 1, got 0"),
-        ("a.mp4 1\n7\n", "line 2: found '7'"),
+        ("a.mp4 1\n7\n", "line 2: the line must be a path followed by integers, got '7'"),
     ],
 )
 def test_a_faulty_list_is_refused_with_the_line(tmp_path: Path, text: str, message: str) -> None:
@@ -239,7 +247,7 @@ def test_a_faulty_list_is_refused_with_the_line(tmp_path: Path, text: str, messa
 
 
 def test_a_long_line_of_nonsense_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="which no list begins with"):
+    with pytest.raises(ValueError, match="the first line must be that of a known list format"):
         read_manifest(write(tmp_path / "list.txt", "1, 2, " * 100_000 + "x"))
 
 
@@ -297,14 +305,17 @@ def test_a_video_of_ucf101_that_is_missing_is_kept_where_the_list_has_it(ucf101:
 def test_faulty_lists_of_ucf101_are_refused_with_the_line(ucf101: Path) -> None:
     write(ucf101 / "trainlist01.txt", "Archery/v_Archery_g08_c01.avi 2\n")
     with pytest.raises(
-        ValueError, match=r"trainlist01.txt, line 1: found the number 2, wanted 1, which class"
+        ValueError,
+        match=r"trainlist01.txt, line 1: the number of class Archery must be 1 as in classInd.txt, got 2",
     ):
         read_manifest(ucf101, root=ucf101.parent)
     write(ucf101 / "trainlist01.txt", "Archer/v_Archery_g08_c01.avi 1\n")
-    with pytest.raises(ValueError, match=r"trainlist01.txt, line 1: .* no class of classInd.txt"):
+    with pytest.raises(
+        ValueError, match=r"trainlist01.txt, line 1: the folder must be a class of classInd.txt, got"
+    ):
         read_manifest(ucf101, root=ucf101.parent)
     write(ucf101 / "classInd.txt", "1 Archery\n3 Apply\n")
-    with pytest.raises(ValueError, match=r"classInd.txt, line 2: found '3 Apply', wanted '2 Name'"):
+    with pytest.raises(ValueError, match=r"classInd.txt, line 2: the line must be '2 Name', got '3 Apply"):
         read_manifest(ucf101, root=ucf101.parent)
     (ucf101 / "classInd.txt").unlink()
     with pytest.raises(ValueError, match=r"classInd.txt: there is no such file"):
@@ -346,7 +357,8 @@ def test_clips_of_one_film_are_a_group_of_hmdb51(hmdb51: Path) -> None:
 def test_a_faulty_list_of_hmdb51_is_refused_with_the_line(hmdb51: Path) -> None:
     write(hmdb51 / "wave_test_split1.txt", "c.avi 1\nd.avi 3\n")
     with pytest.raises(
-        ValueError, match=r"wave_test_split1.txt, line 2: found 'd.avi 3', wanted a file and 0"
+        ValueError,
+        match=r"wave_test_split1.txt, line 2: the line must be a file and 0, 1 or 2, got 'd.avi 3'",
     ):
         read_manifest(hmdb51, root=hmdb51.parent)
 
@@ -394,7 +406,9 @@ def test_folders_of_splits_may_stand_above_the_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("train_set", "val_set"), ("train", "dev"), ("Training", "eval1")])
 def test_folders_that_look_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
     touch(tmp_path, *(f"{name}/{label}/a.mp4" for name in names for label in ("run", "walk")))
-    with pytest.raises(ValueError, match=r"look like splits, as each holds run, walk: rename them") as caught:
+    with pytest.raises(
+        ValueError, match=r"look like splits, because each has the folders run, walk: rename them"
+    ) as caught:
         read_manifest(tmp_path)
     train, val = (tmp_path / name for name in names)
     assert str(caught.value).endswith(f"--data {train} --set data.val={val}")
@@ -432,21 +446,24 @@ def test_classes_that_are_known_keep_their_order(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path, classes=("walk", "sit", "run"))
     assert manifest.classes == ("walk", "sit", "run")
     assert [sample.labels for sample in manifest.samples] == [(2,), (0,)]
-    with pytest.raises(ValueError, match=r"walk.a.mp4: found the label 'walk', wanted one of 1"):
+    with pytest.raises(ValueError, match=r"walk.a.mp4: the label must be one of 1 class, got 'walk'"):
         read_manifest(tmp_path, classes=("run",))
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["walk/a.mp4", "loose.mp4"], r"loose.mp4: the video is in no class folder \(1 in"),
-        (["train/walk/a.mp4", "val/loose.mp4"], r"val.loose.mp4: the video is in no class folder"),
-        (["train/walk/a.mp4", "raw/b.mp4"], "'train' looks like a split, but 'raw' stands beside it"),
-        (["walk/a.txt", "list.csv"], "found no folder with videos.*perhaps .*list.csv"),
+        (["walk/a.mp4", "loose.mp4"], r"loose.mp4: the video is not in a class folder \(1 in"),
+        (["train/walk/a.mp4", "val/loose.mp4"], r"val.loose.mp4: the video is not in a class folder"),
+        (["train/walk/a.mp4", "raw/b.mp4"], "'train' looks like a split, but 'raw' beside it does not"),
+        (
+            ["walk/a.txt", "list.csv"],
+            "must have one folder with videos for each class, got none.*perhaps .*list.csv",
+        ),
         (["walk/a.mp4", "run/"], "run: the class folder is empty"),
         (["walk/a.mp4", "run/.DS_Store"], "run: the class folder is empty"),
         (["walk/a.mp4", "run/more/"], "run: the class folder is empty"),
-        (["walk/a.mp4", "run/a.txt"], r"run: none of its files .*: 1 \.txt; put videos into it, or move"),
+        (["walk/a.mp4", "run/a.txt"], r"run: none of its files .*: 1 \.txt; add videos, or move"),
     ],
 )
 def test_a_folder_of_another_shape_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
@@ -483,7 +500,7 @@ def test_files_that_are_no_videos_are_named(tmp_path: Path) -> None:
 
 def test_a_class_of_which_no_file_is_a_video_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "walk/a.mp4", "run/b.xyz", "run/c.xyz")
-    with pytest.raises(ValueError, match=r"run: none of its files is known to be a video: 2 \.xyz; put"):
+    with pytest.raises(ValueError, match=r"run: none of its files has the suffix of a video: 2 \.xyz; add"):
         read_manifest(tmp_path)
     touch(tmp_path, "split/train/run/a.mp4", "split/train/walk/b.mp4", "split/val/run/c.xyz")
     assert "1 .xyz" in read_manifest(tmp_path / "split").notes[0]
@@ -509,14 +526,14 @@ def test_a_class_folder_with_underscores_is_the_known_class_with_spaces(tmp_path
 
 def test_names_that_could_mean_two_known_classes_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "pan_left/a.mp4")
-    with pytest.raises(ValueError, match="found the label 'pan_left', wanted one of 2 classes"):
+    with pytest.raises(ValueError, match="the label must be one of 2 classes, got 'pan_left'"):
         read_manifest(tmp_path, classes=("pan left", "Pan Left"))
 
 
 def test_a_list_in_a_folder_of_classes_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "walk/a.mp4", "run/b.mp4", "metadata.jsonl")
     (note,) = read_manifest(tmp_path).notes
-    assert note.endswith(f"labels are names of folders; to use {tmp_path}/metadata.jsonl give that file")
+    assert note.endswith(f"labels are folder names; to use {tmp_path}/metadata.jsonl, pass that file")
 
 
 def test_splits_with_a_list_each_are_refused_with_the_settings_for_these(tmp_path: Path) -> None:
@@ -524,11 +541,11 @@ def test_splits_with_a_list_each_are_refused_with_the_settings_for_these(tmp_pat
     touch(tmp_path, *(f"{name}/a.mp4" for name in names))
     for name in names:
         write(tmp_path / name / "metadata.csv", "file_name,label\na.mp4,walk\n")
-    with pytest.raises(ValueError, match="the video is in no class folder") as caught:
+    with pytest.raises(ValueError, match="the video is not in a class folder") as caught:
         read_manifest(tmp_path)
     train, val, test = (f"{tmp_path}/{name}/metadata.csv" for name in names)
     assert str(caught.value).endswith(
-        f"give the files: to train, --data {train} --set data.val={val}; to evaluate, {test}"
+        f"pass the list files: to train, --data {train} --set data.val={val}; to evaluate, {test}"
     )
     assert read_manifest(train).classes == ("walk",)
 
@@ -548,7 +565,7 @@ def test_a_class_folder_with_a_control_character_is_refused(tmp_path: Path) -> N
 def test_videos_beside_a_list_are_refused_naming_the_list(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "metadata.jsonl")
     with pytest.raises(
-        ValueError, match=r"a.mp4: the video is in no class folder .*perhaps .*metadata.jsonl"
+        ValueError, match=r"a.mp4: the video is not in a class folder .*perhaps .*metadata.jsonl"
     ):
         read_manifest(tmp_path)
 
@@ -560,15 +577,18 @@ def test_videos_beside_a_list_are_refused_naming_the_list(tmp_path: Path) -> Non
     "text", ["a.mp4 walk\n", "name,category\na.mp4,walk\n", "hello\n", "[not json] x\n", "\n\nhello\n"]
 )
 def test_a_list_that_nothing_recognizes_is_refused_naming_the_known_forms(tmp_path: Path, text: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"list.txt, line \d: found .*path,label .*MMAction2.*UCF101.*folder"
-    ):
+    message = (
+        r"line \d: the first line must be that of a known list format, got .*path,label .*MMAction2.*UCF101"
+    )
+    with pytest.raises(ValueError, match=rf"list.txt, {message}.*folder"):
         read_manifest(write(tmp_path / "list.txt", text))
 
 
 def test_a_video_is_no_list(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
-    with pytest.raises(ValueError, match=r"a.mp4: it is a video, wanted a list"):
+    with pytest.raises(
+        ValueError, match=r"a.mp4: the path must be a list or a folder of videos, got a video file"
+    ):
         read_manifest(tmp_path / "a.mp4")
 
 
@@ -576,5 +596,5 @@ def test_a_path_and_a_root_that_are_nowhere_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such file or folder"):
         read_manifest(tmp_path / "list.csv")
     path = write(tmp_path / "list.csv", "path,label\na.mp4,x\n")
-    with pytest.raises(ValueError, match=r"root is .*nowhere, which is no folder"):
+    with pytest.raises(ValueError, match=r"root must be a folder, got .*nowhere"):
         read_manifest(path, root=tmp_path / "nowhere")

@@ -154,7 +154,7 @@ def test_times_may_be_minutes_and_hours(folder: Path) -> None:
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;\r"])
 def test_a_line_that_names_the_delimiter_is_obeyed(folder: Path, line: str) -> None:
     assert names_of(read(folder, f"{line}\npath;label\na.mp4;walk\n")) == [["walk"]]
-    with pytest.raises(ValueError, match="line 4, column 'label': it is empty"):
+    with pytest.raises(ValueError, match="line 4, column 'label': the label must not be empty"):
         read(folder, f"{line}\npath;label\na.mp4;walk\nb.mp4;\n")
 
 
@@ -212,18 +212,27 @@ def test_several_labels_in_a_cell_are_announced(folder: Path) -> None:
 FAULTS = {
     "no label column": ("path,split\na.mp4,train\n", "header: a column 'label' is required, got path, split"),
     "no path column": ("label\nwalk\n", "header: a column 'path' is required, got label"),
-    "a column twice": ("path,label,file\na.mp4,x,b.mp4\n", "'path' and 'file' both say the path"),
+    "a column twice": ("path,label,file\na.mp4,x,b.mp4\n", "'path' and 'file' are both columns for the path"),
     "an unknown column": ("path,label,strat\na.mp4,x,1\n", "unknown column 'strat'.*did you mean 'start'"),
-    "too few cells": ("path,label\na.mp4\n", "line 2: found 1 cells, wanted 2"),
-    "too many cells": ("path,label\na.mp4,x\nc d, e.mp4,x\n", "line 3: found 3 cells, wanted 2.*quotes"),
-    "no label": ("path,label\na.mp4,x\n\nb.mp4,\n", "line 4, column 'label': it is empty"),
-    "an empty label of several": ("path,label\na.mp4,x||y\n", r"line 2, column 'label': found 'x\|\|y'"),
-    "no path": ("path,label\n,x\n", "line 2, column 'path': found ''"),
+    "too few cells": ("path,label\na.mp4\n", "line 2: the row must have 2 cells as the header, got 1"),
+    "too many cells": (
+        "path,label\na.mp4,x\nc d, e.mp4,x\n",
+        "line 3: the row must have 2 cells as the header, got 3; quote",
+    ),
+    "no label": ("path,label\na.mp4,x\n\nb.mp4,\n", "line 4, column 'label': the label must not be empty"),
+    "an empty label of several": (
+        "path,label\na.mp4,x||y\n",
+        r"line 2, column 'label': labels must not be empty, got 'x\|\|y'",
+    ),
+    "no path": ("path,label\n,x\n", "line 2, column 'path': the path must be the path of a video, got ''"),
     "an end before the start": (
         "path,label,start,end\na.mp4,x,3,3\n",
-        "line 2, column 'end': found 3.0 s, wanted more than the start, 3.0 s",
+        "line 2, column 'end': the end must be > the start \\(3.0 s\\), got 3.0 s",
     ),
-    "an end at nothing": ("path,label,end\na.mp4,x,0\n", "line 2, column 'end': found 0.0 s"),
+    "an end at nothing": (
+        "path,label,end\na.mp4,x,0\n",
+        "line 2, column 'end': the end must be > the start \\(0.0 s\\), got 0.0 s",
+    ),
     "a negative start": (
         "path,label,start\na.mp4,x,-1\n",
         "line 2, column 'start': the time must be seconds, mm:ss or hh:mm:ss, got '-1'",
@@ -232,20 +241,32 @@ FAULTS = {
     "more than 59 seconds": ("path,label,start\na.mp4,x,1:60\n", "line 2, column 'start': .* got '1:60'"),
     "a start in frames": (
         "path,label,start_frame\na.mp4,x,30\n",
-        "'start_frame' is not understood: .* seconds or mm:ss.*remove it",
+        "'start_frame' is not supported: .* seconds or mm:ss.*remove it",
     ),
-    "half a part in frames": ("path,label,start,end_frame\na.mp4,x,1,30\n", "'end_frame' is not understood"),
-    "two columns of groups": ("path,label,person,place\na.mp4,x,1,2\n", "both say the group: .*'group'"),
+    "half a part in frames": ("path,label,start,end_frame\na.mp4,x,1,30\n", "'end_frame' is not supported"),
+    "two columns of groups": (
+        "path,label,person,place\na.mp4,x,1,2\n",
+        "are both columns for the group: .*'group'",
+    ),
     "an endless part": ("path,label,end\na.mp4,x,inf\n", "line 2, column 'end': .* got 'inf'"),
     "an unknown split": (
         "path,label,split\na.mp4,x,dev\n",
-        "line 2, column 'split': found 'dev', wanted train",
+        "line 2, column 'split': the split must be train, val or test, got 'dev'",
     ),
-    "a quote that stays open": ('path,label\n"a.mp4,x\nb.mp4,y\n', "line 2: it is no CSV.*quotes closed"),
-    "a negative number": ("path,label\na.mp4,0\nb.mp4,-1\n", "line 3: found the label '-1', wanted a number"),
-    "an identifier": ("path,label\na.mp4,20240131\n", "line 2: found the label '20240131'.*0 to 99999"),
-    "only a header": ("path,label\n", "no video in it"),
-    "no label anywhere": ("path,labels\na.mp4,\n", "no video has a label"),
+    "a quote that stays open": (
+        'path,label\n"a.mp4,x\nb.mp4,y\n',
+        "line 2: the file is not valid CSV.*quotes closed",
+    ),
+    "a negative number": (
+        "path,label\na.mp4,0\nb.mp4,-1\n",
+        "line 3: the label must be a number from 0 to 0, got '-1'",
+    ),
+    "an identifier": (
+        "path,label\na.mp4,20240131\n",
+        "line 2: the label must be a number from 0 to 99999, got '20240131'",
+    ),
+    "only a header": ("path,label\n", "the list must have at least one video, got none"),
+    "no label anywhere": ("path,labels\na.mp4,\n", "at least one video must have a label, got none"),
     "a class of two lines": ('path,label\na.mp4,"x\ny"\n', "class name 'x.ny'"),
     "an escape sequence in a class": ("path,label\na.mp4,\033[2Jx\n", "class name '.x1b.2Jx'"),
     "a hidden direction in a class": ("path,label\na.mp4,x\u202ey\n", "class name 'x.u202ey'"),
@@ -253,9 +274,9 @@ FAULTS = {
         b"path,label\na.mp4,x\nb.mp4,caf\xe9\n",
         "line 3, byte 10: 0xe9 is not UTF-8",
     ),
-    "UTF-16": ("path,label\na.mp4,x\n".encode("utf-16"), "the text is UTF-16, wanted UTF-8"),
-    "zero bytes": (b"path,label\na.mp4,x\0\n", "it holds zero bytes"),
-    "nothing": ("\n \n", "the list is empty"),
+    "UTF-16": ("path,label\na.mp4,x\n".encode("utf-16"), "the text must be UTF-8, got UTF-16"),
+    "zero bytes": (b"path,label\na.mp4,x\0\n", "the file must be a list of videos as text, got binary data"),
+    "nothing": ("\n \n", "the list must have at least one video, got an empty file"),
 }
 
 
@@ -267,9 +288,12 @@ def test_a_faulty_table_is_refused_with_the_place(folder: Path, fault: str) -> N
 
 
 def test_a_label_outside_the_known_classes_is_refused_with_the_nearest(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"list.csv, line 2: found the label 'walks'.*did you mean 'walk'\?"):
+    with pytest.raises(
+        ValueError,
+        match=r"list.csv, line 2: the label must be one of 2 classes, got 'walks': did you mean 'walk'\?",
+    ):
         read(folder, "path,label\na.mp4,walks\n", classes=("run", "walk"))
-    with pytest.raises(ValueError, match="line 3: found the label '2', wanted a number from 0 to 1"):
+    with pytest.raises(ValueError, match="line 3: the label must be a number from 0 to 1, got '2'"):
         read(folder, "path,label\na.mp4,0\nb.mp4,2\n", classes=("run", "walk"))
 
 
@@ -302,9 +326,11 @@ def test_parquet_labels_may_be_numbers_and_lists(folder: Path) -> None:
 
 
 def test_a_faulty_parquet_is_refused_with_the_row(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"list.parquet, row 2, column 'label': it is empty"):
+    with pytest.raises(ValueError, match=r"list.parquet, row 2, column 'label': the label must not be empty"):
         read_manifest(write_parquet(folder, path=["a.mp4", "b.mp4"], label=["x", None]))
-    with pytest.raises(ValueError, match=r"list.parquet, row 1, column 'path': found 3"):
+    with pytest.raises(
+        ValueError, match=r"list.parquet, row 1, column 'path': the path must be the path of a video, got 3"
+    ):
         read_manifest(write_parquet(folder, path=[3], label=["x"]))
     (folder / "list.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(ValueError, match=r"list.parquet: the Parquet file cannot be read"):

@@ -1,1 +1,1 @@
-"""What can be wrong with labeled videos, and how it is found: the parts of check.py."""
+"""Checks of labeled videos: decoding in processes, fingerprints, findings, advice and the report."""

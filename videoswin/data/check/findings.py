@@ -1,4 +1,4 @@
-"""What can be wrong with labeled videos whose files have been examined: pure functions over a manifest."""
+"""Find problems of labeled videos whose files have been examined: pure functions of a manifest."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from typing import Final, TypeVar
 import numpy as np
 
 from videoswin._text import plural
-from videoswin.data.check.fingerprint import VideoFacts, are_mirrored, find_look_alikes
+from videoswin.data.check.fingerprint import VideoFacts, are_mirrored, find_similar_videos
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.spec import ClipSpec
 
 FEWEST_VIDEOS: Final = 20
-"""Of fewer videos nothing is said: chance alone makes properties and classes agree."""
+"""Fewest videos for the search for telltale properties; with fewer, properties match classes by chance."""
 GAIN: Final = 0.2
-"""Fraction of the videos by which a property must name the class better than the most frequent class does."""
+"""Least accuracy by which a property must exceed the most frequent class, as a fraction of the videos."""
 SHUFFLES: Final = 100
-"""Random assignments of labels that a property must beat, all of them."""
+"""Number of random permutations of the labels; a property must be more accurate with the true labels."""
 LENGTHS: Final = 4
-"""Equal parts into which videos are divided by length."""
+"""Number of quantiles into which videos are divided by length."""
 
 
 def find_telltale(manifest: Manifest, facts: Mapping[str, VideoFacts]) -> list[str]:
-    """Return a sentence for each property that tells classes apart far better than chance.
+    """Return a sentence for each file property that predicts the class far better than chance.
 
-    Properties are the size, the frame rate, the codec and the length of the file. Each is asked how many of
-    the videos would be classified correctly by the most frequent class among those with the same value.
+    Properties are the frame size, the frame rate, the codec and the length. The accuracy of a property is the
+    fraction of videos that have the most frequent class among the videos with the same value.
+
+    Args:
+        manifest: Labeled videos; multi-label manifests are skipped.
+        facts: Path -> facts of each readable file.
     """
     known = [sample for sample in manifest.samples if sample.path in facts and len(sample.labels) == 1]
     if len(known) < FEWEST_VIDEOS or manifest.multi_label:
@@ -42,23 +46,23 @@ def find_telltale(manifest: Manifest, facts: Mapping[str, VideoFacts]) -> list[s
         "codec": [video.stream.codec for video in videos],
         "length": [int(np.searchsorted(quarters, video.duration_seconds)) for video in videos],
     }
-    plain = max(Counter(labels).values()) / len(labels)
-    rng = np.random.default_rng(0)  # the same report every time
+    baseline = max(Counter(labels).values()) / len(labels)
+    rng = np.random.default_rng(0)  # a fixed seed, so that reports are reproducible
     shuffled = [rng.permutation(labels).tolist() for _ in range(SHUFFLES)]
     found = []
     for name, values in properties.items():
-        named = _named_by(values, labels)
-        by_chance = max(_named_by(values, mixed) for mixed in shuffled)
-        if named >= plain + GAIN and named > by_chance:
+        accuracy = _accuracy_of_property(values, labels)
+        by_chance = max(_accuracy_of_property(values, permuted) for permuted in shuffled)
+        if accuracy >= baseline + GAIN and accuracy > by_chance:
             found.append(
-                f"the {name} alone names the class of {named:.0%} of the videos (the most frequent class is "
-                f"{plain:.0%}): a model may learn the {name} instead of the action"
+                f"the {name} alone predicts the class of {accuracy:.0%} of the videos (the most frequent "
+                f"class is {baseline:.0%}): a model may learn the {name} instead of the action"
             )
     return found
 
 
-def _named_by(values: Sequence[Hashable], labels: Sequence[int]) -> float:
-    """Fraction of the videos that have the most frequent class among those of the same value."""
+def _accuracy_of_property(values: Sequence[Hashable], labels: Sequence[int]) -> float:
+    """Return the fraction of videos with the most frequent class among the videos of the same value."""
     classes_of: dict[Hashable, Counter[int]] = defaultdict(Counter)
     for value, label in zip(values, labels, strict=True):
         classes_of[value][label] += 1
@@ -66,50 +70,55 @@ def _named_by(values: Sequence[Hashable], labels: Sequence[int]) -> float:
 
 
 NO_SPLIT: Final = "unassigned"
-"""What samples are counted under that name no split."""
+"""Name of the split of samples without a split."""
 
 PART_TOLERANCE_SECONDS: Final = 0.5
-"""A labeled part may end this much after the video: lists round."""
+"""Seconds by which a labeled part may end after the video, because times in lists are rounded."""
 
 ASPECT_TOLERANCE: Final = 0.02
+"""Relative difference from the most frequent aspect ratio (width / height) up to which a video is usual."""
 RATE_TOLERANCE: Final = 0.02
-"""Part by which a video's width / height, and its frame rate, may differ from the usual."""
+"""Relative difference from the most frequent frame rate up to which a video is usual."""
 
 Value = TypeVar("Value", bound=Hashable)
 
 Facts = Mapping[str, VideoFacts]
-"""Path -> what its file holds, for every file that can be read."""
+"""Path -> facts of the file, for every readable file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something about a video or a labeled part of it."""
+    """One observation on a video or a labeled part of it."""
 
     path: str
+    """Video file or folder of frames."""
     what: str
+    """The observation, as a phrase."""
     start_seconds: float | None = None
+    """Start of the labeled part in seconds; None means the start of the video."""
     end_seconds: float | None = None
+    """End of the labeled part in seconds; None means the end of the video."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Samples that have something to do with each other."""
+    """Samples that are related to each other."""
 
     rows: tuple[int, ...]
-    """Two or more indices into the manifest's samples, growing."""
+    """Two or more indices into the samples of the manifest, increasing."""
     what: str
-    """What they have in common, and the splits or classes that tell them apart."""
+    """What the samples have in common, and the splits or classes in which they differ."""
     mirrored_rows: tuple[int, ...] = ()
-    """Those of `rows` whose video is like the mirror image of the first one's."""
+    """Those of `rows` whose video is similar to the mirror image of the first one."""
 
 
 def split_of(sample: Sample) -> str:
-    """The split's name, or NO_SPLIT."""
+    """Return the split of a sample, or NO_SPLIT."""
     return sample.split or NO_SPLIT
 
 
 def split_names(samples: Iterable[Sample]) -> list[str]:
-    """The splits that samples name: train, val, test, then others by name, NO_SPLIT last."""
+    """Return the splits of the samples: train, val, test, then others by name, NO_SPLIT last."""
     usual = ("train", "val", "test")
     names = {sample.split for sample in samples}
     others = sorted(name for name in names if name is not None and name not in usual)
@@ -117,82 +126,86 @@ def split_names(samples: Iterable[Sample]) -> list[str]:
 
 
 def part_of(sample: Sample, video: VideoFacts) -> tuple[float, float]:
-    """(start, end) in seconds of what the sample shows of its video; never outside of the video."""
+    """Return (start, end) of the labeled part in seconds, limited to the video."""
     end = video.duration_seconds if sample.end_seconds is None else sample.end_seconds
     end = min(max(end, 0.0), video.duration_seconds)
     return min(max(sample.start_seconds or 0.0, 0.0), end), end
 
 
-def shows_nothing(sample: Sample, video: VideoFacts) -> bool:
-    """Whether its labeled part begins after the video's end, or has no length."""
+def is_empty_part(sample: Sample, video: VideoFacts) -> bool:
+    """Return whether the labeled part begins after the end of the video, or has no length."""
     start, end = part_of(sample, video)
     return start >= end
 
 
-def reaches_past_end(sample: Sample, video: VideoFacts) -> bool:
-    """Whether its labeled part ends after the video, by more than lists round."""
+def ends_after_video(sample: Sample, video: VideoFacts) -> bool:
+    """Return whether the labeled part ends after the video, by more than PART_TOLERANCE_SECONDS."""
     end = sample.end_seconds
     return end is not None and end > video.duration_seconds + PART_TOLERANCE_SECONDS
 
 
 def find_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
-    """Labeled parts that lie outside of their videos, wholly or at their ends, or have no length."""
+    """Find labeled parts that are entirely or partly outside of their videos, or have no length."""
     findings = []
     for sample in manifest.samples:
         video = facts.get(sample.path)
         if video is None:
             continue
-        lasts = f"the video lasts {video.duration_seconds:.1f} s"
-        if shows_nothing(sample, video):
+        duration = f"the video lasts {video.duration_seconds:.1f} s"
+        if is_empty_part(sample, video):
             start, end = sample.start_seconds or 0.0, sample.end_seconds
             until = f" and ends at {end:.1f} s" if end is not None else ""
-            findings.append(_about(sample, f"the part begins at {start:.1f} s{until}, {lasts}"))
-        elif reaches_past_end(sample, video):
-            findings.append(_about(sample, f"the part ends at {sample.end_seconds:.1f} s, {lasts}"))
+            findings.append(_make_finding(sample, f"the part begins at {start:.1f} s{until}, {duration}"))
+        elif ends_after_video(sample, video):
+            findings.append(_make_finding(sample, f"the part ends at {sample.end_seconds:.1f} s, {duration}"))
     return findings
 
 
 def find_too_short(
     manifest: Manifest, facts: Facts, shortest_frames: int, clip: ClipSpec | None
 ) -> list[Finding]:
-    """Samples that show fewer than `shortest_frames` frames, or less than a clip covers, but some."""
+    """Find nonempty samples with fewer than `shortest_frames` frames, or shorter than `clip` if given."""
     findings = []
     for sample in manifest.samples:
         video = facts.get(sample.path)
-        if video is None or shows_nothing(sample, video):
+        if video is None or is_empty_part(sample, video):
             continue
         start, end = part_of(sample, video)
         frames = round((end - start) * video.num_frames / video.duration_seconds)
         if clip is None:
             if frames < shortest_frames:
-                findings.append(_about(sample, f"{plural(frames, 'frame')}, fewer than {shortest_frames}"))
+                findings.append(
+                    _make_finding(sample, f"{plural(frames, 'frame')}, fewer than {shortest_frames}")
+                )
         elif frames < round((covered := clip.seconds(video.fps) or 0) * video.fps):
-            findings.append(_about(sample, f"{end - start:.1f} s, the model looks at {covered:.1f} s"))
+            findings.append(
+                _make_finding(sample, f"{end - start:.1f} s, shorter than a clip of {covered:.1f} s")
+            )
     return findings
 
 
-def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
-    """Videos whose aspect, rate, codec or rotation is not that of most, or whose rate varies.
+def find_unusual(videos: Sequence[VideoFacts]) -> list[Finding]:
+    """Find videos whose aspect ratio, frame rate, codec or rotation is unusual, or whose rate is variable.
 
-    A property in which no more than half of the videos agree is left out.
+    Usual is the value of more than half of the videos; a property without such a value is ignored.
     """
-    turn = _usual([video.stream.rotation for video in videos])
-    codec = _usual([video.stream.codec for video in videos])
-    aspect = _usual([round(video.width / video.height, 2) for video in videos])
-    rate = _usual([round(video.fps, 2) for video in videos])
+    rotation = _majority([video.stream.rotation for video in videos])
+    codec = _majority([video.stream.codec for video in videos])
+    aspect = _majority([round(video.width / video.height, 2) for video in videos])
+    rate = _majority([round(video.fps, 2) for video in videos])
     findings = []
     for video in videos:
         reasons = []
         if aspect and abs(video.width / video.height / aspect - 1) > ASPECT_TOLERANCE:
             reasons.append(f"{video.width}x{video.height}, most are {aspect:g}:1")
         if rate and abs(video.fps / rate - 1) > RATE_TOLERANCE:
-            reasons.append(f"{video.fps:g} frames a second, most have {rate:g}")
+            reasons.append(f"{video.fps:g} frames/s, most have {rate:g}")
         if video.stream.variable_rate:
-            reasons.append("its frame rate varies")
-        if turn is not None and video.stream.rotation != turn:
-            reasons.append(f"turned by {video.stream.rotation} degrees in playing, most by {turn:g}")
+            reasons.append("variable frame rate")
+        if rotation is not None and video.stream.rotation != rotation:
+            reasons.append(f"rotated by {video.stream.rotation} degrees on playback, most by {rotation:g}")
         if video.stream.mirrored:
-            reasons.append("mirrored in playing")
+            reasons.append("mirrored on playback")
         if codec is not None and video.stream.codec != codec:
             reasons.append(f"codec {video.stream.codec or 'images'}, most are {codec}")
         if reasons:
@@ -201,9 +214,9 @@ def find_odd(videos: Sequence[VideoFacts]) -> list[Finding]:
 
 
 def find_repeats(manifest: Manifest, facts: Facts) -> list[Group]:
-    """Samples that show the same part of the same pictures, frame for frame."""
+    """Find samples with the same part of the same frames, pixel for pixel."""
     groups = []
-    for rows in _rows_by_pictures(manifest, facts).values():
+    for rows in _rows_by_frames(manifest, facts).values():
         by_part = defaultdict(list)
         for row in rows:
             sample = manifest.samples[row]
@@ -211,26 +224,26 @@ def find_repeats(manifest: Manifest, facts: Facts) -> list[Group]:
             by_part[round(start, 2), round(end, 2)].append(row)
         for same in by_part.values():
             if len(same) > 1:
-                groups.append(_group(manifest, same, _common_ground(manifest, facts, same)))
+                groups.append(_make_group(manifest, same, _describe_copies(manifest, facts, same)))
     return sorted(groups, key=lambda group: group.rows)
 
 
 def find_contradictions(manifest: Manifest, repeats: Iterable[Group]) -> list[Group]:
-    """Those of the repeats that carry different labels."""
+    """Find the repeats with different labels."""
     samples = manifest.samples
     return [repeat for repeat in repeats if len({frozenset(samples[row].labels) for row in repeat.rows}) > 1]
 
 
 def find_leaks(manifest: Manifest, facts: Facts) -> list[Group]:
-    """Samples of different splits that show the same pictures, parts of one video, or one named group.
+    """Find samples of different splits with the same frames, parts of one video, or the same group.
 
-    Samples without a split leak nowhere.
+    Samples without a split are ignored.
     """
     groups = _groups_in_several_splits(manifest)
-    for rows in _rows_by_pictures(manifest, facts).values():
+    for rows in _rows_by_frames(manifest, facts).values():
         in_splits = [row for row in rows if manifest.samples[row].split is not None]
         if len({manifest.samples[row].split for row in in_splits}) > 1:
-            groups.append(_group(manifest, in_splits, _leak_kind(manifest, facts, in_splits)))
+            groups.append(_make_group(manifest, in_splits, _describe_leak(manifest, facts, in_splits)))
     return sorted(groups, key=lambda group: group.rows)
 
 
@@ -242,67 +255,67 @@ def _groups_in_several_splits(manifest: Manifest) -> list[Group]:
     groups = []
     for name, rows in rows_of.items():
         if len(splits := split_names(manifest.samples[row] for row in rows)) > 1:
-            groups.append(Group(rows=tuple(rows), what=f"the group {name!r}, in {_listed(splits)}"))
+            groups.append(Group(rows=tuple(rows), what=f"the group {name!r}, in {_join_names(splits)}"))
     return groups
 
 
 def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
-    """Samples of videos that are not the same frame for frame but look alike: to be judged by eye."""
-    sets_of_rows = list(_rows_by_pictures(manifest, facts).values())
+    """Find samples of videos that look similar without identical frames, for visual inspection."""
+    sets_of_rows = list(_rows_by_frames(manifest, facts).values())
     videos = [facts[manifest.samples[rows[0]].path] for rows in sets_of_rows]
     groups = []
-    for alike in find_look_alikes(videos):
-        rows = sorted(row for index in alike for row in sets_of_rows[index])
-        by_row = {row: videos[index] for index in alike for row in sets_of_rows[index]}
+    for similar in find_similar_videos(videos):
+        rows = sorted(row for index in similar for row in sets_of_rows[index])
+        by_row = {row: videos[index] for index in similar for row in sets_of_rows[index]}
         mirrored = tuple(row for row in rows if are_mirrored(by_row[rows[0]], by_row[row]))
-        group = _group(manifest, rows, "alike to the eye" + ", mirrored" * bool(mirrored))
+        group = _make_group(manifest, rows, "visually similar" + ", mirrored" * bool(mirrored))
         groups.append(replace(group, mirrored_rows=mirrored))
     return sorted(groups, key=lambda group: group.rows)
 
 
-def _about(sample: Sample, what: str) -> Finding:
+def _make_finding(sample: Sample, what: str) -> Finding:
     return Finding(
         path=sample.path, what=what, start_seconds=sample.start_seconds, end_seconds=sample.end_seconds
     )
 
 
-def _usual(values: Sequence[Value]) -> Value | None:
-    """The value that more than half have."""
+def _majority(values: Sequence[Value]) -> Value | None:
+    """Return the value of more than half of the entries; None if there is no such value."""
     if not values:
         return None
     value, count = Counter(values).most_common(1)[0]
     return value if 2 * count > len(values) else None
 
 
-def _rows_by_pictures(manifest: Manifest, facts: Facts) -> dict[str, list[int]]:
-    """Pictures' digest -> the samples whose video that is and that show some of it."""
+def _rows_by_frames(manifest: Manifest, facts: Facts) -> dict[str, list[int]]:
+    """Map the digest of the frames to the samples with these frames and a nonempty part."""
     rows_of = defaultdict(list)
     for row, sample in enumerate(manifest.samples):
         video = facts.get(sample.path)
-        if video is not None and not shows_nothing(sample, video):
+        if video is not None and not is_empty_part(sample, video):
             rows_of[video.pictures_digest].append(row)
     return dict(rows_of)
 
 
-def _common_ground(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> str:
+def _describe_copies(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> str:
     paths = {manifest.samples[row].path for row in rows}
     if len(paths) == 1:
         return "one file listed more than once"
     digests = {facts[path].bytes_digest for path in paths}
-    return "the same bytes" if len(digests) == 1 and None not in digests else "the same pictures"
+    return "the same bytes" if len(digests) == 1 and None not in digests else "the same frames"
 
 
-def _leak_kind(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> str:
-    """What samples of one video in several splits have in common."""
+def _describe_leak(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> str:
+    """Return what samples of one video in several splits have in common."""
     if _overlap(manifest, facts, rows):
         samples = [manifest.samples[row] for row in rows]
         whole = all(sample.start_seconds is None and sample.end_seconds is None for sample in samples)
-        return _common_ground(manifest, facts, rows) if whole else "overlapping parts of one video"
+        return _describe_copies(manifest, facts, rows) if whole else "overlapping parts of one video"
     return "parts of one video"
 
 
 def _overlap(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> bool:
-    """Whether two samples of different splits show the same moment."""
+    """Return whether two samples of different splits overlap in time."""
     parts = sorted(
         (*part_of(manifest.samples[row], facts[manifest.samples[row].path]), split_of(manifest.samples[row]))
         for row in rows
@@ -315,19 +328,19 @@ def _overlap(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> bool:
     return False
 
 
-def _group(manifest: Manifest, rows: Sequence[int], common: str) -> Group:
-    """A group whose words name its splits and classes where they differ."""
+def _make_group(manifest: Manifest, rows: Sequence[int], common: str) -> Group:
+    """Return a group whose description includes its splits and classes where they differ."""
     samples = [manifest.samples[row] for row in rows]
     what = common
     if len(splits := split_names(samples)) > 1:
-        what += f", in {_listed(splits)}"
+        what += f", in {_join_names(splits)}"
     if len({frozenset(sample.labels) for sample in samples}) > 1:
         labels = dict.fromkeys(label for sample in samples for label in sample.labels)
-        what += f", called {_listed([manifest.classes[label] for label in labels])}"
+        what += f", labeled {_join_names([manifest.classes[label] for label in labels])}"
     return Group(rows=tuple(rows), what=what)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`, `a, b, c and 5 more`."""
+def _join_names(names: Sequence[str]) -> str:
+    """Join names as `a`, `a and b`, `a, b and c`, or `a, b, c and 5 more`."""
     shown = [*names] if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

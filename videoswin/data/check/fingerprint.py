@@ -1,6 +1,6 @@
-"""What one video file holds, found by decoding all of it, and which videos look alike by that.
+"""Decode a video file and compute its facts and fingerprint, and find visually similar videos.
 
-H height, W width, of M moments seen through a grid of G x G patches.
+H height, W width, M moments of a video, G x G patches of a frame.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from videoswin.video.rgb import display_matrix
 
 @dataclass(frozen=True, kw_only=True)
 class StreamFacts:
-    """Properties of a video stream; of a folder of frames none is known."""
+    """Properties of a video stream; a folder of frames has the defaults."""
 
     codec: str | None = None
-    """As FFmpeg names it, such as h264, hevc, vp9."""
+    """FFmpeg's name of the codec, such as h264, hevc, vp9; None for a folder of frames."""
     rotation: int = 0
-    """Degrees counterclockwise by which players, and this package, turn the frames."""
+    """Degrees counterclockwise by which players, and this package, rotate the frames."""
     mirrored: bool = False
-    """Whether they are mirrored, too."""
+    """True if players, and this package, also mirror the frames."""
     variable_rate: bool = False
-    """Whether the time between two frames changes within the video."""
+    """True if the time between two frames changes within the video."""
 
 
 def read_stream_facts(video: VideoReader) -> StreamFacts:
-    """Return the properties of the stream that `video` reads, from the head of its file."""
+    """Return the properties of the stream that `video` reads, from the header and first frame of its file."""
     if video.path.is_dir():
         return StreamFacts()
     options = open_options(VIDEO_CONTAINERS, video.limits.max_frame_pixels)
@@ -63,84 +63,94 @@ def read_stream_facts(video: VideoReader) -> StreamFacts:
 
 
 MOMENTS: Final = 8
-"""Equal parts of a video, each averaged over time."""
+"""Number of equal parts of a video, M; each is averaged over time."""
 
 GRID: Final = 8
-"""Patches of a picture along each side, each averaged over its area."""
+"""Number of patches along each side of a frame, G; each is averaged over its area."""
 
-LOOK_TOLERANCE: Final = 8
-"""Levels, of 255, by which any patch of any moment may differ between videos that look alike."""
+SIMILARITY_TOLERANCE: Final = 8
+"""Largest difference of any patch in any moment between similar videos, in levels of 0..255."""
 
 SCENE_TOLERANCE: Final = 12
-"""Levels by which half of the patches, averaged over time, may differ between films of one scene."""
+"""Largest median difference of the patches, averaged over time, between videos of one scene, in levels."""
 
 DURATION_TOLERANCE: Final = 0.02
-"""Part by which the durations of videos that look alike may differ."""
+"""Largest relative difference between the durations of similar videos."""
 
-_FRAMES_PER_PIECE: Final = 32
-_BYTES_PER_PIECE: Final = 2**22
+_FRAMES_PER_CHUNK: Final = 32
+_BYTES_PER_CHUNK: Final = 2**22
 
 _PATCHES_PER_SAMPLE: Final = 97
-"""One patch of so many is compared first: most videos differ there already."""
+"""Every 97th value is compared first, which already rejects most pairs of videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """A video of which at least one frame can be decoded."""
+    """Facts about a video with at least one decodable frame."""
 
     path: str
+    """Video file or folder of frames."""
     num_frames: int
-    """Frames before the end, or before the place where decoding ends."""
+    """Number of frames before the end of the video, or before the end of decoding if it is damaged."""
     fps: float
+    """Frame rate in frames per second."""
     duration_seconds: float = 0.0
-    """How long its frames are shown; 0 stands for num_frames / fps."""
+    """Total display time of the frames in seconds; 0 means num_frames / fps."""
     width: int
+    """Width of the frames in pixels, as displayed."""
     height: int
+    """Height of the frames in pixels, as displayed."""
     damage: str | None
-    """What cannot be read of it; None if it is sound."""
+    """Description of the parts that cannot be read; None for an undamaged file."""
     notes: tuple[str, ...] = ()
-    """What is no damage but may make a model's answers worse, such as HDR."""
+    """Properties that are not damage but may reduce the accuracy of a model, such as HDR."""
     bytes_digest: str | None
     """SHA-256 of the file; None for a folder of frames."""
     pictures_digest: str
-    """SHA-256 of the frames' size and of all their pixels: whatever the container, the same for a copy of the
-    encoded stream."""
-    look: bytes
-    """(M, G, G, 3) uint8: colors averaged over patches and time; much the same for another encoding."""
+    """SHA-256 of the size and all pixels of the frames: equal for copies of the encoded stream in any
+    container."""
+    thumbnails: bytes
+    """(M, G, G, 3) uint8: colors averaged over patches and moments; nearly equal for another encoding."""
     stream: StreamFacts = field(default_factory=StreamFacts)
-    """What the container says of the video."""
+    """Properties of the video stream in its container."""
 
     def __post_init__(self) -> None:
         if not self.duration_seconds:
             object.__setattr__(self, "duration_seconds", self.num_frames / self.fps)
 
 
-def examine_video(path: str, alive: Callable[[], None], *, sampled: bool = False) -> VideoFacts:
-    """The facts about the file or folder of frames at `path`. VideoError if nothing of it can be decoded.
+def examine_video(path: str, heartbeat: Callable[[], None], *, sampled: bool = False) -> VideoFacts:
+    """Decode the file or folder of frames at `path` and return its facts.
 
-    Memory does not grow with the length of the video. `alive` is called after every few frames.
+    Memory use does not depend on the length of the video.
 
-    sampled: decode only the middle frame of each of the MOMENTS, so that damage elsewhere is not found.
+    Args:
+        path: Video file or folder of frames.
+        heartbeat: Function to call after every few frames.
+        sampled: Decode only the middle frame of each of the MOMENTS; damage elsewhere is not found.
+
+    Raises:
+        VideoError: No frame can be decoded.
     """
     with open_video(path) as video:
-        alive()
-        bytes_digest = None if os.path.isdir(path) else _bytes_digest(path, alive)
+        heartbeat()
+        bytes_digest = None if os.path.isdir(path) else _bytes_digest(path, heartbeat)
         pictures = hashlib.sha256()
-        look = np.zeros((MOMENTS, GRID, GRID, 3))
+        thumbnails = np.zeros((MOMENTS, GRID, GRID, 3))
         height = width = 0
-        pieces = _middles(video) if sampled else _pieces(video)
-        for piece in pieces:
-            for index, frame_hwc in video.frames(piece):
+        chunks = _middle_frames(video) if sampled else _chunks(video)
+        for chunk in chunks:
+            for index, frame_hwc in video.frames(chunk):
                 if index >= video.num_readable:
-                    break  # where decoding ends, the last frame stands in for the others
+                    break  # after the end of decoding, the reader repeats the last frame
                 height, width, _ = frame_hwc.shape
                 pictures.update(b"%d %d " % (height, width))
                 pictures.update(frame_hwc.numpy().data)
                 if sampled:
-                    look[_middle_of(index, video.num_frames)] = _patches(frame_hwc)
+                    thumbnails[_moments_of_middle(index, video.num_frames)] = _patches(frame_hwc)
                 else:
-                    _add_to_look(look, _patches(frame_hwc), index, video.num_frames)
-            alive()
+                    _add_to_thumbnails(thumbnails, _patches(frame_hwc), index, video.num_frames)
+            heartbeat()
         return VideoFacts(
             path=path,
             num_frames=video.num_readable,
@@ -152,19 +162,19 @@ def examine_video(path: str, alive: Callable[[], None], *, sampled: bool = False
             notes=video.notes,
             bytes_digest=bytes_digest,
             pictures_digest=pictures.hexdigest(),
-            look=look.round().astype(np.uint8).tobytes(),
+            thumbnails=thumbnails.round().astype(np.uint8).tobytes(),
             stream=read_stream_facts(video),
         )
 
 
-def _pieces(video: VideoReader) -> Iterator[range]:
-    """All frames, a few at a time; none behind the place where decoding ends."""
-    for first in range(0, video.num_frames, _FRAMES_PER_PIECE):
-        yield range(first, min(first + _FRAMES_PER_PIECE, video.num_readable))
+def _chunks(video: VideoReader) -> Iterator[range]:
+    """Yield the indices of all frames in chunks, up to where decoding ends."""
+    for first in range(0, video.num_frames, _FRAMES_PER_CHUNK):
+        yield range(first, min(first + _FRAMES_PER_CHUNK, video.num_readable))
 
 
-def _middles(video: VideoReader) -> list[list[int]]:
-    """The middle frame of each moment, one at a time."""
+def _middle_frames(video: VideoReader) -> list[list[int]]:
+    """Return the index of the middle frame of each moment, in chunks of one."""
     return [[index] for index in sorted({_middle(moment, video.num_frames) for moment in range(MOMENTS)})]
 
 
@@ -172,98 +182,106 @@ def _middle(moment: int, num_frames: int) -> int:
     return (2 * moment + 1) * num_frames // (2 * MOMENTS)
 
 
-def _middle_of(index: int, num_frames: int) -> list[int]:
-    """The moments whose middle frame this is: several, of a video of few frames."""
+def _moments_of_middle(index: int, num_frames: int) -> list[int]:
+    """Return the moments with this middle frame; several if the video has few frames."""
     return [moment for moment in range(MOMENTS) if _middle(moment, num_frames) == index]
 
 
-def _bytes_digest(path: str, alive: Callable[[], None]) -> str:
+def _bytes_digest(path: str, heartbeat: Callable[[], None]) -> str:
     content = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
-            while piece := file.read(_BYTES_PER_PIECE):
-                content.update(piece)
-                alive()
+            while chunk := file.read(_BYTES_PER_CHUNK):
+                content.update(chunk)
+                heartbeat()
     except OSError as error:
-        raise VideoError(path, f"it cannot be read: {error.strerror}") from error
+        raise VideoError(path, f"the file cannot be read: {error.strerror}") from error
     return content.hexdigest()
 
 
 def _patches(frame_hwc: Tensor) -> NDArray[np.uint8]:
-    """The frame shrunk to its patches: uint8 (H, W, 3) -> (G, G, 3)."""
+    """Downscale a frame to its patches: uint8 (H, W, 3) -> uint8 (G, G, 3)."""
     frame_1chw = frame_hwc.permute(2, 0, 1)[None]
-    shrunk = functional.interpolate(frame_1chw, size=(GRID, GRID), mode="bilinear", antialias=True)
-    patches: NDArray[np.uint8] = shrunk[0].permute(1, 2, 0).numpy()  # (G, G, 3)
+    downscaled = functional.interpolate(frame_1chw, size=(GRID, GRID), mode="bilinear", antialias=True)
+    patches: NDArray[np.uint8] = downscaled[0].permute(1, 2, 0).numpy()  # (G, G, 3)
     return patches
 
 
-def _add_to_look(look: NDArray[np.float64], patches: NDArray[np.uint8], index: int, num_frames: int) -> None:
-    """Let frame `index` count in each moment for the part of the moment that it is on show."""
-    # In units of 1 / num_frames of a moment a frame lasts MOMENTS and a moment num_frames.
-    begin, end = index * MOMENTS, (index + 1) * MOMENTS
-    for moment in range(begin // num_frames, (end - 1) // num_frames + 1):
-        shared = min(end, (moment + 1) * num_frames) - max(begin, moment * num_frames)
-        look[moment] += shared / num_frames * patches
+def _add_to_thumbnails(
+    thumbnails: NDArray[np.float64], patches: NDArray[np.uint8], index: int, num_frames: int
+) -> None:
+    """Add frame `index` to each moment, weighted by the fraction of the moment that it covers."""
+    # In units of 1 / num_frames of a moment, a frame lasts MOMENTS and a moment num_frames.
+    start, end = index * MOMENTS, (index + 1) * MOMENTS
+    for moment in range(start // num_frames, (end - 1) // num_frames + 1):
+        overlap = min(end, (moment + 1) * num_frames) - max(start, moment * num_frames)
+        thumbnails[moment] += overlap / num_frames * patches
 
 
-def find_look_alikes(videos: Sequence[VideoFacts]) -> list[list[int]]:
-    """Groups of two or more videos, as indices in order, that last as long and look the same.
+def find_similar_videos(videos: Sequence[VideoFacts]) -> list[list[int]]:
+    """Find groups of two or more videos with similar frames and durations, by their thumbnails.
 
-    Two look the same if no patch of any moment differs by more than LOOK_TOLERANCE from the other, or from
-    its mirror image; a group holds whatever a chain of such pairs connects. Found are other encodings, sizes
-    and frame rates of one film, mirrored or not; not found are copies that are cut, cropped, sped up or
-    recolored. Films of one place in which next to nothing happens are taken for copies.
+    Two videos are similar if no patch of any moment differs by more than SIMILARITY_TOLERANCE, in the video
+    or its mirror image. Groups are connected components of similar pairs. This finds other encodings, sizes
+    and frame rates of one video, mirrored or not. It does not find copies that are cut, cropped, sped up or
+    recolored, and it reports videos of one place with almost no motion as copies.
+
+    Returns:
+        Groups of indices into `videos`, in increasing order.
     """
     if not videos:
         return []
-    looks = np.frombuffer(b"".join(video.look for video in videos), np.uint8).reshape(len(videos), -1)
-    # Only neighbors in overall brightness can be alike: sorted by it, each is compared with a few.
+    looks = np.frombuffer(b"".join(video.thumbnails for video in videos), np.uint8).reshape(len(videos), -1)
+    # Similar videos have similar mean brightness: sorted by it, each is compared with few others.
     order = np.argsort(looks.mean(axis=1), kind="stable")
-    looks = looks[order]
+    looks = looks[order]  # (videos, M * G * G * 3)
     brightness = looks.mean(axis=1)
     seconds = np.array([videos[index].duration_seconds for index in order])
-    ends = np.searchsorted(brightness, brightness + LOOK_TOLERANCE, side="right")
+    ends = np.searchsorted(brightness, brightness + SIMILARITY_TOLERANCE, side="right")
     samples = looks[:, ::_PATCHES_PER_SAMPLE].astype(np.int16)
     group_of = np.arange(len(videos))
     for one, end in enumerate(ends):
         others = slice(one + 1, end)
-        alike = np.abs(seconds[others] / seconds[one] - 1) <= DURATION_TOLERANCE
-        alike &= group_of[others] != group_of[one]
-        for look in (looks[one], mirrored_look(looks[one])):
-            near = (np.abs(samples[others] - look[::_PATCHES_PER_SAMPLE]) <= LOOK_TOLERANCE).all(axis=1)
-            for other in one + 1 + np.flatnonzero(alike & near):
-                if (np.abs(looks[other].astype(np.int16) - look) <= LOOK_TOLERANCE).all():
+        candidates = np.abs(seconds[others] / seconds[one] - 1) <= DURATION_TOLERANCE
+        candidates &= group_of[others] != group_of[one]
+        for look in (looks[one], mirror_thumbnails(looks[one])):
+            near = (np.abs(samples[others] - look[::_PATCHES_PER_SAMPLE]) <= SIMILARITY_TOLERANCE).all(axis=1)
+            for other in one + 1 + np.flatnonzero(candidates & near):
+                if (np.abs(looks[other].astype(np.int16) - look) <= SIMILARITY_TOLERANCE).all():
                     group_of[group_of == group_of[other]] = group_of[one]
     return _members(group_of, order)
 
 
-def mirrored_look(look: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The look, flattened, of the same video with left and right exchanged."""
-    mirrored: NDArray[np.uint8] = look.reshape(MOMENTS, GRID, GRID, 3)[:, :, ::-1].reshape(-1)
+def mirror_thumbnails(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the thumbnails of a video with left and right exchanged, flattened to (M * G * G * 3,)."""
+    mirrored: NDArray[np.uint8] = thumbnails.reshape(MOMENTS, GRID, GRID, 3)[:, :, ::-1].reshape(-1)
     return mirrored
 
 
 def are_mirrored(one: VideoFacts, other: VideoFacts) -> bool:
-    """Whether one video is nearer to the other's mirror image than to the other."""
-    look, theirs = (np.frombuffer(video.look, np.uint8) for video in (one, other))
-    straight, mirrored = (
-        np.abs(look.astype(np.int16) - compared).sum() for compared in (theirs, mirrored_look(theirs))
+    """Return whether one video is more similar to the mirror image of the other than to the other."""
+    first, second = (np.frombuffer(video.thumbnails, np.uint8) for video in (one, other))
+    unmirrored, mirrored = (
+        np.abs(first.astype(np.int16) - compared).sum() for compared in (second, mirror_thumbnails(second))
     )
-    return bool(mirrored < straight)
+    return bool(mirrored < unmirrored)
 
 
 def find_same_scenes(videos: Sequence[VideoFacts]) -> list[list[int]]:
-    """Groups of two or more videos, as indices in order, whose backgrounds look the same.
+    """Find groups of two or more videos with similar backgrounds.
 
-    Of each video the colors of the patches are averaged over time; two show one scene if half of these differ
-    by at most SCENE_TOLERANCE. In a group any two do, as in clustering with complete linkage: the nearest
-    pairs are joined first. If chains of pairs made groups, as with single linkage, light that changes over a
-    day would join all places into one group, and nothing could be held out.
+    The patches of each video are averaged over time; two videos show one scene if the median difference of
+    the patches is at most SCENE_TOLERANCE. Groups come from clustering with complete linkage, nearest pairs
+    first, so any two videos of a group show one scene. With single linkage, light that changes over a day
+    would join all places into one group, and nothing could be held out.
+
+    Returns:
+        Groups of indices into `videos`, in increasing order.
     """
     if not videos:
         return []
-    looks = np.frombuffer(b"".join(video.look for video in videos), np.uint8)
-    means = looks.reshape(len(videos), MOMENTS, -1).mean(axis=1)  # (videos, G * G * 3)
+    thumbnails = np.frombuffer(b"".join(video.thumbnails for video in videos), np.uint8)
+    means = thumbnails.reshape(len(videos), MOMENTS, -1).mean(axis=1)  # (videos, G * G * 3)
     are_near = np.eye(len(videos), dtype=bool)
     pairs: list[NDArray[np.float64]] = [np.empty((3, 0))]
     for one in range(len(videos) - 1):
@@ -275,17 +293,17 @@ def find_same_scenes(videos: Sequence[VideoFacts]) -> list[list[int]]:
     distances, ones, twos = np.concatenate(pairs, axis=1)
     for pair in np.argsort(distances, kind="stable"):
         one, other = int(ones[pair]), int(twos[pair])
-        kept, joined = group_of[one], group_of[other]
-        if kept != joined and are_near[kept, joined]:
-            # From here on the row of a group says to which groups all of its videos are near.
-            are_near[kept] &= are_near[joined]
+        kept, merged = group_of[one], group_of[other]
+        if kept != merged and are_near[kept, merged]:
+            # The row of a group marks the groups that all of its videos are near to.
+            are_near[kept] &= are_near[merged]
             are_near[:, kept] = are_near[kept]
-            group_of[group_of == joined] = kept
+            group_of[group_of == merged] = kept
     return _members(group_of, np.arange(len(videos)))
 
 
 def _members(group_of: NDArray[np.intp], order: NDArray[np.intp]) -> list[list[int]]:
-    """Groups of two or more; `order` says which video each entry of `group_of` is about."""
+    """Return the groups of two or more videos; entry i of `group_of` is the group of video `order[i]`."""
     members = defaultdict(list)
     for index in np.argsort(order):
         members[int(group_of[index])].append(int(order[index]))

@@ -1,4 +1,4 @@
-"""What is known about a collection of labeled videos, and what follows from it: DataReport."""
+"""Report of the data checker: all facts, findings and statistics of labeled videos, as DataReport."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from videoswin.data.check.findings import (
     NO_SPLIT,
     Finding,
     Group,
+    ends_after_video,
     find_contradictions,
     find_leaks,
-    find_odd,
     find_outside,
     find_possible_copies,
     find_repeats,
     find_telltale,
     find_too_short,
+    find_unusual,
+    is_empty_part,
     part_of,
-    reaches_past_end,
-    shows_nothing,
     split_names,
     split_of,
 )
@@ -36,82 +36,84 @@ from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec
 
 HELD_OUT: Final = 0.2
-"""Fraction of each class that fine-tuning holds out if there is no split."""
+"""Fraction of each class that fine-tuning holds out if the list has no splits."""
 FEW_TO_VALIDATE: Final = 3
-"""Validation videos below which the score of a class says next to nothing."""
+"""Number of validation videos below which the score of a class is not meaningful."""
 
 _DURATIONS: Final = ("shortest", "median", "longest")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataReport:
-    """What is known about labeled videos. Everything is in the manifest's order.
+    """Facts and findings about labeled videos, in the order of the manifest.
 
-    Copies are found where every decoded pixel is the same, whatever the container, and told apart from those
-    that only look alike: another encoding, size or frame rate of a film, or two films of one place in which
-    next to nothing happens. Mirrored copies are found, those that are cut, cropped, sped up or recolored not.
+    Copies are videos whose decoded pixels are all equal, in any container. They are separate from possible
+    copies, which are only visually similar: another encoding, size or frame rate of a video, or two videos of
+    one place with almost no motion. Mirrored copies are found; copies that are cut, cropped, sped up or
+    recolored are not.
     """
 
     manifest: Manifest
+    """The checked manifest."""
     videos: tuple[VideoFacts, ...]
-    """Every file of which something can be decoded, once."""
+    """Facts of every file with at least one decodable frame, once per file."""
     unreadable: tuple[Failure, ...]
-    """Files that are missing, empty, no video, or broken altogether; and those that crash the decoder."""
+    """Files that are missing, empty, not a video, completely damaged, or crash the decoder."""
     outside: tuple[Finding, ...]
     """Labeled parts outside of their video."""
     contradictions: tuple[Group, ...]
-    """The same pictures under different labels."""
+    """Samples with the same frames and different labels."""
     leaks: tuple[Group, ...]
-    """The same pictures, parts of one video, or one named group, in different splits."""
+    """Samples with the same frames, parts of one video, or the same group in different splits."""
     repeats: tuple[Group, ...]
-    """The same pictures more than once; contradictions and leaks of whole videos are among them."""
+    """Samples with the same frames, including contradictions and leaks of whole videos."""
     possible_copies: tuple[Group, ...]
-    """Videos that look alike."""
+    """Samples of visually similar videos."""
     damaged: tuple[Finding, ...]
-    """Files that can be used in part."""
+    """Files that can be read only in part."""
     too_short: tuple[Finding, ...]
-    """Samples with fewer frames than was asked for."""
+    """Samples with too few frames."""
     odd: tuple[Finding, ...]
-    """Videos whose aspect, frame rate, codec or rotation is not that of most, or whose rate varies."""
+    """Videos with an unusual aspect ratio, frame rate, codec or rotation, or with a variable frame rate."""
     notes: tuple[Finding, ...]
-    """What is no damage but may make a model's answers worse, such as HDR."""
+    """Properties that are not damage but may reduce the accuracy of a model, such as HDR."""
     telltale: tuple[str, ...]
-    """Properties of the files that give the class away, a sentence each."""
+    """File properties that predict the class, one sentence each."""
 
     def __repr__(self) -> str:
         samples, videos = len(self.manifest.samples), len(self.videos)
         return (
-            f"DataReport({self.manifest.source}, {plural(samples, 'sample')}, {plural(videos, 'video')} that "
-            f"can be read, {plural(self.problems, 'problem')})"
+            f"DataReport({self.manifest.source}, {plural(samples, 'sample')}, "
+            f"{plural(videos, 'readable video')}, {plural(self.problems, 'problem')})"
         )
 
     @property
     def problems(self) -> int:
-        """How many unreadable files, parts outside, contradictions and leaks there are.
+        """Return the number of unreadable files, parts outside of their video, contradictions and leaks.
 
-        The rest are warnings, repeats within a split too: one can train in spite of them.
+        All other findings, including repeats within a split, are warnings that do not prevent training.
         """
         return sum(map(len, (self.unreadable, self.outside, self.contradictions, self.leaks)))
 
     @property
     def usable(self) -> bool:
-        """Whether there are no problems, warnings aside."""
+        """Return whether there are no problems; warnings do not count."""
         return self.problems == 0
 
     @property
     def class_counts(self) -> dict[str, tuple[int, ...]]:
-        """Split -> how many samples of each class can be read, in the order of `manifest.classes`."""
+        """Return split -> number of readable samples per class, in the order of `manifest.classes`."""
         facts = self._facts
         counts = {split: [0] * len(self.manifest.classes) for split in split_names(self.manifest.samples)}
         for sample in self.manifest.samples:
-            if sample.path in facts and not shows_nothing(sample, facts[sample.path]):
+            if sample.path in facts and not is_empty_part(sample, facts[sample.path]):
                 for label in sample.labels:
                     counts[split_of(sample)][label] += 1
         return {split: tuple(of_classes) for split, of_classes in counts.items()}
 
     @property
     def missing_classes(self) -> dict[str, tuple[str, ...]]:
-        """Split -> its classes without a readable sample; splits that have all are left out."""
+        """Return split -> classes without a readable sample; splits with all classes are left out."""
         missing = {
             split: tuple(name for name, count in zip(self.manifest.classes, counts, strict=True) if not count)
             for split, counts in self.class_counts.items()
@@ -120,29 +122,29 @@ class DataReport:
 
     @property
     def imbalance(self) -> float | None:
-        """Samples of the largest class per sample of the smallest that has any, in the first split."""
+        """Return the size of the largest class over the smallest nonempty one, in the first split."""
         counts = [count for count in next(iter(self.class_counts.values()), ()) if count]
         return max(counts) / min(counts) if counts else None
 
     @property
     def single_class(self) -> str | None:
-        """A sentence about training samples that are all of one class; None if there are more classes."""
+        """Return a sentence if all training samples are of one class; None if there are several classes."""
         clean = self.clean()
         return describe_single_class(clean, training_samples(clean))
 
     @property
     def has_groups(self) -> bool:
-        """Whether the list says what samples share that must not be split."""
+        """Return whether the list has groups of samples that must not be split."""
         return any(sample.group is not None for sample in self.manifest.samples)
 
     @property
     def image_folders(self) -> int:
-        """How many videos are folders of images, whose frame rate is not known."""
+        """Return the number of folders of images, whose frame rate is unknown."""
         return sum(video.stream.codec is None and video.bytes_digest is None for video in self.videos)
 
     @property
     def durations(self) -> tuple[float, float, float] | None:
-        """Shortest, median and longest sample in seconds: of its labeled part, else of the video."""
+        """Return the shortest, median and longest duration of a sample in seconds; None without samples."""
         facts = self._facts
         samples = (sample for sample in self.manifest.samples if sample.path in facts)
         parts = [part_of(sample, facts[sample.path]) for sample in samples]
@@ -151,27 +153,27 @@ class DataReport:
 
     @property
     def total_seconds(self) -> float:
-        """How long all videos last."""
+        """Return the total duration of all videos in seconds."""
         return sum(video.duration_seconds for video in self.videos)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Width x height of the frames -> number of videos, most frequent first."""
+        """Return frame size as `WIDTHxHEIGHT` -> number of videos, most frequent first."""
         return _frequencies(f"{video.width}x{video.height}" for video in self.videos)
 
     @property
     def rates(self) -> dict[str, int]:
-        """Frames a second -> number of videos, most frequent first."""
+        """Return frames per second -> number of videos, most frequent first."""
         return _frequencies(f"{round(video.fps, 2):g}" for video in self.videos)
 
     @property
     def codecs(self) -> dict[str, int]:
-        """Codec -> number of videos, most frequent first; folders of frames are `images`."""
+        """Return codec -> number of videos, most frequent first; folders of frames are `images`."""
         return _frequencies(video.stream.codec or "images" for video in self.videos)
 
     @property
     def hardly_validated(self) -> tuple[str, ...]:
-        """Classes with fewer than FEW_TO_VALIDATE samples in `val`, or in what would be held out."""
+        """Return classes with fewer than FEW_TO_VALIDATE samples in `val`, or in a held-out fraction."""
         counts = self.class_counts
         held = counts.get("val") or [
             round(HELD_OUT * count) for count in counts.get("train") or counts.get(NO_SPLIT) or ()
@@ -181,12 +183,12 @@ class DataReport:
         )
 
     def clean(self) -> Manifest:
-        """The samples that can be learned from: no unreadable files, no parts that show nothing, no repeats.
+        """Return the samples usable for training: without unreadable files, empty parts and repeats.
 
-        Of samples that repeat each other one stays: the first in `test`, else in `val`, else of all, so that
-        scores keep their meaning. If their labels contradict each other none stays. A part that ends after
-        its video is cut there. Other warnings stay, and so do parts of one video in different splits: the
-        cure for these is to split anew, whole videos at a time.
+        One sample of each group of repeats is kept: the first in `test`, else in `val`, else the first of
+        all, so that scores stay comparable. If the labels contradict each other, none is kept. A part that
+        ends after its video is cut at the end of the video. Samples with other warnings are kept, and so are
+        parts of one video in different splits: to remove these leaks, split the data by whole videos.
         """
         facts = self._facts
         kept_of = ((repeat, self._kept(repeat)) for repeat in self.repeats)
@@ -194,18 +196,18 @@ class DataReport:
         kept = []
         for row, sample in enumerate(self.manifest.samples):
             video = facts.get(sample.path)
-            if video is None or row in dropped or shows_nothing(sample, video):
+            if video is None or row in dropped or is_empty_part(sample, video):
                 continue
-            kept.append(replace(sample, end_seconds=None) if reaches_past_end(sample, video) else sample)
+            kept.append(replace(sample, end_seconds=None) if ends_after_video(sample, video) else sample)
         return replace(self.manifest, samples=tuple(kept))
 
     @property
     def lasting_leaks(self) -> tuple[Group, ...]:
-        """Leaks that `clean` leaves, as groups of its samples: parts of one video in different splits."""
+        """Return the leaks that remain after `clean`, as groups of its samples: parts of one video."""
         return tuple(find_leaks(self.clean(), self._facts))
 
     def to_json(self) -> str:
-        """One line with every list in full, the counts, and the facts about every video."""
+        """Return one line of JSON with all findings, the statistics, and the facts of every video."""
         splits = self.class_counts.items()
         classes = self.manifest.classes
         fields = {
@@ -242,16 +244,16 @@ class DataReport:
 
     @cached_property
     def _facts(self) -> dict[str, VideoFacts]:
-        """By path."""
+        """Return path -> facts of every readable file."""
         return {video.path: video for video in self.videos}
 
     def _kept(self, repeat: Group) -> int | None:
-        """The one of the repeated samples that is worth most; None if their labels contradict each other."""
+        """Return the repeated sample to keep; None if the labels contradict each other."""
         if repeat in self.contradictions:
             return None
-        worth = {"test": 0, "val": 1}
+        priority = {"test": 0, "val": 1}
         samples = self.manifest.samples
-        return min(repeat.rows, key=lambda row: (worth.get(samples[row].split or "", 2), row))
+        return min(repeat.rows, key=lambda row: (priority.get(samples[row].split or "", 2), row))
 
     def _group_fields(self, group: Group) -> dict[str, Any]:
         samples = []
@@ -270,7 +272,14 @@ def make_report(
     shortest_frames: int,
     clip: ClipSpec | None = None,
 ) -> DataReport:
-    """What follows from the facts about every file of the manifest, by path."""
+    """Make the report of a manifest from the results of examining its files.
+
+    Args:
+        manifest: The checked manifest.
+        examined: Path -> facts or error, for every file of the manifest.
+        shortest_frames: Samples with fewer frames are too short.
+        clip: Clip of the model; samples shorter than one clip are too short. Replaces `shortest_frames`.
+    """
     facts: dict[str, VideoFacts] = {}
     unreadable = []
     for path in dict.fromkeys(sample.path for sample in manifest.samples):
@@ -292,7 +301,7 @@ def make_report(
         possible_copies=tuple(find_possible_copies(manifest, facts)),
         damaged=tuple(Finding(path=video.path, what=video.damage) for video in videos if video.damage),
         too_short=tuple(find_too_short(manifest, facts, shortest_frames, clip)),
-        odd=tuple(find_odd(videos)),
+        odd=tuple(find_unusual(videos)),
         notes=tuple(Finding(path=video.path, what=note) for video in videos for note in video.notes),
         telltale=tuple(find_telltale(manifest, facts)),
     )
@@ -309,5 +318,5 @@ def _finding_fields(finding: Finding) -> dict[str, Any]:
 def _video_fields(video: VideoFacts) -> dict[str, Any]:
     fields = asdict(video) | {"duration_seconds": video.duration_seconds}
     fields |= fields.pop("stream")
-    # The look is no text; the rest of it is for programs as it is.
-    return {name: value for name, value in fields.items() if name != "look"}
+    # Thumbnails are bytes, which JSON does not support.
+    return {name: value for name, value in fields.items() if name != "thumbnails"}

@@ -1,1 +1,1 @@
-"""The kinds of lists and folders that labeled videos come in: one file per kind, read by manifest.py."""
+"""Readers for the supported list and folder formats of labeled videos, used by manifest.py."""

@@ -1,4 +1,4 @@
-"""Where the videos of a published data set lie, whatever folders somebody has sorted them into."""
+"""Rows of a list of labeled videos, parsers for their cells, and search for videos by name."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ SPLIT_NAMES: Final = MappingProxyType(
     {"train": "train", "training": "train", "test": "test", "testing": "test"}
     | {"val": "val", "valid": "val", "validate": "val", "validation": "val"}
 )
-"""What lists and folders call a split -> what it is called here."""
+"""Name of a split in lists and folders -> name of the split in this package."""
 
 
 class Row(NamedTuple):
-    """One labeled video, or part of one."""
+    """One labeled video, or one labeled part of a video, as read from a list."""
 
     path: str
+    """Video file or folder of frames."""
     labels: tuple[str, ...]
-    """Names of classes, or numbers."""
+    """Class names, or class indices as text."""
     where: str
-    """For error messages: `train.csv, line 3`."""
+    """Location in the list for error messages: `train.csv, line 3`."""
     start_seconds: float | None = None
+    """Start of the labeled part in seconds; None means the start of the video."""
     end_seconds: float | None = None
+    """End of the labeled part in seconds; None means the end of the video."""
     split: str | None = None
+    """`train`, `val` or `test`; None if the list does not specify a split."""
     group: str | None = None
+    """Name of the group of samples that must not be split; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +47,34 @@ class Listing:
     """All rows of one list or folder."""
 
     source: str
-    """What was read: one of several files, if the list has more than one."""
+    """The file or folder that was read; one of the files, if the list has several."""
     rows: list[Row]
+    """Labeled videos and parts of videos, in the order of the list."""
     classes: tuple[str, ...] | None = None
-    """The names in the order that the data set gives them; None if it gives none."""
+    """Class names in the order of the dataset; None if the dataset does not define an order."""
     multi_label: bool = False
+    """True if a video can have any number of labels."""
     notes: tuple[str, ...] = ()
-    """What was decided or left out in reading, a sentence each."""
+    """Notes on choices made and rows skipped while reading, one sentence each."""
 
 
 def folded_name(name: str) -> str:
-    """Return a name without the differences that do not make another class or folder.
+    """Return a normalized name for comparing classes or folders.
 
-    These are Unicode's composed and decomposed forms, upper and lower case, `_` and spaces.
+    Names with the same normalized name are the same class: the Unicode form (composed or decomposed), upper
+    or lower case, and `_` or spaces make no difference.
     """
     return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
 
 
 def require_order(start: float | None, end: float | None, where: str) -> None:
-    """InputError for a part of a video that ends before it begins."""
+    """Raise InputError for a part of a video whose end is not after its start."""
     if end is not None and end <= (start or 0.0):
-        raise InputError(f"{where}: found {end} s, wanted more than the start, {start or 0.0} s")
+        raise InputError(f"{where}: the end must be > the start ({start or 0.0} s), got {end} s")
 
 
 def path_below(root: str, path: str) -> str:
-    """Return the path of a list's entry, where `~` is the home folder unless there is a file of that name."""
+    """Return a path of a list below `root`; `~` is the home folder unless there is a file of that name."""
     below = os.path.join(root, path)
     return (
         os.path.join(root, os.path.expanduser(path))
@@ -76,11 +84,15 @@ def path_below(root: str, path: str) -> str:
 
 
 def read_text(path: str) -> str:
-    """The UTF-8 text of a file, without a byte order mark. ValueError with the place of what is not UTF-8."""
+    """Read a UTF-8 text file, without its byte order mark.
+
+    Raises:
+        InputError: The text is not UTF-8, with line and byte, or has NUL bytes.
+    """
     with open(path, "rb") as file:
         content = file.read()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: the text is UTF-16, wanted UTF-8: save it anew as that")
+        raise InputError(f"{path}: the text must be UTF-8, got UTF-16: save it as UTF-8")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,37 +100,49 @@ def read_text(path: str) -> str:
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         raise InputError(
             f"{path}, line {line}, byte {column}: 0x{content[error.start]:02x} is not UTF-8: "
-            "is it a text, and was it saved as UTF-8?"
+            "is it a text file, and was it saved as UTF-8?"
         ) from error
     if "\0" in text:
-        raise InputError(f"{path}: it holds zero bytes, wanted a list of videos as text")
+        raise InputError(f"{path}: the file must be a list of videos as text, got binary data (NUL bytes)")
     return text
 
 
-def numbered_lines(text: str) -> list[tuple[int, str]]:
-    """Lines that are not blank, numbered from 1; only line feeds and carriage returns end a line."""
+def number_lines(text: str) -> list[tuple[int, str]]:
+    """Return the nonblank lines with their numbers, from 1; only \\n, \\r and \\r\\n end a line."""
     lines = enumerate(re.split(r"\r\n|\n|\r", text), 1)
     return [(number, line.strip(" \t")) for number, line in lines if line.strip()]
 
 
 def read_class_names(path: str) -> tuple[str, ...]:
-    """The names of a label map file: one a line, in the order of their numbers. ValueError if it is empty."""
-    names = tuple(line for _, line in numbered_lines(read_text(path)))
+    """Read the class names of a label map file: one name per line, in the order of the class indices.
+
+    Raises:
+        InputError: The file has no class name.
+    """
+    names = tuple(line for _, line in number_lines(read_text(path)))
     if not names:
-        raise InputError(f"{path}: it is empty, wanted one class name a line")
+        raise InputError(f"{path}: the file must have one class name per line, got an empty file")
     return names
 
 
-def split_name(cell: object, where: str) -> str | None:
-    """`train`, `val` or `test` for what a list calls it; None for an empty cell."""
+def parse_split(cell: object, where: str) -> str | None:
+    """Return `train`, `val` or `test` for the name of a split in a list; None for an empty cell.
+
+    Raises:
+        InputError: The name is not in SPLIT_NAMES.
+    """
     text = "" if cell is None else str(cell).strip()
     if text and text.lower() not in SPLIT_NAMES:
-        raise InputError(f"{where}: found {text!r}, wanted train, val or test")
+        raise InputError(f"{where}: the split must be train, val or test, got {text!r}")
     return SPLIT_NAMES[text.lower()] if text else None
 
 
-def seconds(cell: object, where: str) -> float | None:
-    """A time in seconds, of seconds, `mm:ss` or `hh:mm:ss`; None for an empty cell."""
+def parse_seconds(cell: object, where: str) -> float | None:
+    """Return a time in seconds from seconds, `mm:ss` or `hh:mm:ss`; None for an empty cell.
+
+    Raises:
+        InputError: The cell is none of these, negative or infinite.
+    """
     if cell is None or cell == "":
         return None
     clock = re.fullmatch(r"\s*(?:(\d{1,9}):)?(\d{1,9}):([0-5]?\d(?:\.\d*)?)\s*", str(cell))
@@ -134,10 +158,16 @@ def seconds(cell: object, where: str) -> float | None:
 
 
 def find_by_name(root: str, names: Container[str]) -> dict[str, list[str]]:
-    """Name -> sorted paths of the videos, or folders of frames, of that name at any depth below `root`.
+    """Find videos, or folders of frames, by name at any depth below `root`.
 
-    Names are without suffix and in Unicode's composed form; those that are nowhere are left out. Folders are
-    listed once each, so a quarter of a million videos cost as many look-ups in memory and none on the disk.
+    Each folder is listed once, so 250,000 videos cost as many look-ups in memory and none on the disk.
+
+    Args:
+        root: Folder to search; empty means the working directory.
+        names: Names without suffix, in Unicode's composed form.
+
+    Returns:
+        Name -> sorted paths; names that are not found are left out.
     """
     found: dict[str, list[str]] = {}
     for path, name in _videos_and_folders(root, names):
@@ -149,31 +179,34 @@ def find_by_name(root: str, names: Container[str]) -> dict[str, list[str]]:
 def resolve_path(
     rows: list[Row], root: str, names_of: Callable[[str], tuple[str, ...]] = lambda name: (name,)
 ) -> list[Row]:
-    """The rows with their videos wherever these lie below `root`; a row whose video is nowhere stays.
+    """Return the rows with the paths of their videos found by name below `root`.
 
-    `names_of` gives the names, best first, under which a video may have been saved. Of several videos of one
-    name that which lies in the folder of its class is taken, else the first.
+    Args:
+        rows: Rows of a list; a row whose video is not found is returned unchanged.
+        root: Folder to search, at any depth.
+        names_of: Returns the possible names of a video, best first. Of several videos of one name, the one in
+            the folder of its class is chosen, else the first.
     """
     names = [names_of(_stem(basename(row.path))) for row in rows]
-    found = find_by_name(root, {normalize("NFC", name) for several in names for name in several})
-    there = [
-        next((found[n] for name in several if (n := normalize("NFC", name)) in found), None)
-        for several in names
+    found = find_by_name(root, {normalize("NFC", name) for candidates in names for name in candidates})
+    paths_of_rows = [
+        next((found[n] for name in candidates if (n := normalize("NFC", name)) in found), None)
+        for candidates in names
     ]
     return [
-        row if paths is None else row._replace(path=_choose(paths, row.labels))
-        for row, paths in zip(rows, there, strict=True)
+        row if paths is None else row._replace(path=_choose_path(paths, row.labels))
+        for row, paths in zip(rows, paths_of_rows, strict=True)
     ]
 
 
-def _choose(paths: list[str], labels: tuple[str, ...]) -> str:
-    """The first path that lies directly in a folder named as one of `labels`; else the first."""
+def _choose_path(paths: list[str], labels: tuple[str, ...]) -> str:
+    """Return the first path directly in a folder with the name of one of `labels`; else the first path."""
     folders = {folded_name(label) for label in labels}
     return next((path for path in paths if folded_name(basename(dirname(path))) in folders), paths[0])
 
 
 def _videos_and_folders(root: str, frame_folders: Container[str]) -> Iterator[tuple[str, str]]:
-    """(path, name without suffix), in Unicode's composed form; a folder that is named is not entered."""
+    """Yield (path, name without suffix in NFC) of videos and folders; `frame_folders` are not entered."""
     for folder, subfolders, files in walk(root or os.curdir):
         here = folder if root else folder.removeprefix(os.curdir).removeprefix(os.sep)
         yield from ((join(here, name), normalize("NFC", name)) for name in subfolders)
@@ -184,6 +217,6 @@ def _videos_and_folders(root: str, frame_folders: Container[str]) -> Iterator[tu
 
 
 def _stem(file: str) -> str:
-    """The name without the suffix of a video; other dots are part of it."""
+    """Return the name without the suffix of a video; other dots are part of the name."""
     stem, suffix = splitext(file)
     return stem if suffix.lower() in VIDEO_SUFFIXES else file
