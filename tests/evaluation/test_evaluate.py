@@ -207,10 +207,10 @@ def test_a_multi_label_model_has_a_mean_average_precision(
     assert report.mean_average_precision == pytest.approx(expected)
 
 
-def test_weights_that_give_no_numbers_are_an_error(checkpoint: Checkpoint, manifest: Manifest) -> None:
+def test_nan_scores_are_an_error(checkpoint: Checkpoint, manifest: Manifest) -> None:
     predictor = Predictor(checkpoint, device="cpu")
     torch.nn.init.constant_(predictor.model.head.bias, torch.nan)
-    with pytest.raises(ValueError, match="random gives scores that are not numbers"):
+    with pytest.raises(ValueError, match="scores of random must be finite, got NaN"):
         evaluate(predictor, manifest, workers=0)
 
 

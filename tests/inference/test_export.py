@@ -409,7 +409,7 @@ def test_a_file_from_elsewhere_is_one_clear_error(onnx_file: Path, tmp_path: Pat
     model = onnx.load(onnx_file)
     later = json.loads(model.metadata_props[0].value) | {"version": 99}
     for value, message in (
-        (json.dumps(later), "version must be at most 1, got 99"),
+        (json.dumps(later), "version must be <= 1, got 99"),
         ("{}", "does not load"),
         ("", "export"),
     ):
