@@ -393,7 +393,5 @@ def resolve_device(device: str) -> torch.device:
     # torch raises these for an unknown name or index, a build without CUDA, and an absent backend.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'"
-        ) from error
+        raise InputError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error
     return resolved
