@@ -80,7 +80,7 @@ def test_window_has_three_axes() -> None:
 
 
 def test_heads_must_divide_the_channels() -> None:
-    with pytest.raises(ValueError, match="channels of stage 1 must be .* got 192, not divisible by 5 heads"):
+    with pytest.raises(ValueError, match=r"channels of stage 1 must be .* got 192, not divisible by 5 heads"):
         TINY.replace(num_heads=(3, 5, 12, 24))
 
 
