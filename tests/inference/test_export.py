@@ -74,8 +74,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def film_thwc(frames: int, seed: int = 0) -> torch.Tensor:
     coarse = torch.rand(1, 3, 4, 5, 7, generator=torch.Generator().manual_seed(seed))
-    film = torch.nn.functional.interpolate(coarse, size=(frames, 48, 64), mode="trilinear")[0]
-    return (film * 255).byte().permute(1, 2, 3, 0)
+    frames_cthw = torch.nn.functional.interpolate(coarse, size=(frames, 48, 64), mode="trilinear")[0]
+    return (frames_cthw * 255).byte().permute(1, 2, 3, 0)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_every_phase_is_said_before_it_begins(checkpoint: Checkpoint, tmp_path: 
 def test_few_clips_are_compared_however_long_or_many_the_videos_are(
     number: int, clips: int, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     write_h264(path, film_thwc(120), fps=10, crf=23)
     comparison = export_model(checkpoint, tmp_path / "model.pt2", videos=[str(path)] * number)
     assert comparison.clips == clips
@@ -460,7 +460,7 @@ def test_onnx_answers_as_the_checkpoint_does(
 def test_scales_are_not_chosen_on_what_is_compared(
     frames: int, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    video = tmp_path / "film.mp4"
+    video = tmp_path / "video.mp4"
     write_h264(video, film_thwc(frames), fps=10, crf=23)
     chosen_on: list[torch.Tensor] = []
     write = runtime.write
