@@ -17,7 +17,7 @@ def test_a_folder_that_can_be_made_is_accepted_and_not_made(folder: str, tmp_pat
 @pytest.mark.parametrize("folder", ["file", "file/below", "x" * 300])
 def test_a_folder_that_cannot_be_made_is_refused(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"^--out must be a folder that can be written to, got /"):
+    with pytest.raises(InputError, match=r"^--out must be a writable folder, got /"):
         require_writable_folder(tmp_path / folder, name="--out")
 
 
@@ -44,5 +44,5 @@ def test_a_file_that_can_be_written_is_accepted_and_left_as_it_is(
 )
 def test_a_file_that_cannot_be_written_is_refused(file: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "old").write_text("in the way")
-    with pytest.raises(InputError, match=f"--write must be a file that can be written, got /.*: {reason}"):
+    with pytest.raises(InputError, match=f"--write must be a writable file, got /.*: {reason}"):
         require_writable_file(tmp_path / file, name="--write")

@@ -1,9 +1,10 @@
-"""Video Swin Transformer: a video file goes in, actions come out.
+"""Video Swin Transformer: classify the action in each video.
 
-from videoswin import Predictor
+Example:
+    from videoswin import Predictor
 
-predictor = Predictor.from_pretrained("camera-motion")
-predictor("clip.mp4").top(5)
+    predictor = Predictor.from_pretrained("camera-motion")
+    predictor("clip.mp4").top(5)
 """
 
 from importlib import import_module
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULES = {
     "BASE": "model.config",
     "Checkpoint": "weights.checkpoint",
     "ClipSpec": "video.spec",
@@ -62,10 +63,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: `videoswin --help` must not wait for torch."""
-    if name not in _HOME:
+    """Import a public name on first use, so that `videoswin --help` does not wait for torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'videoswin' has no attribute {name!r}")
-    value = getattr(import_module(f"videoswin.{_HOME[name]}"), name)
+    value = getattr(import_module(f"videoswin.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

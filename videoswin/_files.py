@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and locks on them."""
+"""Atomic writing of files, file locks, and checks that files can be written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from videoswin._errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file to write beside `path`, which replaces it once it is complete and on the disk.
+    """Yield a temporary path next to `path`; on success the file replaces `path` once it is on the disk.
+
+    Args:
+        path: File to write; an existing file is kept if an exception is raised.
 
     Raises:
-        OSError: The system refused to write, as on a full disk; names `path`. The file before is kept.
+        OSError: The file cannot be written, e.g. because the disk is full; its filename is `path`.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with naming(path):
             yield partial
-            with partial.open("rb+") as file:  # some file systems find only now that they are full
+            with partial.open("rb+") as file:  # some file systems report a full disk only here
                 os.fsync(file.fileno())
-            # Some writers make files that nobody else may read; the umask decides who may read a checkpoint.
+            # Some libraries create private files; the umask decides who may read a checkpoint.
             partial.chmod(0o666 & ~_umask())
             os.replace(partial, path)
     finally:
@@ -37,13 +40,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name `path` in every OSError from inside, also where a library hides the system's error in its own."""
+    """Set the filename of every OSError inside to `path`, also if a library wraps the OSError."""
     try:
         yield
     except Exception as error:
         if type(error) is RuntimeError and isinstance(error.__context__, OSError):
-            error = error.__context__  # torch.save: it still writes the end of the archive, and fails again
-        hidden = re.search(r"\(os error (\d+)\)", str(error))  # as Rust says it, in safetensors
+            error = error.__context__  # torch.save fails a second time when it closes the archive
+        hidden = re.search(r"\(os error (\d+)\)", str(error))  # format of Rust's errors, in safetensors
         number = error.errno if isinstance(error, OSError) else int(hidden[1]) if hidden else None
         if number is None or _is_of_another_folder(error, path):
             raise
@@ -61,13 +64,13 @@ _held: set[Path] = set()
 
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Hold a lock on the file `path`, created if need be; yields False if another process or thread holds it.
+    """Lock the file `path` and yield True, or yield False if another process or thread has the lock.
 
-    The system releases it when this process ends, however it ends. Processes forked from this one do not
-    hold it. The file stays: to remove it would let two processes lock two files of that name.
+    The file is created if needed and never removed, because two processes could then lock two files of that
+    name. The operating system releases the lock when this process ends; forked processes do not have it.
     """
     name = path.resolve()
-    # The system's lock does not keep out other threads, and ends when any of them closes the file.
+    # The system's lock does not exclude other threads, and is released when any of them closes the file.
     with _locking:
         is_free = name not in _held
         _held.add(name)
@@ -97,33 +100,33 @@ else:
 
     def _lock(file: IO[str]) -> bool:
         try:
-            # Not flock: data workers that outlive a killed process would hold that for some seconds.
+            # Not flock: data workers that outlive a killed process would hold it for some seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # Other errors: a file system without locks, where nothing is known of other processes.
+            # Other errors mean a file system without locks; assume that no other process uses the file.
             return error.errno not in (errno.EACCES, errno.EAGAIN)
         return True
 
 
 @contextmanager
 def replacing_all(path: Path) -> Iterator[Path]:
-    """As `replacing`, for writers that want the real name, or write other files beside it."""
+    """Like `replacing`, for libraries that need the final file name or write additional files next to it."""
     with naming(path), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         yield Path(folder, path.name)
-        # The one that names the others comes last, and an older one goes first: nobody reads half of each.
-        *others, main = sorted(Path(folder).iterdir(), key=lambda made: made.name == path.name)
+        # Remove the old main file first and move the new one last, so that old and new files are never mixed.
+        *others, main = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
         if others:
             path.unlink(missing_ok=True)
-        for made in (*others, main):
-            os.replace(made, path.parent / made.name)
+        for file in (*others, main):
+            os.replace(file, path.parent / file.name)
 
 
 def require_writable_folder(path: str | os.PathLike[str], *, name: str) -> None:
-    """Raise if files cannot be written into the folder, before the work is done whose results go there.
+    """Check before long work that its results can be written into a folder.
 
     Args:
         path: The folder; it need not exist, and is not created.
-        name: The option or argument that named it, for the message.
+        name: Name of the option or argument, for the message.
 
     Raises:
         InputError: The folder cannot be created or written to.
@@ -132,40 +135,40 @@ def require_writable_folder(path: str | os.PathLike[str], *, name: str) -> None:
     try:
         while not folder.exists():
             folder = folder.parent
-        _write_something(folder)
+        _write_test_byte(folder)
     except OSError as error:
         raise InputError(
-            f"{name} must be a folder that can be written to, got {path}: {error.strerror}: {folder}"
+            f"{name} must be a writable folder, got {path}: {error.strerror}: {folder}"
         ) from error
 
 
 def require_writable_file(path: str | os.PathLike[str], *, name: str) -> None:
-    """Raise if the file cannot be written, before the work is done whose result it gets; leave it as it is.
+    """Check before long work that its result can be written to a file, without changing the file.
 
     Args:
         path: The file; its folder must exist.
-        name: The option or argument that named it, for the message.
+        name: Name of the option or argument, for the message.
 
     Raises:
-        InputError: It is a folder, or its folder does not exist or cannot be written to.
+        InputError: The path is a folder, or its folder does not exist or cannot be written to.
     """
     reason = "a folder" if os.path.isdir(path) else None
     try:
-        _write_something(os.path.dirname(path) or os.curdir)
+        _write_test_byte(os.path.dirname(path) or os.curdir)
     except OSError as error:
         reason = f"{error.strerror}: {os.path.dirname(path) or os.curdir}"
     if reason is not None:
-        raise InputError(f"{name} must be a file that can be written, got {path}: {reason}")
+        raise InputError(f"{name} must be a writable file, got {path}: {reason}")
 
 
-def _write_something(folder: str | os.PathLike[str]) -> None:
-    """Write a byte into a file that vanishes at once; permissions alone do not tell whether that works."""
+def _write_test_byte(folder: str | os.PathLike[str]) -> None:
+    """Write a byte to a temporary file, because permissions alone do not prove that writing works."""
     with TemporaryFile(dir=folder) as file:
         file.write(b"0")
 
 
 def _umask() -> int:
-    """What the process takes from the permissions of new files; it can only be read by setting it."""
+    """Return the umask of the process, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

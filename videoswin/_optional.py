@@ -1,4 +1,4 @@
-"""Optional libraries, asked for only by the function that needs them."""
+"""Import of optional libraries inside the functions that need them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from videoswin._errors import MissingPackageError
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """The imported module; ImportError saying what to install if it is not there."""
+    """Import and return a module; raise MissingPackageError, an ImportError, if it is not installed.
+
+    Args:
+        module: Name of the module.
+        extra: Extra of this package that installs it, for the message.
+    """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        # A library that is there but lacks one of its own is a different fault: let it speak.
+        # An installed library with a missing dependency is another error.
         if error.name != module.partition(".")[0]:
             raise
         raise MissingPackageError(

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a live bar on a terminal, plain lines with the time left elsewhere."""
+"""Progress on stderr: a progress bar on a terminal, else plain lines with the remaining time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from videoswin._text import printable
 
 FIRST_LINE_SECONDS: Final = 5.0
-"""After this time comes the first line off a terminal, and the pause doubles with every further line,"""
+"""Time before the first plain line; the interval doubles with every further line."""
 LONGEST_PAUSE_SECONDS: Final = 300.0
-"""up to this one."""
+"""Maximum interval between plain lines."""
 
 
 class Progress:
-    """Counts finished units of work and shows how many there are, how fast they come and how long it takes.
+    """Progress of a known or unknown number of units: count, speed and remaining time.
 
-    Use it as a context manager. Everything goes to stderr, so that it does not mix with the output.
+    Use it as a context manager. It writes to stderr, so that it does not mix with the output.
 
     Example:
         with Progress("check", len(paths), "files") as progress:
@@ -40,15 +40,15 @@ class Progress:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare to show `total` units; nothing is printed before the context is entered.
+        """Create the progress; nothing is printed before the context is entered.
 
         Args:
-            title: What is being done, in a word.
-            total: Number of units; None if it is not known.
+            title: Name of the work, in a word.
+            total: Number of units; None if unknown.
             unit: Name of the units in the plural.
-            shown: False to print nothing at all, as in all processes but the first.
-            console: Where to print instead of stderr.
-            clock: Returns the seconds since any fixed moment.
+            shown: False to print nothing, as in all processes except the first.
+            console: Console to print to instead of stderr.
+            clock: Returns seconds since any fixed time.
         """
         self._title, self._total, self._unit, self._shown, self._clock = title, total, unit, shown, clock
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
@@ -84,21 +84,21 @@ class Progress:
             self.say(f"{self._count_text}, took {format_duration(self._elapsed)}")
 
     def resume(self, done: int) -> None:
-        """Count units that were finished before this process started; they say nothing about its speed."""
+        """Set the number of units finished before this process started, which do not count for the speed."""
         self._done = self._done_before = done
         self._bar.update(self._task, completed=done)
 
     def advance(self, facts: str | None = None) -> None:
-        """Count one more unit, and report if the last report was long ago.
+        """Count one more unit, and print a line if it is due.
 
         Args:
-            facts: What to show beside the count from now on; None leaves it as it is.
+            facts: New text next to the count; None keeps the current text.
         """
         self.count(facts)
         self.report_if_due()
 
     def advance_to(self, done: int) -> None:
-        """Set how many units are finished, and report if the last report was long ago."""
+        """Set the number of finished units, and print a line if it is due."""
         self._done = done
         self._bar.update(self._task, completed=done, facts=f"{self._speed}  {self._facts}")
         self.report_if_due()
@@ -111,14 +111,14 @@ class Progress:
         self._bar.update(self._task, completed=self._done, facts=f"{self._speed}  {self._facts}")
 
     def report_if_due(self) -> None:
-        """Report if the last report was long ago."""
+        """Print a line if the interval since the last line has passed."""
         pause = self._clock() - self._last_line
         if not self._is_live and pause >= self._pause and (self._total is None or self._done < self._total):
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             self.report()
 
     def report(self, facts: str | None = None) -> None:
-        """Show the facts now: beside the bar, or in a line of their own off a terminal."""
+        """Update the text next to the bar, or print a line if there is no terminal."""
         if facts is not None:
             self._facts = facts
         self._bar.update(self._task, facts=f"{self._speed}  {self._facts}")
@@ -128,7 +128,7 @@ class Progress:
             self.say(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         if self._shown:
             self._console.print(printable(line), markup=False)
 
@@ -157,7 +157,7 @@ class Progress:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in its two largest units, such as `2 h 05 min`."""
+    """Format a duration in its two largest units, such as `2 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,8 +1,8 @@
-"""Data workers: how they send tensors, how they end, and what is said if the system kills one.
+"""Data workers: sending tensors, termination, and the error if the system kills a worker.
 
-PyTorch sends tensors between processes in shared memory. Where that is small (Docker gives 64 MB),
-a worker cannot send its result: the thread that sends prints a traceback, and the other side waits forever.
-Here a tensor goes through shared memory while that has room, and through pipes otherwise.
+PyTorch sends tensors between processes in shared memory. If that is small (64 MB by default in Docker), a
+worker cannot send its result: the sending thread prints a traceback, and the receiver waits forever. With
+this module, tensors are sent in shared memory if it has room, and through pipes otherwise.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from torch.multiprocessing.reductions import reduce_tensor
 from videoswin._errors import InputError, VideoSwinError
 
 PREFETCH: Final = 2
-"""Items that a worker of a DataLoader prepares ahead."""
+"""Number of items that each worker of a DataLoader prepares ahead."""
 
 MAX_WORKERS: Final = 1024
-"""More processes than any machine has use for; a mistyped number must not start them."""
+"""Maximum number of workers, as a protection against typing errors."""
 
 _FOLDER: Final = "/dev/shm"
 _MB: Final = 2**20
 
 
 def free_shared_memory() -> int | None:
-    """Return the bytes that are free in shared memory, or None where the system does not say."""
+    """Return the free bytes in shared memory, or None if the system has no such information."""
     try:
         stats = os.statvfs(_FOLDER)
     except (AttributeError, OSError):
@@ -43,16 +43,16 @@ def free_shared_memory() -> int | None:
 
 
 def require_startable_workers(workers: int, *, name: str) -> None:
-    """Raise InputError if so many data workers cannot be started; their semaphores are in shared memory, too.
+    """Raise InputError if the number of data workers is invalid or there is no room for their semaphores.
 
     Args:
-        workers: Number of worker processes.
-        name: The option or argument that gave it, for the message.
+        workers: Number of worker processes; their semaphores are also in shared memory.
+        name: Name of the option or argument, for the message.
     """
     if not 0 <= workers <= MAX_WORKERS:
         raise InputError(f"{name} must be from 0 to {MAX_WORKERS}, got {workers}")
     try:
-        # More than a DataLoader makes; all at once, and gone when this returns.
+        # More than a DataLoader creates; they are freed when this returns.
         _ = [multiprocessing.Semaphore() for _ in range(8 * (workers + 1) if workers else 0)]
     except OSError as error:
         raise InputError(
@@ -62,12 +62,12 @@ def require_startable_workers(workers: int, *, name: str) -> None:
 
 
 class WorkerKilledError(VideoSwinError):
-    """The system has killed a data worker, often because memory is short."""
+    """The system has killed a data worker, often because of insufficient memory."""
 
 
 @contextmanager
 def naming_killed_workers() -> Iterator[None]:
-    """Raise WorkerKilledError for what torch raises when a data worker has died."""
+    """Convert torch's RuntimeError about a dead data worker to WorkerKilledError."""
     try:
         yield
     except RuntimeError as error:
@@ -81,16 +81,16 @@ def naming_killed_workers() -> Iterator[None]:
 
 
 def start_data_worker(worker_id: int) -> None:
-    """Prepare a data worker's process: the `worker_init_fn` of every DataLoader of the package."""
+    """Initialize a data worker; this is the `worker_init_fn` of every DataLoader of the package."""
     _end_on_sigterm()
     send_tensors_safely()
 
 
 def _end_on_sigterm() -> None:
-    """Let SIGTERM end this process at once, whatever it does, with an exit code that is no failure.
+    """Make SIGTERM end this process immediately with exit code 0.
 
-    Schedulers send SIGTERM to every process of a run. Torch raises an error in the training process, wherever
-    that is, when a signal kills a worker; it could then not finish its step and save.
+    Schedulers send SIGTERM to all processes of a run. If a signal killed a worker, torch would raise an error
+    in the training process, which could then not finish its step and save.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows, where processes are ended without a signal
         return
@@ -104,37 +104,37 @@ def _end_on_sigterm() -> None:
 
 
 def send_tensors_safely() -> None:
-    """Let this process send a tensor by value if shared memory has no room for it.
+    """Make this data worker send tensors by value if shared memory has no room for them.
 
-    It changes how the process, a data worker's, pickles tensors.
+    It changes the pickling of tensors in this process.
     """
-    # DataLoader pickles in a thread whose errors reach nobody, so the choice has to be made in there.
+    # DataLoader pickles in a thread whose errors are not reported, so the decision is made while pickling.
     ForkingPickler.register(Tensor, _reduce)
 
 
 def shared_memory_notice(item_bytes: int, workers: int) -> str | None:
-    """Return one line that says how much shared memory is missing, or None if there is enough.
+    """Return one line about missing shared memory, or None if there is enough.
 
     Args:
-        item_bytes: Size of what a worker sends at a time.
+        item_bytes: Size of one item that a worker sends.
         workers: Number of worker processes; 0 needs no shared memory.
     """
     free = free_shared_memory()
-    # One more is in use by the receiver.
+    # The receiver uses one more item.
     needed = item_bytes * (workers * PREFETCH + 1)
     if workers == 0 or free is None or free >= needed:
         return None
     return (
         f"{_FOLDER} has {free // _MB} MB free, but workers={workers} needs up to {-(-needed // _MB)} MB: "
-        "what does not fit is sent through pipes, which is slower. In Docker, add "
+        "the rest is sent through pipes, which is slower. In Docker, add "
         f"--shm-size={-(-2 * needed // _MB)}m"
     )
 
 
 def _reduce(tensor: Tensor) -> tuple[Any, ...]:
-    """Pickle a tensor of the CPU: as a handle to shared memory, or by value if that is full."""
+    """Pickle a CPU tensor: as a handle to shared memory, or by value if that is full."""
     free = free_shared_memory()
-    # Looking first matters: a failed attempt leaves an empty file behind.
+    # Check first, because a failed attempt leaves an empty file.
     if free is not None and tensor.untyped_storage().nbytes() > free:
         return torch.from_numpy, (tensor.numpy(),)
     try:

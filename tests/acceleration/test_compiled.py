@@ -61,5 +61,5 @@ def test_a_predictor_answers_the_same_with_compiled_blocks(model: VideoSwin) -> 
 
 
 def test_a_graph_of_a_cpu_is_refused(model: VideoSwin) -> None:
-    with pytest.raises(ValueError, match="captured on a CUDA device, got clips on cpu"):
+    with pytest.raises(ValueError, match="must be on a CUDA device, got clips on cpu"):
         CapturedModel(model.eval(), torch.randn(1, 3, 4, 24, 24))

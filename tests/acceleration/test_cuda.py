@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.test_architecture import loaded_by
 from videoswin.acceleration import cuda, fused
 from videoswin.acceleration.cuda import (
-    branches_that_pay,
+    faster_branches,
     fastest_attention,
     trial_block,
     trial_tokens,
@@ -28,7 +28,7 @@ def test_a_cpu_gets_boxes_and_the_log_says_why(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.INFO, logger="videoswin"):
         assert fastest_attention("cpu") is box_attention
     assert [record.getMessage() for record in caplog.records] == [
-        "box_attention: the kernels are for CUDA, and this is cpu"
+        "using box_attention, because the kernels need CUDA and the device is cpu"
     ]
 
 
@@ -42,7 +42,7 @@ def test_emulated_half_precision_is_said_to_be_slower_in_one_line(
         cuda.warn_if_emulated("cpu", dtype)
         cuda.warn_if_emulated("cuda", dtype)
     assert [record.getMessage() for record in caplog.records] == [
-        f"this CPU has no instructions for {name}, which takes about 9 times as long as float32 here "
+        f"this CPU has no instructions for {name}, which takes about 9 times as long as float32 "
         "(measured on one layer): use float32"
         for name in ("bfloat16", "float16")
     ]
@@ -102,7 +102,7 @@ class Clock:
 def test_a_branch_is_fused_where_that_clearly_takes_less_time(few_tokens, milliseconds, branches) -> None:
     block = trial_block(16, 1, WINDOW, box_attention)
     with torch.autocast("cpu", torch.bfloat16):  # whoever asks may be casting, and then nothing is fused
-        assert branches_that_pay(block, Clock(*milliseconds)) == branches
+        assert faster_branches(block, Clock(*milliseconds)) == branches
 
 
 @pytest.mark.parametrize(("branch", "operator"), [("attention", "linear_add"), ("mlp", "norm_mlp_add")])
@@ -114,7 +114,7 @@ def test_a_wrong_branch_is_not_fused_and_the_log_says_so(
 
     monkeypatch.setattr(fused, operator, adds_nothing)
     block = trial_block(16, 1, WINDOW, box_attention)
-    (other,) = branches_that_pay(block, Clock((2.0, 1.0)))
+    (other,) = faster_branches(block, Clock((2.0, 1.0)))
     assert other != branch
     (message,) = (record.getMessage() for record in caplog.records)
     assert message.startswith(f"{branch} of 16 channels is not fused on cpu: its results are off by")
@@ -123,7 +123,7 @@ def test_a_wrong_branch_is_not_fused_and_the_log_says_so(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_branches_of_published_widths_are_right_in_half_precision(few_tokens, dtype: torch.dtype) -> None:
     block = trial_block(96, 3, WINDOW, box_attention).to(dtype)
-    assert branches_that_pay(block, Clock((2.0, 1.0), (2.0, 1.0))) == ("attention", "mlp")
+    assert faster_branches(block, Clock((2.0, 1.0), (2.0, 1.0))) == ("attention", "mlp")
 
 
 def test_a_trial_leaves_the_random_numbers_alone() -> None:
@@ -152,7 +152,7 @@ def test_a_cpu_keeps_its_blocks() -> None:
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "fastest_attention", lambda *_: box_attention)
-    monkeypatch.setattr(cuda, "_obstacle", lambda _: None)
+    monkeypatch.setattr(cuda, "_triton_fault", lambda _: None)
 
 
 def test_a_gpu_that_is_full_keeps_its_blocks(
@@ -161,17 +161,17 @@ def test_a_gpu_that_is_full_keeps_its_blocks(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(cuda, "_branches_that_pay", full)
+    monkeypatch.setattr(cuda, "_faster_branches", full)
     model = small_model()
     use_fastest_blocks(model, "cuda:0", torch.bfloat16)
     assert not any(isinstance(module, fused.FusedBlock) for module in model.modules())
-    assert "stage of 192 channels is not fused: no memory to try it" in caplog.text
+    assert "stage of 192 channels is not fused: out of memory" in caplog.text
 
 
 def test_nothing_is_chosen_by_its_time_where_answers_must_not_depend_on_it(
     as_on_a_gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "_branches_that_pay", lambda *_: ("mlp",))
+    monkeypatch.setattr(cuda, "_faster_branches", lambda *_: ("mlp",))
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     model = small_model()
     use_fastest_blocks(model, "cuda:0", torch.bfloat16)
@@ -181,7 +181,7 @@ def test_nothing_is_chosen_by_its_time_where_answers_must_not_depend_on_it(
 def test_a_gpu_gets_what_pays_in_stages_with_few_channels(
     as_on_a_gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "_branches_that_pay", lambda *_: ("mlp",))
+    monkeypatch.setattr(cuda, "_faster_branches", lambda *_: ("mlp",))
     model = small_model()
     names = list(model.state_dict())
     use_fastest_blocks(model, "cuda:0", torch.bfloat16)

@@ -97,7 +97,7 @@ def test_this_gpu_gets_the_kernels() -> None:
 
 def test_heads_that_the_kernels_cannot_do_are_an_error_that_names_them() -> None:
     given = problem(*WINDOWS["plain"], width=24, device="cuda")
-    with pytest.raises(ValueError, match=r"got 24 channels in torch\.float32; box_attention takes any"):
+    with pytest.raises(ValueError, match=r"got 24 channels in torch\.float32; box_attention supports all"):
         triton_attention(given.qkv.float(), given.table.float(), given.geometry)
 
 

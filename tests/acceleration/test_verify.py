@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from videoswin.acceleration.triton.attention import triton_attention
-from videoswin.acceleration.verify import TOLERANCE, largest_error, why_not
+from videoswin.acceleration.verify import TOLERANCE, attention_fault, largest_error
 from videoswin.model.attention import box_attention
 from videoswin.model.windows import WindowGeometry
 
@@ -40,7 +40,7 @@ def wrong_gradient(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) ->
 @pytest.mark.parametrize("attention", [other_bias, no_number, wrong_gradient])
 def test_the_check_finds_a_wrong_attention(attention) -> None:
     pytest.importorskip("triton")
-    assert "off by" in why_not(attention, CPU, 16)
+    assert "off by" in attention_fault(attention, CPU, 16)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_machine_that_cannot_compile_is_a_reason(failure: Exception) -> None:
     def failing(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
         raise failure
 
-    assert type(failure).__name__ in why_not(failing, CPU, 16)
+    assert type(failure).__name__ in attention_fault(failing, CPU, 16)
 
 
 def test_an_error_of_triton_is_a_reason_and_a_mistake_of_ours_is_not() -> None:
@@ -71,6 +71,6 @@ def test_an_error_of_triton_is_a_reason_and_a_mistake_of_ours_is_not() -> None:
     def mistaken(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
         raise TypeError("ours")
 
-    assert why_not(failing, CPU, 16) == "TritonError: out of resource"
+    assert attention_fault(failing, CPU, 16) == "TritonError: out of resource"
     with pytest.raises(TypeError):
-        why_not(mistaken, CPU, 16)
+        attention_fault(mistaken, CPU, 16)

@@ -24,7 +24,7 @@ LIGHTS = ((0.5, 0.0), (-0.25, -0.25))
 """A light right of the middle and one up left, as (x, y) in -1..1, y down."""
 
 
-def film(label: str) -> Tensor:
+def video(label: str) -> Tensor:
     """What a steady camera sees of the two lights, each in its own channel: (8, 2, 64, 64)."""
     line = (torch.arange(256) + 0.5) / 128 - 1
     scene = torch.stack([torch.exp(-((line[:, None] - y) ** 2 + (line - x) ** 2) / 0.005) for x, y in LIGHTS])
@@ -45,32 +45,32 @@ def ends(frames: Tensor) -> tuple[np.ndarray, np.ndarray]:
     [("static", 0), ("pan right", -0.35), ("pan left", 0.35), ("tilt up", 0.35j), ("tilt down", -0.35j)],
 )
 def test_the_picture_slides_against_the_camera(label, slides):
-    before, after = ends(film(label))
+    before, after = ends(video(label))
     np.testing.assert_allclose(after - before, slides, atol=0.01)
 
 
 @pytest.mark.parametrize(("label", "grows"), [("zoom in", np.exp(0.175)), ("zoom out", np.exp(-0.175))])
 def test_the_picture_grows_as_the_camera_zooms_in(label, grows):
-    before, after = ends(film(label))
+    before, after = ends(video(label))
     np.testing.assert_allclose(after / before, grows, atol=0.01)
 
 
 @pytest.mark.parametrize(("label", "clockwise"), [("roll left", 1), ("roll right", -1)])
 def test_the_picture_turns_clockwise_as_the_camera_rolls_left(label, clockwise):
-    before, after = ends(film(label))
+    before, after = ends(video(label))
     # With y down, growing angles turn clockwise to the eye.
     turned = clockwise * np.angle(after / before)
     assert ((turned > 0.17) & (turned < 0.27)).all()
 
 
 def closest_label(frames: Tensor) -> int:
-    """The movement whose own film these frames resemble most in where the lights go, from any start."""
+    """The movement whose own video these frames resemble most in where the lights go, from any start."""
     before, after = ends(frames)
     return min(range(9), key=lambda label: np.abs(after - moved(LABELS[label], before)).sum())
 
 
 def moved(label: str, places: np.ndarray) -> np.ndarray:
-    before, after = ends(film(label))
+    before, after = ends(video(label))
     turned = (after[0] - after[1]) / (before[0] - before[1])
     return turned * places + (after[0] - turned * before[0])
 
@@ -86,7 +86,7 @@ def moved(label: str, places: np.ndarray) -> np.ndarray:
     ids=["reversed", "mirrored", "transposed"],
 )
 def test_a_changed_clip_has_the_changed_label(label, change, changed_label):
-    assert closest_label(change(film(LABELS[label]))) == changed_label(label)
+    assert closest_label(change(video(LABELS[label]))) == changed_label(label)
 
 
 def test_labels_are_in_the_promised_order():

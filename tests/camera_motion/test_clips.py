@@ -6,7 +6,7 @@ import torch
 
 from videoswin._errors import MissingPackageError
 from videoswin.camera_motion.camera import LABELS, reversed_label
-from videoswin.camera_motion.clips import CameraMotionClips, Difficulty, render_clip, rotated_labels
+from videoswin.camera_motion.clips import CameraMotionClips, Difficulty, random_orientation, render_clip
 from videoswin.camera_motion.scenes import TEST_PHOTOS, TRAIN_PHOTOS, Scenery, load_photo, soft_blobs
 from videoswin.data.dataset import Draw
 
@@ -90,7 +90,7 @@ def test_turning_about_reaches_six_orientations(clips):
     clip = torch.arange(3 * 2 * 4 * 4, dtype=torch.uint8).view(3, 2, 4, 4)
     rng = np.random.default_rng(0)
     seen = {
-        rotated_labels(rng, clip, LABELS.index("pan left"))[0].contiguous().numpy().tobytes()
+        random_orientation(rng, clip, LABELS.index("pan left"))[0].contiguous().numpy().tobytes()
         for _ in range(200)
     }
     assert len(seen) == 6
@@ -99,7 +99,7 @@ def test_turning_about_reaches_six_orientations(clips):
 def test_turning_about_keeps_a_still_camera_still():
     rng = np.random.default_rng(0)
     clip = torch.zeros(3, 2, 4, 4)
-    assert {rotated_labels(rng, clip, LABELS.index("static"))[1] for _ in range(50)} == {0}
+    assert {random_orientation(rng, clip, LABELS.index("static"))[1] for _ in range(50)} == {0}
 
 
 def test_easy_pans_can_be_measured_to_go_where_the_label_says():

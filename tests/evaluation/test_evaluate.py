@@ -207,15 +207,15 @@ def test_a_multi_label_model_has_a_mean_average_precision(
     assert report.mean_average_precision == pytest.approx(expected)
 
 
-def test_weights_that_give_no_numbers_are_an_error(checkpoint: Checkpoint, manifest: Manifest) -> None:
+def test_nan_scores_are_an_error(checkpoint: Checkpoint, manifest: Manifest) -> None:
     predictor = Predictor(checkpoint, device="cpu")
     torch.nn.init.constant_(predictor.model.head.bias, torch.nan)
-    with pytest.raises(ValueError, match="random gives scores that are not numbers"):
+    with pytest.raises(ValueError, match="scores of random must be finite, got NaN"):
         evaluate(predictor, manifest, workers=0)
 
 
 def test_a_list_without_videos_is_refused(predictor: Predictor, manifest: Manifest) -> None:
-    with pytest.raises(ValueError, match="made here lists no labeled videos"):
+    with pytest.raises(ValueError, match="made here must have labeled videos, got none"):
         evaluate(predictor, dataclasses.replace(manifest, samples=()))
 
 
@@ -308,12 +308,16 @@ def test_classes_that_are_numbers_are_the_models_in_order() -> None:
 
 @pytest.mark.parametrize("classes", [("1", "2"), tuple(map(str, range(7)))])
 def test_numbers_that_are_not_the_models_are_refused(classes: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match=f"of the data's {len(classes)} classes are none of the model's 6"):
+    with pytest.raises(
+        ValueError, match=f"the {len(classes)} classes of the data must be among the 6 of the model, got"
+    ):
         match_classes(classes, LABELS)
 
 
 def test_up_to_five_unknown_classes_are_named_with_what_may_be_meant() -> None:
     unknown = ("Walks", "swimming", *"abcde")
-    with pytest.raises(ValueError, match="7 of the data's 8 classes") as error:
+    with pytest.raises(
+        ValueError, match="the 8 classes of the data must be among the 6 of the model, got 7 others"
+    ) as error:
         match_classes(("run", *unknown), LABELS)
     assert "'Walks' (did you mean 'walk'?), 'swimming', 'a', 'b', 'c', ...;" in str(error.value)

@@ -154,8 +154,8 @@ def test_names_that_no_font_has_are_drawn_as_boxes_and_told_in_one_line(
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
     draw_everything(tmp_path, f"{NO_FONT}\u200b")
     assert {record.getMessage() for record in caplog.records} == {
-        "no installed font has \u8d70: pictures show boxes instead; install a font that has them, such as "
-        "Noto Sans CJK"
+        "no installed font has the characters \u8d70, which are drawn as boxes; install a font with them, "
+        "such as Noto Sans CJK"
     }
 
 
@@ -172,7 +172,7 @@ def test_an_installed_font_that_has_the_names_is_used(
 
 
 def test_wide_characters_are_wrapped_where_they_end() -> None:
-    assert plots._wrapped("走" * 30, 20) == ["走" * 10] * 3
+    assert plots._wrap_caption("走" * 30, 20) == ["走" * 10] * 3
 
 
 def test_half_of_a_class_is_half_as_dark_where_classes_are_few(tmp_path: Path) -> None:

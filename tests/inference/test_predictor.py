@@ -91,7 +91,9 @@ def test_the_score_can_be_that_of_the_mean_logits(checkpoint: Checkpoint, video:
     ids=["normalized", "four channels", "one view alone"],
 )
 def test_what_are_no_views_is_refused(predictor: Predictor, views: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"wanted torch.uint8 \(V, 3, T, H, W\), as Predictor.load gives"):
+    with pytest.raises(
+        ValueError, match=r"views must be uint8 \(V, 3, T, H, W\), as Predictor.load gives, got"
+    ):
         predictor.score(views)
 
 
@@ -132,7 +134,7 @@ def test_top_is_sorted_and_never_longer_than_the_labels(predictor: Predictor, vi
 
 
 def test_top_of_nothing_is_refused(predictor: Predictor, video: Path) -> None:
-    with pytest.raises(ValueError, match="k >= 1, got 0"):
+    with pytest.raises(ValueError, match="k must be >= 1, got 0"):
         predictor(video).top(0)
 
 
@@ -254,9 +256,9 @@ def test_json_says_how_many_views_an_adaptive_protocol_used(checkpoint: Checkpoi
     assert 1 <= fields["views_used"] <= 12
 
 
-def test_a_multi_label_model_is_not_asked_adaptively(checkpoint: Checkpoint) -> None:
+def test_an_adaptive_protocol_is_refused_for_a_multi_label_model(checkpoint: Checkpoint) -> None:
     several = dataclasses.replace(checkpoint, multi_label=True)
-    with pytest.raises(ValueError, match=r"several labels, .* official-4x3"):
+    with pytest.raises(ValueError, match=r"needs a single-label model, .* official-4x3"):
         Predictor(several, device="cpu", protocol="adaptive-4x3")
 
 

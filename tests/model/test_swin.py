@@ -232,7 +232,7 @@ def test_wrong_shapes_are_named(model: VideoSwin, clips: Tensor, came: str) -> N
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
 def test_numbers_that_are_not_floating_point_are_refused(model: VideoSwin, dtype: torch.dtype) -> None:
-    with pytest.raises(ValueError, match=f"floating point numbers, got {dtype}"):
+    with pytest.raises(ValueError, match=f"normalized and floating point, got {dtype}"):
         model(torch.zeros(1, 3, 8, 32, 32, dtype=dtype))
 
 

@@ -229,7 +229,7 @@ def test_content_length_that_promises_too_much_is_found_out(server):
 
 def test_content_length_that_promises_too_little_is_found_out_by_the_hash(server, home):
     server.promised_more = -1000
-    with pytest.raises(DownloadError, match="the server sent other bytes"):
+    with pytest.raises(DownloadError, match="the file from the server must have the SHA-256"):
         fetch(entry_at(server.url), timeouts=PATIENT)
     assert files_in(home) == []
 
@@ -237,7 +237,7 @@ def test_content_length_that_promises_too_little_is_found_out_by_the_hash(server
 def test_wrong_bytes_are_refused_and_removed(server, home):
     server.body = b"x" * 1000
     found = hashlib.sha256(server.body).hexdigest()[:8]
-    message = rf"other bytes: SHA-256 {found}\.\.\., wanted {SHA256[:8]}\.\.\."
+    message = rf"must have the SHA-256 {SHA256[:8]}\.\.\., got {found}\.\.\."
     with pytest.raises(DownloadError, match=message) as error:
         fetch(entry_at(server.url), timeouts=PATIENT)
     assert "\n" not in str(error.value)
@@ -253,7 +253,7 @@ def test_web_page_in_place_of_a_file_is_refused(server, home):
 
 def test_missing_file_is_reported_at_once(server):
     server.status = 404
-    with pytest.raises(DownloadError, match="the server answers 404 Not Found"):
+    with pytest.raises(DownloadError, match="the server returned 404 Not Found"):
         fetch(entry_at(server.url), timeouts=PATIENT)
     assert len(server.requests) == 1
 
@@ -268,9 +268,9 @@ def test_offline_fails_with_one_line_that_says_what_to_put_where(home):
     with pytest.raises(DownloadError) as error:
         fetch(entry_at(url))
     assert str(error.value) == (
-        "tiny-k400 is not on this machine and cannot be downloaded (Connection refused); "
+        "tiny-k400 is not in the cache and cannot be downloaded (Connection refused); "
         f"put model-7615ae03.pth from {url} into {home}, "
-        "or use --model camera-motion, which is always there"
+        "or use --model camera-motion, which is part of the package"
     )
 
 
@@ -298,7 +298,7 @@ def zeros(config):
 @pytest.mark.parametrize(
     ("known_hash", "identity"),
     [
-        (True, "verified, its SHA-256 begins with"),
+        (True, "verified, its SHA-256 starts with"),
         (False, "recognized by its file name, no hash is published"),
     ],
 )
@@ -322,22 +322,22 @@ def test_file_name_alone_earns_no_identity_where_a_hash_is_published(config, hom
     for folder, cure in ((home, "remove it to download it again"), (tmp_path, "rename or remove it")):
         path = folder / cached_file(ENTRIES["tiny-k400"]).name
         torch.save(WRITERS["torchvision"](zeros(config), config), path)
-        with pytest.raises(ValueError, match=rf"has the name of tiny-k400, but .* wanted 7615ae03.*; {cure}"):
+        with pytest.raises(
+            ValueError, match=rf"must have the SHA-256 7615ae03.* of tiny-k400, .*, got .*; {cure}"
+        ):
             Checkpoint.load("tiny-k400" if folder == home else path)
 
 
 def test_damaged_file_in_the_cache_says_how_to_get_it_again(home):
     home.mkdir()
     cached_file(ENTRIES["base-ssv2"]).write_bytes(b"PK\x03\x04" + bytes(64))
-    with pytest.raises(ValueError, match=r"damaged or no PyTorch file .*; remove it to download it again"):
+    with pytest.raises(ValueError, match=r"damaged or not a PyTorch file .*; remove it to download it again"):
         Checkpoint.load("base-ssv2")
 
 
 def test_file_that_is_another_model_than_its_name_says_is_refused(weights, config, monkeypatch):
     put_there_by_hand(ENTRIES["tiny-k400"], weights, config, monkeypatch, known_hash=False)
-    with pytest.raises(
-        ValueError, match=r"has the name of tiny-k400, a tiny model, but holds another \(embed_dim 32"
-    ):
+    with pytest.raises(ValueError, match=r"must be tiny-k400, a tiny model, .* got another \(embed_dim 32"):
         Checkpoint.load("tiny-k400")
 
 
@@ -364,17 +364,20 @@ LENGTH = f"Content-Length: {len(BODY)}"
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (f"204 No Content\n{LENGTH}", "the server answers 204 No Content, not 200 OK"),
-        (f"203 Other\x1b[31m\n{LENGTH}", r"the server answers 203 Other\\x1b\[31m, not 200 OK"),
-        (f"200 OK\n{LENGTH}\nContent-Encoding: gzip", "sent the file encoded as 'gzip', which was not asked"),
+        (f"204 No Content\n{LENGTH}", "the response must be 200 OK, got 204 No Content"),
+        (f"203 Other\x1b[31m\n{LENGTH}", r"the response must be 200 OK, got 203 Other\\x1b\[31m"),
+        (
+            f"200 OK\n{LENGTH}\nContent-Encoding: gzip",
+            "sent the file encoded as 'gzip', which was not requested",
+        ),
         ("200 OK\nContent-Length: abc", "Content-Length must be a number of bytes, got 'abc'"),
         ("200 OK\nContent-Length: -5", "Content-Length must be a number of bytes, got '-5'"),
         ("200 OK\nContent-Length: " + "9" * 30, "Content-Length must be a number of bytes, got '999"),
         (
             "200 OK\nContent-Length: 9999999999",
-            "must have at most 4294967296 bytes, the server has 9999999999",
+            "must have <= 4294967296 bytes, got 9999999999",
         ),
-        ("200 OK\nX: y", "does not say how long the file is, and no hash of it is published"),
+        ("200 OK\nX: y", "does not send the length of the file, and no hash of it is published"),
         (f"206 Partial Content\n{LENGTH}", "the server sent another part of the file"),
         (f"206 Partial Content\n{LENGTH}\nContent-Range: bytes 5-9/10", "sent another part of the file"),
         ("302 Found\nLocation: ftp://127.0.0.1/x", "redirects from http to ftp://127.0.0.1/x, which is not"),
@@ -383,8 +386,8 @@ LENGTH = f"Content-Length: {len(BODY)}"
             "Redirection to url 'file:///etc/passwd' is not allowed",
         ),
         ("302 Found\nLocation: http://[::1", "Invalid IPv6 URL"),
-        ("302 Found\nLocation: /again", "the server answers 302 .* infinite loop"),
-        ("404 Not\x07 Found\nContent-Length: 0", r"the server answers 404 Not\\x07 Found"),
+        ("302 Found\nLocation: /again", "the server returned 302 .* infinite loop"),
+        ("404 Not\x07 Found\nContent-Length: 0", r"the server returned 404 Not\\x07 Found"),
     ],
 )
 def test_answer_that_is_not_the_whole_file_is_refused_in_one_line(head, message, server, home):
@@ -429,7 +432,7 @@ def endless(handler):
 def test_endless_body_ends_at_the_known_size(server, home):
     server.raw = endless
     entry = dataclasses.replace(entry_at(server.url), size_mb=2)
-    with pytest.raises(DownloadError, match="must have at most 3000000 bytes, the server sends more"):
+    with pytest.raises(DownloadError, match="must have <= 3000000 bytes, got more"):
         fetch(entry, timeouts=PATIENT)
     assert (home / "model-7615ae03.pth.part").stat().st_size <= 3_000_000
 
@@ -437,7 +440,7 @@ def test_endless_body_ends_at_the_known_size(server, home):
 def test_length_beyond_the_known_size_is_refused_before_the_first_byte(server, home):
     entry = dataclasses.replace(entry_at(server.url), size_mb=2)
     server.promised_more = 10**9
-    with pytest.raises(DownloadError, match="must have at most 3000000 bytes, the server has 1001048576"):
+    with pytest.raises(DownloadError, match="must have <= 3000000 bytes, got 1001048576"):
         fetch(entry, timeouts=PATIENT)
     assert len(server.requests) == 1
     assert files_in(home) == []

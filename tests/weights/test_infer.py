@@ -50,7 +50,7 @@ def test_window_follows_from_the_table(rows, window):
 
 @pytest.mark.parametrize("rows", [225, 539, 75, 169])
 def test_window_that_fits_twice_must_be_said(rows):
-    with pytest.raises(ValueError, match=rf"{rows} rows: \d+ windows fit, .*say which with window="):
+    with pytest.raises(ValueError, match=rf"{rows} rows: \d+ windows fit, .*pass window="):
         window_of_table(rows)
 
 
@@ -76,7 +76,7 @@ def test_gaps_are_named(config, weights):
     weights["norm.weight"] = torch.zeros(3)
     gaps = describe_gaps(weights, config)
     assert "1 of 63 tensors are missing: stages.1.blocks.0.norm2.bias" in gaps
-    assert "norm.weight is (3,), wanted (64,)" in gaps
+    assert "norm.weight must be (64,), got (3,)" in gaps
 
 
 def test_half_a_head_is_a_gap(config, weights):

@@ -77,10 +77,10 @@ def test_resizing_keeps_the_dtype_and_mirrors_with_the_table():
 def test_wrong_input_is_named(image_weights):
     with pytest.raises(ValueError, match="must be 'inflate' or 'center', got 'repeat'"):
         inflate(image_weights, WINDOW, "repeat")
-    with pytest.raises(ValueError, match="has 75 rows, got"):
+    with pytest.raises(ValueError, match="must have 75 rows, got"):
         resize_table(torch.zeros(10, 2), (2, 3, 3), (4, 3, 3))
     with pytest.raises(ValueError, match=r"\(2M - 1\)\^2 rows, got 170"):
         image_window({"a.relative_position_bias_table": torch.zeros(170, 1)})
     image_weights["patch_embed.proj.weight"] = torch.zeros(8, 3, 2, 2)
-    with pytest.raises(ValueError, match=r"tokens are \(2, 2\) pixels; ours are \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"tokens must be \(4, 4\) pixels, got \(2, 2\)"):
         inflate(image_weights, WINDOW)

@@ -84,7 +84,7 @@ NAMES = "must be printable text of 1 to 2000 characters, without control or invi
         (["labels", 1], "a\nb", rf"label 1 {NAMES} 'a\\nb'"),
         (["labels", 1], "a\u202eb", rf"label 1 {NAMES} 'a\\u202eb'"),
         (["labels", 1], "a\ud800", rf"label 1 {NAMES} 'a\\ud800'"),
-        (["labels", 1], "c", "labels must differ, got 'c' 2 times"),
+        (["labels", 1], "c", "labels must be unique, got 'c' 2 times"),
         (["name"], "a\nb", rf"name {NAMES} 'a\\nb'"),
         (["name"], 3, f"name {NAMES} 3"),
         (["license"], "MIT\x07", rf"license {NAMES} 'MIT\\x07'"),
@@ -98,10 +98,10 @@ NAMES = "must be printable text of 1 to 2000 characters, without control or invi
         (["config", "\x1b[2J"], 1, r"VideoSwinConfig has no '\\x1b\[2J'; it has"),
         (["clip", "frames"], 10**9, "frames must be an integer from 1 to 4096, got 1000000000"),
         (["clip", "size"], 10**6, "size must be an integer from 1 to 4096, got 1000000"),
-        (["clip", "size"], math.nan, "metadata must hold finite numbers, got NaN"),
+        (["clip", "size"], math.nan, "metadata must have finite numbers, got NaN"),
         (["views", "clips"], 10**9, "clips must be an integer from 1 to 10000, got 1000000000"),
         (["views", "clips"], 10_000, "all views .* must have at most 1073741824 values, got 30000 views"),
-        (["views", "margin"], -math.inf, "metadata must hold finite numbers, got -Infinity"),
+        (["views", "margin"], -math.inf, "metadata must have finite numbers, got -Infinity"),
     ],
 )  # fmt: skip
 def test_value_that_cannot_be_used_is_named(path, value, message, load):
@@ -112,7 +112,7 @@ def test_value_that_cannot_be_used_is_named(path, value, message, load):
 
 @pytest.mark.parametrize("field", sorted(VALID.keys() - {"multi_label", "version"}))
 def test_missing_field_is_named(field, load):
-    with pytest.raises(InputError, match=f"there is no {field}"):
+    with pytest.raises(InputError, match=f"missing: {field}"):
         load(json.dumps({name: value for name, value in VALID.items() if name != field}))
 
 
@@ -126,7 +126,7 @@ def test_missing_field_is_named(field, load):
         ("[" * 100_000, "metadata must be JSON of few levels"),
         ('{"a":' * 100_000, "metadata must be JSON of few levels"),
         ('{"version": ' + "9" * 5000 + "}", "metadata must be JSON: Exceeds the limit"),
-        ('{"version": 1e999}', "version must be an integer from 1, got inf"),
+        ('{"version": 1e999}', "version must be an integer >= 1, got inf"),
         (" " * (MAX_METADATA + 1), "metadata must have at most 16777216 characters, got 16777217"),
     ],
 )

@@ -40,7 +40,8 @@ def test_malicious_pickle_does_not_run(attack, zip_format, tmp_path):
     contents = {"state_dict": {"a": torch.zeros(2)}, "meta": attack(f"touch {victim}")}
     torch.save(contents, path, _use_new_zipfile_serialization=zip_format)
     with pytest.raises(
-        ValueError, match=r"nothing in it was run: it asks for (posix\.system|eval), and"
+        ValueError,
+        match=r"must have only tensors and plain values, got (posix\.system|eval); .* no code in it was run",
     ) as error:
         read_file(path)
     assert "\n" not in str(error.value)
@@ -146,9 +147,7 @@ def test_lightning_hyperparameters_are_read(tmp_path, monkeypatch):
 def test_refusal_of_other_objects_says_how_to_save_the_tensors_alone(tmp_path, monkeypatch):
     path = tmp_path / "model.pth"
     torch.save({"model": stand_in(monkeypatch, "their_library.Wrapper")()}, path)
-    with pytest.raises(
-        InputError, match=r"asks for their_library\.Wrapper.*torch\.save\(model\.state_dict\(\)"
-    ):
+    with pytest.raises(InputError, match=r"got their_library\.Wrapper.*torch\.save\(model\.state_dict\(\)"):
         read_file(path)
 
 
@@ -170,13 +169,13 @@ def test_exported_file_is_called_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b"", "damaged or no PyTorch file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "damaged or no PyTorch file"),
-        (b"<!DOCTYPE html><html></html>", "damaged or no PyTorch file"),
-        (b"c\\iodule\nname\n.", "damaged or no PyTorch file"),
-        (b"PK\x03\x04" + bytes(64), "damaged or no PyTorch file"),
+        (b"", "damaged or not a PyTorch file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "damaged or not a PyTorch file"),
+        (b"<!DOCTYPE html><html></html>", "damaged or not a PyTorch file"),
+        (b"c\\iodule\nname\n.", "damaged or not a PyTorch file"),
+        (b"PK\x03\x04" + bytes(64), "damaged or not a PyTorch file"),
         (b"\x10\0\0\0\0\0\0\0{'a': 1 aaaaaaaa", "damaged safetensors file"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(64), "Keras file, which this package does not read"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "must be a PyTorch or safetensors file, got a Keras file"),
     ],
 )
 def test_other_files_are_refused_in_one_line(contents, message, tmp_path):
@@ -191,7 +190,7 @@ def test_safetensors_file_without_its_first_byte_is_refused(tmp_path):
     path = tmp_path / "file.safetensors"
     save_file({"a": torch.ones(3)}, path)
     path.write_bytes(path.read_bytes()[1:])
-    with pytest.raises(InputError, match="damaged or no PyTorch file"):
+    with pytest.raises(InputError, match="damaged or not a PyTorch file"):
         read_file(path)
 
 
@@ -211,7 +210,7 @@ def test_truncated_file_is_refused(zip_format, tmp_path):
     path = tmp_path / "file.pth"
     torch.save({"a": torch.randn(100, 100)}, path, _use_new_zipfile_serialization=zip_format)
     path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(ValueError, match="damaged or no PyTorch file"):
+    with pytest.raises(ValueError, match="damaged or not a PyTorch file"):
         read_file(path)
 
 
@@ -224,7 +223,7 @@ def test_compressed_archive_is_refused(tmp_path):
         for name in stored.namelist():
             compressed.writestr(name, stored.read(name))
     with pytest.raises(
-        InputError, match=r"must be an uncompressed archive, .*, got \d+ bytes that become 40"
+        InputError, match=r"must be an uncompressed archive, .*, got \d+ bytes that expand to 40"
     ):
         read_file(tmp_path / "b.pth")
 
@@ -235,7 +234,7 @@ def test_key_whose_hash_would_take_years_is_refused(zip_format, tmp_path):
     for _ in range(60):
         doubled = (doubled, doubled)
     torch.save([doubled], tmp_path / "a.pth", _use_new_zipfile_serialization=zip_format)
-    with pytest.raises(InputError, match="must hold tuples of at most 1000000 values, got one of more"):
+    with pytest.raises(InputError, match="must have tuples of at most 1000000 values, got a larger one"):
         read_file(tmp_path / "a.pth")
 
 
@@ -244,7 +243,7 @@ def test_tensor_of_more_values_than_the_file_has_is_refused(zip_format, tmp_path
     contents = {"state_dict": {"a": torch.zeros(()).expand(10**6, 10**6)}}
     torch.save(contents, tmp_path / "a.pth", _use_new_zipfile_serialization=zip_format)
     with pytest.raises(
-        InputError, match=r"must hold the values of its tensors, got \d+ bytes for tensors of 4"
+        InputError, match=r"must have the values of its tensors, got \d+ bytes for tensors of 4"
     ):
         read_file(tmp_path / "a.pth")
 
@@ -266,7 +265,7 @@ def test_kind_is_read_from_the_bytes_not_the_name(tmp_path):
 
 def test_file_that_holds_a_bare_tensor_is_refused(tmp_path):
     torch.save(torch.ones(3), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="must hold a state dict, got a Tensor"):
+    with pytest.raises(ValueError, match="must have a state dict, got a Tensor"):
         read_file(tmp_path / "a.pth")
 
 

@@ -1,1 +1,1 @@
-"""The same numbers sooner: kernels and blocks that are put into a model from outside."""
+"""Faster attention and blocks with the same results, which replace those of an existing model."""

@@ -1,4 +1,4 @@
-"""Faster models on CUDA: attention kernels and fused blocks where they pay, compiled blocks, CUDA graphs."""
+"""Faster models on CUDA: attention kernels, fused branches, compiled blocks and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from videoswin.acceleration.verify import TOLERANCE, branch_error, fault_found_by, why_not
+from videoswin.acceleration.verify import TOLERANCE, attention_fault, branch_error, measured_fault
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
 from videoswin.model.config import TINY
 from videoswin.model.cpu import has_instructions_for
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OLDEST = (8, 0)
-"""Compute capability from which bfloat16 has tensor cores."""
+"""Minimum compute capability, the first with tensor cores for bfloat16."""
 TOKENS = 2**17
-"""Enough to see what many clips take: two and a half clips in the first stage."""
+"""Minimum number of tokens for timing, representative of many clips: 2.5 clips in the first stage."""
 WORTHWHILE = 0.95
-"""Most of a branch's time that it may take when fused; what saves less is noise."""
+"""Maximum time of a fused branch, as a fraction of the plain branch's time; smaller gains are noise."""
 
 Milliseconds = Callable[[Callable[[], object]], float]
-"""What a call takes on the current device."""
+"""Measures the time of a call on the current device in milliseconds."""
 
 
 def warn_if_emulated(device: torch.device | str, dtype: torch.dtype) -> None:
-    """Log in one line how much slower half precision is on a CPU that has no instructions for it.
+    """Log one warning if the CPU emulates this precision, with the measured slowdown.
 
     Args:
-        device: Where the model runs; only CPUs emulate.
-        dtype: What it computes in.
+        device: Device of the model; only CPUs emulate.
+        dtype: Type of weights and activations.
     """
     if torch.device(device).type != "cpu" or has_instructions_for(dtype):
         return
     slowdown = emulation_slowdown(dtype)
     if slowdown > 1:
         logger.warning(
-            "this CPU has no instructions for %s, which takes about %.0f times as long as float32 here "
+            "this CPU has no instructions for %s, which takes about %.0f times as long as float32 "
             "(measured on one layer): use float32",
             str(dtype).removeprefix("torch."),
             slowdown,
@@ -57,15 +57,15 @@ def warn_if_emulated(device: torch.device | str, dtype: torch.dtype) -> None:
 
 @lru_cache
 def emulation_slowdown(dtype: torch.dtype) -> float:
-    """Return how many times as long as in float32 a linear layer takes in `dtype` on this CPU.
+    """Measure the time of a linear layer in `dtype` on this CPU, relative to float32.
 
-    Takes some 50 milliseconds. A layer of this size comes close to what whole models lose.
+    This takes about 50 ms. A layer of this size has about the same slowdown as whole models.
     """
     x = torch.ones(256, 256)
     layers = [partial(torch.nn.functional.linear, x.to(each), x.to(each)) for each in (torch.float32, dtype)]
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(1)  # or other programs on the other cores would count
+        torch.set_num_threads(1)  # so that programs on other cores have no influence
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             seconds = [[_seconds(layer) for layer in layers] for _ in range(5)]
     finally:
@@ -75,7 +75,7 @@ def emulation_slowdown(dtype: torch.dtype) -> float:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    start = time.thread_time()  # not the clock: others may use the processor meanwhile
+    start = time.thread_time()  # CPU time, because other programs may use the processor
     call()
     return time.thread_time() - start
 
@@ -86,20 +86,25 @@ def fastest_attention(
     window: Grid = TINY.window,
     dtype: torch.dtype = torch.bfloat16,
 ) -> AttentionFn:
-    """`triton_attention` if the device is a GPU on which it runs and is right, else `box_attention`.
+    """Return `triton_attention` if it runs correctly on the device, else `box_attention`.
 
-    width: channels of a head, 32 in all published models. dtype: bfloat16 or float16. The first call for each
-    of them on a GPU compiles the kernels and compares them with the paper, which takes seconds; the log says
-    why the kernels are not used.
+    The first call for each combination of arguments on a GPU compiles the kernels and compares them with
+    `plain_attention`, which takes seconds. The log has the reason if the kernels are not used.
+
+    Args:
+        device: Device of the model.
+        width: Channels per head, 32 in all published models.
+        window: Attention window (time, height, width).
+        dtype: bfloat16 or float16.
     """
     device = torch.device(device)
     if device.type != "cuda":
-        logger.info("box_attention: the kernels are for CUDA, and this is %s", device)
+        logger.info("using box_attention, because the kernels need CUDA and the device is %s", device)
         return box_attention
-    device = _numbered(device)
-    fault = _fault(device, width, window, dtype)
+    device = _with_index(device)
+    fault = _attention_fault(device, width, window, dtype)
     if fault is not None:
-        logger.warning("box_attention instead of the kernels on %s: %s", device, fault)
+        logger.warning("using box_attention instead of the kernels on %s: %s", device, fault)
         return box_attention
     from videoswin.acceleration.triton.attention import triton_attention
 
@@ -107,10 +112,13 @@ def fastest_attention(
 
 
 def use_fastest_attention(model: VideoSwin, device: torch.device | str, dtype: torch.dtype) -> None:
-    """Hand every block of the model the attention that `fastest_attention` names for its heads there.
+    """Set the attention of every block to the result of `fastest_attention`, in place.
 
-    dtype: the half precision that the model computes in, by its weights or under autocast. The kernels are
-    made for tensor cores, which have no float32.
+    Args:
+        model: Model to change.
+        device: Device of the model.
+        dtype: Half precision of the model's weights or of autocast. The kernels are for tensor cores, which
+            do not support float32.
     """
     for module in model.modules():
         if isinstance(module, WindowAttention):
@@ -119,16 +127,21 @@ def use_fastest_attention(model: VideoSwin, device: torch.device | str, dtype: t
 
 
 def use_fastest_blocks(model: VideoSwin, device: torch.device | str, dtype: torch.dtype) -> None:
-    """`use_fastest_attention`, and branches fused where that takes less time: for a model that only predicts.
+    """Apply `use_fastest_attention`, and fuse branches of blocks where that is faster; for inference only.
 
-    Fused branches need weights of `dtype` on the device. The first call for each width of a stage compiles
-    them, compares them with plain ones in float32 and times both on many tokens; the log has the times.
-    Nothing is fused under torch.use_deterministic_algorithms(True): what is chosen by its time may be another
-    in another process, and then the last digits differ.
+    The first call for each stage width compiles the fused branches, compares them with plain ones in float32
+    and times both on many tokens; the log has the times. Nothing is fused under
+    torch.use_deterministic_algorithms(True), because a choice by time may differ between processes, and the
+    results then differ by rounding.
+
+    Args:
+        model: Model to change in place, with weights of type `dtype` on the device.
+        device: Device of the model.
+        dtype: bfloat16 or float16.
     """
     use_fastest_attention(model, device, dtype)
     device = torch.device(device)
-    if torch.are_deterministic_algorithms_enabled() or device.type != "cuda" or _obstacle(device) is not None:
+    if torch.are_deterministic_algorithms_enabled() or device.type != "cuda" or _triton_fault(device):
         return
     from videoswin.acceleration.fused import can_fuse, fuse
 
@@ -142,28 +155,28 @@ def use_fastest_blocks(model: VideoSwin, device: torch.device | str, dtype: torc
         try:
             fuse(
                 stage,
-                _branches_that_pay(_numbered(device), dtype, attn.proj.in_features, attn.heads, attn.window),
+                _faster_branches(_with_index(device), dtype, attn.proj.in_features, attn.heads, attn.window),
             )
         except torch.OutOfMemoryError:
-            logger.warning("stage of %d channels is not fused: no memory to try it", attn.proj.in_features)
+            logger.warning("stage of %d channels is not fused: out of memory", attn.proj.in_features)
 
 
 @lru_cache(maxsize=64)
-def _branches_that_pay(
+def _faster_branches(
     device: torch.device, dtype: torch.dtype, channels: int, heads: int, window: Grid
 ) -> tuple[Branch, ...]:
-    """Those of a block on a GPU; found out once, so that every model of a process computes alike."""
+    """Return the faster branches on a GPU; cached, so that all models of a process compute equally."""
     from triton.testing import do_bench
 
     attention = fastest_attention(device, channels // heads, window, dtype)
     with torch.cuda.device(device):
         block = trial_block(channels, heads, window, attention).to(device, dtype)
-        return branches_that_pay(block, partial(do_bench, warmup=5, rep=20, return_mode="median"))
+        return faster_branches(block, partial(do_bench, warmup=5, rep=20, return_mode="median"))
 
 
 def trial_block(channels: int, heads: int, window: Grid, attention: AttentionFn) -> Block:
-    """A block on the CPU with numbers as large as trained ones: nothing wrong is too small to show."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the caller's random state stays as it is
+    """Return a block on the CPU with random weights as large as trained ones, so that errors are visible."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # keep the caller's random state
         block = Block(
             channels, heads, window, (0, 0, 0), sliced_bias=False, drop_path=0.0, attention=attention
         )
@@ -175,34 +188,34 @@ def trial_block(channels: int, heads: int, window: Grid, attention: AttentionFn)
     return block.eval()
 
 
-def branches_that_pay(block: Block, milliseconds: Milliseconds) -> tuple[Branch, ...]:
-    """Branches of a block, on its device and in its dtype, that are right and take less time when fused."""
+def faster_branches(block: Block, milliseconds: Milliseconds) -> tuple[Branch, ...]:
+    """Return the branches of a block that are correct and faster when fused, on its device and dtype."""
     from videoswin.acceleration.fused import BRANCHES
 
-    # The caller may be casting, and then nothing is fused.
+    # Nothing is fused under autocast, which the caller may use.
     with torch.inference_mode(), torch.autocast(block.attn.proj.weight.device.type, enabled=False):
-        return tuple(branch for branch in BRANCHES if _pays(block, branch, milliseconds))
+        return tuple(branch for branch in BRANCHES if _is_faster(block, branch, milliseconds))
 
 
-def _pays(block: Block, branch: Branch, milliseconds: Milliseconds) -> bool:
+def _is_faster(block: Block, branch: Branch, milliseconds: Milliseconds) -> bool:
     from videoswin.acceleration.fused import FusedBlock, run_branch
 
     name = f"{branch} of {block.attn.proj.in_features} channels"
     fused, x = FusedBlock(block, [branch]), trial_tokens(block)
-    fault = fault_found_by(lambda: branch_error(fused, block, branch, x[:2]), TOLERANCE[x.dtype])
+    fault = measured_fault(lambda: branch_error(fused, block, branch, x[:2]), TOLERANCE[x.dtype])
     if fault is not None:
         logger.warning("%s is not fused on %s: %s", name, x.device, fault)
         return False
-    ways = [partial(run_branch, each, branch, x) for each in (block, fused)]
-    # In turn, as a GPU gets faster while it warms up.
-    took = [[milliseconds(way) for way in ways] for _ in range(3)]
-    before, after = (median(times) for times in zip(*took, strict=True))
+    runs = [partial(run_branch, each, branch, x) for each in (block, fused)]
+    # Alternately, because a GPU becomes faster while it warms up.
+    rounds = [[milliseconds(run) for run in runs] for _ in range(3)]
+    before, after = (median(times) for times in zip(*rounds, strict=True))
     logger.info("%s: %.3f ms, fused %.3f", name, before, after)
     return bool(after < WORTHWHILE * before)
 
 
 def trial_tokens(block: Block) -> Tensor:
-    """Whole windows, TOKENS or more, and small numbers, so that what a block adds to them counts."""
+    """Return at least TOKENS tokens in whole windows; they are small, so that a block's output dominates."""
     weight = block.attn.proj.weight
     grid = [2 * size for size in block.attn.window]
     clips = max(2, -(-TOKENS // prod(grid)))
@@ -211,16 +224,16 @@ def trial_tokens(block: Block) -> Tensor:
     return (2**-6 * tokens).to(weight)
 
 
-def _numbered(device: torch.device) -> torch.device:
-    """A CUDA device by its number."""
+def _with_index(device: torch.device) -> torch.device:
+    """Return the CUDA device with its index."""
     return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
 
 
-def _obstacle(device: torch.device) -> str | None:
-    """Why no kernel of Triton can be used on a CUDA device, or None."""
+def _triton_fault(device: torch.device) -> str | None:
+    """Return the reason why Triton cannot be used on a CUDA device, or None."""
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
-        return f"compute capability {capability} is below {OLDEST}"
+        return f"compute capability must be >= {OLDEST}, got {capability}"
     try:
         import triton  # noqa: F401
     except ImportError as error:
@@ -229,53 +242,63 @@ def _obstacle(device: torch.device) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
-    """Why the kernels cannot be used there, or None; found out once."""
-    missing = _obstacle(device)
+def _attention_fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
+    """Return the reason why the attention kernels cannot be used on a device, or None; cached."""
+    missing = _triton_fault(device)
     if missing is not None:
         return missing
     from videoswin.acceleration.triton.attention import WIDTHS, triton_attention
 
     if width not in WIDTHS:
-        return f"heads of {width} channels, not {WIDTHS}"
-    return why_not(triton_attention, device, width, window, dtype)
+        return f"channels per head must be one of {WIDTHS}, got {width}"
+    return attention_fault(triton_attention, device, width, window, dtype)
 
 
 def compile_blocks(model: VideoSwin, backend: str = "inductor") -> VideoSwin:
-    """The model itself, with each block to be compiled when it first runs: slow at first, then fewer kernels.
+    """Compile each block of the model in place, on its first call, and return the model.
 
-    Block by block, because blocks that differ in their weights alone share a graph, where compiling the model
-    whole would make one graph as long as all of them. Every stage, parity of blocks, drop path, mode and
-    input size needs one of its own: torch's limit for that, of the whole process, is raised.
+    Blocks are compiled separately, because blocks that differ only in their weights share a graph; compiling
+    the whole model would create one graph of all blocks. Each stage, parity of blocks, drop path, mode and
+    input size needs its own graph, so torch's process-wide recompile limit is raised.
     """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in model.modules():
         if isinstance(module, Block):
-            # Windows depend on the size of the grid, so a graph for all sizes would not be a graph.
+            # The windows depend on the grid, so that no single graph fits all sizes.
             module.compile(fullgraph=True, dynamic=False, backend=backend)
     return model
 
 
 class CapturedModel:
-    """Logits of one shape of clips by replaying a CUDA graph, as launches take longer than small batches."""
+    """A model captured as a CUDA graph for one input shape, without the launch overhead of small batches.
+
+    Example:
+        captured = CapturedModel(model, clips)
+        logits = captured(clips)
+    """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        """model: a VideoSwin, or a PixelModel around one.
+        """Capture the model.
 
-        example: what it will get, clips or pixels (B, in, T, H, W), on its GPU; ValueError elsewhere.
+        The graph reads the model's weights from their current memory: changed values are used, but weights
+        moved elsewhere are not. To use autocast, capture inside of it, with cache_enabled=False.
 
-        The graph reads the model's weights where they are: changed values count, moved weights do not. If the
-        clips are to be computed under autocast, capture there, with cache_enabled=False.
+        Args:
+            model: A VideoSwin or a PixelModel in eval mode.
+            example: Clips or pixels (B, in, T, H, W) on the model's GPU.
+
+        Raises:
+            ValueError: The example is not on a GPU, or the model is in training mode.
         """
         if example.device.type != "cuda":
-            raise ValueError(f"a graph is captured on a CUDA device, got clips on {example.device}")
+            raise ValueError(f"example must be on a CUDA device, got clips on {example.device}")
         if model.training:
-            raise ValueError("a graph is captured of a model that predicts; call model.eval() first")
+            raise ValueError("model must be in eval mode, got training mode; call model.eval() first")
         self._clips = example.clone()
         with torch.cuda.device(example.device), torch.no_grad():
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
-            # What is made once (kernels, workspaces, geometries) must not be made inside the graph.
+            # Kernels, workspaces and geometries that are created once must exist before the capture.
             with torch.cuda.stream(side):
                 for _ in range(3):
                     model(self._clips)
@@ -285,10 +308,10 @@ class CapturedModel:
                 self._logits: Tensor = model(self._clips)
 
     def __call__(self, clips: Tensor) -> Tensor:
-        """(B, in, T, H, W) of the example's shape and type -> logits (B, K), the caller's to keep."""
-        wanted, got = ((tuple(each.shape), each.dtype) for each in (self._clips, clips))
-        if wanted != got:
-            raise ValueError(f"captured for clips {wanted}, got {got}")
+        """Compute logits (B, K) of clips with the example's shape and type; they are a new tensor."""
+        expected, got = ((tuple(each.shape), each.dtype) for each in (self._clips, clips))
+        if expected != got:
+            raise ValueError(f"clips must be {expected}, as captured, got {got}")
         self._clips.copy_(clips)
         self._graph.replay()
         return self._logits.clone()

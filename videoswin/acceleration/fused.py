@@ -1,8 +1,9 @@
-"""`FusedBlock`, a block that predicts with few passes over its tokens, and the operators it is made of.
+"""FusedBlock, a block for inference with few passes over its tokens, and its operators.
 
-A block has two branches, attention and the MLP, and adds to its tokens what each makes of them. Fused, a
-branch's norm, GELU and addition are part of its linear layers. There are no gradients of these operators.
-Legend: B batch, D H W grid of tokens, M tokens in all, C channels, K channels out.
+A block adds two branches, attention and the MLP, to its tokens. In a fused branch, the norm, GELU and the
+addition are part of the linear layers. The operators have no gradients.
+
+Legend: B batch, D H W token grid, M = B * D * H * W tokens, C channels, O output channels.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ from videoswin.model.swin import MLP, Block, Stage
 Branch = Literal["attention", "mlp"]
 BRANCHES: tuple[Branch, ...] = ("attention", "mlp")
 WIDEST = 256
-"""Channels up to which linear layers wait for memory. Beyond, they wait for the tensor cores, and torch's own
-products are made for those."""
+"""Maximum number of channels for fusion. Linear layers with more are limited by the tensor cores instead of
+by memory, and torch's own products are optimized for that."""
 
 
 class FusedBlock(Block):
-    """A block with fused branches and the layers of a given one.
+    """A block with the layers of another one and fused branches.
 
-    It computes as the given one does while gradients are recorded or branches dropped, under autocast, where
-    windows do not fit the grid, and where a layer was replaced or has hooks.
+    It falls back to plain branches with gradients, drop path or autocast, if the grid needs padding, and if a
+    layer was replaced or has hooks.
     """
 
     def __init__(self, block: Block, branches: Sequence[Branch] = BRANCHES) -> None:
-        """branches: those that are fused. To compile blocks, fuse them first."""
-        nn.Module.__init__(self)  # Block's would make new layers
+        """Create a fused block that shares the layers of `block`; fuse blocks before compiling them."""
+        nn.Module.__init__(self)  # Block.__init__ would create new layers
         self.branches = tuple(branches)
         self.training, self.drop_path = block.training, block.drop_path
         self.norm1, self.attn = block.norm1, block.attn
         self.norm2, self.mlp = block.norm2, block.mlp
 
     def add_attention(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> (B, D, H, W, C)."""
+        """Add the attention branch to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
         norm, attn = self.norm1, self.attn
-        known = is_plain(attn, WindowAttention) and _are_whole(norm, attn.qkv, attn.proj)
+        known = is_plain(attn, WindowAttention) and _are_plain(norm, attn.qkv, attn.proj)
         if not (known and self._may_fuse("attention", x)):
             return super().add_attention(x)
         geometry = attn.geometry_of(x)
-        if geometry.grid != tuple(x.shape[1:4]):  # padding comes between the norm and the linear layer
+        if geometry.grid != tuple(x.shape[1:4]):  # padding is between the norm and the linear layer
             return super().add_attention(x)
         tokens = x.flatten(0, 3)  # (M, C)
         qkv = norm_linear(tokens, norm.weight, norm.bias, norm.eps, attn.qkv.weight, attn.qkv.bias)
@@ -59,9 +60,9 @@ class FusedBlock(Block):
         return added.view(x.shape)
 
     def add_mlp(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> (B, D, H, W, C)."""
+        """Add the MLP branch to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
         norm, mlp = self.norm2, self.mlp
-        known = is_plain(mlp, MLP) and _are_whole(norm, mlp.fc1, mlp.fc2)
+        known = is_plain(mlp, MLP) and _are_plain(norm, mlp.fc1, mlp.fc2)
         if not (known and self._may_fuse("mlp", x)):
             return super().add_mlp(x)
         weights = (mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
@@ -69,25 +70,25 @@ class FusedBlock(Block):
         return added.view(x.shape)
 
     def _may_fuse(self, branch: Branch, x: Tensor) -> bool:
-        drops = self.training and self.drop_path > 0.0
-        only_predicts = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
-        return branch in self.branches and only_predicts and not drops
+        drops_paths = self.training and self.drop_path > 0.0
+        is_inference = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+        return branch in self.branches and is_inference and not drops_paths
 
 
-def _are_whole(norm: nn.Module, *layers: nn.Module) -> bool:
-    """Whether these are a layer norm and linear layers with all their weights, and nothing else."""
+def _are_plain(norm: nn.Module, *layers: nn.Module) -> bool:
+    """Return whether these are a plain LayerNorm and plain linear layers, all with weight and bias."""
     plain = is_plain(norm, nn.LayerNorm) and all(is_plain(layer, nn.Linear) for layer in layers)
     return plain and all(each.weight is not None and each.bias is not None for each in (norm, *layers))
 
 
 def can_fuse(block: Block) -> bool:
-    """Whether the kernels take a block's channels."""
+    """Return whether the kernels support the channels of a block."""
     (channels,) = block.norm1.normalized_shape
     return channels <= WIDEST and takes_channels(channels)
 
 
 def fuse(stage: Stage, branches: Sequence[Branch] = BRANCHES) -> None:
-    """Put fused blocks, with the same layers, in the places of the stage's; blocks of other kinds stay."""
+    """Replace the blocks of a stage by fused ones with the same layers; subclasses of Block are kept."""
     for number, block in enumerate(stage.blocks):
         if is_plain(block, Block, FusedBlock):
             assert isinstance(block, Block)
@@ -95,7 +96,7 @@ def fuse(stage: Stage, branches: Sequence[Branch] = BRANCHES) -> None:
 
 
 def run_branch(block: Block, branch: Branch, x: Tensor) -> Tensor:
-    """Tokens and what one branch makes of them, added: (B, D, H, W, C) -> (B, D, H, W, C)."""
+    """Add one branch of a block to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
     return block.add_attention(x) if branch == "attention" else block.add_mlp(x)
 
 
@@ -103,13 +104,13 @@ def run_branch(block: Block, branch: Branch, x: Tensor) -> Tensor:
 def norm_linear(
     x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """x (M, C), weight (K, C) -> (M, K): the linear layer of norm(x)."""
+    """Apply a linear layer to norm(x): x (M, C), weight (O, C) -> (M, O)."""
     return F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), weight, bias)
 
 
 @torch.library.custom_op("videoswin::linear_add", mutates_args=(), device_types="cpu")
 def linear_add(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
-    """x (M, C), weight (K, C), residual (M, K) -> (M, K): the residual and the linear layer of x."""
+    """Add a linear layer of x to the residual: x (M, C), weight (O, C), residual (M, O) -> (M, O)."""
     return residual + F.linear(x, weight, bias)
 
 
@@ -124,7 +125,7 @@ def norm_mlp_add(
     weight2: Tensor,
     bias2: Tensor,
 ) -> Tensor:
-    """x (M, C), weight1 (K, C), weight2 (C, K) -> (M, C): x and the MLP of norm(x)."""
+    """Add the MLP of norm(x) to x: x (M, C), weight1 (hidden, C), weight2 (C, hidden) -> (M, C)."""
     hidden = F.gelu(F.linear(F.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps), weight1, bias1))
     return x + F.linear(hidden, weight2, bias2)
 
@@ -151,7 +152,7 @@ def _norm_mlp_add_on_cuda(*arguments: Any) -> Tensor:
 
 
 def _contiguous(arguments: Sequence[Any]) -> list[Any]:
-    """What the kernels step through by its sizes; it is contiguous as a rule."""
+    """Make tensors contiguous, as the kernels expect; they usually are already."""
     return [each.contiguous() if isinstance(each, Tensor) else each for each in arguments]
 
 

@@ -1,4 +1,4 @@
-"""Whether kernels run on a device, and are right there, found out by running them."""
+"""Verify kernels on a device by running them and comparing the results with plain torch."""
 
 from __future__ import annotations
 
@@ -19,24 +19,32 @@ if TYPE_CHECKING:
     from videoswin.acceleration.fused import Branch
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
-"""Largest believable error of what kernels compute, relative to its largest number: for attention twice what
-rounding qkv, weights, slopes and results, and nothing else, was found to do on a CPU. Fused branches round
-fewer numbers, and keep the same bound."""
+"""Maximum error of kernels, relative to the largest value. For attention, it is twice the error measured on a
+CPU from rounding qkv, attention weights, gradients of logits and results. Fused branches round fewer values
+and have the same bound."""
 
 
-def why_not(
+def attention_fault(
     attention: AttentionFn,
     device: torch.device,
     width: int = 32,
     window: Grid = TINY.window,
     dtype: torch.dtype = torch.bfloat16,
 ) -> str | None:
-    """What is wrong with a Triton attention on a device, by trying it, or None. Errors of CUDA are raised."""
-    return fault_found_by(lambda: largest_error(attention, device, width, window, dtype), TOLERANCE[dtype])
+    """Run a Triton attention on a device and return its fault, or None; CUDA errors are raised.
+
+    Args:
+        attention: Attention function.
+        device: Device to run on.
+        width: Channels per head.
+        window: Attention window (time, height, width).
+        dtype: Type of qkv.
+    """
+    return measured_fault(lambda: largest_error(attention, device, width, window, dtype), TOLERANCE[dtype])
 
 
 def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
-    """Of a branch of `ours` against that of `block` in float32, relative to the largest number."""
+    """Return the error of a branch of `ours` against `block` in float32, relative to the largest value."""
     from videoswin.acceleration.fused import run_branch
 
     exact = copy.deepcopy(block).float()
@@ -46,11 +54,10 @@ def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
 
 
 def kernel_failures() -> tuple[type[Exception], ...]:
-    """What kernels fail with where they cannot be compiled or run.
+    """Return the exceptions of kernels that cannot be compiled or run.
 
-    Triton compiles when it is first called, and a machine may lack what that takes: its own errors are
-    TritonError; a missing compiler, driver or ptxas is a RuntimeError, OSError or AssertionError, one that
-    fails a CalledProcessError.
+    Triton compiles on the first call. Its own errors are TritonError; a missing compiler, driver or ptxas is
+    a RuntimeError, OSError or AssertionError; a failing one is a CalledProcessError.
     """
     from triton.errors import TritonError
 
@@ -58,19 +65,19 @@ def kernel_failures() -> tuple[type[Exception], ...]:
 
 
 def in_one_line(failure: Exception) -> str:
-    """Its kind and the beginning of what it says."""
+    """Return the type of an exception and the start of its message in one line."""
     return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
 
 
-def fault_found_by(measure: Callable[[], float], tolerance: float) -> str | None:
-    """What is wrong with kernels whose error, relative to the largest number, is measured; or None."""
+def measured_fault(measure: Callable[[], float], tolerance: float) -> str | None:
+    """Measure the relative error of kernels, and return a fault if they fail or are inexact, else None."""
     try:
         error = measure()
     except (torch.AcceleratorError, torch.OutOfMemoryError):
-        raise  # RuntimeErrors, too, but after the first the device is gone, and the second may pass
+        raise  # these RuntimeErrors are not faults of the kernel: the device is unusable, or memory is short
     except kernel_failures() as failure:
         return in_one_line(failure)
-    # Written so that an error that is not a number is one.
+    # `<`, so that NaN is a fault.
     return None if error < tolerance else f"its results are off by {error:.2g}, relative to the largest"
 
 
@@ -81,15 +88,18 @@ def largest_error(
     window: Grid = TINY.window,
     dtype: torch.dtype = torch.bfloat16,
 ) -> float:
-    """Of output and gradients in `dtype` against the paper in float32, relative to the largest number."""
+    """Return the error of output and gradients in `dtype` against plain_attention in float32.
+
+    It is relative to the largest value, for random input on a grid of two shifted windows per axis.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device="cpu").to(device)
 
-    # The caller may be predicting; what is made there could not be differentiated.
+    # The caller may use inference mode, whose tensors have no gradients.
     with torch.inference_mode(False):
-        # Two windows along each axis, shifted along all: most of them wrap, in every way there is.
+        # Two windows along each axis, shifted along all axes: most of them wrap, in all possible ways.
         (p, m, n), (d, h, w) = window, (2 * size for size in window)
         geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
         qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype)
@@ -101,11 +111,19 @@ def largest_error(
 def error_against_paper(
     attention: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeometry, upstream: Tensor
 ) -> float:
-    """Of output and gradients against the paper in float32, relative to the largest number; NaN if any is.
+    """Return the error of output and gradients against plain_attention in float32.
 
-    upstream: (B, D, H, W, heads * d), the gradient of the output.
+    Args:
+        attention: Attention function.
+        qkv: (B, D, H, W, 3, heads, d).
+        table: Bias table (offsets, heads).
+        geometry: Windows of the grid.
+        upstream: Gradient of the output, (B, D, H, W, heads * d).
+
+    Returns:
+        Largest error relative to the largest value; NaN if any value is NaN.
     """
-    # The caller may be predicting or casting; this is neither.
+    # The caller may use inference mode or autocast.
     with (
         torch.inference_mode(False),
         torch.enable_grad(),

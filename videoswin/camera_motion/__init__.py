@@ -1,1 +1,1 @@
-"""The bundled model that names the movement of the camera: its synthetic clips and its recipe."""
+"""Training of the bundled camera-motion model: synthetic clips of camera movements, and the recipe."""

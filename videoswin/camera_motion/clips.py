@@ -1,6 +1,6 @@
-"""Labeled clips of a moving camera, generated: a virtual camera over photographs and textures.
+"""Synthetic labeled clips of camera movements: a virtual camera over photographs and textures.
 
-T frames, S side of the model's square, H W rows and columns of a rendered frame.
+Legend: T frames, S side of the model's input, H W rows and columns of a rendered frame.
 """
 
 from __future__ import annotations
@@ -38,9 +38,15 @@ from videoswin.video.rgb import RgbConverter
 
 
 def through_h264(frames_thwc: Tensor, *, crf: int, preset: str, keep: list[int]) -> Tensor:
-    """Frames `keep` of the uint8 film (T, H, W, 3), H and W even, after libx264 at quality `crf` and back.
+    """Encode a video with libx264, decode it, and return some of its frames.
 
-    Even with one thread libx264 does not give the same bits every time.
+    The result is not bitwise reproducible, because libx264 is not, even with one thread.
+
+    Args:
+        frames_thwc: uint8 (T, H, W, 3), H and W even.
+        crf: Constant rate factor of libx264; a higher value is a lower quality.
+        preset: Preset of libx264.
+        keep: Indices of the returned frames.
     """
     encoder = av.CodecContext.create("libx264", "w")
     _, encoder.height, encoder.width, _ = frames_thwc.shape
@@ -73,28 +79,28 @@ def write_h264(path: Path, frames_thwc: Tensor, *, fps: int, crf: int, preset: s
 
 
 SECONDS = 2.0
-"""Length of every clip."""
+"""Duration of every clip."""
 SCENE_SIZE = 320
 PATCH_SIZE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """How hard the clips are; `at(0)` is easy to learn from, `at(1)` is what the model is for."""
+    """Difficulty of the clips; `at(0)` is the easiest for training, `at(1)` is realistic."""
 
     motion: MotionRange
     foreground: float
-    """Probability that something moves through the picture by itself."""
+    """Probability of an independently moving object."""
     compression: float
-    """Probability that the clip goes through H.264."""
+    """Probability that the clip is encoded and decoded with H.264."""
     damage: float
-    """0..1: how much noise and change of light."""
+    """Amount of noise and change of exposure, 0 to 1."""
     wide: float
-    """Probability that the view is wider than high, the model's square being cut from somewhere in it."""
+    """Probability that the view is wider than high; the clip is then a square crop of it."""
 
     @classmethod
     def at(cls, hardness: float) -> Difficulty:
-        """The difficulty between easy (0) and full (1)."""
+        """Return the difficulty for a hardness from 0 (easiest) to 1 (full)."""
         slowest = float(np.exp(np.interp(hardness, (0, 1), np.log((0.25, 0.045)))))
         return cls(
             motion=MotionRange(slowest=slowest, fastest=0.6, shake=0.012 * hardness, easing=0.6 * hardness),
@@ -106,15 +112,23 @@ class Difficulty:
 
 
 class CameraMotionClips(Dataset[Item]):
-    """Clips in fours: `dataset[Draw(epoch, index)]` is an Item of uint8 (4, 3, T, S, S) and labels (4,).
+    """Synthetic clips: `dataset[Draw(epoch, index)]` is an Item of uint8 (4, 3, T, S, S) and labels (4,).
 
-    The four are one rendered clip and its reversal, each in two orientations. Items are easiest up to index
-    `easy` of the first epoch and as hard as they get from `hard` on. An item depends on the seed and the draw
-    alone, but for some pixels of some compressed clips (see through_h264).
+    The four clips are one rendered clip and its reverse, each in two orientations. An item depends only on
+    the seed and the draw, except for some pixels of some compressed clips (see through_h264).
     """
 
     def __init__(self, *, length: int, easy: int, hard: int, seed: int, frames: int, size: int) -> None:
-        """frames, size: T and S."""
+        """Create the dataset.
+
+        Args:
+            length: Items per epoch.
+            easy: Items up to this index of the first epoch are the easiest.
+            hard: Items from this index on have full difficulty.
+            seed: Random seed.
+            frames: T.
+            size: S.
+        """
         self.length, self.easy, self.hard, self.seed = length, easy, hard, seed
         self.frames, self.size = frames, size
         self.scenery = Scenery([load_photo(name) for name in TRAIN_PHOTOS])
@@ -124,14 +138,14 @@ class CameraMotionClips(Dataset[Item]):
 
     def __getitem__(self, draw: Draw) -> Item:
         epoch, index, _ = draw
-        # The epoch last: numpy ignores zeros there, so the first one is what the bundled model learned from.
+        # The epoch is last, because numpy ignores zeros there: the bundled model was trained on epoch 0.
         rng = np.random.default_rng((self.seed, index, epoch))
-        drawn_before = epoch * self.length + index
-        difficulty = Difficulty.at(float(np.interp(drawn_before, (self.easy, self.hard), (0, 1))))
+        items_before = epoch * self.length + index
+        difficulty = Difficulty.at(float(np.interp(items_before, (self.easy, self.hard), (0, 1))))
         label = int(rng.integers(len(LABELS)))
         clip = render_clip(rng, self.scenery, label, difficulty, frames=self.frames, size=self.size)
         both = [(clip, label), (clip.flip(1), reversed_label(label))]
-        four = [rotated_labels(rng, clip, label) for clip, label in both * 2]
+        four = [random_orientation(rng, clip, label) for clip, label in both * 2]
         clips = torch.stack([clip for clip, _ in four])  # (4, 3, T, S, S)
         return Item(clips, torch.tensor([label for _, label in four]))
 
@@ -139,7 +153,7 @@ class CameraMotionClips(Dataset[Item]):
 def render_clip(
     rng: Generator, scenery: Scenery, label: int, difficulty: Difficulty, *, frames: int, size: int
 ) -> Tensor:
-    """One clip of movement `label` as the model sees it: uint8 (3, T, S, S)."""
+    """Render one clip of movement `label` at the model's input size: uint8 (3, T, S, S)."""
     compressed = rng.random() < difficulty.compression
     times, seen = frame_times(rng, frames, between=compressed)
     side = 2 * int(rng.integers(40, 81))  # pixels of the rendered square; even for H.264
@@ -148,17 +162,17 @@ def render_clip(
     in_world = view_from_base(poses, aspect, aside=aside)
     on_screen = view_from_base(np.zeros_like(poses), aspect, aside=aside)
 
-    film = film_that_shows(rng, scenery, label, in_world, seen, side)  # (film frames, 3, H, W)
+    video = render_visible_motion(rng, scenery, label, in_world, seen, side)  # (video frames, 3, H, W)
     if rng.random() < difficulty.foreground:
         for _ in range(1 + int(rng.random() < 0.3)):
             patch = scenery.scene(rng, PATCH_SIZE)
-            film = add_occluder(rng, film, times, patch, in_world=in_world, on_screen=on_screen)
-    film_thwc = to_pixels(vary_exposure(rng, film, scenery.grain, difficulty.damage))
+            video = add_occluder(rng, video, times, patch, in_world=in_world, on_screen=on_screen)
+    video_thwc = to_pixels(vary_exposure(rng, video, scenery.grain, difficulty.damage))
     if compressed:
         preset = ("ultrafast", "veryfast", "medium")[rng.choice(3, p=(0.3, 0.6, 0.1))]
-        clip_thwc = through_h264(film_thwc, crf=int(rng.integers(18, 37)), preset=preset, keep=seen.tolist())
+        clip_thwc = through_h264(video_thwc, crf=int(rng.integers(18, 37)), preset=preset, keep=seen.tolist())
     else:
-        clip_thwc = film_thwc[seen]
+        clip_thwc = video_thwc[seen]
     clip_tchw = F.interpolate(
         clip_thwc.permute(0, 3, 1, 2), size=(size, size), mode="bilinear", antialias=True
     )
@@ -166,9 +180,9 @@ def render_clip(
 
 
 def frame_times(rng: Generator, frames: int, *, between: bool) -> tuple[Floats, Tensor]:
-    """Seconds of the frames to render, and indices of the `frames` that the model sees of them.
+    """Return the seconds of the frames to render, and the indices of `frames` of them for the model.
 
-    between: perhaps render frames between those too, at 15 or 30 Hz; only H.264 sees the difference.
+    With `between`, frames in between may also be rendered, at 15 or 30 Hz; they only affect H.264.
     """
     kind = rng.random()
     if between and kind < 0.6:
@@ -177,36 +191,36 @@ def frame_times(rng: Generator, frames: int, *, between: bool) -> tuple[Floats, 
         seen = np.floor(np.arange(frames) * count / frames + rng.uniform(0, 0.999)).clip(0, count - 1)
         return np.arange(count) / rate, torch.from_numpy(seen.astype(np.int64))
     times = np.arange(frames) * SECONDS / frames + rng.uniform(0, 0.2)
-    times = times + rng.uniform(-1 / 60, 1 / 60, size=frames)  # a real film has no frame at the very moment
+    times = times + rng.uniform(-1 / 60, 1 / 60, size=frames)  # real frame times are not exact
     return times, torch.arange(frames)
 
 
 def framing(rng: Generator, wide: float) -> tuple[float, float]:
-    """Width of the view over its height, and how far beside its center the square lies, in view heights."""
+    """Return a random aspect ratio of the view, and the offset of the square crop in view heights."""
     if rng.random() >= wide:
         return 1.0, 0.0
     aspect = rng.uniform(1.0, 1.8)
-    # Mostly where the three crops of a prediction are.
+    # Mostly at the positions of the three crops of a prediction.
     return aspect, (aspect - 1) / 2 * (rng.integers(-1, 2) if rng.random() < 0.7 else rng.uniform(-1, 1))
 
 
-def film_that_shows(
+def render_visible_motion(
     rng: Generator, scenery: Scenery, label: int, view: Floats, seen: Tensor, side: int
 ) -> Tensor:
-    """What the camera sees of some scene in which the movement shows: floats (frames, 3, side, side)."""
+    """Render a random scene in which the movement is visible: floats (frames, 3, side, side)."""
     outside = "reflection" if rng.random() < 0.85 else "border"
     while True:
         scene = scenery.scene(rng, SCENE_SIZE)
         height = np.exp(rng.uniform(np.log(0.4), np.log(1.3))) * side * 2 / SCENE_SIZE
-        film = warp(scene, scene_from_view(rng, height) @ view, (side, side), outside=outside)
-        first, last = film[seen[0]], film[seen[-1]]
+        video = warp(scene, scene_from_view(rng, height) @ view, (side, side), outside=outside)
+        first, last = video[seen[0]], video[seen[-1]]
         changed = LABELS[label] == "static" or float((last - first).abs().mean()) > 0.03
         if changed and float(first.std()) > 0.04:
-            return film
+            return video
 
 
-def rotated_labels(rng: Generator, clip_cthw: Tensor, label: int) -> tuple[Tensor, int]:
-    """The clip mirrored and transposed at random, with the label that it has then: six clips from one."""
+def random_orientation(rng: Generator, clip_cthw: Tensor, label: int) -> tuple[Tensor, int]:
+    """Mirror and transpose a clip at random and adapt its label; there are six different results."""
     for change in rng.permutation(["mirror", "transpose", "mirror"]):
         if rng.random() < 0.5:
             if change == "mirror":

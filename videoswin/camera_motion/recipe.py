@@ -1,4 +1,4 @@
-"""The bundled model that names how the camera moves, trained from nothing on generated clips."""
+"""Recipe of the bundled model that classifies camera movements, trained from scratch on synthetic clips."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Sc
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 
 CLIP = ClipSpec(frames=8, stride=1, fps=4.0, size=64, short_side=64, normalization=PER_CLIP, antialias=True)
-"""Two seconds, small: how the camera moves needs time more than detail."""
+"""Two seconds in low resolution: camera movements need more temporal than spatial detail."""
 
 STEPS = 6000
 BATCH_SIZE = 64
 ITEMS_PER_STEP = BATCH_SIZE // 4
-"""An item is one rendered clip seen four ways."""
+"""An item is four variants of one rendered clip."""
 
 
 def camera_motion() -> Recipe:
-    """NANO learns to name nine camera movements from 96,000 rendered clips, each seen four ways.
+    """Return the recipe that trains NANO to classify nine camera movements.
 
-    Command: `videoswin train camera-motion --out run/`; it needs the extras `train`, `camera-motion`. Cost:
-    66 minutes on two shared cores. Expected with 3 x 3 views through H.264 files: 99 % on unseen photographs;
-    docs/camera-motion.md has the figures.
+    It uses 96,000 rendered clips in four variants each. Command: `videoswin train camera-motion --out run/`,
+    with the extras `train` and `camera-motion`. Duration: 66 minutes on two shared cores. Expected top-1 with
+    3 x 3 views of H.264 files: 99 % on unseen photographs; docs/camera-motion.md has the results.
     """
     return Recipe(
         name="camera-motion",
@@ -47,7 +47,7 @@ def camera_motion() -> Recipe:
             drop_path=0.0,
             dropout=0.0,
         ),
-        # The clips are already what the model should see.
+        # The clips already have the size and the variation for training.
         augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, label_smoothing=0.05),
         optimizer=Optimizer(
             lr=1e-3, backbone_lr_scale=1.0, weight_decay=0.05, max_grad_norm=1.0, ema_decay=0.999
@@ -64,7 +64,7 @@ def camera_motion() -> Recipe:
 
 
 def generated_clips(seed: int) -> Dataset[Item]:
-    """One epoch of clips, easy ones in its first 250 steps, hard ones from step 1,000 on."""
+    """Return one epoch of clips: the easiest in the first 250 steps, full difficulty from step 1,000 on."""
     return CameraMotionClips(
         length=STEPS * ITEMS_PER_STEP,
         easy=250 * ITEMS_PER_STEP,

@@ -1,4 +1,4 @@
-"""A picture made of nothing but numbers that a person takes for a place."""
+"""Scenes for the virtual camera: photographs, random textures and a synthetic landscape."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ TRAIN_PHOTOS = (
     "text.png",
 )
 TEST_PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
-"""Never trained on: a cat, a cup on a table, a rocket before the evening sky."""
+"""Photographs that are not used for training: a cat, a cup on a table, a rocket against the evening sky."""
 
 
 def load_photo(name: str) -> Tensor:
-    """A photograph of scikit-image's wheel as (3, H, W) in 0..1; no download."""
+    """Load a photograph from scikit-image's wheel, without a download: (3, H, W) in 0 to 1."""
     read = require("skimage.io", extra="camera-motion").imread
     pixels = np.asarray(read(str(files("skimage") / "data" / name)))
     if pixels.ndim == 2:
@@ -44,7 +44,7 @@ def load_photo(name: str) -> Tensor:
 
 
 def downscale(image: Tensor, factor: float) -> Tensor:
-    """The image made `factor` times smaller without aliasing; itself if `factor` is at most 1."""
+    """Downscale an image (C, H, W) by `factor` without aliasing; return it unchanged if `factor` <= 1."""
     if factor <= 1:
         return image
     size = [max(8, round(side / factor)) for side in image.shape[1:]]
@@ -52,7 +52,7 @@ def downscale(image: Tensor, factor: float) -> Tensor:
 
 
 def random_crop(rng: Generator, image: Tensor, size: int) -> Tensor:
-    """A square (3, size, size) at a random place; the image is repeated by reflection if it is too small."""
+    """Crop a random square (3, size, size); an image that is too small is padded by reflection."""
     pad_y, pad_x = (max(0, size - side) for side in image.shape[1:])
     while pad_y or pad_x:
         step_y, step_x = min(pad_y, image.shape[1] - 1), min(pad_x, image.shape[2] - 1)
@@ -64,7 +64,7 @@ def random_crop(rng: Generator, image: Tensor, size: int) -> Tensor:
 
 
 def soft_blobs(rng: Generator, size: int, coverage: float) -> Tensor:
-    """A smooth random mask (size, size) in 0..1 of which about `coverage` is one."""
+    """Return a smooth random mask (size, size) in 0 to 1; about the fraction `coverage` of it is 1."""
     field = torch.from_numpy(rng.normal(size=(1, 1, int(rng.integers(3, 7)), int(rng.integers(3, 7)))))
     threshold = float(np.quantile(field.numpy(), 1 - coverage))
     field = F.interpolate(field.float(), size=(size, size), mode="bicubic")[0, 0]
@@ -72,7 +72,7 @@ def soft_blobs(rng: Generator, size: int, coverage: float) -> Tensor:
 
 
 def recolor(rng: Generator, image: Tensor) -> Tensor:
-    """The image with its channels mixed, perhaps inverted, and another contrast: many from few."""
+    """Mix the channels of an image at random, change its contrast, and sometimes invert it."""
     mix = torch.eye(3)[torch.from_numpy(rng.permutation(3))]
     gray = torch.full((3, 3), 1 / 3)
     saturation = rng.uniform(-0.3, 1.5)
@@ -85,7 +85,7 @@ def recolor(rng: Generator, image: Tensor) -> Tensor:
 
 
 def noise_texture(rng: Generator, size: int) -> Tensor:
-    """Clouds to sand: noise whose amplitude falls as a power of its frequency, (3, size, size)."""
+    """Return power-law noise (3, size, size), between clouds and sand."""
     frequency = torch.fft.fftfreq(size)[:, None].square() + torch.fft.rfftfreq(size).square()
     falloff = (frequency + 1 / size**2).pow(-rng.uniform(0.4, 1.1))
     spectrum = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((3, size, size), dtype=np.float32)))
@@ -95,7 +95,7 @@ def noise_texture(rng: Generator, size: int) -> Tensor:
 
 
 def cell_texture(rng: Generator, size: int) -> Tensor:
-    """Flat patches around random points, as walls and fields look from far, (3, size, size)."""
+    """Return a random Voronoi diagram (3, size, size), similar to walls and fields from a distance."""
     count = int(rng.integers(4, 40))
     points = torch.from_numpy(rng.uniform(0, size, size=(count, 2))).float()
     line = torch.arange(size).float()
@@ -109,7 +109,7 @@ def cell_texture(rng: Generator, size: int) -> Tensor:
 
 
 def box_texture(rng: Generator, size: int) -> Tensor:
-    """Boxes over a gradient: houses, signs, furniture; small and many: writing, (3, size, size)."""
+    """Return random boxes over a gradient (3, size, size), similar to houses, signs, furniture or text."""
     corner = torch.from_numpy(rng.uniform(0, 1, size=(1, 3, 2, 2))).float()
     image = F.interpolate(corner, size=(size, size), mode="bilinear", align_corners=True)[0]
     image = image.clone()
@@ -123,7 +123,7 @@ def box_texture(rng: Generator, size: int) -> Tensor:
 
 
 def texture(rng: Generator, size: int) -> Tensor:
-    """One generated scene (3, size, size): clouds, cells, boxes, or a mixture of two of them."""
+    """Return a random texture (3, size, size): noise, cells, boxes, or a mixture of two of them."""
     kinds = (noise_texture, cell_texture, box_texture)
     first = kinds[rng.integers(3)](rng, size)
     if rng.random() < 0.5:
@@ -135,17 +135,22 @@ def texture(rng: Generator, size: int) -> Tensor:
 
 
 class Scenery:
-    """Draws scenes from a fixed list of photographs and from generated textures."""
+    """Sampler of random scenes from photographs and textures."""
 
     def __init__(self, photos: list[Tensor], *, textures: float = 0.35) -> None:
-        """`textures`: the part of scenes that is generated rather than photographed."""
+        """Create the sampler.
+
+        Args:
+            photos: Photographs (3, H, W) in 0 to 1.
+            textures: Fraction of scenes that are textures.
+        """
         self.textures = textures
-        # Views are cut from photographs at any size: prepare each at halving sizes once.
+        # Photographs are used at several scales, so downscale each of them once.
         self.photos = [[downscale(photo, 2**level) for level in range(4)] for photo in photos]
         self.grain = torch.randn(3, 400, 400, generator=torch.Generator().manual_seed(0))
 
     def scene(self, rng: Generator, size: int) -> Tensor:
-        """A scene (3, size, size): a texture, a piece of a photograph, or a collage of two pieces."""
+        """Return a random scene (3, size, size): a texture, a photograph, or a collage of two photographs."""
         if rng.random() < self.textures:
             return texture(rng, size)
         piece = self._piece(rng, size)
@@ -162,7 +167,7 @@ class Scenery:
 
 
 def landscape(rng: Generator, size: int) -> Tensor:
-    """Clouds, three ranges of hills, one before the other, and houses: (3, size, size) in 0..1."""
+    """Return a synthetic landscape (3, size, size) in 0 to 1: clouds, three ranges of hills, and houses."""
     line = torch.linspace(0, 1, size)
     clouds = noise_texture(rng, size)[0]
     sky = torch.tensor([0.35, 0.6, 0.95])[:, None, None] + 0.5 * line[None, :, None]

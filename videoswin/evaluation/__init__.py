@@ -1,1 +1,1 @@
-"""Score a model on labeled videos: metrics, reports and plots."""
+"""Evaluate a model on labeled videos: metrics, reports and plots."""

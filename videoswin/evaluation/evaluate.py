@@ -1,7 +1,9 @@
-"""Every view of every labeled video, scored: evaluate() gives a Report.
+"""Evaluate a Predictor on all views of all labeled videos of a manifest.
 
-Decoding is spread over processes, views are batched across videos, and videos over the ranks of a distributed
-run. N videos, V views, K classes, T frames, S side of a frame.
+Worker processes decode, batches share the views of several videos, and the ranks of a distributed run share
+the videos.
+
+Legend: V views, K classes.
 """
 
 from __future__ import annotations
@@ -46,18 +48,24 @@ def evaluate(
     progress: bool = False,
     title: str = "evaluate",
 ) -> Report:
-    """How the predictor does on every video of the manifest; a video that cannot be read counts as wrong.
+    """Evaluate the predictor on all videos of the manifest; an unreadable video counts as wrong.
 
-    workers: processes that decode; 0 decodes in this one.
-    views_per_batch: views that go through the model together, of one video or of several; by default the
-        predictor's.
-    progress: show how far it is on stderr, and how long it will take.
-    title: what the progress calls it, such as `validate` during training.
-    In a distributed run every rank must call this with the same arguments, and gets the same report.
-    ValueError for an empty manifest, or classes that the predictor does not know.
+    In a distributed run, all ranks must call this with the same arguments, and get the same report.
+
+    Args:
+        predictor: Model with its clip and views.
+        manifest: Labeled videos.
+        workers: Number of decoding processes; 0 decodes in this process.
+        views_per_batch: Batch size in views, of one video or several; default `predictor.views_per_batch`.
+        progress: Show progress and remaining time on stderr.
+        title: Title of the progress bar, such as `validate` during training.
+
+    Raises:
+        InputError: The manifest has no labeled videos, or has classes that the predictor does not have.
+        NonFiniteScoresError: The scores have NaN or infinity.
     """
     if not any(sample.labels for sample in manifest.samples):
-        raise InputError(f"{manifest.source} lists no labeled videos")
+        raise InputError(f"{manifest.source} must have labeled videos, got none")
     if views_per_batch is not None and views_per_batch < 1:
         raise InputError(f"views_per_batch must be >= 1, got {views_per_batch}")
     require_startable_workers(workers, name="workers")
@@ -66,7 +74,7 @@ def evaluate(
     share = _Share(range(rank, len(manifest.samples), world_size))
     samples = [manifest.samples[index] for index in share.indices]
     videos = _Videos(samples, predictor.clip, predictor.views, predictor.limits)
-    # A generator of its own: iterating must not move torch's, on which a training run may depend.
+    # A separate generator, because iterating must not advance torch's, on which a training run may depend.
     loader = DataLoader(
         videos,
         batch_size=None,
@@ -74,8 +82,8 @@ def evaluate(
         generator=torch.Generator(),
         worker_init_fn=start_data_worker,
     )
-    since = time.monotonic()
-    loaded = iter(loader)  # starts the processes, before the progress bar starts a thread
+    started = time.monotonic()
+    loaded = iter(loader)  # starts the processes before the progress bar starts a thread
     shown = progress and rank == 0
     with Progress(title, len(share.indices), "videos", shown=shown) as bar:
         if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
@@ -85,16 +93,21 @@ def evaluate(
             share.scores, _ = predictor.score_videos(
                 readable, len(share.indices), views_per_batch=views_per_batch
             )
-    share.seconds = time.monotonic() - since
+    share.seconds = time.monotonic() - started
     return _report(predictor, manifest, targets, from_all_ranks(share))
 
 
 def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """Which of `labels` each class is: by name, or by number if classes are 0 to n - 1.
+    """Return the index in `labels` of each class.
 
-    Upper case, `_` for a space, and another Unicode form of the same letters make no difference.
+    Names are compared regardless of case, of `_` for a space, and of the Unicode form.
 
-    ValueError naming the classes that are none of them, and what may have been meant.
+    Args:
+        classes: Class names of the data, or the numbers 0 to n - 1, which are indices of `labels`.
+        labels: Class names of the model.
+
+    Raises:
+        InputError: Some classes are not in `labels`; the message suggests similar labels.
     """
     index_of = {folded_name(label): index for index, label in enumerate(labels)}
     index_of |= {label: index for index, label in enumerate(labels)}
@@ -107,29 +120,29 @@ def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
         named = ", ".join(_with_suggestion(name, labels) for name in unknown[:5])
         more = ", ..." if len(unknown) > 5 else ""
         raise InputError(
-            f"{len(unknown)} of the data's {len(classes)} classes are none of the model's {len(labels)}: "
-            f"{named}{more}; rename them as the model does"
+            f"the {len(classes)} classes of the data must be among the {len(labels)} of the model, got "
+            f"{len(unknown)} others: {named}{more}; rename them to the model's labels"
         )
     return [index for index in found if index is not None]
 
 
 @dataclass
 class _Share:
-    """What one rank reads, and finds."""
+    """The videos that one rank reads, and its results."""
 
     indices: range
-    """Its samples."""
+    """Indices of the samples of this rank."""
     unreadable: dict[int, str] = field(default_factory=dict)
-    """Why, by the sample's index."""
+    """Errors of unreadable videos, by the index of the sample."""
     damage: dict[int, str] = field(default_factory=dict)
-    """What was wrong with videos that could be read, by the sample's index."""
+    """Damage of readable videos, by the index of the sample."""
     scores: Tensor = field(default_factory=lambda: torch.empty(0))
     """(len(indices), K) mean probabilities; zeros for unreadable videos."""
     seconds: float = 0.0
 
 
 class _Videos(Dataset[Loaded]):
-    """The views of videos. Holds no model, so that it can be sent to other processes."""
+    """The views of videos. It has no model, so that it can be sent to other processes."""
 
     def __init__(
         self, samples: Sequence[Sample], clip: ClipSpec, views: ViewPlan, limits: ReadLimits
@@ -157,7 +170,7 @@ class _Videos(Dataset[Loaded]):
 def _readable(
     loaded: Iterable[Loaded], share: _Share, advance: Callable[[], None]
 ) -> Iterator[tuple[int, Tensor]]:
-    """(position in the share, views) of every video that can be read; what is wrong with others is noted."""
+    """Yield (position in the share, views) of readable videos; record errors and damage in the share."""
     for position, (index, video) in enumerate(zip(share.indices, loaded, strict=True)):
         if isinstance(video, VideoError):
             share.unreadable[index] = video.reason
@@ -194,7 +207,7 @@ def _report(predictor: Predictor, manifest: Manifest, targets: Tensor, shares: l
 
 
 def _targets(manifest: Manifest, labels: tuple[str, ...]) -> Tensor:
-    """(N, K) bool: which of the predictor's classes each video shows."""
+    """Return (number of videos, K) bool: which of the predictor's classes each video shows."""
     index_of = match_classes(manifest.classes, labels)
     targets = torch.zeros(len(manifest.samples), len(labels), dtype=torch.bool)
     for sample, row in zip(manifest.samples, targets, strict=True):
@@ -203,7 +216,7 @@ def _targets(manifest: Manifest, labels: tuple[str, ...]) -> Tensor:
 
 
 def _bytes_per_video(clip: ClipSpec, views: ViewPlan) -> int:
-    """Size of all views of a video; whole frames are taken to be 16:9."""
+    """Estimate the size of all views of a video; whole frames are assumed to be 16:9."""
     pixels = clip.short_side**2 * 16 // 9 if views.crops == "full" else clip.size**2
     return views.num_views * 3 * clip.frames * pixels
 

@@ -1,7 +1,9 @@
-"""How good scores are: accuracies, average precision and their 95 % intervals, from tensors alone.
+"""Accuracy, average precision and their 95 % intervals, computed from tensors.
 
-N videos, K classes. `targets` (N, K) is True where a video shows a class. A row of NaN in `scores` (N, K) is
-a video without an answer: it is right about nothing.
+Shapes: `targets` (videos, K) bool is True where a video shows a class. `scores` (videos, K) are
+probabilities; a row of NaN is an unreadable video, which counts as wrong.
+
+Legend: K classes.
 """
 
 from __future__ import annotations
@@ -15,40 +17,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# torchmetrics has most of this, but imports torchvision, whose compiled half fails beside other torch builds.
+# torchmetrics has most of this, but imports torchvision, which does not load with every build of torch.
 
 Z_95: Final = 1.959964
-"""Standard deviations to each side of the mean that hold 95 % of a normal distribution."""
+"""Standard deviations on each side of the mean that contain 95 % of a normal distribution."""
 RESAMPLES: Final = 500
-"""Draws of a bootstrap: enough for the second digit of an interval's ends."""
+"""Resamples of a bootstrap: enough for two digits of the bounds of an interval."""
 TOP: Final = 5
-"""The second accuracy asks for a right class among so many most probable ones."""
+"""k of the top-k accuracy that is reported besides top-1."""
 
 DIGITS: Final = 12
-"""Decimal digits of an interval's ends; further ones are rounding errors of float64."""
+"""Decimal digits of the bounds of an interval; further digits are rounding errors of float64."""
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """How well one class is recognized."""
+    """Accuracy or average precision of one class."""
 
     label: str
     videos: int
-    """That show the class."""
+    """Number of videos that show the class."""
     score: float | None
-    """Part of them that is named right, or average precision if multi-label; None if there are none."""
+    """Accuracy on these videos, or average precision if multi-label; None without videos."""
     interval: Interval | None
-    """95 % of the accuracy."""
+    """95 % interval of the accuracy; None if multi-label or without videos."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VideoScores:
-    """Scores of a list of videos, and every number that follows from them.
+    """Scores of a list of videos, and all metrics computed from them.
 
-    Accuracies of multi-label videos ask whether the likeliest class, or one of the TOP likeliest, is among a
-    video's own; videos that show no class are left out there.
+    A multi-label video counts as correct for top-k accuracy if one of its k most probable classes is among
+    its labels; videos without labels are left out of accuracies.
     """
 
     labels: tuple[str, ...] = field(repr=False)
@@ -56,54 +58,54 @@ class VideoScores:
     multi_label: bool
     """True if a video can show several classes."""
     targets: Tensor = field(repr=False)
-    """(N, K) bool: which classes each video shows."""
+    """(videos, K) bool: which classes each video shows."""
     scores: Tensor = field(repr=False)
-    """(N, K) float32 probabilities; NaN for a video without an answer."""
+    """(videos, K) float32 probabilities; NaN for an unreadable video."""
 
     @cached_property
     def ranking(self) -> Tensor:
-        """(N, K) class indices, likeliest first; without meaning for an unreadable video."""
+        """(videos, K) class indices, most probable first; meaningless for an unreadable video."""
         return rank_classes(self.scores)
 
     @cached_property
     def correct(self) -> Tensor:
-        """(N,) bool: whether the likeliest class is right."""
+        """(videos,) bool: whether the most probable class is correct."""
         return top_k_hits(self.scores, self.targets, 1)
 
     @cached_property
     def top1(self) -> float:
-        """Part of the videos whose likeliest class is right."""
-        return self._part(self.correct)
+        """Top-1 accuracy, 0 to 1."""
+        return self._fraction(self.correct)
 
     @cached_property
     def top5(self) -> float | None:
-        """Fraction of the videos with a right class among the 5 most probable; None for up to 5 classes."""
+        """Top-5 accuracy, 0 to 1; None for 5 or fewer classes."""
         if len(self.labels) <= TOP:
             return None
-        return self._part(top_k_hits(self.scores, self.targets, TOP))
+        return self._fraction(top_k_hits(self.scores, self.targets, TOP))
 
     @cached_property
     def loss(self) -> float:
-        """Mean cross-entropy of the videos with an answer: where accuracies are equal, less is better.
+        """Mean cross-entropy of the readable videos, in nats; it can rank models of equal accuracy.
 
-        NaN if no video has an answer.
+        NaN if no video is readable.
         """
-        answered = ~self.scores.isnan().any(1)
-        scores, targets = self.scores[answered].double(), self.targets[answered]
+        readable = ~self.scores.isnan().any(1)
+        scores, targets = self.scores[readable].double(), self.targets[readable]
         losses = -torch.where(targets, scores, 1 - scores if self.multi_label else 1.0).clamp(min=1e-12).log()
         return losses.sum(1).mean().item()
 
     @property
     def chance(self) -> float:
-        """The `score` of guessing: one class in K, or the mean share of videos of a class if multi-label."""
+        """The `score` of guessing: 1 / K, or the mean fraction of videos per class if multi-label."""
         if self.multi_label:
-            shares = self.targets.double().mean(0)
-            return shares[shares > 0].mean().item()
+            fractions = self.targets.double().mean(0)
+            return fractions[fractions > 0].mean().item()
         return 1 / len(self.labels)
 
     @property
     def majority_class_accuracy(self) -> float:
-        """The `top1` of always answering the class that most of these videos show."""
+        """The `top1` of always predicting the most frequent class of these videos."""
         return self.targets.sum(0).max().item() / int(self.targets.any(1).sum())
 
     @property
@@ -113,26 +115,26 @@ class VideoScores:
 
     @property
     def chance_warning(self) -> str | None:
-        """What to say if the interval of `score` includes what is reached without looking at the videos."""
+        """A warning if the 95 % interval of `score` is not above the baseline; else None."""
         if self.multi_label:
-            baseline, way = self.chance, "guessing"
+            baseline, name = self.chance, "guessing"
         else:
-            baseline, way = (
+            baseline, name = (
                 max(self.chance, self.majority_class_accuracy),
-                "always answering the most frequent class",
+                "always predicting the most frequent class",
             )
         low, high = self.score_interval
         if low > baseline:
             return None
-        place = "includes" if high >= baseline else "is below"
+        relation = "includes" if high >= baseline else "is below"
         return (
-            f"the 95 % interval, {100 * low:.1f} to {100 * high:.1f} %, {place} the {100 * baseline:.1f} % "
-            f"of {way}: it is not shown that this model has learned anything"
+            f"the 95 % interval, {100 * low:.1f} to {100 * high:.1f} %, {relation} the "
+            f"{100 * baseline:.1f} % of {name}: this model is not significantly better than that"
         )
 
     @cached_property
     def per_class(self) -> tuple[ClassScore, ...]:
-        """One entry for each of the model's classes."""
+        """Scores of all classes of the model, in the order of `labels`."""
         counts = self.targets.sum(0).tolist()
         entries = zip(self.labels, counts, self._class_scores.tolist(), strict=True)
         return tuple(
@@ -147,7 +149,7 @@ class VideoScores:
 
     @property
     def mean_class_accuracy(self) -> float:
-        """Mean score of the classes that occur: mean class accuracy, or mAP if multi-label."""
+        """Mean class accuracy, or mAP if multi-label, of the classes that occur."""
         return mean_over_classes(self._class_scores)
 
     @property
@@ -157,101 +159,123 @@ class VideoScores:
 
     @property
     def score(self) -> float:
-        """The number to compare models by: top-1 accuracy, or mAP if multi-label."""
+        """The metric for comparing models: top-1 accuracy, or mAP if multi-label."""
         return self.mean_class_accuracy if self.multi_label else self.top1
 
     @cached_property
     def confusion(self) -> Tensor | None:
-        """(K, K) videos of class i that were taken for class j; None if multi-label."""
+        """(K, K) number of videos of class i that were predicted as class j; None if multi-label."""
         return None if self.multi_label else confusion_matrix(self.scores, self.targets.int().argmax(1))
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals of top1, top5 if there is one, and mean_class.
+        """95 % intervals of top1, of top5 if there is one, and of mean_class_accuracy.
 
-        Wilson's, but for mAP a bootstrap over videos.
+        They are Wilson intervals, and a bootstrap over videos for mAP.
         """
-        asked = int(self.targets.any(1).sum())
+        labeled = int(self.targets.any(1).sum())
         if self.multi_label:
-            rng = np.random.default_rng(0)  # the same report every time
+            rng = np.random.default_rng(0)  # for reproducible reports
             mean_class_accuracy = mean_average_precision_interval(self.scores, self.targets, rng)
         else:
             mean_class_accuracy = mean_class_accuracy_interval(self.mean_class_accuracy, self.targets.sum(0))
-        found = {"top1": wilson_interval(self.top1, asked)}
+        found = {"top1": wilson_interval(self.top1, labeled)}
         if self.top5 is not None:
-            found["top5"] = wilson_interval(self.top5, asked)
+            found["top5"] = wilson_interval(self.top5, labeled)
         return found | {"mean_class_accuracy": mean_class_accuracy}
 
-    def _part(self, hits: Tensor) -> float:
-        """Of the videos that show any class."""
+    def _fraction(self, hits: Tensor) -> float:
+        """Return the fraction of hits among the videos that show any class."""
         return hits[self.targets.any(1)].double().mean().item()
 
     @cached_property
     def _class_scores(self) -> Tensor:
-        """(K,) accuracy or average precision; NaN for classes that do not occur."""
+        """(K,) float64 accuracy or average precision; NaN for classes that do not occur."""
         if self.multi_label:
             return average_precision(self.scores, self.targets)
         return class_accuracy(self.correct, self.targets)
 
 
 def rank_classes(scores: Tensor) -> Tensor:
-    """The classes of each video, highest score first, of equals the lower index: (N, K) -> (N, K) indices."""
+    """Sort the classes of each video by score, ties by index: (videos, K) -> (videos, K) indices."""
     return scores.argsort(dim=1, descending=True, stable=True)
 
 
 def top_k_hits(scores: Tensor, targets: Tensor, k: int) -> Tensor:
-    """Whether one of the min(k, K) highest scores of each video is of a class that it shows: (N,) bool."""
+    """Return (videos,) bool: whether one of the min(k, K) most probable classes of each video is correct.
+
+    Raises:
+        ValueError: k < 1.
+    """
     if k < 1:
-        raise ValueError(f"k is {k}, wanted 1 or more")
-    hits = targets.gather(1, rank_classes(scores)[:, :k]).any(1)  # (N,)
+        raise ValueError(f"k must be >= 1, got {k}")
+    hits = targets.gather(1, rank_classes(scores)[:, :k]).any(1)  # (videos,)
     return hits & ~scores.isnan().any(1)
 
 
 def class_accuracy(hits: Tensor, targets: Tensor) -> Tensor:
-    """Part of each class's videos that are hits: (N,) bool -> (K,) float64, NaN where there are none."""
+    """Return the fraction of hits of each class: (videos,) bool -> (K,) float64, NaN without videos."""
     return (hits[:, None] & targets).sum(0).double() / targets.sum(0)
 
 
 def mean_over_classes(per_class: Tensor) -> float:
-    """Mean of (K,) over the classes that occur, each counting the same however many videos it has."""
+    """Return the unweighted mean of (K,) over the classes that occur, which are not NaN."""
     return per_class.nanmean().item()
 
 
 def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many videos of class i are taken for j: (N, K), (N,) -> (K, K) int64; unanswered ones for none."""
+    """Count the videos of class i that are predicted as class j; unreadable videos are left out.
+
+    Args:
+        scores: (videos, K).
+        labels: (videos,) class indices.
+
+    Returns:
+        (K, K) int64.
+    """
     num_classes = scores.shape[1]
-    answered = ~scores.isnan().any(1)
+    readable = ~scores.isnan().any(1)
     predicted = rank_classes(scores)[:, 0]
-    pairs = (labels * num_classes + predicted)[answered]
+    pairs = (labels * num_classes + predicted)[readable]
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
-    """Area under each class's precision-recall steps, not interpolated: (K,) float64, NaN if it never occurs.
+    """Return the average precision of each class: (K,) float64, NaN for classes that do not occur.
 
-    As sklearn.metrics.average_precision_score: videos of equal score are found together. A video without an
-    answer is found last.
+    It is not interpolated; videos of equal score share one threshold, and unreadable videos come last.
+
+    Source: sklearn.metrics.average_precision_score.
     """
-    return _weighted_average_precision(_found(scores, targets), torch.ones(len(scores), dtype=torch.float64))
+    ranked = _rank_videos(scores, targets)
+    return _weighted_average_precision(ranked, torch.ones(len(scores), dtype=torch.float64))
 
 
-def wilson_interval(part: float, number: float) -> Interval:
-    """Where the true share lies with 95 % confidence if `part` of `number` videos are hits: Wilson's.
+def wilson_interval(fraction: float, count: float) -> Interval:
+    """Return the Wilson 95 % interval of a fraction.
 
-    Unlike mean and standard error it stays inside 0..1, and is not empty where all or none are hits.
+    Unlike mean and standard error, it stays inside 0 to 1, and is not empty for fractions of 0 and 1.
+
+    Args:
+        fraction: Observed fraction of hits, 0 to 1.
+        count: Number of videos, above 0.
     """
-    if number <= 0 or not 0 <= part <= 1:
-        raise ValueError(f"part is {part}, number is {number}; wanted 0..1 and above 0")
-    shrink = 1 / (1 + Z_95**2 / number)
-    center = shrink * (part + Z_95**2 / (2 * number))
-    half = shrink * Z_95 * math.sqrt(part * (1 - part) / number + Z_95**2 / (4 * number**2))
-    return _rounded(center - half), _rounded(center + half)
+    if count <= 0 or not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be 0 to 1 and count > 0, got {fraction} and {count}")
+    shrink = 1 / (1 + Z_95**2 / count)
+    center = shrink * (fraction + Z_95**2 / (2 * count))
+    half = shrink * Z_95 * math.sqrt(fraction * (1 - fraction) / count + Z_95**2 / (4 * count**2))
+    return _round_bound(center - half), _round_bound(center + half)
 
 
 def mean_class_accuracy_interval(mean: float, videos_per_class: Tensor) -> Interval:
-    """Wilson's interval of a mean class accuracy; videos_per_class (K,), 0 for classes that do not occur.
+    """Return the Wilson 95 % interval of a mean class accuracy.
 
-    For the number of videos that, evenly spread over the classes, would give a mean of this variance.
+    It is that of the number of evenly distributed videos whose mean would have the same variance.
+
+    Args:
+        mean: Mean class accuracy, 0 to 1.
+        videos_per_class: (K,) number of videos; 0 for classes that do not occur.
     """
     counts = videos_per_class[videos_per_class > 0].double()
     return wilson_interval(mean, len(counts) ** 2 / (1 / counts).sum().item())
@@ -260,49 +284,49 @@ def mean_class_accuracy_interval(mean: float, videos_per_class: Tensor) -> Inter
 def mean_average_precision_interval(
     scores: Tensor, targets: Tensor, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Interval:
-    """Between which values 95 % of the mAPs of lists lie that are drawn from these N with replacement."""
-    found = _found(scores, targets)
-    number = len(scores)
+    """Return the 95 % bootstrap interval of mAP: quantiles over videos resampled with replacement."""
+    ranked = _rank_videos(scores, targets)
+    count = len(scores)
     means = []
     for _ in range(resamples):
-        times_drawn = np.bincount(rng.integers(number, size=number), minlength=number)
+        times_drawn = np.bincount(rng.integers(count, size=count), minlength=count)
         means.append(
-            mean_over_classes(_weighted_average_precision(found, torch.from_numpy(times_drawn).double()))
+            mean_over_classes(_weighted_average_precision(ranked, torch.from_numpy(times_drawn).double()))
         )
     low, high = np.nanquantile(means, (0.025, 0.975))
-    return _rounded(float(low)), _rounded(float(high))
+    return _round_bound(float(low)), _round_bound(float(high))
 
 
-def _rounded(end: float) -> float:
-    """An end of an interval in 0..1, without rounding errors: 1 is 1.0, not 0.9999999999999999."""
-    return min(max(round(end, DIGITS), 0.0), 1.0)
+def _round_bound(bound: float) -> float:
+    """Round a bound of an interval in 0 to 1, so that 1 is 1.0, not 0.9999999999999999."""
+    return min(max(round(bound, DIGITS), 0.0), 1.0)
 
 
-class _Found(NamedTuple):
-    """The videos in the order in which each class finds them, all (N, K)."""
+class _RankedVideos(NamedTuple):
+    """The videos sorted by the score of each class, highest first; all (videos, K)."""
 
     video: Tensor
-    """Which video comes at this place."""
+    """Index of the video at this rank."""
     shows: Tensor
     """Whether it shows the class."""
     group_end: Tensor
-    """The last place with the same score."""
+    """The last rank with the same score."""
 
 
-def _found(scores: Tensor, targets: Tensor) -> _Found:
+def _rank_videos(scores: Tensor, targets: Tensor) -> _RankedVideos:
     ordered, video = scores.nan_to_num(nan=-math.inf).sort(dim=0, descending=True)
-    number = len(ordered)
+    count = len(ordered)
     ends = torch.ones_like(ordered, dtype=torch.bool)
     ends[:-1] = ordered[:-1] != ordered[1:]
-    places = torch.where(ends, torch.arange(number)[:, None], number)
-    group_end = places.flip(0).cummin(0).values.flip(0)
-    return _Found(video, targets.gather(0, video), group_end)
+    ranks = torch.where(ends, torch.arange(count)[:, None], count)
+    group_end = ranks.flip(0).cummin(0).values.flip(0)
+    return _RankedVideos(video, targets.gather(0, video), group_end)
 
 
-def _weighted_average_precision(found: _Found, weights: Tensor) -> Tensor:
-    """(K,); weights (N,) says how many times each video counts."""
-    weight = weights[found.video]  # (N, K)
-    shown = weight * found.shows
-    # Of a video that was not drawn nothing counts, so 0 of 0 may be anything.
-    precision = shown.cumsum(0) / weight.cumsum(0).clamp(min=1)
-    return (shown * precision.gather(0, found.group_end)).sum(0) / shown.sum(0)
+def _weighted_average_precision(ranked: _RankedVideos, weights: Tensor) -> Tensor:
+    """Return (K,) average precision; `weights` (videos,) is how often each video counts."""
+    weight = weights[ranked.video]  # (videos, K)
+    positive = weight * ranked.shows
+    # A video that was not drawn has weight 0, so its precision, 0 / 0, does not matter.
+    precision = positive.cumsum(0) / weight.cumsum(0).clamp(min=1)
+    return (positive * precision.gather(0, ranked.group_end)).sum(0) / positive.sum(0)

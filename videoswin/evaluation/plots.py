@@ -1,7 +1,9 @@
-"""Pictures of numbers and of frames, as PNG files: learning curves, a confusion matrix, a contact sheet.
+"""Plot learning curves, confusion matrices and contact sheets of frames as PNG files.
 
-Matplotlib's objects without pyplot: no window, no state between calls, safe in a thread. K classes, H height,
-W width. Colors are told apart by color-blind readers too (Okabe and Ito; one light-to-dark scale).
+This uses matplotlib's objects without pyplot: no window, no global state, safe in threads. The colors are
+suitable for color-blind readers (Okabe and Ito; one light-to-dark scale).
+
+Legend: T frames, H W height and width of a frame, K classes.
 """
 
 from __future__ import annotations
@@ -26,32 +28,32 @@ COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 STYLES: Final = ("-", "--", "-.", ":")
 
 SMOOTHED_ABOVE: Final = 200
-"""Curves with more points are noise to the eye: they are drawn faintly, under their running mean."""
+"""Curves with more points than this are drawn faintly, with their running mean on top."""
 NAMED_CLASSES: Final = 30
-"""Up to so many classes have their names beside a confusion matrix, and numbers in it."""
+"""Maximum number of classes for a confusion matrix with class names and counts."""
 NUM_CONFUSED_PAIRS: Final = 20
 LABEL_WIDTH: Final = 30
-"""Of longer names the middle is left out, in characters."""
+"""Maximum length of a label in characters; the middle of longer ones is left out."""
 FRAME_HEIGHT: Final = 128
-"""Of each picture on a contact sheet, in pixels."""
+"""Height of a frame on a contact sheet, in pixels."""
 FRAMES_PER_ROW: Final = 8
 
 _MISSING_SHOWN: Final = 10
-"""Characters without a font that a warning names."""
+"""Maximum number of characters in the warning about characters without a font."""
 _DPI = 100
 _MARGIN, _GAP, _NARROWEST_SHEET = 12, 4, 560
-"""Pixels of a contact sheet: around it and below each row, between pictures, and the least for a caption."""
+"""Contact sheet in pixels: margin around it and below each row, gap between frames, minimum caption width."""
 _CAPTION_LINE, _CAPTION_LETTER = 16, 7
-"""Height and average width in pixels."""
+"""Line height and average letter width of captions, in pixels."""
 _INK = "#1c2430"
 _PALE = "#d5dbe3"
 _LETTER = 0.085
-"""Width of one on a confusion matrix, in inches, on average."""
+"""Average width of a letter on a confusion matrix, in inches."""
 _DARKENING = 0.4
-"""Exponent from a share to its color: rare confusions are seen beside a full diagonal."""
+"""Exponent from a fraction to its color, which keeps rare confusions visible next to a full diagonal."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
-"""x, rising, and y."""
+"""Increasing x, and y."""
 
 
 def draw_curves(
@@ -61,15 +63,19 @@ def draw_curves(
     *,
     fractions: Collection[str] = (),
 ) -> None:
-    """Write panels beside each other, at most three in a line: {title: {name of the curve: (x, y)}}.
+    """Plot panels of curves in rows of at most three.
 
-    fractions: titles of the panels whose values are fractions; their axis is always 0 to 100 %.
+    Args:
+        path: PNG file to write.
+        panels: Title -> name of a curve -> its (x, y).
+        x_label: Label of all x axes.
+        fractions: Titles of the panels with fractions; their y axis is always 0 to 100 %.
     """
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     figure = _figure(5.2 * columns, 3.8 * lines, layout="constrained")
-    for place, (title, curves) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(lines, columns, place)
+    for number, (title, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(lines, columns, number)
         axes.set_title(title, color=_INK)
         axes.set_xlabel(x_label)
         _draw_panel(axes, curves, is_fraction=title in fractions)
@@ -77,38 +83,42 @@ def draw_curves(
 
 
 def draw_confusion(path: Path, matrix: Tensor, labels: Sequence[str], *, title: str = "") -> None:
-    """Write a confusion matrix, (K, K) counts with true classes in rows.
+    """Plot a confusion matrix, (K, K) counts with true classes in rows.
 
-    Up to NAMED_CLASSES classes are named, and their colors are proportional to the fraction of the true
-    class; of more classes they are darker, so that rare confusions are seen beside a full diagonal.
+    Up to NAMED_CLASSES classes have names and counts, and colors proportional to the fraction of the true
+    class. With more classes, colors are darker, so that rare confusions stay visible, and a bar chart shows
+    the most confused pairs.
     """
     counts = matrix.double()
-    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    fractions = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     if len(labels) <= NAMED_CLASSES:
-        _draw_named_confusion(path, shares, matrix, [shortened(label) for label in labels], title)
+        _draw_named_confusion(path, fractions, matrix, [shortened(label) for label in labels], title)
     else:
-        _draw_large_confusion(path, shares, matrix, labels, title)
+        _draw_large_confusion(path, fractions, matrix, labels, title)
 
 
 def confused_pairs(matrix: Tensor) -> list[tuple[int, int, int]]:
-    """(true, predicted, videos) of every pair of classes that was confused, most videos first."""
+    """Return (true class, predicted class, videos) of all confused pairs, most videos first."""
     wrong = matrix.clone().fill_diagonal_(0)
     pairs = [(true, predicted, int(wrong[true, predicted])) for true, predicted in wrong.nonzero().tolist()]
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]], *, columns: int = 1) -> None:
-    """Write strips of pictures under their captions: (caption, uint8 (n, H, W, 3)).
+    """Draw strips of frames under their captions.
 
-    n may be 0, for a caption alone. A caption may have several lines, and long ones are wrapped. Pictures
-    are FRAME_HEIGHT pixels high; of more than FRAMES_PER_ROW evenly spread ones are shown. Strips fill a grid
-    of so many columns line by line.
+    Args:
+        path: PNG file to write.
+        rows: Captions with frames, uint8 (T, H, W, 3). T may be 0 for a caption without frames. Captions may
+            have several lines; long lines are wrapped. Frames are scaled to FRAME_HEIGHT pixels; of more than
+            FRAMES_PER_ROW frames, evenly spaced ones are drawn.
+        columns: Strips per line of the sheet.
     """
     strips = [_strip(frames_thwc) for _, frames_thwc in rows]
     columns = min(columns, len(rows))
     cell = max(_NARROWEST_SHEET // columns, *(sum(picture.width + _GAP for picture in s) for s in strips))
     width = _MARGIN + columns * (cell + _MARGIN)
-    captions = [_wrapped(caption, cell // _CAPTION_LETTER) for caption, _ in rows]
+    captions = [_wrap_caption(caption, cell // _CAPTION_LETTER) for caption, _ in rows]
     drawable = _drawable([line for caption in captions for line in caption])
     heights = [
         _CAPTION_LINE * len(caption) + (FRAME_HEIGHT if strip else 0) + 2 * _GAP + _MARGIN
@@ -117,8 +127,8 @@ def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]], *, column
     line_heights = [max(heights[first : first + columns]) for first in range(0, len(rows), columns)]
     height = sum(line_heights) + _MARGIN
     figure = _figure(width / _DPI, height / _DPI)
-    for place, (caption, strip) in enumerate(zip(captions, strips, strict=True)):
-        line, column = divmod(place, columns)
+    for index, (caption, strip) in enumerate(zip(captions, strips, strict=True)):
+        line, column = divmod(index, columns)
         left, top = _MARGIN + column * (cell + _MARGIN), height - _MARGIN - sum(line_heights[:line])
         text = {"va": "top", "linespacing": 1.3, "size": 8.5, "color": _INK, "parse_math": False}
         lines = "\n".join(next(drawable.texts) for _ in caption)
@@ -134,7 +144,7 @@ def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]], *, column
 
 
 def require_drawing() -> None:
-    """Raise MissingPackageError if matplotlib, which every picture needs, is not installed."""
+    """Raise MissingPackageError if matplotlib, which all plots need, is not installed."""
     require("matplotlib", extra="train")
 
 
@@ -142,11 +152,11 @@ class _Picture(NamedTuple):
     frame_hwc: Tensor
     """uint8 (H, W, 3)."""
     width: int
-    """Pixels that it takes on the sheet."""
+    """Width on the sheet in pixels."""
 
 
 def _strip(frames_thwc: Tensor) -> list[_Picture]:
-    """The pictures of one row."""
+    """Return the frames of one strip: (T, H, W, 3) -> up to FRAMES_PER_ROW pictures."""
     count, height, width, _ = frames_thwc.shape
     shown = torch.linspace(0, count - 1, min(count, FRAMES_PER_ROW)).round().long()
     return [
@@ -171,11 +181,11 @@ def _draw_panel(axes: Any, curves: Mapping[str, Curve], *, is_fraction: bool) ->
     ticker = require("matplotlib.ticker", extra="train")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     if is_fraction:
-        axes.set_ylim(-0.03, 1.03)  # a curve along 0 or 1 is not cut in half
+        axes.set_ylim(-0.03, 1.03)  # so that a line at 0 or 1 is not clipped
         axes.yaxis.set_major_locator(ticker.MultipleLocator(0.2))
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
     else:
-        # Learning rates are small: 3.5e-4 must not be written as 0.00.
+        # Learning rates are small: 3.5e-4 must not be labeled 0.00.
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4), useOffset=False)
     axes.grid(color=_PALE, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -185,13 +195,13 @@ def _draw_panel(axes: Any, curves: Mapping[str, Curve], *, is_fraction: bool) ->
 
 
 def _running_mean(x: np.ndarray, y: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of `width` neighbors, at the middle of each."""
+    """Return the means of `width` neighboring points."""
     kernel = np.full(width, 1 / width)
     return np.convolve(x, kernel, mode="valid"), np.convolve(y, kernel, mode="valid")
 
 
 def _draw_named_confusion(
-    path: Path, shares: np.ndarray, matrix: Tensor, labels: list[str], title: str
+    path: Path, fractions: np.ndarray, matrix: Tensor, labels: list[str], title: str
 ) -> None:
     side = max(2.5, 0.42 * len(labels))
     names = _LETTER * max(map(cell_len, labels))
@@ -201,12 +211,12 @@ def _draw_named_confusion(
     figure = _figure(side + names + 1.6, side + names + 0.8, layout="constrained")
     axes = figure.add_subplot()
     _add_title(figure, title)
-    image = _draw_shares(axes, shares, exponent=1.0)
+    image = _draw_fractions(axes, fractions, exponent=1.0)
     axes.set_xticks(range(len(labels)), rotation=0 if across else 90, **texts)
     axes.set_yticks(range(len(labels)), **texts)
     axes.tick_params(length=0)
     for true, predicted in matrix.nonzero().tolist():
-        color = "white" if shares[true, predicted] > 0.6 else _INK
+        color = "white" if fractions[true, predicted] > 0.6 else _INK
         count = int(matrix[true, predicted])
         axes.text(predicted, true, count, ha="center", va="center", size=8, color=color)
     _add_scale(figure, image, axes, ticks=[0, 0.25, 0.5, 0.75, 1])
@@ -214,12 +224,12 @@ def _draw_named_confusion(
 
 
 def _draw_large_confusion(
-    path: Path, shares: np.ndarray, matrix: Tensor, labels: Sequence[str], title: str
+    path: Path, fractions: np.ndarray, matrix: Tensor, labels: Sequence[str], title: str
 ) -> None:
     figure = _figure(17, 8, layout="constrained")
     _add_title(figure, title)
     heat, bars = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    image = _draw_shares(heat, shares, exponent=_DARKENING)
+    image = _draw_fractions(heat, fractions, exponent=_DARKENING)
     heat.set_xticks([])
     heat.set_yticks([])
     _add_scale(figure, image, heat, ticks=[0, 0.02, 0.1, 0.3, 1])
@@ -234,7 +244,7 @@ def _draw_large_confusion(
     bars.set_xticks([])
     bars.tick_params(length=0)
     bars.spines[["top", "right", "bottom"]].set_visible(False)
-    heading = "most confused: true → predicted, videos" if pairs else "no class was taken for another"
+    heading = "most confused: true → predicted, videos" if pairs else "no confused classes"
     bars.set_title(heading, color=_INK)
     figure.savefig(path, format="png")
 
@@ -245,9 +255,9 @@ def _add_title(figure: Any, title: str) -> None:
     figure.suptitle(lines, color=_INK, size=10, family=drawable.families, parse_math=False)
 
 
-def _draw_shares(axes: Any, shares: np.ndarray, *, exponent: float) -> Any:
+def _draw_fractions(axes: Any, fractions: np.ndarray, *, exponent: float) -> Any:
     norm = require("matplotlib.colors", extra="train").PowerNorm(exponent, vmin=0, vmax=1)
-    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    image = axes.imshow(fractions, cmap="Blues", norm=norm, interpolation="nearest")
     axes.set_ylabel("true class")
     axes.set_xlabel("predicted class")
     axes.spines[:].set_color(_PALE)
@@ -267,8 +277,8 @@ def shortened(text: str, width: int = LABEL_WIDTH) -> str:
     return text if len(text) <= width else f"{text[: half - 1]}…{text[-half:]}"
 
 
-def _wrapped(caption: str, width: int) -> list[str]:
-    """Lines of at most `width` letters; bytes of a file name that are no text become question marks."""
+def _wrap_caption(caption: str, width: int) -> list[str]:
+    """Wrap a caption to lines of `width` letters; undecodable bytes of file names become question marks."""
     text = caption.encode("utf-8", "replace").decode("utf-8")
     # East Asian characters are twice as wide as letters.
     return [
@@ -282,11 +292,11 @@ class _Drawable(NamedTuple):
     texts: Iterator[str]
     """The texts, with boxes for characters that no installed font has."""
     families: list[str]
-    """The fonts to draw them with; each character is taken from the first that has it."""
+    """Font families for drawing; each character uses the first family that has it."""
 
 
 def _drawable(texts: Sequence[str]) -> _Drawable:
-    """Return texts that can be drawn without a warning about missing glyphs, and the fonts for them."""
+    """Return texts that can be drawn without warnings about missing glyphs, and the fonts for them."""
     families, missing = _fonts_for(frozenset("".join(texts)) - {"\n"})
     boxes = str.maketrans({character: "□" if character.isprintable() else "" for character in missing})
     return _Drawable((text.translate(boxes) for text in texts), families)
@@ -294,11 +304,11 @@ def _drawable(texts: Sequence[str]) -> _Drawable:
 
 @cache
 def _fonts_for(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
-    """Return the families of fonts that have the characters together, and the characters that none has."""
+    """Return font families that together have the characters, and the characters that no font has."""
     manager = require("matplotlib.font_manager", extra="train")
     families = list(manager.FontProperties().get_family())
     missing = characters - _glyphs(manager.findfont(manager.FontProperties()))
-    # Of each family the regular font, which text is drawn with; the last resort has boxes for everything.
+    # Prefer the regular font of each family; fonts named Last Resort have boxes for all characters.
     fonts = sorted(
         manager.fontManager.ttflist, key=lambda font: font.style == "normal" and font.weight == 400
     )
@@ -309,8 +319,8 @@ def _fonts_for(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
             missing -= found
     if shown := "".join(sorted(filter(str.isprintable, missing))):
         _log.warning(
-            "no installed font has %s%s: pictures show boxes instead; install a font that has them, such as "
-            "Noto Sans CJK",
+            "no installed font has the characters %s%s, which are drawn as boxes; install a font with them, "
+            "such as Noto Sans CJK",
             shown[:_MISSING_SHOWN],
             "..." if len(shown) > _MISSING_SHOWN else "",
         )
@@ -318,7 +328,7 @@ def _fonts_for(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
 
 
 def _glyphs(path: str) -> frozenset[str]:
-    """Return the characters that a font file has; none if it cannot be drawn with."""
+    """Return the characters of a font file; none if matplotlib cannot use it."""
     try:
         font = require("matplotlib.ft2font", extra="train").FT2Font(path)
     except RuntimeError:  # such as a font of bitmaps

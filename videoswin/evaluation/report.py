@@ -1,4 +1,4 @@
-"""What an evaluation found: Report, and the files that it is written to. N videos, K classes."""
+"""Report: the results of an evaluation, and the files that it is saved to. K classes."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ FRAMES_OF_A_MISTAKE: Final = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report(VideoScores):
-    """How a model did on a list of videos. A video that could not be read is in every number, as wrong."""
+    """The results of a model on a list of videos. Unreadable videos are included and count as wrong."""
 
     model: str
     """Name or file of the checkpoint."""
     protocol: str
-    """Which views were averaged."""
+    """Name of the protocol whose views were averaged."""
     source: str
-    """The list of videos,"""
+    """The list of videos."""
     digest: str
-    """and the SHA-256 of what is in it."""
+    """SHA-256 of the contents of the list."""
     samples: tuple[Sample, ...] = field(repr=False)
-    """The videos; their labels are numbers of the list, not of the model."""
+    """The videos; their labels are indices of the list's classes, not of the model's."""
     unreadable: Mapping[int, str] = field(repr=False)
-    """Why, by the index of the sample."""
+    """Errors of unreadable videos, by the index of the sample."""
     damage: Mapping[int, str] = field(repr=False)
-    """What could not be read of videos that were answered all the same, by the index of the sample."""
+    """Unreadable parts of videos that were scored nevertheless, by the index of the sample."""
     seconds: float
-    """From the first file opened to the last score."""
+    """Time from opening the first file to the last score."""
     clip: ClipSpec | None = field(default=None, repr=False)
-    """What the model was shown of each video; None if that is not known."""
+    """Clip of the model; None if unknown."""
 
     def __repr__(self) -> str:
         facts = (self.model, self.protocol, self.source, self.headline, f"{self.seconds:.1f} s")
@@ -60,12 +60,12 @@ class Report(VideoScores):
 
     @property
     def num_videos(self) -> int:
-        """N, unreadable ones included."""
+        """Number of videos, including unreadable ones."""
         return len(self.samples)
 
     @property
     def videos_per_second(self) -> float:
-        """How fast they were read and scored."""
+        """Videos read and scored per second."""
         return self.num_videos / self.seconds
 
     @property
@@ -80,7 +80,7 @@ class Report(VideoScores):
 
     @property
     def headline(self) -> str:
-        """The score, its 95 % interval, and what is reached without looking, in one line."""
+        """One line with the score, its 95 % interval and the baselines."""
         score = "mAP" if self.multi_label else "top-1"
         low, high = self.score_interval
         unreadable = f", {len(self.unreadable)} of them unreadable" if self.unreadable else ""
@@ -91,7 +91,7 @@ class Report(VideoScores):
 
     @property
     def baselines(self) -> str:
-        """What is reached without looking at the videos, in words."""
+        """Text with the accuracies that need no model: chance and the most frequent class."""
         chance = f"chance {100 * self.chance:.1f} %"
         return (
             chance
@@ -100,7 +100,7 @@ class Report(VideoScores):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the scores, fit for JSON."""
+        """Return everything except the scores as a JSON-serializable dict."""
         return {
             "model": self.model,
             "protocol": self.protocol,
@@ -125,27 +125,29 @@ class Report(VideoScores):
         }
 
     def to_json(self) -> str:
-        """`to_dict` in one line."""
+        """Return `to_dict` as one line of JSON."""
         return dump_json(self.to_dict())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the report, its tables and then its pictures, each whole or not at all, into `folder`.
+        """Write the report, its tables and its plots into `folder`; each file is complete or absent.
 
-        report.json        all but the scores
-        per_class.csv      how well each class is recognized
-        predictions.jsonl  a line for each video: labels, the TOP likeliest classes, whether it is right
-        failures.jsonl     a line for each video that could not be read
-        confusion.json     true classes by predicted ones, and every confused pair; not if multi-label
-        confusion.png      the same to look at
-        mistakes.png       what the model saw of the videos it was surest of and wrong; not if there are none
+        report.json        everything except the scores
+        per_class.csv      accuracy or average precision of each class
+        predictions.jsonl  one line per video: labels, the TOP most probable classes, whether it is correct
+        failures.jsonl     one line per unreadable video
+        confusion.json     confusion matrix and all confused pairs; not if multi-label
+        confusion.png      plot of the confusion matrix
+        mistakes.png       frames of the wrong predictions with the highest confidence; not if there are none
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         _write(path / "report.json", dump_json(self.to_dict(), indent=1) + "\n")
         _write(path / "per_class.csv", _per_class_table(self))
-        _write(path / "predictions.jsonl", _lines(_answer(self, index) for index in range(self.num_videos)))
+        _write(
+            path / "predictions.jsonl", _lines(_prediction(self, index) for index in range(self.num_videos))
+        )
         _write(path / "failures.jsonl", _lines(vars(failure) for failure in self.failures))
-        # What an earlier report left must not pass for this one's.
+        # Files of an earlier report must not be mistaken for files of this one.
         for name in ("confusion.json", "confusion.png", "mistakes.png"):
             (path / name).unlink(missing_ok=True)
         if self.confusion is not None:
@@ -160,44 +162,45 @@ class Report(VideoScores):
 
 
 def worst_mistakes(report: Report) -> list[int]:
-    """Samples that were named wrong, surest first; at most SHOWN_MISTAKES."""
+    """Return up to SHOWN_MISTAKES wrong predictions by sample index, highest confidence first."""
     wrong = (~report.correct & report.scores.isfinite().all(1)).nonzero().flatten()
     confidence = report.scores[wrong].max(1).values
     order = confidence.argsort(descending=True, stable=True)[:SHOWN_MISTAKES]
-    surest: list[int] = wrong[order].tolist()
-    return surest
+    most_confident: list[int] = wrong[order].tolist()
+    return most_confident
 
 
-def _answer(report: Report, index: int) -> dict[str, Any]:
-    """One line of predictions.jsonl."""
+def _prediction(report: Report, index: int) -> dict[str, Any]:
+    """Return one line of predictions.jsonl."""
     sample = report.samples[index]
-    own = _own_labels(report, index)
+    true_labels = _true_labels(report, index)
     fields: dict[str, Any] = {"path": sample.path}
     fields |= {"start_seconds": sample.start_seconds} if sample.start_seconds is not None else {}
     fields |= {"end_seconds": sample.end_seconds} if sample.end_seconds is not None else {}
-    fields |= {"labels": own} if report.multi_label else {"label": own[0]}
+    fields |= {"labels": true_labels} if report.multi_label else {"label": true_labels[0]}
     fields |= {"correct": report.correct[index].item()}
     if index in report.unreadable:
         return fields | {"error": report.unreadable[index]}
-    fields |= {"top": [{"label": name, "probability": share} for name, share in _top(report, index, TOP)]}
+    top = [{"label": name, "probability": probability} for name, probability in _top(report, index, TOP)]
+    fields |= {"top": top}
     return fields | ({"damage": report.damage[index]} if index in report.damage else {})
 
 
-def _own_labels(report: Report, index: int) -> list[str]:
+def _true_labels(report: Report, index: int) -> list[str]:
     return [report.labels[label] for label in report.targets[index].nonzero().flatten().tolist()]
 
 
 def _top(report: Report, index: int, k: int) -> list[tuple[str, float]]:
-    """The likeliest labels and their probabilities."""
+    """Return the k most probable labels and their probabilities."""
     classes = report.ranking[index, :k]
-    shares = report.scores[index, classes]
-    return [(report.labels[i], share) for i, share in zip(classes.tolist(), shares.tolist(), strict=True)]
+    probabilities = report.scores[index, classes].tolist()
+    return [(report.labels[i], value) for i, value in zip(classes.tolist(), probabilities, strict=True)]
 
 
 def _per_class_table(report: Report) -> str:
-    """per_class.csv."""
+    """Return the text of per_class.csv."""
     table = io.StringIO()
-    # Quoted, a label with a semicolon stays one cell where spreadsheets split at semicolons.
+    # With quotes, a label with a semicolon stays one cell in spreadsheets that split at semicolons.
     writer = csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(
         ("label", "videos", "average_precision" if report.multi_label else "accuracy", "low", "high")
@@ -208,7 +211,7 @@ def _per_class_table(report: Report) -> str:
 
 
 def _confusion_json(matrix: Tensor, labels: tuple[str, ...]) -> str:
-    """Labels, rows and confused pairs, one a line: a large matrix stays readable."""
+    """Return confusion.json with one label, row or pair per line, so that a large matrix stays readable."""
     confused = [
         {"true": labels[true], "predicted": labels[predicted], "videos": videos}
         for true, predicted, videos in confused_pairs(matrix)
@@ -221,24 +224,24 @@ def _confusion_json(matrix: Tensor, labels: tuple[str, ...]) -> str:
 
 
 def _mistake(report: Report, index: int) -> tuple[str, Tensor]:
-    """Caption and frames of a video that was named wrong."""
+    """Return the caption and the frames of a wrongly classified video."""
     sample = report.samples[index]
-    ((label, share),) = _top(report, index, 1)
-    own = ", ".join(_own_labels(report, index)) or "nothing"
-    of_own = report.scores[index][report.targets[index]]
-    true = f"{own}, {100 * of_own.max().item():.0f} %" if len(of_own) else own
-    caption = f"{sample.path}\ntrue: {true}   predicted: {label}, {100 * share:.0f} %"
+    ((label, probability),) = _top(report, index, 1)
+    names = ", ".join(_true_labels(report, index)) or "nothing"
+    true_scores = report.scores[index][report.targets[index]]
+    true = f"{names}, {100 * true_scores.max().item():.0f} %" if len(true_scores) else names
+    caption = f"{sample.path}\ntrue: {true}   predicted: {label}, {100 * probability:.0f} %"
     try:
         with open_video(sample.path) as video:
             part = excerpt(video, sample.start_seconds, sample.end_seconds)
-            return caption, _frames_seen(part, report.clip)
+            return caption, _frames_of_clip(part, report.clip)
     except VideoError as error:
-        # It was read before. What it shows is gone, what was said about it is not.
+        # The file was readable during the evaluation, so its scores remain valid.
         return f"{caption}\n{error.reason}", torch.empty(0, 1, 1, 3, dtype=torch.uint8)
 
 
-def _frames_seen(video: VideoReader, clip: ClipSpec | None) -> Tensor:
-    """Some frames of the clip in the middle, cropped as for the model: (n, H, W, 3) uint8."""
+def _frames_of_clip(video: VideoReader, clip: ClipSpec | None) -> Tensor:
+    """Return some frames of the middle clip, cropped as for the model: (frames, H, W, 3) uint8."""
     if clip is None:
         clip = ClipSpec(frames=FRAMES_OF_A_MISTAKE, rule="segments")
         shown = sample_clips(video.num_readable, video.fps, clip, ViewPlan(clips=1, crops=1))[0]
@@ -256,6 +259,6 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    # Bytes of a file name that are no text come out as JSON's own escape for them.
+    # Undecodable bytes of a file name are written as JSON escapes.
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")

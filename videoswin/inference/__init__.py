@@ -1,1 +1,1 @@
-"""A video file in, a Prediction out: the predictor, its backends, and export to other runtimes."""
+"""Classify videos with a Predictor, on PyTorch or another runtime, and export models to those runtimes."""

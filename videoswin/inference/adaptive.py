@@ -1,6 +1,6 @@
-"""Fewer looks where they suffice: views are scored until one class leads by a margin.
+"""Adaptive view sampling: score views of a video until one class leads by a margin.
 
-V views, K classes.
+Legend: V views, K classes.
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from torch import Tensor
 def score_adaptively(
     score_each: Callable[[Tensor], Tensor], views: Tensor, margin: float
 ) -> tuple[Tensor, int]:
-    """Views (V, ...) in order, most telling first -> the summed scores (K,) of those looked at, and how many.
+    """Score views in batches until the most probable class leads by more than `margin`.
 
-    One view, then as many as were looked at before: 1, 2, 4, 8, V. It stops when the likeliest class leads
-    the next by more than `margin` in the mean.
+    The number of scored views doubles with each batch: 1, 2, 4, 8, V.
+
+    Args:
+        score_each: Returns the scores (views, K) of views.
+        views: (V, ...), most informative views first.
+        margin: Lead of the most probable class over the second in the mean scores.
+
+    Returns:
+        Sum of the scores (K,) of the scored views, and their number.
     """
-    sums, looked = torch.zeros(()), 0
+    sums, scored = torch.zeros(()), 0
     while True:
-        scores = score_each(views[looked : looked + max(looked, 1)])  # (V', K)
+        scores = score_each(views[scored : scored + max(scored, 1)])  # (batch, K)
         sums = sums.to(scores.device) + scores.sum(0)
-        looked += len(scores)
-        if looked == len(views) or lead(sums / looked) > margin:
-            return sums, looked
+        scored += len(scores)
+        if scored == len(views) or lead(sums / scored) > margin:
+            return sums, scored
 
 
 def lead(scores: Tensor) -> float:
-    """By how much the largest of the scores (K,) exceeds the second; of a single class, by all of it."""
+    """Return the largest minus the second largest score of (K,), or the only score if K is 1."""
     first, *others = scores.topk(min(2, len(scores))).values.tolist()
     return float(first - sum(others))

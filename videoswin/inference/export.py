@@ -1,4 +1,4 @@
-"""A checkpoint as a file for another runtime, run and compared with PyTorch before it is called done."""
+"""Export a checkpoint to a file for another runtime; the file is run and compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -50,47 +50,49 @@ LIBRARIES: Final[dict[Format, tuple[tuple[str, str], ...]]] = {
     "torch": (),
     "aotinductor": (),
 }
-"""What writing and running a file takes, and the extra of ours that has it."""
+"""Format -> libraries for writing and running a file, each with the extra of this package that has it."""
 
 LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"fp32": 1e-3, "bf16": 0.05, "int8": 0.2}
-"""Of logits, relative to the largest of PyTorch's. More than this is a broken file, not rounding."""
+"""Maximum difference of logits, relative to PyTorch's largest. More is a broken file, not rounding."""
 SAFE_AGREEMENT = 0.99
-"""Share of clips with the same likeliest class below which a file is kept, but not without a word."""
+"""Top-1 agreement with PyTorch, as a fraction of the clips, below which a warning is printed."""
 
 MOST_CLIPS: Final[dict[ExportPrecision, int]] = {"fp32": 8, "bf16": 16, "int8": 64}
-"""About as many views of videos are compared; of int8, half of them give the scales instead."""
+"""Approximate number of views that are compared; for int8, half of them are used for calibration instead."""
 GENERATED_CLIPS = 4
 TIMED_ROUNDS = 5
 
 
 class ExportError(VideoSwinError):
-    """The file could not be written here, or does not do what the model does; nothing of it was kept."""
+    """The file could not be written, or its outputs differ from the model's; it was not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """An exported file beside the checkpoint's model in PyTorch, float32, on the same clips and threads."""
+    """An exported file compared with PyTorch in float32 on the same clips and threads."""
 
     path: str
     format: Format
     precision: ExportPrecision
     clips: int
+    """Number of compared clips."""
     source_of_clips: str
+    """Whether the clips are from videos or synthetic."""
     largest_difference: float
-    """Between logits, relative to the largest absolute logit of PyTorch."""
+    """Largest difference of logits, relative to the largest absolute logit of PyTorch."""
     top1_agreement: float
-    """Share of the clips whose likeliest class is the same."""
+    """Fraction of the clips with the same top-1 class."""
     megabytes: float
     megabytes_pytorch: float
     seconds_per_clip: float
-    """The fastest of a few passes, in turn with PyTorch's; benchmarks/model_cpu.py takes more care."""
+    """Fastest of a few passes, alternating with PyTorch; benchmarks/model_cpu.py is more careful."""
     seconds_per_clip_pytorch: float
     seconds_per_clip_float32: float
-    """Of the same format in float32; PyTorch's for .pt2, which PyTorch runs."""
+    """Time of the same format in float32; PyTorch's time for .pt2, which PyTorch runs."""
     threads: int
 
     def to_json(self) -> str:
-        """One line with every field."""
+        """Return all fields as one line of JSON."""
         return dump_json(asdict(self))
 
 
@@ -104,51 +106,60 @@ def export_model(
     say: Callable[[str], None] = lambda step: None,
     progress: bool = False,
 ) -> Comparison:
-    """Write `target` in another runtime's format, and say how its answers differ from PyTorch's.
+    """Export a checkpoint to another runtime's format and compare the file with PyTorch.
 
-    format: None goes by the end of the target's name: .onnx, .xml (openvino), .pt2 (torch; or aotinductor).
-    precision: bfloat16 not for onnx; int8 for openvino alone, which chooses its scales on `videos`.
-    videos: views of them are compared on. An int8 model's scales come from the first half in time of each, or
-        from every other video where there are many, and the rest is compared on. Without videos pictures are
-        made up.
-    say: told each of the four phases and how long it took, as one may take minutes.
-    progress: show on stderr how far reading and comparing are, and how long they will take.
-    ValueError for what cannot be, ImportError for a library that is not here, VideoError for a video that
-    cannot be read, ExportError if the file answers otherwise than the model; whatever stood at `target` then
-    stays as it was.
+    Args:
+        checkpoint: Checkpoint with a head.
+        target: File to write. An existing file is replaced only if the export succeeds.
+        format: None infers it from the suffix: .onnx, .xml (openvino), .pt2 (torch; or aotinductor).
+        precision: bf16 is not available for onnx, and int8 only for openvino, calibrated on `videos`.
+        videos: Videos for the comparison. An int8 model is calibrated on the first half of each, or on every
+            other video if there are many, and compared on the rest. Without videos, clips are synthetic.
+        say: Called with a line for each of the four phases, which may take minutes.
+        progress: Show progress and remaining time of reading and comparing on stderr.
+
+    Raises:
+        InputError: The combination of arguments is impossible, or the checkpoint has no head.
+        MissingPackageError: A library is not installed.
+        VideoError: A video cannot be read.
+        ExportError: The outputs of the file differ from the model's.
     """
     target, videos = Path(target), list(videos)
     kind = require_possible(target, format=format, precision=precision, videos=bool(videos))
     if not checkpoint.has_head:
-        raise InputError(f"{checkpoint.name} is a backbone without a head: there are no logits to export")
+        raise InputError(
+            f"a checkpoint must have a head to be exported, {checkpoint.name} has none; train it"
+        )
     predictor = Predictor(checkpoint, device="cpu")
     parts, source = _clips(predictor, videos, precision, progress)
     calibration: Tensor | tuple[()] = ()
     if precision == "int8":
-        # What scales were chosen on says little about what they do elsewhere.
+        # The comparison must not use the clips of the calibration.
         calibration, parts = torch.cat(parts[::2]), parts[1::2]
         if not parts:
-            raise InputError(f"int8 needs two videos here, as {checkpoint.name} sees each in a single clip")
+            raise InputError(
+                f"int8 needs at least 2 videos, got 1: {checkpoint.name} uses a single clip of each video"
+            )
     clips = torch.cat(parts)
     metadata = ExportMetadata.of(checkpoint, precision)
     with replacing_all(target) as staged:
         millions = sum(weight.numel() for weight in checkpoint.weights.values()) / 1e6
         say(f"phase 1 of 4: tracing the model, {millions:.1f} million parameters, with torch.export")
-        since = time.monotonic()
-        # Only when something is exported: torch.export is slow to import.
+        started = time.monotonic()
+        # Imported here, because torch.export is slow to import.
         from videoswin.inference.backends.graph import trace
 
-        # OpenVINO chooses its precision when it loads a file.
-        low = precision == "bf16" and kind != "openvino"
+        # OpenVINO selects its precision when it loads a file.
+        is_bf16_graph = precision == "bf16" and kind != "openvino"
         program = trace(
             checkpoint,
-            torch.bfloat16 if low else torch.float32,
+            torch.bfloat16 if is_bf16_graph else torch.float32,
             pixel_dtype=torch.float32 if kind == "onnx" else torch.uint8,
         )
-        say(f"traced in {format_duration(time.monotonic() - since)}")
-        scales = f", with scales chosen on {plural(len(calibration), 'clip')}" if len(calibration) else ""
+        say(f"traced in {format_duration(time.monotonic() - started)}")
+        scales = f", calibrated on {plural(len(calibration), 'clip')}" if len(calibration) else ""
         say(f"phase 2 of 4: writing {target.name} ({kind}, {precision}{scales})")
-        since = time.monotonic()
+        started = time.monotonic()
         writers: dict[Format, Callable[..., None]] = {
             "onnx": onnx.write,
             "openvino": partial(openvino.write, calibration=calibration),
@@ -156,12 +167,12 @@ def export_model(
             "aotinductor": torch_export.write_compiled,
         }
         writers[kind](program, staged, metadata)
-        say(f"written in {format_duration(time.monotonic() - since)}")
+        say(f"written in {format_duration(time.monotonic() - started)}")
         say(f"phase 3 of 4: comparing the file with PyTorch on {plural(len(clips), 'clip')}, {source}")
         with TemporaryDirectory() as folder:
             float32 = None
             if kind == "openvino" and precision != "fp32":
-                say("writing the same file in float32, to compare the speed with")
+                say("writing the same file in float32 to compare the speed")
                 float32 = Path(folder, "float32.xml")
                 openvino.write(program, float32, replace(metadata, precision="fp32"))
             del program
@@ -169,60 +180,65 @@ def export_model(
         comparison = replace(comparison, path=str(target))
         _require_equal(comparison)
     if comparison.top1_agreement < SAFE_AGREEMENT:
-        say(f"only {comparison.top1_agreement:.0%} of the clips get the same top-1 class as in PyTorch")
+        say(f"only {comparison.top1_agreement:.0%} of the clips have the same top-1 class as in PyTorch")
     slowdown = comparison.seconds_per_clip / comparison.seconds_per_clip_float32
     if precision != "fp32" and slowdown > 1:
-        say(
-            f"{precision} takes {slowdown:.2f} times as long as float32 on this CPU: export in float32 for it"
-        )
+        say(f"{precision} takes {slowdown:.2f} times as long as float32 on this CPU: use fp32 for it")
     return comparison
 
 
 def require_possible(
     target: str | Path, *, format: Format | None, precision: ExportPrecision, videos: bool
 ) -> Format:
-    """The format of the file that `export_model` would write, or its error, before anything is read.
+    """Return the format that `export_model` would write, or raise its error before any file is read.
 
-    videos: whether there are any.
+    Args:
+        target: File to write.
+        format: As for `export_model`.
+        precision: As for `export_model`.
+        videos: Whether there are any videos.
     """
     target = Path(target)
     kind = _format_of(target, format, precision)
     if not target.parent.is_dir():
-        raise InputError(f"{target}: there is no folder {target.parent} to write to")
+        raise InputError(f"the folder of {target} must exist, there is no folder {target.parent}; create it")
     if precision == "int8" and not videos:
-        raise InputError("int8 needs videos like those it will see, to choose its scales on: name some")
+        raise InputError("int8 needs at least 1 video for calibration, got 0; pass typical videos")
     quantizer = (("nncf", "openvino"),) if precision == "int8" else ()
     for library, extra in (*LIBRARIES[kind], *quantizer):
         require(library, extra=extra)
     if kind == "aotinductor" and shutil.which(os.environ.get("CXX", "c++")) is None:
-        raise ExportError("aotinductor needs a C++ compiler, and there is none: install g++, or use torch")
+        raise ExportError("aotinductor needs a C++ compiler, got none; install g++, or use the format torch")
     return kind
 
 
 def _format_of(target: Path, format: Format | None, precision: ExportPrecision) -> Format:
-    """The format asked for by argument or name; ValueError if the three do not fit."""
+    """Return the format by argument or suffix; raise InputError if the three arguments are incompatible."""
     if target.suffix not in LOADERS:
-        raise InputError(f"{target} must end in {', '.join(LOADERS)}: the end says for which runtime it is")
-    by_name: Format = next(name for name, suffix in SUFFIX.items() if suffix == target.suffix)
-    kind = format or by_name
+        raise InputError(f"target must end in {', '.join(LOADERS)}, the suffix of its runtime, got {target}")
+    by_suffix: Format = next(name for name, suffix in SUFFIX.items() if suffix == target.suffix)
+    kind = format or by_suffix
     if SUFFIX[kind] != target.suffix:
         raise InputError(f"a file for {kind} must end in {SUFFIX[kind]}, got {target}")
     if precision not in EXPORT_PRECISIONS[kind]:
-        able = ", ".join(name for name, precisions in EXPORT_PRECISIONS.items() if precision in precisions)
-        raise InputError(f"{kind} is not written in {precision}; {able} can be")
+        supported = [name for name, precisions in EXPORT_PRECISIONS.items() if precision in precisions]
+        raise InputError(
+            f"precision of {kind} must be one of {', '.join(EXPORT_PRECISIONS[kind])}, got {precision}; "
+            f"{precision} is available for {', '.join(supported)}"
+        )
     return kind
 
 
 def _clips(
     predictor: Predictor, videos: list[str], precision: ExportPrecision, progress: bool
 ) -> tuple[list[Tensor], str]:
-    """uint8 (n, 3, T, S, S) of each video, and where they are from.
+    """Return clips, one tensor (views, 3, T, S, S) uint8 per video, and a text about their origin.
 
-    For int8 of the first and of the second half in time of each video, which share no frame; but of whole
-    ones where there are too many for two clips of each, or a clip is the whole video.
+    For int8 there are two tensors per video, of its first and its second half, which share no frame; unless
+    there are too many videos for that, or a clip spans the whole video.
     """
     if not videos:
-        return [_made_up(predictor.clip.frames, predictor.clip.size)], "synthetic"
+        return [_synthetic_clips(predictor.clip.frames, predictor.clip.size)], "synthetic"
     most = MOST_CLIPS[precision]
     count = min(len(videos), most)
     crops: Literal[1, 3] = 3 if count <= most // 4 else 1
@@ -232,41 +248,42 @@ def _clips(
     if predictor.clip.rule == "segments":
         plan = plan.replace(clips=1)
     parts = []
-    # Evenly spread over the list, which may be sorted by class, and over each video, whose neighbors in
-    # time resemble each other.
+    # Evenly spaced in the list, which may be sorted by class, and in each video, where neighboring frames
+    # are similar.
     with Progress("read", count, "videos", shown=progress) as bar:
         for number in range(count):
             path = videos[number * len(videos) // count]
             for start, end in _halves(path) if in_halves else [(None, None)]:
                 part = load_video(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
-                parts.append(_distinct(part.views, crops))
+                parts.append(_without_repeats(part.views, crops))
             bar.advance()
     return parts, f"from {plural(count, 'video')}"
 
 
 def _halves(path: str) -> list[tuple[float | None, float | None]]:
-    """Start and end of two parts of a video that share no frame; ValueError for a single picture."""
+    """Return start and end of the two halves of a video in seconds; they share no frame."""
     with open_video(path, threads=1) as video:
         if video.num_frames < 2:
             raise InputError(
-                f"{path} is a single picture; int8 needs a half to choose scales on, and another"
+                f"{path} must have at least 2 frames, got a single picture; int8 is calibrated on one half "
+                "of a video and compared on the other"
             )
         middle = video.duration_seconds / 2
     return [(None, middle), (middle, None)]
 
 
-def _distinct(views: Tensor, crops: int) -> Tensor:
-    """Without the clips that repeat the one before, as those of a video shorter than a clip do."""
+def _without_repeats(views: Tensor, crops: int) -> Tensor:
+    """Remove clips equal to the previous one, as in a video that is shorter than a clip."""
     kept = [i for i, view in enumerate(views) if i < crops or not torch.equal(view, views[i - crops])]
     return views[kept]
 
 
-def _made_up(frames: int, size: int) -> Tensor:
-    """Drifting clouds of color, uint8 (n, 3, T, S, S): smooth in space and time, as films are."""
+def _synthetic_clips(frames: int, size: int) -> Tensor:
+    """Return drifting clouds of color, (clips, 3, T, S, S) uint8, smooth in space and time like videos."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(GENERATED_CLIPS, 3, 4, 6, 6, generator=generator)
-    films = torch.nn.functional.interpolate(coarse, size=(frames, size, size), mode="trilinear")
-    return (films * 255).round().to(torch.uint8)
+    clips = torch.nn.functional.interpolate(coarse, size=(frames, size, size), mode="trilinear")
+    return (clips * 255).round().to(torch.uint8)
 
 
 @torch.inference_mode()
@@ -281,17 +298,17 @@ def _compare(
     say: Callable[[str], None],
     progress: bool,
 ) -> Comparison:
-    """The file beside PyTorch; `float32` is a file in that precision to compare the time with, if any."""
+    """Compare the file with PyTorch; `float32` is the same model in that precision for the speed, if any."""
     assert not isinstance(predictor.model, ExportedModel)
     pytorch = PixelModel(predictor.model, predictor.clip.normalization)
-    exported = ExportedModel(path, device=torch.device("cpu"), trust=True)  # it was written a moment ago
+    exported = ExportedModel(path, device=torch.device("cpu"), trust=True)  # we have just written it
     pairs = []
     with Progress("compare", len(clips), "clips", shown=progress) as bar:
         for clip in torch.split(clips, 1):
             pairs.append((pytorch(clip), exported(clip).float()))
             bar.advance()
     expected, logits = map(torch.cat, zip(*pairs, strict=True))
-    # Our own way to run OpenVINO's files takes one clip at a time; others may not.
+    # We run OpenVINO's files one clip at a time, but other programs may use batches.
     as_batch = partial(openvino.run_batch, path) if format == "openvino" else exported
     if len(clips) > 1:
         say(f"comparing {plural(len(clips[:3]), 'clip')} in one batch with the same clips one by one")
@@ -322,20 +339,20 @@ def _compare(
 
 
 def _fastest_of_each(*passes: partial[Any], progress: bool) -> list[float]:
-    """The least seconds that each pass takes, in turn: what else a machine does only ever adds to them."""
-    fastest = {one_pass.func: math.inf for one_pass in passes}  # a model given twice is timed once
+    """Return the minimum time of each pass in seconds, timed alternately; other load only adds time."""
+    fastest = {one_pass.func: math.inf for one_pass in passes}  # a repeated model is timed once
     with Progress("measure speed", TIMED_ROUNDS, "rounds", shown=progress) as bar:
         for _ in range(TIMED_ROUNDS):
             for model, one_pass in {one_pass.func: one_pass for one_pass in passes}.items():
-                since = time.perf_counter()
+                started = time.perf_counter()
                 one_pass()
-                fastest[model] = min(fastest[model], time.perf_counter() - since)
+                fastest[model] = min(fastest[model], time.perf_counter() - started)
             bar.advance()
     return [fastest[one_pass.func] for one_pass in passes]
 
 
 def _require_equal_batch(together: Tensor, one_by_one: Tensor, precision: ExportPrecision) -> None:
-    """ExportError if clips that go through together get other answers than alone."""
+    """Raise ExportError if the logits of clips in one batch differ from those of single clips."""
     difference = (together - one_by_one).abs().max() / one_by_one.abs().max()
     if not difference < LARGEST_DIFFERENCE[precision]:
         raise ExportError(
@@ -346,9 +363,9 @@ def _require_equal_batch(together: Tensor, one_by_one: Tensor, precision: Export
 
 def _require_equal(found: Comparison) -> None:
     most = LARGEST_DIFFERENCE[found.precision]
-    # Written so that a difference that is no number fails, too.
+    # Negated, so that NaN also fails.
     if not found.largest_difference < most:
         raise ExportError(
-            f"{found.path} was not kept: its logits differ from PyTorch's by {found.largest_difference:.2g} "
-            f"of the largest, more than the {most} that {found.precision} may"
+            f"{found.path} was not kept: its logits must differ from PyTorch's by < {most} of the largest "
+            f"for {found.precision}, got {found.largest_difference:.2g}"
         )

@@ -1,6 +1,6 @@
-"""From a video file to class probabilities: Predictor and Prediction.
+"""Classify the action in a video file: Predictor and Prediction.
 
-Legend: V views of a video (clips x crops), T frames, S pixels, K classes.
+Legend: V views of a video (clips x crops), T frames, H W height and width of a view, K classes.
 """
 
 from __future__ import annotations
@@ -34,37 +34,38 @@ Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 VIEWS_PER_BATCH: Final = {"cpu": 4, "cuda": 12}
-"""Views that go through the model together, by type of device; each more costs memory. Few fill a CPU; 12 are
-a video in the published protocol."""
+"""Batch size in views, by device type; memory grows with it. A few views fill a CPU; 12 are one video in the
+published protocol."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """What one model says about one video."""
+    """The class probabilities of one video."""
 
     path: str
     model: str
     """Name or file of the checkpoint."""
     protocol: str
-    """Which views were averaged, e.g. `official-4x3`."""
+    """Name of the protocol whose views were averaged, e.g. `official-4x3`."""
     labels: tuple[str, ...]
+    """Class names in the order of the probabilities."""
     probabilities: Tensor
     """(K,) float32 on the CPU, summing to 1 unless the model is multi-label."""
     duration_seconds: float
     damage: str | None = None
-    """What of the file could not be read, if the answer rests on the rest of it."""
+    """Description of the unreadable parts of the file, if the prediction is based on the other parts."""
     views_used: int | None = None
-    """How many views were looked at, if the protocol leaves that open."""
+    """Number of views that were scored, if the protocol is adaptive."""
     multi_label: bool = False
-    """Whether each class is scored by itself."""
+    """Whether each class is scored independently of the others."""
     seconds_seen: float | None = None
-    """How much of the video the clips cover, from the first to the last frame of each."""
+    """Seconds of the video covered by the clips, from the first to the last frame of each."""
     notes: tuple[str, ...] = ()
-    """What is no damage but may make the answer worse, such as HDR."""
+    """Properties of the file that are no damage but may reduce accuracy, such as HDR."""
 
     @property
     def score_type(self) -> str:
-        """What the probabilities are, in words."""
+        """How the probabilities were computed, in words."""
         if self.multi_label:
             return "sigmoid of each class by itself; not calibrated"
         return (
@@ -73,16 +74,16 @@ class Prediction:
         )
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The min(k, K) likeliest labels and their probabilities, likeliest first; ValueError if k < 1."""
+        """Return the min(k, K) most probable labels with their probabilities; raise ValueError if k < 1."""
         if k < 1:
-            raise ValueError(f"top needs k >= 1, got {k}")
+            raise ValueError(f"k must be >= 1, got {k}")
         values, indices = self.probabilities.topk(min(k, len(self.labels)))
         return [(self.labels[i], value) for i, value in zip(indices.tolist(), values.tolist(), strict=True)]
 
     def to_json(self, k: int = 5) -> str:
-        """One line of JSON: path, model, protocol, top, score_type, duration_seconds.
+        """Return one line of JSON: path, model, protocol, top, score_type, duration_seconds.
 
-        Where they are known also seconds_seen, damage, and views_used of an adaptive protocol.
+        It also has seconds_seen, damage, and views_used of an adaptive protocol, where they are known.
         """
         fields = {
             "path": self.path,
@@ -93,21 +94,21 @@ class Prediction:
             "duration_seconds": self.duration_seconds,
         }
         seen, damage, used = self.seconds_seen, self.damage or None, self.views_used
-        sometimes = {"seconds_seen": seen, "damage": damage, "views_used": used}
-        fields |= {name: value for name, value in sometimes.items() if value is not None}
+        optional = {"seconds_seen": seen, "damage": damage, "views_used": used}
+        fields |= {name: value for name, value in optional.items() if value is not None}
         return dump_json(fields)
 
 
 @dataclass(frozen=True)
 class LoadedVideo:
-    """A video as the model wants it, and what is worth knowing about the file."""
+    """The views of one video, with metadata of its file that a Prediction repeats."""
 
     views: Tensor
-    """(V, 3, T, S, S) uint8, or of whole frames (V, 3, T, H, W)."""
+    """(V, 3, T, H, W) uint8; H and W are equal unless the views are whole frames."""
     duration_seconds: float
     damage: str | None
     seconds_seen: float
-    """How much of it the clips cover."""
+    """Seconds of the video covered by the clips."""
     notes: tuple[str, ...] = ()
 
 
@@ -120,11 +121,11 @@ def load_video(
     end_seconds: float | None = None,
     limits: ReadLimits | None = None,
 ) -> LoadedVideo:
-    """The CPU half: the views of one video, or of the part of it between two times; VideoError if unreadable.
+    """Read the views of one video, or of the part between two times; raise VideoError if it is unreadable.
 
-    Needs no model; safe in a thread or process.
+    This needs no model and is safe in a thread or process.
     """
-    # One decoding thread always: with several, FFmpeg patches a damaged picture differently.
+    # Always one decoding thread: with several, FFmpeg conceals damaged pictures differently.
     with open_video(path, threads=1, limits=limits) as video:
         part = excerpt(video, start_seconds, end_seconds)
         return LoadedVideo(
@@ -137,11 +138,13 @@ def load_video(
 
 
 class Predictor:
-    """A model together with everything needed to put a video through it.
+    """A model together with everything needed to classify a video with it.
 
     Attributes: model (VideoSwin in eval mode, or ExportedModel), clip (ClipSpec), views (ViewPlan), labels,
-    multi_label, device, name, protocol, views_per_batch (how many go through the model together), limits
-    (ReadLimits).
+    multi_label, device, name, protocol, views_per_batch (batch size in views), limits (ReadLimits).
+
+    Example:
+        Predictor.from_pretrained("camera-motion")("clip.mp4").top(5)
     """
 
     def __init__(
@@ -153,17 +156,20 @@ class Predictor:
         precision: Precision | None = None,
         limits: ReadLimits | None = None,
     ) -> None:
-        """device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+        """Create a predictor.
 
-        protocol: one of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
-        precision: of weights and activations, float32 unless told; an exported model has its own. Scores
-            are always float32.
-        limits: the most that reading one video may cost; None is ReadLimits().
+        Args:
+            checkpoint: Checkpoint, or the exported model to run.
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+            protocol: One of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
+            precision: Precision of weights and activations, default `fp32`; an exported model has its own.
+                Scores are always float32.
+            limits: Upper bounds for reading one video; None is ReadLimits().
         """
         if isinstance(checkpoint, ExportedModel):
             self.device = checkpoint.device
             if device not in ("auto", str(self.device)):
-                raise InputError(f"{checkpoint.path} was loaded for {self.device}, not for {device}")
+                raise InputError(f"device must be {self.device}, which {checkpoint.path} is on, got {device}")
             metadata: ExportMetadata | Checkpoint = checkpoint.metadata
         else:
             self.device = resolve_device(device)
@@ -180,8 +186,8 @@ class Predictor:
         self.protocol = protocol or _protocol_name(self.clip, self.views)
         if self.multi_label and self.views.is_adaptive:
             raise InputError(
-                f"{self.name} gives a video several labels, and none of them leads; {self.protocol} is for "
-                "one, use a protocol such as official-4x3"
+                f"the adaptive protocol {self.protocol} needs a single-label model, but {self.name} is "
+                "multi-label; use a protocol such as official-4x3"
             )
         self.model = _model_of(checkpoint, self.device, precision)
 
@@ -197,22 +203,19 @@ class Predictor:
         limits: ReadLimits | None = None,
         trust: bool = False,
     ) -> Predictor:
-        """The predictor of a catalog name, a bundled name or a file in any layout; see Checkpoint.load.
+        """Load the predictor of a catalog name, a bundled name or a file.
 
-        Also of a file that `videoswin export` wrote: .onnx, .xml (OpenVINO), .pt2 (torch.export).
+        Other arguments are those of the constructor; `auto` is the CPU for an exported file.
 
         Args:
-            name_or_path: Catalog name, bundled name or file.
-            device: As for the constructor.
-            protocol: As for the constructor.
-            precision: As for the constructor.
-            license: License of restricted weights that you accept.
-            trust: Load also a .pt2 file that can run code on this machine: one compiled by AOTInductor, or
-                one that is refused otherwise.
+            name_or_path: Catalog name, bundled name, file in any layout (see Checkpoint.load), or a file
+                written by `videoswin export`: .onnx, .xml (OpenVINO), .pt2 (torch.export).
+            license: License of restricted weights, repeated to accept it, e.g. "CC-BY-NC-4.0".
+            trust: Also load a .pt2 file that can run code on this machine, e.g. one compiled by AOTInductor.
         """
         source: Checkpoint | ExportedModel
         if is_exported(name_or_path):
-            # Most are for processors; a GPU must be asked for.
+            # Most exported files are for CPUs, so a GPU has to be requested.
             target = resolve_device("cpu" if device == "auto" else device)
             source = ExportedModel(name_or_path, device=target, trust=trust)
         else:
@@ -220,7 +223,7 @@ class Predictor:
         return cls(source, device=device, protocol=protocol, precision=precision, limits=limits)
 
     def __call__(self, path: str | Path) -> Prediction:
-        """Name what happens in the video at `path`; VideoError if it cannot be read."""
+        """Classify the video at `path`; raise VideoError if it cannot be read."""
         (prediction,) = self._predictions([(path, self.load(path))])
         assert isinstance(prediction, Prediction)
         return prediction
@@ -228,35 +231,33 @@ class Predictor:
     def predict_all(
         self, paths: Iterable[str | Path], *, threads: int | None = None
     ) -> Iterator[Prediction | VideoError]:
-        """One Prediction or VideoError per path, in order; the next ones are decoded while one is scored.
+        """Yield a Prediction or VideoError per path, in order; the next videos are decoded during scoring.
 
-        threads: how many are decoded at a time; by default as many as leave the model its cores.
+        `threads` videos are decoded at a time; default: see decoding_threads.
         """
-        # A CPU gains too little from a batch of several videos to let their last digits depend on it.
+        # On a CPU, batches of several videos gain too little to let rounding depend on the batch.
         together = 1 if self.device.type == "cpu" else max(1, self.views_per_batch // self.views.num_views)
         threads = decoding_threads(self.device) if threads is None else threads
-        for loaded in load_ahead(self._load_and_send, paths, threads=threads, together=together):
+        for loaded in load_ahead(self._load_to_device, paths, threads=threads, together=together):
             yield from self._predictions(loaded)
 
     def load(
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> LoadedVideo:
-        """The CPU half, load_video, for what this model wants to see."""
-        return load_video(
-            path,
-            self.clip,
-            self.views,
-            start_seconds=start_seconds,
-            end_seconds=end_seconds,
-            limits=self.limits,
-        )
+        """Read the views of this model with load_video."""
+        part = {"start_seconds": start_seconds, "end_seconds": end_seconds}
+        return load_video(path, self.clip, self.views, **part, limits=self.limits)
 
     def score(self, views: Tensor) -> Tensor:
-        """(V, 3, T, S, S) uint8 -> (K,) probabilities on the CPU: the mean over the views.
+        """Return the probabilities (K,) of one video on the CPU: the mean over its views.
 
-        Of the probabilities of `score_each`, or, as `views.average` says, of the logits before them.
-        With an adaptive plan the mean over the first of them, which tell most in what `load` gives.
-        ValueError if the model gives no numbers, as one with broken weights does.
+        With `views.average` "logits", logits are averaged instead.
+
+        Args:
+            views: (V, 3, T, H, W) uint8, as `load` gives them. An adaptive plan may score only the first.
+
+        Raises:
+            NonFiniteScoresError: The scores have NaN or infinity, e.g. because weights are damaged.
         """
         means, _ = self.score_videos([(0, views)], 1)
         return require_finite_scores(means[0], self.name)
@@ -264,9 +265,11 @@ class Predictor:
     def score_videos(
         self, videos: Iterable[tuple[int, Tensor]], count: int, *, views_per_batch: int | None = None
     ) -> tuple[Tensor, list[int]]:
-        """(number below `count`, views) of videos -> (count, K) as `score` on the CPU, and views looked at.
+        """Return the scores (count, K) of several videos as `score` does, and the views scored of each.
 
-        Views share batches across videos; those of a video that does not come up are 0, and its scores.
+        Args:
+            videos: Pairs of (index below `count`, views). An absent index has scores of 0 and 0 views.
+            views_per_batch: Batch size in views, which videos share; default `self.views_per_batch`.
         """
         sums = torch.zeros(count, len(self.labels), device=self.device)
         looked = torch.zeros(count, dtype=torch.long)
@@ -284,18 +287,15 @@ class Predictor:
         return means, looked.tolist()
 
     def score_each(self, views: Tensor) -> Tensor:
-        """(V, 3, T, S, S) uint8 -> (V, K) probabilities of each view, in one batch, on the model's device.
-
-        By softmax; of a multi-label model by sigmoid, each class for itself. ValueError for other tensors.
-        """
+        """Return the probabilities (V, K), on the device, of views (V, 3, T, H, W) uint8, in one batch."""
         return self._probabilities(self.logits_each(views))
 
     @torch.inference_mode()
     def logits_each(self, views: Tensor) -> Tensor:
-        """(V, 3, T, S, S) uint8 -> (V, K) float32 logits of each view, as `score_each`."""
+        """Return the float32 logits (V, K) of views (V, 3, T, H, W) uint8; raise ValueError for others."""
         if views.dtype != torch.uint8 or views.ndim != 5 or views.shape[1] != 3:
             got = f"{views.dtype} {tuple(views.shape)}"
-            raise ValueError(f"views are {got}, wanted torch.uint8 (V, 3, T, H, W), as Predictor.load gives")
+            raise ValueError(f"views must be uint8 (V, 3, T, H, W), as Predictor.load gives, got {got}")
         return self._logits(views.to(self.device)).float()
 
     def _probabilities(self, logits: Tensor) -> Tensor:
@@ -307,21 +307,21 @@ class Predictor:
             return logits
         if isinstance(self.model, ExportedModel):
             return self.model(pixels)
-        # Somebody has put another in its place, such as torch.compile's: it takes what a VideoSwin takes.
+        # The user has replaced the model, e.g. by a compiled one: it takes normalized clips as a VideoSwin.
         clips = normalize(pixels, self.clip.normalization)
         return self.model(clips.to(next(self.model.parameters()).dtype))
 
-    def _load_and_send(self, path: str | Path) -> LoadedVideo:
+    def _load_to_device(self, path: str | Path) -> LoadedVideo:
         video = self.load(path)
         return replace(video, views=copy_to_device(video.views, self.device))
 
     def _predictions(
         self, loaded: Sequence[tuple[str | Path, LoadedVideo | VideoError]]
     ) -> Iterator[Prediction | VideoError]:
-        """The answers for a few videos that are scored together, or why there is none."""
+        """Score several videos in shared batches; yield a Prediction or the VideoError of each."""
         readable = [
-            (place, wait_for_copy(video.views))
-            for place, (_, video) in enumerate(loaded)
+            (index, wait_for_copy(video.views))
+            for index, (_, video) in enumerate(loaded)
             if not isinstance(video, VideoError)
         ]
         means, looked = self.score_videos(readable, len(loaded))
@@ -340,7 +340,7 @@ class Predictor:
                 damage=video.damage,
                 views_used=views if self.views.is_adaptive else None,
                 multi_label=self.multi_label,
-                # The first views of an adaptive protocol are one of each clip.
+                # The first views of an adaptive protocol have one view of each clip.
                 seconds_seen=video.seconds_seen * min(1.0, views / self.views.clips),
                 notes=video.notes,
             )
@@ -352,12 +352,12 @@ def _model_of(
     if isinstance(source, ExportedModel):
         if precision not in (None, source.metadata.precision):
             raise InputError(
-                f"precision must be {source.metadata.precision}, which {source.path} was exported in, got "
+                f"precision must be {source.metadata.precision}, the precision of {source.path}, got "
                 f"{precision}; export the model again for another precision"
             )
         return source
     if source.config.in_channels != 3:
-        raise InputError(f"{source.name} takes {source.config.in_channels} channels; videos are read as RGB")
+        raise InputError(f"{source.name} must take RGB videos, got {source.config.in_channels} channels")
     dtype = PRECISIONS[precision or "fp32"]
     model = source.model().to(device, dtype)
     if dtype != torch.float32:
@@ -367,30 +367,30 @@ def _model_of(
 
 
 class NonFiniteScoresError(VideoSwinError, ValueError):
-    """A model gives scores that are not numbers."""
+    """A model returned scores with NaN or infinity."""
 
 
 def require_finite_scores(probabilities: Tensor, model: str) -> Tensor:
-    """The probabilities; NonFiniteScoresError, a ValueError, naming the model if one is not a number."""
+    """Return the probabilities; raise NonFiniteScoresError, a ValueError, if one is NaN or infinite."""
     if not probabilities.isfinite().all():
-        raise NonFiniteScoresError(f"{model} gives scores that are not numbers: are its weights damaged?")
+        raise NonFiniteScoresError(f"scores of {model} must be finite, got NaN or infinity: damaged weights?")
     return probabilities
 
 
 def _protocol_name(clip: ClipSpec, views: ViewPlan) -> str:
-    """The named protocol that looks at videos this way, or clips x crops."""
-    named = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
-    return next(named, views.name)
+    """Return the name of the protocol with this clip and these views, or else clips x crops."""
+    names = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
+    return next(names, views.name)
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device that `device` names; ValueError if this machine or this torch has none such."""
+    """Return the torch device; raise InputError if this machine or this build of torch does not have it."""
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
-    # What torch raises for an unknown name or number, without CUDA compiled in, and for an absent backend.
+    # torch raises these for an unknown name or index, a build without CUDA, and an absent backend.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error

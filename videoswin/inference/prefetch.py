@@ -1,6 +1,6 @@
-"""Many videos through one model: some are loaded while another is scored, and small ones share a batch.
+"""Load videos ahead while another is scored, and batch views across videos.
 
-V views, T frames, H W height and width of a view.
+Legend: V views, T frames, H W height and width of a view.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from videoswin.video.reader import VideoError
 
 MOST_THREADS: Final = 32
-"""Each decoder has videos in memory, some 60 MB of views each."""
+"""Maximum number of decoding threads; each keeps videos in memory, about 60 MB of views each."""
 
 _of_thread = threading.local()
 
@@ -31,16 +31,20 @@ Result = TypeVar("Result")
 def load_ahead(
     load: Callable[[Item], Loaded], paths: Iterable[Item], *, threads: int, together: int = 1
 ) -> Iterator[list[tuple[Item, Loaded | VideoError]]]:
-    """The next video, loaded, in the order of the paths; those after it, too, if they are ready: `together`.
+    """Load items in threads and yield them in order, in lists of up to `together` items that are ready.
 
-    Beside those handed out, `threads + together` videos are loaded or being loaded: memory does not grow with
-    the list, nor with how long one of them takes. `paths` are asked for in a thread of their own, so that
-    answers do not wait for a pipe. A VideoError stands in the place of its video; anything else that `load`
-    or `paths` raises ends the iteration. Whoever stops early waits for the videos that are being decoded.
+    At most `threads + together` further items are loaded or being loaded, so memory is bounded. Closing the
+    iterator early waits for the items that are being loaded.
+
+    Args:
+        load: Loads one item; a VideoError is returned in place of its result, other exceptions are raised.
+        paths: Items. They are read in a separate thread, so that results do not wait for a slow pipe.
+        threads: Number of loading threads.
+        together: Maximum length of a yielded list.
     """
     remaining = iter(paths)
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    asker = _Daemon("paths")
+    reader = _Daemon("paths")
 
     def load_one(path: Item) -> Loaded | VideoError:
         try:
@@ -48,35 +52,35 @@ def load_ahead(
         except VideoError as error:
             return error
 
-    def ask() -> _Asked[Item, Loaded] | None:
+    def submit_next() -> _Submitted[Item, Loaded] | None:
         for path in remaining:
             return path, decoders.submit(load_one, path)
         return None
 
-    waiting = deque(asker.submit(ask) for _ in range(threads + together))
+    waiting = deque(reader.submit(submit_next) for _ in range(threads + together))
     try:
-        while (asked := waiting.popleft().result()) is not None:
-            path, loading = asked
+        while (submitted := waiting.popleft().result()) is not None:
+            path, loading = submitted
             loaded = [(path, loading.result())]
             while len(loaded) < together and waiting and (ready := _if_ready(waiting[0])):
                 loaded.append(ready)
                 waiting.popleft()
-            waiting.extend(asker.submit(ask) for _ in loaded)
+            waiting.extend(reader.submit(submit_next) for _ in loaded)
             yield loaded
     finally:
-        asker.leave()
+        reader.stop()
         decoders.shutdown(cancel_futures=True)
 
 
 class _Daemon:
-    """A thread that works off jobs, and that nobody waits for: it may be waiting for a path that never comes.
+    """A daemon thread that runs jobs in order; it may block on a pipe forever.
 
-    An executor's thread would be waited for when Python ends.
+    Python would wait for the thread of an executor at exit.
     """
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        self._left = False
+        self._stopped = False
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, job: Callable[[], Result]) -> Future[Result]:
@@ -84,67 +88,67 @@ class _Daemon:
         self._jobs.put((future, job))
         return future
 
-    def leave(self) -> None:
-        """Begin no other job."""
-        self._left = True
+    def stop(self) -> None:
+        """Start no further jobs."""
+        self._stopped = True
         self._jobs.put((Future(), lambda: None))
 
     def _work(self) -> None:
         while True:
             future, job = self._jobs.get()
-            if self._left:
+            if self._stopped:
                 return
             try:
                 future.set_result(job())
-            except BaseException as error:  # whatever it is belongs to whoever asks for the result
+            except BaseException as error:  # result() raises it in the calling thread
                 future.set_exception(error)
 
 
-_Asked = tuple[Item, "Future[Loaded | VideoError]"]
+_Submitted = tuple[Item, "Future[Loaded | VideoError]"]
 
 
-def _if_ready(waiting: Future[_Asked[Item, Loaded] | None]) -> tuple[Item, Loaded | VideoError] | None:
-    """The next path and its video, if it is loaded and nothing has gone wrong."""
-    if not waiting.done() or waiting.exception() or (asked := waiting.result()) is None:
+def _if_ready(waiting: Future[_Submitted[Item, Loaded] | None]) -> tuple[Item, Loaded | VideoError] | None:
+    """Return the next item and its result if it is loaded without an exception, else None."""
+    if not waiting.done() or waiting.exception() or (submitted := waiting.result()) is None:
         return None
-    path, loading = asked
+    path, loading = submitted
     return (path, loading.result()) if loading.done() and not loading.exception() else None
 
 
 def decoding_threads(device: torch.device) -> int:
-    """How many videos to decode at a time beside a model on `device`: on a CPU, it needs the cores, too."""
+    """Return the default number of decoding threads: half the cores for a CPU model, else all but one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores // 2 if device.type == "cpu" else cores - 1, MOST_THREADS))
 
 
 def copy_to_device(views: Tensor, device: torch.device) -> Tensor:
-    """The views on the device; on another than CUDA, as they are.
+    """Copy views to a CUDA device, in a stream of the calling thread; return them unchanged for others.
 
-    For a decoder's thread: the copy runs beside the kernels of whatever is being scored.
+    Call it in a decoding thread, so that the copy overlaps with the kernels of the video being scored.
     """
     if device.type != "cuda":
         return views
     if not hasattr(_of_thread, "stream"):
-        # One for each decoder: torch keeps memory apart for every stream that ever held some.
+        # One stream per decoding thread, because torch caches memory separately for each stream.
         _of_thread.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with torch.cuda.stream(_of_thread.stream):
-        arrived = views.pin_memory().to(device, non_blocking=True)
+        copied = views.pin_memory().to(device, non_blocking=True)
     _of_thread.stream.synchronize()
-    return arrived
+    return copied
 
 
 def wait_for_copy(views: Tensor) -> Tensor:
-    """Views that `copy_to_device` gave, in the thread that scores them."""
+    """Make the result of `copy_to_device` usable in the scoring thread, and return it."""
     if views.device.type == "cuda":
-        # Their memory must not be given to another copy before the kernels that read them are done.
+        # Another copy must not reuse the memory before the kernels that read it are done.
         views.record_stream(torch.cuda.current_stream(views.device))
     return views
 
 
 def batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Views of one video after the other, `size` at a time: (V, 3, T, H, W), and the video of each (V,).
+    """Yield batches of `size` views, (V, 3, T, H, W), with the video index of each view, (V,).
 
-    Only views of equal shape can share a batch: where the next video's differ, it ends early.
+    Only views of equal shape share a batch; a batch ends early if the next video has another shape.
     """
     parts: list[tuple[int, Tensor]] = []
     room = size

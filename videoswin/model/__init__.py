@@ -1,1 +1,1 @@
-"""The model: normalized clips in, logits out. Needs torch only and knows neither files nor videos."""
+"""Video Swin Transformer in plain PyTorch: normalized clips in, logits out."""

@@ -1,6 +1,6 @@
-"""Attention inside windows: the seam where a faster kernel goes in, and two implementations in plain torch.
+"""Window attention, the interface of its implementations, and two implementations in plain torch.
 
-Legend: B batch, D H W grid of tokens (whole windows), C = heads * d channels, N tokens per box or window.
+Legend: B batch, D H W grid of tokens (whole windows), C = heads * d channels, N tokens per window or box.
 """
 
 from __future__ import annotations
@@ -28,18 +28,33 @@ from videoswin.model.windows import (
 
 
 class AttentionFn(Protocol):
-    """The seam: qkv (B, D, H, W, 3, heads, d), bias table (offsets, heads) -> (B, D, H, W, heads * d)."""
+    """Interface of an attention function.
+
+    Args:
+        qkv: (B, D, H, W, 3, heads, d), padded to whole windows.
+        bias_table: (offsets, heads).
+        geometry: How the grid is partitioned into windows.
+
+    Returns:
+        (B, D, H, W, heads * d).
+    """
 
     def __call__(self, qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor: ...
 
 
 def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    """What everybody runs: one scaled_dot_product_attention per shape of box; no roll, no mask."""
+    """Attend inside each window without rolling or masking; the default `attention` of VideoSwin.
+
+    Boxes of one shape are gathered together and share one position bias. They are attended to by one
+    scaled_dot_product_attention, with two exceptions on CPUs: with gradients of the bias, the backward pass
+    recomputes the attention weights (_RecomputeAttention), and native bfloat16 inference uses separate
+    products and a softmax. If fits_pieces, WindowAttention does the same in pieces, without this function.
+    """
     b, d, h, w, _, heads, width = qkv.shape
     tokens = qkv.flatten(1, 3)  # (B, D*H*W, 3, heads, d)
     outputs = []
     for boxes in geometry.boxes:
-        # One row copy per token takes the place of roll, partition and permute.
+        # One row copy per token replaces roll, partition and permute.
         gathered = tokens.index_select(1, boxes.tokens)  # (B, boxes*N, 3, heads, d)
         outputs.append(_attend(gathered, box_bias(bias_table, boxes, qkv.dtype)))  # (B, boxes*N, C)
     out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)  # (B, D*H*W, C)
@@ -47,18 +62,18 @@ def box_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> 
 
 
 def box_bias(bias_table: Tensor, boxes: Boxes, dtype: torch.dtype) -> Tensor:
-    """(1, heads, N, N): the position bias of every pair of tokens in one of these boxes."""
+    """Return (1, heads, N, N): the position bias of all token pairs in a box of this shape."""
     table = bias_table.to(dtype).t().contiguous()  # (heads, offsets)
     if table.is_cuda and table.requires_grad:
-        # There the gradient of `gather` is summed by atomics, in another order every time.
+        # On CUDA the gradient of `gather` uses atomics, which makes it nondeterministic.
         return table[:, boxes.bias_index][None]
     pairs = boxes.bias_index.flatten().expand(len(table), -1)
-    # Indexing gives the same and takes longer on a CPU.
+    # Indexing has the same result and is slower on a CPU.
     return table.gather(1, pairs).view(1, len(table), *boxes.bias_index.shape)
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
-    """Attention inside boxes of N tokens, box by box: (B, boxes*N, 3, heads, d) -> (B, boxes*N, C)."""
+    """Attend inside boxes of N consecutive tokens: (B, boxes*N, 3, heads, d) -> (B, boxes*N, C)."""
     b, _, _, heads, width = qkv.shape
     q, k, v = qkv.view(-1, bias.shape[-1], 3, heads, width).permute(2, 0, 3, 1, 4)  # (B*boxes, heads, N, d)
     out = _fused_attention(q, k, v, bias)
@@ -66,9 +81,9 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q k / sqrt(d) + bias) v for q, k, v (B*boxes, heads, N, d) and bias (1, heads, N, N)."""
+    """Compute softmax(q k / sqrt(d) + bias) v for q, k, v (B*boxes, heads, N, d), bias (1, heads, N, N)."""
     if bias.requires_grad and bias.device.type == "cpu" and not torch.compiler.is_compiling():
-        out: Tensor = _LeanAttention.apply(q, k, v, bias)  # type: ignore[no-untyped-call]
+        out: Tensor = _RecomputeAttention.apply(q, k, v, bias)  # type: ignore[no-untyped-call]
         return out
     if q.dtype == torch.bfloat16 and fits_pieces(q) and has_instructions_for(q.dtype):
         return _attention_in_steps(q, k, v, bias)
@@ -76,12 +91,11 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 
 def _attention_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """The same for a CPU with bfloat16, where torch's fused kernel is slower than products and a softmax.
+    """Compute _fused_attention as products and a softmax, which is faster for bfloat16 on a CPU.
 
-    So it was on processors with AVX-512 and without AMX; none with AMX was at hand. Where bfloat16 is
-    emulated, the fused kernel is faster. The weights of a few boxes at a time stay in the cache. Logits are
-    rounded to bfloat16 before the softmax, as they are where attention is written out, and are not in the
-    fused kernel.
+    This was measured on processors with AVX-512 and without AMX; none with AMX was available. If bfloat16 is
+    emulated, torch's fused kernel is faster. The attention weights of a few boxes at a time fit the cache.
+    Unlike in the fused kernel, logits are rounded to bfloat16 before the softmax.
     """
     few = max(1, CACHED_NUMBERS // bias.numel())
     outputs = []
@@ -91,11 +105,11 @@ def _attention_in_steps(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor
     return torch.cat(outputs)
 
 
-class _LeanAttention(torch.autograd.Function):
-    """The same with a backward pass that computes the attention weights again, a few boxes at a time.
+class _RecomputeAttention(torch.autograd.Function):
+    """Attention whose backward pass recomputes the attention weights, a few boxes at a time.
 
-    torch's fused CPU kernel cannot differentiate the bias, so where the bias is learned torch falls back on
-    separate steps that keep the weights of all boxes, (B*boxes, heads, N, N), until the backward pass.
+    torch's fused CPU kernel has no gradient of the bias. With a trainable bias, torch falls back to separate
+    operations that keep the attention weights of all boxes, (B*boxes, heads, N, N), for the backward pass.
     """
 
     @staticmethod
@@ -109,7 +123,7 @@ class _LeanAttention(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, ...]:
         *saved, bias, out = ctx.saved_tensors
         scale = saved[0].shape[-1] ** -0.5
-        few = max(1, CACHED_NUMBERS // (2 * bias.numel()))  # boxes whose weights fit, and their gradients
+        few = max(1, CACHED_NUMBERS // (2 * bias.numel()))  # boxes whose weights and gradients fit the cache
         grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         grads = []
         for q, k, v, o, up in zip(*(x.split(few) for x in (*saved, out, upstream)), strict=True):
@@ -122,9 +136,9 @@ class _LeanAttention(torch.autograd.Function):
 
 
 def plain_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    """The paper word by word: roll, partition, softmax(q k / sqrt(d) + bias) v with a mask, merge, roll back.
+    """Compute attention literally as in the paper: roll, partition, masked attention, merge, roll back.
 
-    Slow and large in memory on purpose; the other implementations are tested against it.
+    It is slow and needs much memory; it is the reference for tests of the other implementations.
     """
     back = geometry.shift
     shifted = qkv.roll([-s for s in back], dims=(1, 2, 3))
@@ -141,7 +155,7 @@ def plain_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention inside (shifted) 3D windows with a learned bias per relative position."""
+    """Multi-head self-attention inside (shifted) 3D windows with a trainable relative position bias."""
 
     def __init__(
         self, dim: int, heads: int, window: Grid, shift: Grid, *, sliced_bias: bool, attention: AttentionFn
@@ -157,10 +171,10 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros(bias_table_rows(window), heads))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> (B, D, H, W, C)."""
+        """Attend inside windows: (B, D, H, W, C) -> (B, D, H, W, C)."""
         _, d, h, w, c = x.shape
         geometry = self.geometry_of(x)
-        # Padding tokens are zeros after the norm and take part unmasked, as in every published model.
+        # Padding tokens are zeros after the norm and are not masked, as in every published model.
         x = pad_axes(x, geometry.grid)
         if self.attention is box_attention and fits_pieces(x):
             return self._in_pieces(x, geometry)[:, :d, :h, :w]
@@ -170,8 +184,8 @@ class WindowAttention(nn.Module):
         return projected
 
     def geometry_of(self, x: Tensor) -> WindowGeometry:
-        """How tokens (B, D, H, W, C) are cut into windows."""
-        # Plain numbers also where torch.compile would keep the sizes open: the geometry depends on them.
+        """Return the partition of tokens (B, D, H, W, C) into windows."""
+        # Plain integers, even if torch.compile uses dynamic sizes: the geometry depends on them.
         d, h, w = map(operator.index, x.shape[1:4])
         geometry: WindowGeometry = window_geometry(
             (d, h, w), self.window, self.shift, self.sliced_bias, x.device
@@ -179,9 +193,9 @@ class WindowAttention(nn.Module):
         return geometry
 
     def _in_pieces(self, x: Tensor, geometry: WindowGeometry) -> Tensor:
-        """As `box_attention` between the two linear layers, but all three for a few boxes at a time.
+        """Compute both linear layers and box attention for a few boxes at a time.
 
-        Tokens are gathered before they become three times as many numbers, and those never leave the cache.
+        Tokens are gathered before qkv triples their size, so that qkv fits the cache.
         """
         b, c = x.shape[0], x.shape[-1]
         tokens = x.flatten(1, 3)  # (B, D*H*W, C)

@@ -1,6 +1,6 @@
-"""What a CPU does faster when nothing is learned: pieces that stay in its cache, linear layers by oneDNN.
+"""Faster inference on CPUs: work in pieces that fit the cache, and linear layers with oneDNN.
 
-Legend: C channels in, K channels out.
+Legend: C channels.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 CACHED_NUMBERS = 2**20
-"""Numbers of an intermediate result that a CPU holds at a time (4 MiB in float32)."""
+"""Maximum number of elements of an intermediate result that is computed as one piece (4 MiB in float32)."""
 _INSTRUCTIONS = {
     torch.bfloat16: ("avx512_bf16", "amx_bf16"),
     torch.float16: ("avx512_fp16", "amx_fp16"),
 }
-"""Any of which is enough, as torch.cpu.get_capabilities names them."""
+"""Instruction sets, as in torch.cpu.get_capabilities; one of them is sufficient."""
 
 
 def fits_pieces(x: Tensor) -> bool:
-    """Whether work on `x` may be cut up: on a CPU, nothing recorded for a backward pass, traced or cast."""
+    """Return whether `x` may be processed in pieces: on a CPU, without gradients, tracing and autocast."""
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
@@ -30,9 +30,12 @@ def fits_pieces(x: Tensor) -> bool:
 
 
 def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
-    """(..., C) -> (..., K): the layer, with exact GELU in the same pass if asked for; if `fits_pieces(x)`."""
+    """Apply a linear layer, and optionally exact GELU in the same pass; requires `fits_pieces(x)`.
+
+    (..., in) -> (..., out).
+    """
     if is_plain(layer, nn.Linear) and _onednn_takes(x, layer.weight):
-        # torch's own float32 product goes to MKL, which holds back on processors that are not Intel's.
+        # torch's own float32 product uses MKL, which is slow on processors that are not Intel's.
         act = ("gelu", [None], "none") if gelu else ("none", [None], "")
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, *act)
         return out
@@ -41,7 +44,7 @@ def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Whether calling the module does what one of these classes does: no subclass, hook or special weight."""
+    """Return whether the module behaves as one of these classes: no subclass, hook or weight subclass."""
     hooks = module._forward_hooks or module._forward_pre_hooks
     special = any(
         weight is not None and type(weight) is not nn.Parameter for weight in module._parameters.values()
@@ -56,15 +59,15 @@ def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
         and has_instructions_for(x.dtype)
-        # Whoever counts operations must see the ordinary ones.
+        # Tools that count operations expect the ordinary ones.
         and not is_in_torch_dispatch_mode()
     )
 
 
 def has_instructions_for(dtype: torch.dtype) -> bool:
-    """Whether this processor multiplies numbers of `dtype` itself instead of emulating that, which is slow.
+    """Return whether this CPU has native arithmetic for `dtype`; emulation is slow.
 
-    False for half precision on processors other than x86, where nothing has been measured.
+    Return False for half precision on processors other than x86, where nothing has been measured.
     """
     capabilities = torch.cpu.get_capabilities()
     return dtype not in _INSTRUCTIONS or any(capabilities.get(name) for name in _INSTRUCTIONS[dtype])

@@ -1,7 +1,7 @@
-"""The network: patch embedding, stages of window attention with patch merging between, and a linear head.
+"""VideoSwin: patch embedding, stages of window attention with patch merging in between, and a linear head.
 
-Legend: B batch, T H W frames, rows, columns of pixels or tokens, C channels, K classes. Tokens stay
-channels-last, (B, T, H, W, C), from the patch embedding to the head, so no layer permutes.
+Legend: B batch, T H W frames and pixels, D H W token grid, C channels, K classes. Tokens are channels-last,
+(B, D, H, W, C), from the patch embedding to the head, so that no layer permutes them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from videoswin.model.windows import Grid, pad_axes
 
 
 class PatchEmbed(nn.Module):
-    """Every 2 x 4 x 4 block of pixels becomes one token: a linear map, then LayerNorm."""
+    """Embed each 2 x 4 x 4 block of pixels as one token: a linear layer, then LayerNorm."""
 
     def __init__(self, in_channels: int, dim: int) -> None:
         super().__init__()
@@ -26,24 +26,24 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), C); sizes that do not divide get zeros."""
+        """Embed (B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), C), zero-padded if needed."""
         return self.embed(patches(clips), self.proj.weight, self.proj.bias)
 
     def embed(self, patches: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, T', H', W', in * 32) -> (B, T', H', W', C), with these weights of the linear map."""
+        """Embed patches (B, D, H, W, in * 32) -> (B, D, H, W, C) with these weights of the linear layer."""
         tokens: Tensor = self.norm(F.linear(patches, weight.flatten(1), bias))
         return tokens
 
 
 def token_grid(size: Grid) -> Grid:
-    """Tokens along time, height and width of clips of `size` (frames, rows, columns)."""
+    """Return the tokens along time, height and width of clips of `size` (frames, rows, columns)."""
     t, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
     return t, h, w
 
 
 def patches(clips: Tensor) -> Tensor:
-    """The pixels of every token: (B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), in * 32)."""
-    # Kernel equals stride, so the convolution is a matrix product whose output is channels-last at once.
+    """Group pixels by token: (B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), in * 32)."""
+    # Kernel equals stride, so the convolution is a matrix product with channels-last output.
     b, channels, *size = clips.shape
     t, h, w = token_grid((size[0], size[1], size[2]))
     clips = pad_axes(clips, (t * PATCH[0], h * PATCH[1], w * PATCH[2]), first=2)
@@ -52,7 +52,7 @@ def patches(clips: Tensor) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Two linear layers with exact GELU between."""
+    """Two linear layers with exact GELU in between."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -60,17 +60,17 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(MLP_RATIO * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
+        """Apply the MLP: (..., C) -> (..., C)."""
         if not fits_pieces(x):
             out: Tensor = self.fc2(F.gelu(self.fc1(x)))
             return out
-        # The hidden layer is the largest tensor of the model: in pieces it stays in the processor's cache.
+        # The hidden layer is the largest tensor of the model; its pieces fit the CPU cache.
         pieces = torch.split(x.flatten(0, -2), max(1, CACHED_NUMBERS // self.fc1.out_features))
         return torch.cat([linear(linear(p, self.fc1, gelu=True), self.fc2) for p in pieces]).view(x.shape)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); drop path may skip either for a clip in training."""
+    """Transformer block: x + attention(norm(x)), then x + mlp(norm(x)), both with drop path in training."""
 
     def __init__(
         self,
@@ -91,19 +91,19 @@ class Block(nn.Module):
         self.mlp = MLP(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B, T, H, W, C)."""
+        """Apply the block: (B, D, H, W, C) -> (B, D, H, W, C)."""
         return self.add_mlp(self.add_attention(x))
 
     def add_attention(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> the same: tokens, and what attention makes of them, added."""
+        """Add the attention branch to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
         return x + self._drop_path(self.attn(self.norm1(x)))
 
     def add_mlp(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> the same: tokens, and what the MLP makes of them, added."""
+        """Add the MLP branch to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
         return x + self._drop_path(self.mlp(self.norm2(x)))
 
     def _drop_path(self, x: Tensor) -> Tensor:
-        """In training: zero the branch for a random share of the clips, scale the rest to keep the mean."""
+        """In training, zero the branch for random clips and scale the others to keep the expected value."""
         if not self.training or self.drop_path == 0.0:
             return x
         keep = 1.0 - self.drop_path
@@ -111,7 +111,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Each 2 x 2 spatial neighborhood becomes one token of twice the channels; time is never reduced."""
+    """Merge each 2 x 2 spatial neighborhood into one token with twice the channels; time is not reduced."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -119,18 +119,18 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B, T, ceil(H/2), ceil(W/2), 2C)."""
-        b, t, h, w, c = x.shape
-        x = pad_axes(x, (t, h + h % 2, w + w % 2))
-        x = x.reshape(b, t, -(-h // 2), 2, -(-w // 2), 2, c)
-        # Column by column, as the published weights expect: top left, bottom left, top right, bottom right.
-        corners = x.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)  # (B, T, H/2, W/2, 4C)
+        """Merge tokens: (B, D, H, W, C) -> (B, D, ceil(H/2), ceil(W/2), 2C)."""
+        b, d, h, w, c = x.shape
+        x = pad_axes(x, (d, h + h % 2, w + w % 2))
+        x = x.reshape(b, d, -(-h // 2), 2, -(-w // 2), 2, c)
+        # Column-major, as the published weights expect: top left, bottom left, top right, bottom right.
+        corners = x.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)  # (B, D, H/2, W/2, 4C)
         merged: Tensor = self.reduction(self.norm(corners))
         return merged
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, on plain and shifted windows in turn, and the merging to the next one."""
+    """Blocks at one resolution with alternating regular and shifted windows, then patch merging."""
 
     def __init__(
         self,
@@ -144,13 +144,13 @@ class Stage(nn.Module):
         super().__init__()
         self.grad_checkpointing = grad_checkpointing
         dim, heads = config.stage_dim(index), config.num_heads[index]
-        plain, (p, m, n) = (0, 0, 0), config.window
+        unshifted, (p, m, n) = (0, 0, 0), config.window
         self.blocks = nn.ModuleList(
             Block(
                 dim,
                 heads,
                 config.window,
-                (p // 2, m // 2, n // 2) if block % 2 else plain,
+                (p // 2, m // 2, n // 2) if block % 2 else unshifted,
                 sliced_bias=config.sliced_bias,
                 drop_path=drop_path,
                 attention=attention,
@@ -161,16 +161,25 @@ class Stage(nn.Module):
         self.downsample = None if last else PatchMerging(dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, H, W, C) -> the same shape, and the input of the next stage (itself if this is the last)."""
+        """Apply the blocks to tokens (B, D, H, W, C).
+
+        Returns:
+            Output of the last block, (B, D, H, W, C), and input of the next stage (the same if this is the
+            last stage).
+        """
         for block in self.blocks:
-            # Recomputing a block in the backward pass keeps one tensor per block instead of a dozen.
+            # Recomputation in the backward pass stores one tensor per block instead of a dozen.
             recompute = self.grad_checkpointing and torch.is_grad_enabled()
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x, (x if self.downsample is None else self.downsample(x))
 
 
 class VideoSwin(nn.Module):
-    """Video Swin Transformer (Liu et al. 2021): normalized clips to class logits."""
+    """Video Swin Transformer (Liu et al. 2021): normalized clips to class logits.
+
+    Example:
+        logits = VideoSwin(TINY)(torch.randn(1, 3, 32, 224, 224))  # (1, 400)
+    """
 
     def __init__(
         self,
@@ -181,12 +190,18 @@ class VideoSwin(nn.Module):
         grad_checkpointing: bool = False,
         attention: AttentionFn = box_attention,
     ) -> None:
-        """A freshly initialized model; `Checkpoint.model()` gives one with weights.
+        """Create a randomly initialized model; `Checkpoint.model()` returns one with weights.
 
-        drop_path: chance of skipping the last block's branches in training; it rises from 0 at the first.
-        dropout: chance of dropping a feature before the head in training (published training: 0.5).
-        checkpointing: recompute blocks in the backward pass, for memory.
-        attention: any function behind the seam of `videoswin.model.attention`.
+        Args:
+            config: Architecture.
+            drop_path: Drop path rate of the last block, 0 <= rate < 1; it increases linearly from 0 at the
+                first block.
+            dropout: Dropout rate of the features before the head, 0 <= rate < 1 (published training: 0.5).
+            grad_checkpointing: Recompute blocks in the backward pass to save memory.
+            attention: Attention function of all blocks, see AttentionFn.
+
+        Raises:
+            ValueError: A rate is out of range.
         """
         super().__init__()
         for name, rate in (("drop_path", drop_path), ("dropout", dropout)):
@@ -209,22 +224,26 @@ class VideoSwin(nn.Module):
         self.norm = nn.LayerNorm(config.feature_dim)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(config.feature_dim, config.num_classes)
-        if not self.head.weight.is_meta:  # without numbers; there torch would import its compiler for them
+        # On the meta device there are no values, and torch would import its compiler to initialize them.
+        if not self.head.weight.is_meta:
             initialize(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, in, T, H, W) floating point, normalized, any T, H, W >= 1 -> logits (B, K)."""
+        """Classify normalized clips (B, in, T, H, W), floating point, any T, H, W >= 1 -> logits (B, K)."""
         self._check(clips)
         return self.classify(self.patch_embed(clips))
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """What the patch embedding gives, (B, T', H', W', C) -> logits (B, K)."""
-        features = self._stage_outputs(tokens)[-1]  # (B, T', H", W", C")
+        """Classify the output of the patch embedding: (B, D, H, W, C) -> logits (B, K)."""
+        features = self._stage_outputs(tokens)[-1]  # (B, D, H', W', C')
         logits: Tensor = self.head(self.dropout(features.flatten(1, 3).mean(1)))
         return logits
 
     def feature_maps(self, clips: Tensor) -> list[Tensor]:
-        """Clips as for `forward` -> one map a stage, (B, C_i, T', H_i, W_i), finest first; last normed."""
+        """Return the output of each stage, (B, C_i, D, H_i, W_i), finest first, for clips as in `forward`.
+
+        Only the last one has passed the model's final norm; see StageNorms.
+        """
         self._check(clips)
         return [tokens.movedim(-1, 1) for tokens in self._stage_outputs(self.patch_embed(clips))]
 
@@ -238,20 +257,22 @@ class VideoSwin(nn.Module):
         return outputs
 
     def _check(self, clips: Tensor) -> None:
-        wanted = f"clips must be (batch, {self.config.in_channels}, frames, height, width)"
+        requirement = f"clips must be (batch, {self.config.in_channels}, frames, height, width)"
         if clips.ndim != 5 or clips.shape[1] != self.config.in_channels:
-            raise ValueError(f"{wanted}, got {tuple(clips.shape)}")
+            raise ValueError(f"{requirement}, got {tuple(clips.shape)}")
         if min(clips.shape) < 1:
-            raise ValueError(f"{wanted} with no empty axis, got {tuple(clips.shape)}")
+            raise ValueError(f"{requirement} with no empty axis, got {tuple(clips.shape)}")
         if not clips.is_floating_point():
-            raise ValueError(f"clips must be normalized floating point numbers, got {clips.dtype}")
+            raise ValueError(f"clips must be normalized and floating point, got {clips.dtype}")
 
 
 class StageNorms(nn.Module):
-    """A LayerNorm for each map of `VideoSwin.feature_maps`, for the neck or head of another task.
+    """Apply a LayerNorm to each map of `VideoSwin.feature_maps`, for the neck or head of another task.
 
-    As in mmaction2's backbone with several `out_indices`. The last map keeps the model's own norm. The others
-    start with weight 1 and bias 0, as no published weights have them, and are to be trained.
+    The last map keeps the model's own norm. The other norms are initialized with weight 1 and bias 0, because
+    no published weights have them, and need training.
+
+    Source: mmaction2's backbone with several `out_indices`.
 
     Example:
         norms = StageNorms(model.config)
@@ -265,17 +286,24 @@ class StageNorms(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """One map a stage, (B, C_i, T', H_i, W_i) -> the same shapes, normalized over the channels."""
+        """Normalize one map per stage over its channels: (B, C_i, D, H_i, W_i) -> the same shape."""
         *inner, last = maps
-        normed = zip(self.norms, inner, strict=True)
-        return [norm(tokens.movedim(1, -1)).movedim(-1, 1) for norm, tokens in normed] + [last]
+        pairs = zip(self.norms, inner, strict=True)
+        return [norm(tokens.movedim(1, -1)).movedim(-1, 1) for norm, tokens in pairs] + [last]
 
 
 def freeze_stages(model: VideoSwin, count: int) -> None:
-    """Freeze the patch embedding and the first `count` stages, in place; -1 freezes nothing.
+    """Freeze the patch embedding and the first `count` stages in place.
 
-    Frozen blocks drop no paths either: `frozen_stages` of the official code and mmaction2 puts them into
-    eval mode. ValueError if the model has fewer stages.
+    Drop path of frozen blocks is disabled, because `frozen_stages` of the official code and mmaction2 puts
+    them into eval mode.
+
+    Args:
+        model: Model to change.
+        count: -1 freezes nothing, 0 only the patch embedding.
+
+    Raises:
+        ValueError: The model has fewer stages.
     """
     if not -1 <= count <= len(model.stages):
         raise ValueError(f"frozen_stages must be from -1 to {len(model.stages)}, got {count}")
@@ -289,7 +317,7 @@ def freeze_stages(model: VideoSwin, count: int) -> None:
 
 
 def initialize(model: VideoSwin) -> None:
-    """Initialize everything, in this one function, as the official code does for training from image weights.
+    """Initialize all parameters as the official code does for training from image weights.
 
     linear weights and bias tables   truncated normal, std 0.02
     linear biases                    0

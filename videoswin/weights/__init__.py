@@ -1,1 +1,1 @@
-"""Names, files and other people's formats: everything between published weights and a model."""
+"""Load, download, convert and save model weights, in our own format and those of other libraries."""

@@ -1,8 +1,9 @@
-"""Every published weight that this package can load: where it is, what it is, and what may be done with it.
+"""Catalog of the published weights that this package can load: URL, architecture, training data, license.
 
-Facts only, no torch: `videoswin models` prints this table. Sizes and hashes stand where the publisher gives
-them (torchvision and OpenMMLab put the first eight hex digits of the SHA-256 into the file name). Left out:
-Swin-L video weights of the paper, never released; Keras ports, the same official weights in HDF5.
+`videoswin models` prints this table; it does not need torch. Sizes and hashes are given where the publisher
+gives them (torchvision and OpenMMLab put the first eight hex digits of the SHA-256 into the file name).
+Not included: the paper's Swin-L video weights, which were never released, and the Keras ports, which are the
+official weights in HDF5.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _KINETICS_CLIP = ClipSpec(frames=32, stride=2, size=224)
 
 @dataclass(frozen=True)
 class Score:
-    """A published accuracy. None of these were measured by us."""
+    """A published accuracy. None of them was measured by us."""
 
     top1: float
     """Percent."""
@@ -40,19 +41,20 @@ class CatalogEntry:
     name: str
     url: str
     mirror: str | None = None
-    """The same file elsewhere, tried second."""
+    """URL of a copy of the file, used if `url` fails."""
     layout: str
-    """Whose names its tensors have."""
+    """Library whose tensor names the file uses."""
     architecture: Architecture
     window: tuple[int, int, int] = (8, 7, 7)
     """Tokens in a window (time, height, width); (1, M, M) for an image model."""
     trained_on: str
+    """Datasets, in the order of training."""
     labels: str | None
-    """Label set (see labels.py); None where none is known, and for image models: their classes go."""
+    """Label set (see labels.py); None if unknown, and for image models, whose classes are dropped."""
     license: str
     clip: ClipSpec = _KINETICS_CLIP
     protocol: str = "official-4x3"
-    """The protocol used unless another is asked for."""
+    """Default protocol of a Predictor of these weights."""
     scores: tuple[Score, ...] = ()
     sha256: str | None = None
     """First hex digits of the file's SHA-256."""
@@ -61,36 +63,36 @@ class CatalogEntry:
 
     @property
     def file_name(self) -> str:
-        """Name of the file in the cache folder."""
+        """File name in the cache folder."""
         return self.url.rpartition("/")[2]
 
     @property
     def is_image_model(self) -> bool:
-        """True for a 2D Swin, inflated when loaded: a start for training, without classes."""
+        """Whether this is a 2D Swin: it is inflated when loaded, has no classes, and needs training."""
         return self.window[0] == 1
 
     @property
     def is_free(self) -> bool:
-        """False if the license forbids commercial use; such weights must be asked for explicitly."""
+        """Whether commercial use is allowed. If False, the license must be accepted (`require_license`)."""
         return self.license in ("Apache-2.0", "BSD-3-Clause", "MIT")
 
     def clip_and_views(self) -> tuple[ClipSpec, ViewPlan]:
-        """What the model eats and how a video is looked at by default."""
+        """Return the clip and the default views of these weights."""
         return apply_protocol(self.protocol, self.clip)
 
 
 def require_license(entry: CatalogEntry, accepted: str | None) -> None:
-    """ValueError unless the license is free or `accepted` names it."""
+    """Raise InputError unless the license allows every use or `accepted` repeats it."""
     if not entry.is_free and accepted != entry.license:
         raise InputError(
             f"{entry.name} is licensed {entry.license}, which forbids commercial use; "
-            f"to load it all the same: license={entry.license!r} in Python, "
+            f"repeat the license to accept it: license={entry.license!r} in Python, "
             f"--license {entry.license} on the command line"
         )
 
 
 def entry_of_file(file_name: str) -> CatalogEntry | None:
-    """The entry whose file has this name, for files that were downloaded by hand."""
+    """Return the entry whose file has this name, for files that were downloaded by hand."""
     return next((entry for entry in ENTRIES.values() if entry.file_name == file_name), None)
 
 
@@ -105,7 +107,7 @@ _README = "MMAction2 1.2 README"
 
 _IN1K_K400, _IN22K_K400 = "ImageNet-1K, Kinetics-400", "ImageNet-22K, Kinetics-400"
 
-# Name, architecture, file, 10^6 bytes, trained on, top-1 and top-5 of the paper, and of torchvision.
+# Name, architecture, file, 10^6 bytes, training data, top-1 and top-5 of the paper, and of torchvision.
 _TORCHVISION_FILES: tuple[
     tuple[str, Architecture, str, int, str, tuple[float, float], tuple[float, float]], ...
 ] = (
@@ -117,7 +119,7 @@ _TORCHVISION_FILES: tuple[
 
 
 def _torchvision_entries() -> Iterator[CatalogEntry]:
-    """The official weights under torchvision's names, with a hash: the default source."""
+    """Yield the official weights as torchvision publishes them, with a hash: the default source."""
     for name, architecture, file, size_mb, trained_on, paper, own in _TORCHVISION_FILES:
         yield CatalogEntry(
             name=name,
@@ -138,7 +140,7 @@ def _torchvision_entries() -> Iterator[CatalogEntry]:
 
 _IN22K_K600, _K400_SSV2 = "ImageNet-22K, Kinetics-600", "Kinetics-400, Something-Something v2"
 
-# Name, architecture, tokens of a window in time, end of the file's name, trained on, labels, top-1 and top-5.
+# Name, architecture, window length in time, end of the file name, training data, labels, top-1 and top-5.
 _OFFICIAL_FILES: tuple[tuple[str, Architecture, int, str, str, str, tuple[float, float] | None], ...] = (
     ("tiny-k400-official", "tiny", 8, "kinetics400_1k", _IN1K_K400, "kinetics400", (78.8, 93.6)),
     ("small-k400-official", "small", 8, "kinetics400_1k", _IN1K_K400, "kinetics400", (80.6, 94.5)),
@@ -146,13 +148,13 @@ _OFFICIAL_FILES: tuple[tuple[str, Architecture, int, str, str, str, tuple[float,
     ("base-k400-in22k-official", "base", 8, "kinetics400_22k", _IN22K_K400, "kinetics400", (82.7, 95.5)),
     ("base-k600-in22k", "base", 8, "kinetics600_22k", _IN22K_K600, "kinetics600", (84.0, 96.5)),
     ("base-ssv2", "base", 16, "sthv2", _K400_SSV2, "something-v2", (69.6, 92.7)),
-    # Its accuracy was never published; base-ssv2 was trained from it, as far as its name tells (VST#66, #78).
+    # Its accuracy is not published; according to its name, base-ssv2 was trained from it (VST#66, #78).
     ("base-w16-k400-in22k", "base", 16, "kinetics400_22k", _IN22K_K400, "kinetics400", None),
 )
 
 
 def _official_entries() -> Iterator[CatalogEntry]:
-    """The files of the paper's authors. No hash is published."""
+    """Yield the files of the paper's authors. No hash is published."""
     for name, architecture, window_time, file, trained_on, labels, score in _OFFICIAL_FILES:
         protocol = "ssv2-1x3" if labels == "something-v2" else "official-4x3"
         yield CatalogEntry(
@@ -170,7 +172,7 @@ def _official_entries() -> Iterator[CatalogEntry]:
 
 
 def _mmaction2_entries() -> Iterator[CatalogEntry]:
-    """Trained anew by MMAction2; the only free Swin-L, Kinetics-700 and Kinetics-710 models."""
+    """Yield MMAction2's own trainings: the only free Swin-L, Kinetics-700 and Kinetics-710 models."""
 
     def entry(
         name: str,
@@ -212,11 +214,11 @@ def _mmaction2_entries() -> Iterator[CatalogEntry]:
 
 
 def _omnivore_entries() -> Iterator[CatalogEntry]:
-    """Meta's Omnivore, trained on images, videos and depth at once. Not for commercial use.
+    """Yield Meta's Omnivore, trained jointly on images, videos and depth. Not for commercial use.
 
-    Kinetics scores from its README of 2022-06; its first README had 78.2, 81.5, 82.8, 83.2 and 83.4 beside
-    the same links. They are of Omnivore's own test (omnivore-4x3); how the EPIC-Kitchens model was tested is
-    not published.
+    Kinetics scores are from its README of 2022-06; its first README had 78.2, 81.5, 82.8, 83.2 and 83.4 for
+    the same links. They were measured with Omnivore's own test (omnivore-4x3); the test of the EPIC-Kitchens
+    model is not published.
     """
 
     def entry(
@@ -250,7 +252,7 @@ def _omnivore_entries() -> Iterator[CatalogEntry]:
 
 
 def _image_entries() -> Iterator[CatalogEntry]:
-    """Microsoft's image models, to be inflated: where training starts. No hash is published."""
+    """Yield Microsoft's image models, which are inflated to initialize training. No hash is published."""
 
     def entry(
         name: str, architecture: Architecture, file: str, *, release: str = "v1.0.0", mirrored: bool = False
@@ -286,4 +288,4 @@ _SOURCES = (_torchvision_entries, _official_entries, _mmaction2_entries, _omnivo
 ENTRIES: Final[Mapping[str, CatalogEntry]] = MappingProxyType(
     {entry.name: entry for entries in _SOURCES for entry in entries()}
 )
-"""Name -> entry, best source first."""
+"""Name -> entry; the preferred source comes first."""

@@ -1,7 +1,7 @@
 """Checkpoint: weights together with everything needed to use them, in one .safetensors file.
 
-The only currency between weights, training, export and predict. The file's metadata is one JSON object under
-the key `videoswin`, with a version; its tensors have the names of layout.py.
+Conversion, training, export and prediction exchange models as checkpoints only. The metadata of the file is
+one versioned JSON object under the key `videoswin`; its tensors have the names of infer.parameter_shapes.
 """
 
 from __future__ import annotations
@@ -51,35 +51,39 @@ from videoswin.weights.metadata import (
 from videoswin.weights.unpickle import read_file
 
 FORMAT_VERSION = 3
-"""Version of the metadata that `save` writes. Versions 1 and 2 (multi-label) are read, too."""
+"""Version of the metadata that `save` writes. Versions 1 and 2 (multi-label) can also be read."""
 BUNDLED = Path(__file__).parent / "bundled"
 
 _METADATA_KEY = "videoswin"
-_UNKNOWN_LICENSE = "unknown: ask where the file came from"
+_UNKNOWN_LICENSE = "unknown: ask the source of the file"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Weights and what they are: architecture, sampling, labels, origin.
+    """Weights with their architecture, sampling rule, labels, origin and license.
 
-    InputError if the parts disagree, a name cannot be printed, or the views of one video exceed every budget.
+    Raises:
+        InputError: The parts disagree, a name is not printable, or the views of one video are too large.
+
+    Example:
+        model = Checkpoint.load("tiny-k400").model()
     """
 
     weights: dict[str, Tensor] = field(repr=False)
-    """Every tensor by its name in our layout; without `head.*` for a backbone that has no classes yet."""
+    """All tensors by their name in our layout; without `head.*` for a backbone that has no classes yet."""
     config: VideoSwinConfig
-    """The architecture; without a head its `num_classes` says nothing."""
+    """The architecture; `num_classes` has no meaning without a head."""
     clip: ClipSpec
-    """What a clip must be for these weights."""
+    """The clips that these weights were trained on."""
     views: ViewPlan
-    """How to look at a video unless told otherwise."""
+    """The default views of a video."""
     labels: tuple[str, ...] = field(repr=False)
     """Names of the classes in the order of the logits; empty without a head."""
     multi_label: bool = False
-    """True if a video can show several classes: each logit then answers alone, by a sigmoid."""
+    """True if a video can show several classes: each logit then gets a sigmoid instead of the softmax."""
     lineage: dict[str, str] = field(default_factory=dict, repr=False)
-    """Where the weights come from, as free text: source, command, what became of the source's tensors."""
+    """Origin of the weights as free text: source, command, summary of the conversion."""
     license: str = _UNKNOWN_LICENSE
     """License of the weights, as an SPDX name where there is one."""
     name: str = "unnamed"
@@ -87,9 +91,9 @@ class Checkpoint:
     def __post_init__(self) -> None:
         require_floating_point(self.weights)
         if gaps := describe_gaps(self.weights, self.config):
-            raise InputError(f"the weights do not make the model of the config: {gaps}")
+            raise InputError(f"weights must match the config: {gaps}")
         if unknown := sorted(self.weights.keys() - parameter_shapes(self.config).keys()):
-            raise InputError(f"weights must be those of the config, got {first_few(unknown)} besides")
+            raise InputError(f"weights must match the config, got unknown tensors {first_few(unknown)}")
         require_description(
             name=self.name,
             labels=self.labels,
@@ -101,13 +105,13 @@ class Checkpoint:
         classes = self.config.num_classes if self.has_head else 0
         if len(self.labels) != classes:
             raise InputError(
-                f"there must be {classes} labels, one for each class of the head, got {len(self.labels)}"
+                f"labels must have {classes} names, one for each class of the head, got {len(self.labels)}"
             )
         require_affordable(self.clip, self.views)
 
     @property
     def has_head(self) -> bool:
-        """False for a backbone without classes, such as an inflated image model."""
+        """Whether there is a classification head; False e.g. for an inflated image model."""
         return has_head(self.weights)
 
     @classmethod
@@ -119,12 +123,17 @@ class Checkpoint:
         window: Window | None = None,
         license: str | None = None,
     ) -> Checkpoint:
-        """The checkpoint of a catalog name (downloaded once), a bundled name, or a file in any known layout.
+        """Load a published checkpoint, a bundled one, or a file in any known layout.
 
-        inflate, window: see `from_state_dict`; window also resizes the tables of our own files.
-        license: must repeat the license of weights that are not free for every use, "CC-BY-NC-4.0".
-        Raises ValueError for a name that is nothing and a file that is no model, DownloadError (an OSError)
-        if a download fails.
+        Args:
+            name_or_path: Catalog name (downloaded once), bundled name or file.
+            inflate: See `from_state_dict`.
+            window: See `from_state_dict`; it also resizes the bias tables of our own files.
+            license: License of restricted weights, repeated to accept it: "CC-BY-NC-4.0".
+
+        Raises:
+            InputError: The name is unknown, the file is not a model, or a license has to be accepted.
+            DownloadError: The download failed; it is an OSError.
         """
         path, entry = _locate(os.fspath(name_or_path), license)
         try:
@@ -147,30 +156,40 @@ class Checkpoint:
     def from_state_dict(
         cls, state_dict: Mapping[str, Any], *, inflate: Method = "inflate", window: Window | None = None
     ) -> Checkpoint:
-        """The checkpoint of a state dict in any known layout, bare or in the container it was saved in.
+        """Convert a state dict in any known layout, with or without the container it was saved in.
 
-        inflate: how the 2D tensors of an image model become 3D, `inflate` or `center`. Its classes are not
-            for videos: the checkpoint has no head.
-        window: (time, height, width) in tokens. None keeps the file's, or makes (8, M, M) of an image model's
-            M x M. Another one resizes the bias tables. Needed where a table's length fits several windows.
-        What became of every name of the state dict is in `lineage["conversion"]`. Raises ValueError naming
-        what is missing if the backbone is not covered completely: nothing is ever left random.
+        `lineage["conversion"]` of the result accounts for every name of the state dict.
+
+        Args:
+            state_dict: Tensors by name, or what torch.load returned.
+            inflate: Inflation of an image model's 2D tensors, `inflate` or `center`. The classes of an image
+                model are dropped: the checkpoint has no head.
+            window: Attention window (time, height, width) in tokens. None keeps the file's window, or uses
+                (8, M, M) for an image model's M x M. Another window resizes the bias tables. It is required
+                if the length of a table fits several windows.
+
+        Raises:
+            InputError: Tensors of the backbone are missing (nothing is left randomly initialized), or the
+                layout is unknown.
         """
         conversion = convert(state_dict, method=inflate, window=window)
         return cls._from_conversion(conversion, name="unnamed", source="a state dict", entry=None)
 
     def model(self, *, num_classes: int | None = None, **options: Any) -> VideoSwin:
-        """The model in eval mode with these weights; `options` go to VideoSwin (drop_path, attention, ...).
+        """Return the model in eval mode with these weights.
 
-        num_classes: replace the head by a freshly initialized one with this many classes, to fine-tune; it
-            is drawn from torch's random state. A checkpoint without a head needs this, else ValueError.
+        Args:
+            num_classes: Replace the head by a newly initialized one with this many classes, for fine-tuning;
+                it uses torch's global random generator. Required for a checkpoint without a head.
+            options: Passed to VideoSwin: drop_path, attention, ...
         """
         if num_classes is None and not self.has_head:
             raise InputError(
-                f"{self.name} is a backbone without a head; model(num_classes=...) adds an untrained one"
+                f"num_classes must be set, because {self.name} is a backbone without a head; "
+                "model(num_classes=...) adds an untrained one"
             )
         if num_classes is None:
-            # On the meta device nothing is initialized only to be overwritten.
+            # The meta device avoids an initialization that would be overwritten.
             with torch.device("meta"):
                 model = VideoSwin(self.config, **options)
             copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in self.weights.items()}
@@ -184,7 +203,7 @@ class Checkpoint:
         return model.eval()
 
     def with_window(self, window: Window) -> Checkpoint:
-        """The same for another attention window: bias tables resized, linear in time, bicubic in space."""
+        """Return a checkpoint for another attention window; bias tables are resized (see resize_tables)."""
         window = check_window(window, self.config)
         if window == self.config.window:
             return self
@@ -196,17 +215,17 @@ class Checkpoint:
         )
 
     def to_state_dict(self, layout: str) -> dict[str, Tensor]:
-        """The weights as `official`, `mmaction2` or `torchvision` loads them strictly, buffers included."""
+        """Return the state dict, buffers included, for `official`, `mmaction2` or `torchvision` models."""
         if layout not in WRITERS:
-            raise InputError(f"layout {layout!r} cannot be written; those that can are {', '.join(WRITERS)}")
+            raise InputError(f"layout must be one of {', '.join(WRITERS)}, got {layout!r}")
         return WRITERS[layout](self.weights, self.config)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one .safetensors file; an existing one is replaced only once the new one is complete."""
+        """Write one .safetensors file; an existing file is replaced only when the new one is complete."""
         path = Path(path)
         if path.suffix != ".safetensors":
             raise InputError(
-                f"{path} must end in .safetensors; for other layouts torch.save(to_state_dict(...))"
+                f"path must end in .safetensors, got {path}; for other layouts torch.save(to_state_dict(...))"
             )
         description = {
             "version": FORMAT_VERSION,
@@ -267,7 +286,7 @@ class Checkpoint:
             name, license = entry.name, entry.license
             clip, views = entry.clip_and_views()
             identity = (
-                f"verified, its SHA-256 begins with {entry.sha256}"
+                f"verified, its SHA-256 starts with {entry.sha256}"
                 if entry.sha256
                 else "recognized by its file name, no hash is published"
             )
@@ -285,27 +304,27 @@ class Checkpoint:
 
 
 def load_model(name_or_path: str | os.PathLike[str], *, license: str | None = None) -> VideoSwin:
-    """The model of `Checkpoint.load(name_or_path)`, in eval mode."""
+    """Return the model of `Checkpoint.load(name_or_path)` in eval mode."""
     return Checkpoint.load(name_or_path, license=license).model()
 
 
 def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Write what `to_state_dict` gives: as safetensors if `path` ends so, else with torch.save."""
+    """Write a state dict: as safetensors if `path` ends in .safetensors, else with torch.save."""
     path = Path(path)
     with replacing(path) as partial:
         if path.suffix == ".safetensors":
-            # The shared position index is written for every block, as those libraries expect it.
+            # Other libraries expect the shared position index once per block.
             safetensors.torch.save_file(
                 {name: tensor.clone() for name, tensor in state_dict.items()}, partial
             )
         else:
-            # Given a path, torch writes by itself and hides the system's error, such as a full disk.
+            # Given a path, torch hides system errors such as a full disk.
             with partial.open("wb") as file:
                 torch.save(dict(state_dict), file)
 
 
 def _locate(name: str, license: str | None) -> tuple[Path, catalog.CatalogEntry | None]:
-    """The file that `name` stands for, downloaded if it is published, and its catalog entry if it has one."""
+    """Return the file of a model, downloaded if it is published, and its catalog entry if it has one."""
     if (entry := catalog.ENTRIES.get(name)) is not None:
         catalog.require_license(entry, license)
         return fetch(entry), entry
@@ -320,24 +339,24 @@ def _locate(name: str, license: str | None) -> tuple[Path, catalog.CatalogEntry 
     known = [*catalog.ENTRIES, *(path.stem for path in BUNDLED.glob("*.safetensors"))]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     suggestion = f"did you mean {', '.join(close)}?" if close else "`videoswin models` lists the names"
-    what = "a folder, not a file" if os.path.isdir(name) else "neither a file nor the name of a model"
-    raise InputError(f"{name!r} is {what}; {suggestion}")
+    what = "is a folder, not a file" if os.path.isdir(name) else "is neither a file nor the name of a model"
+    raise InputError(f"{name!r} {what}; {suggestion}")
 
 
 def _require_architecture(config: VideoSwinConfig, entry: catalog.CatalogEntry, path: Path) -> None:
-    """ValueError if a file with a published name cannot be that file; most of them have no published hash."""
+    """Raise InputError unless the config is that of the entry; most entries have no hash to check."""
     published = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}[entry.architecture]
     sizes = ("embed_dim", "depths", "num_heads")
     if any(getattr(config, name) != getattr(published, name) for name in sizes):
         found = ", ".join(f"{name} {getattr(config, name)}" for name in sizes)
         raise InputError(
-            f"{path} has the name of {entry.name}, a {entry.architecture} model, but holds another "
+            f"{path} must be {entry.name}, a {entry.architecture} model, as its name says, got another "
             f"({found}); " + ("remove it to download it again" if in_cache(path) else "rename or remove it")
         )
 
 
 def _choose_labels(conversion: Conversion, entry: catalog.CatalogEntry | None) -> tuple[tuple[str, ...], str]:
-    """The labels, and how we came by them."""
+    """Return the labels and a description of their origin."""
     classes = conversion.config.num_classes
     if not has_head(conversion.weights):
         return (), "none: a backbone without a head"
@@ -349,8 +368,8 @@ def _choose_labels(conversion: Conversion, entry: catalog.CatalogEntry | None) -
 
 
 def _assume_clip(config: VideoSwinConfig, *, segments: bool) -> tuple[ClipSpec, ViewPlan, str]:
-    """What published models of this architecture eat, and a sentence that says so."""
-    # They were trained at the size where the last stage's map is one window: 224 px for 7, 384 px for 12.
+    """Return the clip and the views of published models of this architecture, and a description of them."""
+    # At the size of training, the last stage's map is one window: 224 px for 7, 384 px for 12.
     size = config.window[1] * PATCH[1] * 2 ** (len(config.depths) - 1)
     protocol = "ssv2-1x3" if segments else "official-4x3"
     clip, views = apply_protocol(protocol, ClipSpec(size=size, short_side=size))

@@ -1,8 +1,8 @@
-"""Find the state dict of one model in whatever a trainer saved around it.
+"""Find the state dict of one model inside a training checkpoint.
 
-Trainers put a model's tensors under `state_dict`, `model`, `module`, `net` and many more names, one inside
-the other, beside the state of the optimizer, moving averages and counters. A model is found by its tensors,
-not by the name of its container.
+Trainers save the tensors of a model under `state_dict`, `model`, `module`, `net` and many more names, often
+nested, next to optimizer state, moving averages and counters. A model is found by its tensors, not by the
+name of its container.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin.weights.layouts import StateDict
 
-# The one tensor that every layout has.
+# Every layout has this tensor.
 _PATCH_EMBEDDING = re.compile(
     r"((?:.+\.)?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection|features\.0\.0)\.weight"
 )
 _MAX_PREFIXES: Final = 100
 _MAX_MODELS: Final = 16
 _MAX_DEPTH: Final = 6
-"""Containers inside one another."""
+"""Maximum nesting of containers."""
 _AVERAGE = re.compile(r"(?:.*[._])?(?:ema|swa|averaged?)(?:[._].*)?", re.IGNORECASE)
-"""Name of a container or prefix of averaged weights, such as state_dict_ema, model_ema or ema.module."""
+"""Names of containers and prefixes of averaged weights, such as state_dict_ema, model_ema, ema.module."""
 _HEAD_NAMES: Final = frozenset({"head", "heads", "fc", "fc_cls", "cls_head", "classifier"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unwrapped:
-    """The state dict of one model, and what was around it in the file."""
+    """The state dict of one model, and the other contents of the file."""
 
     state_dict: dict[str, Tensor]
-    """Tensors by name, without the prefix that a wrapper gave to all of them."""
+    """Tensors by name, without the common prefix of a wrapper."""
     around: dict[str, Tensor]
-    """Tensors outside that prefix or container, by full name; a head may be among them."""
+    """Tensors outside that prefix or container by full name; they may include a head."""
     beside: tuple[str, ...]
     """Names of everything that is not in `state_dict`."""
     choice: str | None
-    """Which of the file's models was taken, as a sentence; None if there is only one."""
+    """A sentence about which model of the file was chosen; None if there is only one."""
 
 
 @dataclass(frozen=True)
 class _Model:
     path: tuple[str, ...]
-    """Keys that lead to the mapping."""
+    """Keys of the nested mappings."""
     prefix: str
-    """What its names begin with."""
+    """Common prefix of the tensor names."""
 
     @property
     def name(self) -> str:
@@ -60,17 +60,17 @@ class _Model:
 def unwrap(contents: Mapping[str, Any], is_model: Callable[[StateDict], bool]) -> Unwrapped:
     """Return the model's state dict inside the usual containers and wrappers.
 
-    Averaged weights (EMA, SWA) are preferred to the raw ones beside them, as timm prefers them.
+    Averaged weights (EMA, SWA) are preferred to raw weights in the same file, as in timm.
 
     Args:
-        contents: What `torch.load` gave.
-        is_model: Whether a flat state dict is that of a model.
+        contents: Result of `torch.load`.
+        is_model: Returns whether a flat state dict belongs to a model.
 
     Raises:
-        InputError: There are several models and none of them is the obvious one.
+        InputError: There are several models, and none of them can be preferred.
     """
     if not isinstance(contents, Mapping):
-        raise InputError(f"a state dict is a mapping of names to tensors, got {type(contents).__name__}")
+        raise InputError(f"a state dict must map names to tensors, got {type(contents).__name__}")
     mappings = dict(_mappings(contents))
     models = [
         _Model(path, prefix)
@@ -78,13 +78,13 @@ def unwrap(contents: Mapping[str, Any], is_model: Callable[[StateDict], bool]) -
         for prefix in _prefixes(_tensors(entries), is_model)
     ]
     chosen, choice = _choose(models, contents)
-    if chosen is None:  # what looks most like a model, for the message
+    if chosen is None:  # the mapping most like a model, for the error message
         chosen = _Model(max(mappings, key=lambda path: _num_tensors(mappings[path])), "")
     entries, prefix = mappings[chosen.path], chosen.prefix
     if unnamed := [
         name for name, value in entries.items() if _is_tensor(value) and not isinstance(name, str)
     ]:
-        raise InputError(f"the tensors of a state dict have names, got {unnamed[0]!r}")
+        raise InputError(f"the keys of a state dict must be names, got {unnamed[0]!r}")
     tensors = _tensors(entries)
     outside = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
     beside = [
@@ -104,25 +104,25 @@ def unwrap(contents: Mapping[str, Any], is_model: Callable[[StateDict], bool]) -
 
 
 def find_head(tensors: StateDict, width: int) -> tuple[str | None, tuple[str, ...]]:
-    """Find the linear classifier of a model among tensors that have no place in its backbone.
+    """Find the linear classifier of a model among tensors that do not belong to its backbone.
 
     Args:
-        tensors: What has no place, by name.
-        width: Number of features that the backbone gives.
+        tensors: These tensors by name.
+        width: Number of features of the backbone.
 
     Returns:
-        What the names of its weight and bias begin with, or None; and the names of heads that do not fit.
+        The common prefix of its weight and bias, or None; and the names of heads that do not fit.
     """
     named = tuple(name for name in tensors if _HEAD_NAMES.intersection(name.split(".")))
     layers = [name.removesuffix(".weight") for name in named if name.endswith(".weight")]
-    # Several layers are several heads, or one of more than a linear layer.
+    # Several layers are several heads, or one head with several layers.
     if len(layers) == 1 and _is_linear(tensors, layers[0], width):
         return layers[0], ()
     return None, named
 
 
 def _mappings(contents: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
-    """Every mapping in `contents`, outer ones first, with the keys that lead to it."""
+    """Yield every mapping in `contents` with its path of keys, outer mappings first."""
     queue: deque[tuple[tuple[str, ...], Mapping[Any, Any]]] = deque([((), contents)])
     seen = {id(contents)}
     while queue:
@@ -135,7 +135,7 @@ def _mappings(contents: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Ma
 
 
 def _with_parts_joined(mapping: Mapping[Any, Any], seen: set[int]) -> Mapping[Any, Any]:
-    """Omnivore's `trunk` and `heads` as the one state dict that they are."""
+    """Join Omnivore's `trunk` and `heads`, which are parts of one state dict."""
     parts = [mapping.get("trunk"), mapping.get("heads")]
     if not all(isinstance(part, Mapping) for part in parts):
         return mapping
@@ -145,13 +145,13 @@ def _with_parts_joined(mapping: Mapping[Any, Any], seen: set[int]) -> Mapping[An
 
 
 def _prefixes(state_dict: StateDict, is_model: Callable[[StateDict], bool]) -> list[str]:
-    """What DistributedDataParallel, torch.compile, Lightning or a trainer put before each model's names."""
+    """Return the prefix of each model's names, as added by DDP, torch.compile, Lightning or a trainer."""
     found: list[str] = []
     parents = (match[1] for match in map(_PATCH_EMBEDDING.fullmatch, state_dict) if match)
     prefixes = {parent[: dot.end()] for parent in parents for dot in re.finditer(r"^|\.", parent)}
     if len(wrappers := prefixes - {""}) > _MAX_PREFIXES:
         raise InputError(
-            f"a state dict must have at most {_MAX_PREFIXES} prefixes that could wrap a model, "
+            f"a state dict must have at most {_MAX_PREFIXES} possible prefixes of a model, "
             f"got {len(wrappers)}; give the tensors of one model"
         )
     for prefix in sorted(prefixes, key=len):
@@ -165,10 +165,10 @@ def _prefixes(state_dict: StateDict, is_model: Callable[[StateDict], bool]) -> l
 
 
 def _choose(models: list[_Model], contents: Mapping[str, Any]) -> tuple[_Model | None, str | None]:
-    """The model to take, None if there is none, and a sentence if there was a choice."""
+    """Return the model to use, or None if there is none, and a sentence if there were several."""
     if len(models) > _MAX_MODELS:
         raise InputError(f"a file must have at most {_MAX_MODELS} models, got {len(models)}")
-    # mmengine's EMAHook exchanges the two when it saves: its `state_dict` is the average.
+    # mmengine's EMAHook swaps the two when it saves: its `state_dict` is the average.
     swapped = "message_hub" in contents
     averages = [m for m in models if _AVERAGE.fullmatch(m.name) and not swapped]
     raw = [m for m in models if m not in averages and not (swapped and m.path[:1] == ("ema_state_dict",))]
@@ -181,14 +181,14 @@ def _choose(models: list[_Model], contents: Mapping[str, Any]) -> tuple[_Model |
             )
     if models:
         names = ", ".join(m.name for m in models)
-        raise InputError(f"there is a model under each of {names}; give the tensors of one")
+        raise InputError(f"a file must have one model, got one under each of {names}; give one state dict")
     return None, None
 
 
 def _siblings(
     mappings: Mapping[tuple[str, ...], Mapping[Any, Any]], chosen: _Model, models: list[_Model]
 ) -> dict[str, Tensor]:
-    """Tensors around the model's container and in those beside it, as in {"backbone": ..., "head": ...}."""
+    """Return tensors next to the model's container and in its siblings, as in {"backbone":, "head":}."""
     if not chosen.path:
         return {}
     parent = chosen.path[:-1]
@@ -207,7 +207,7 @@ def _of_no_other_model(
 
 
 def _tensors(entries: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The named tensors that may be a model's: none of its parameters is a single number."""
+    """Return the named tensors that may be parameters; scalars cannot."""
     return {name: value for name, value in entries.items() if isinstance(name, str) and _is_tensor(value)}
 
 

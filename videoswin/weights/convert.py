@@ -1,4 +1,4 @@
-"""Recognize a foreign state dict, bring it into our layout, and account for every name in it."""
+"""Convert a state dict of another library to our layout, and account for every name in it."""
 
 from __future__ import annotations
 
@@ -33,26 +33,27 @@ from videoswin.weights.layouts import LAYOUTS, VIDEOSWIN, Layout, Renamed, State
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A foreign file in our layout, and what became of each of its names."""
+    """A file in our layout, and how each of its tensors was used."""
 
     weights: dict[str, Tensor]
-    """Tensors under our names; without `head.*` if the file has no head for video."""
+    """Tensors by our name; without `head.*` if the file has no head for video."""
     config: VideoSwinConfig
+    """Inferred architecture."""
     layout: str
-    """What the file is: "torchvision Swin3D"."""
+    """Name of the file's layout, such as "torchvision Swin3D"."""
     loaded: tuple[str, ...]
-    """Our names of tensors taken as they were, name and all."""
+    """Our names of tensors whose name and values are unchanged."""
     converted: tuple[str, ...]
     """Our names of tensors that were renamed, joined, inflated or resized."""
     unused: tuple[str, ...]
-    """The file's names that the model has no place for."""
+    """Names in the file that are not part of the model."""
     notes: tuple[str, ...]
-    """Sentences about what the user may not expect: weights chosen, a head left out."""
+    """Sentences about choices that may surprise the user, e.g. averaged weights, a dropped head."""
     license: str | None
-    """License of everything published in this layout, if it has one."""
+    """License of all weights published in this layout, if there is only one."""
 
     def summary(self) -> str:
-        """One line that accounts for the whole file. Nothing is ever missing: that is an error."""
+        """Return one line that accounts for all tensors of the file. Missing tensors are an error instead."""
         unused = [name for name in self.unused if not is_buffer(name)]
         names = f" ({first_few(unused)})" if unused else ""
         name = published_name(self.config) or "not a published architecture"
@@ -65,11 +66,16 @@ class Conversion:
 def convert(
     contents: Mapping[str, Any], *, method: Method = "inflate", window: Window | None = None
 ) -> Conversion:
-    """What a file held, in any known layout and container, as a video model in ours.
+    """Convert the contents of a file in any known layout and container to a video model in our layout.
 
-    method: how an image model is inflated, `inflate` or `center`.
-    window: the window to have; None keeps the file's (an image model of M x M gets (8, M, M)).
-    Raises ValueError naming what is missing if the backbone is not covered completely, or if no layout fits.
+    Args:
+        contents: State dict, or a container with one.
+        method: Inflation of an image model, `inflate` or `center`.
+        window: Attention window of the result; None keeps the file's (an image model of M x M gets
+            (8, M, M)).
+
+    Raises:
+        InputError: Tensors of the backbone are missing, or no layout fits.
     """
     require_method(method)
     window = None if window is None else check_window(window)
@@ -87,7 +93,7 @@ def convert(
     weights = {name: tensor for name, tensor in weights.items() if name in places}
     require_finite(weights)
     used = {origin for name in weights for origin in renamed.origins[name]}
-    used |= {origin.partition(".")[0] for origin in used - state_dict.keys()}  # a container of the head alone
+    used |= {origin.partition(".")[0] for origin in used - state_dict.keys()}  # a container with only a head
     if window is not None:
         window = check_window(window, config)
         weights = resize_tables(weights, config.window, window)
@@ -106,7 +112,7 @@ def convert(
 
 
 def check_window(window: Window, config: VideoSwinConfig = TINY) -> Window:
-    """Return the window as a tuple; InputError if a model of this config cannot have it."""
+    """Return the window as a tuple; raise InputError if it is invalid for this config."""
     try:
         return config.replace(window=window).window
     except ValueError as error:
@@ -114,25 +120,25 @@ def check_window(window: Window, config: VideoSwinConfig = TINY) -> Window:
 
 
 def is_model(state_dict: StateDict) -> bool:
-    """Whether a flat state dict is of a layout that we know."""
+    """Return whether a flat state dict is in a known layout."""
     return any(layout.recognizes(state_dict) for layout in LAYOUTS)
 
 
 def recognize(state_dict: StateDict) -> Layout:
-    """The layout of a flat state dict; ValueError that shows its names if it is none we know."""
+    """Return the layout of a flat state dict; raise InputError with some of its names if it is unknown."""
     for layout in LAYOUTS:
         if layout.recognizes(state_dict):
             return layout
     if not state_dict:
-        raise InputError("there are no tensors in it")
+        raise InputError("a state dict must have tensors, got none")
     raise InputError(
-        f"its {len(state_dict)} tensors, named like {first_few(list(state_dict))}, are of no layout we know: "
-        f"{', '.join(layout.name for layout in LAYOUTS)}"
+        f"the layout must be one of {', '.join(layout.name for layout in LAYOUTS)}, "
+        f"got {len(state_dict)} tensors with other names, such as {first_few(list(state_dict))}"
     )
 
 
 def _with_head(renamed: Renamed, found: Unwrapped) -> tuple[Renamed, str | None]:
-    """The same with a head of another name or place, if it has none of its own; and what to say about it."""
+    """Add a head with another name or container, if the model has none, and return a note about it."""
     if "norm.weight" not in renamed.weights or has_head(renamed.weights) or _is_image(renamed.weights):
         return renamed, None
     placed = {
@@ -142,20 +148,20 @@ def _with_head(renamed: Renamed, found: Unwrapped) -> tuple[Renamed, str | None]
     head, left_out = find_head(tensors, len(renamed.weights["norm.weight"]))
     if left_out:
         return renamed, (
-            f"the head was left out, as it is not one linear layer with a bias: {first_few(left_out)}"
+            f"the head is not one linear layer with a bias and was dropped: {first_few(left_out)}"
         )
     if head is None:
         return renamed, None
     parts = ("weight", "bias")
     weights = renamed.weights | {f"head.{part}": tensors[f"{head}.{part}"] for part in parts}
     origins = renamed.origins | {f"head.{part}": (f"{head}.{part}",) for part in parts}
-    return Renamed(weights, origins), f"{head} is taken as the head"
+    return Renamed(weights, origins), f"{head} is used as the head"
 
 
 def _as_video(
     weights: dict[str, Tensor], state_dict: StateDict, window: Window | None, method: Method
 ) -> tuple[dict[str, Tensor], VideoSwinConfig]:
-    """Tensors and architecture of a renamed file as a video model: an image model's are inflated."""
+    """Return the tensors and the architecture of a video model; an image model is inflated."""
     require_floating_point(weights)
     if not _is_image(weights):
         return weights, infer_config(weights, _window_in_file(weights, state_dict, window))
@@ -167,13 +173,13 @@ def _as_video(
 
 
 def _require_complete(weights: Mapping[str, Tensor], config: VideoSwinConfig, layout: Layout) -> None:
-    """ValueError naming what is missing; in our own layout a net may be as shallow as it likes."""
+    """Raise InputError if tensors or blocks are missing; a model in our own layout may have any depth."""
     if gaps := describe_gaps(weights, config):
         raise InputError(f"this looks like a file of {layout.name}, but {gaps}")
     if layout is not VIDEOSWIN and (incomplete := missing_blocks(config)):
         name, blocks = incomplete
         raise InputError(
-            f"this looks like a {name} of {layout.name}, but {len(blocks)} blocks are missing, in our names "
+            f"this looks like a {name} of {layout.name}, but {len(blocks)} blocks are missing, by our names "
             f"{first_few(blocks)}"
         )
 
@@ -181,8 +187,8 @@ def _require_complete(weights: Mapping[str, Tensor], config: VideoSwinConfig, la
 def _refuse_swin_v2(state_dict: StateDict) -> None:
     if any(part in name for name in state_dict for part in ("logit_scale", "cpb_mlp", "continuous_position")):
         raise InputError(
-            "this is a Swin V2 file: V2 attends by cosine similarity, computes its position bias with a "
-            "network and normalizes after each branch, so its weights do not fit; use a Swin V1 file"
+            "the file must be a Swin V1, got a Swin V2: V2 uses cosine attention, computes its position bias "
+            "with a network and normalizes after each branch, so its weights do not fit; use a Swin V1 file"
         )
 
 
@@ -191,14 +197,14 @@ def _is_image(weights: Mapping[str, Tensor]) -> bool:
     return patch is not None and patch.ndim == 4
 
 
-def _window_in_file(weights: Mapping[str, Tensor], state_dict: StateDict, wanted: Window | None) -> Window:
-    """The window of a video file: by its stored lookup, else `wanted` if it fits, else by length."""
+def _window_in_file(weights: Mapping[str, Tensor], state_dict: StateDict, requested: Window | None) -> Window:
+    """Infer the window of a video model: stored lookup, else `requested` if it fits, else by length."""
     rows = next((len(tensor) for name, tensor in weights.items() if name.endswith(TABLE)), None)
     if rows is None:
-        raise InputError(f"there is no {TABLE}, so the window is unknown")
+        raise InputError(f"{TABLE} is missing, so the window is unknown")
     for name, lookup in state_dict.items():
         if name.endswith("relative_position_index") and lookup.ndim == 2:
             return window_of_lookup(lookup, rows)
-    if wanted and bias_table_rows(wanted) == rows:
-        return wanted
+    if requested and bias_table_rows(requested) == rows:
+        return requested
     return window_of_table(rows)

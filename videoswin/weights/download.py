@@ -1,6 +1,6 @@
-"""Download a published file once: resumed, verified, atomic, and shared by all processes of a machine.
+"""Download published files to `$VIDEOSWIN_HOME` (default ~/.cache/videoswin).
 
-Files lie in `$VIDEOSWIN_HOME` (default ~/.cache/videoswin).
+A file is downloaded once for all processes of a machine; downloads are resumed, verified and atomic.
 """
 
 from __future__ import annotations
@@ -33,23 +33,29 @@ _CHUNK = 1 << 18  # bytes
 
 
 class DownloadError(VideoSwinError, OSError):
-    """A file could not be had. One line: what failed, and which file to put where instead."""
+    """A file could not be downloaded. The message names the reason and where to put the file by hand."""
 
 
 def cache_folder() -> Path:
-    """$VIDEOSWIN_HOME, or ~/.cache/videoswin."""
+    """Return the folder of downloaded files: $VIDEOSWIN_HOME, or ~/.cache/videoswin."""
     return Path(os.environ.get("VIDEOSWIN_HOME") or Path.home() / ".cache" / "videoswin").expanduser()
 
 
 def cached_file(entry: CatalogEntry) -> Path:
-    """Where the entry's file lies once it is there."""
+    """Return the path of the entry's file in the cache, which may not exist yet."""
     return cache_folder() / entry.file_name
 
 
 def fetch(entry: CatalogEntry, *, timeouts: Timeouts | None = None) -> Path:
-    """The entry's file on disk, downloaded if need be, and verified. DownloadError if it cannot be had.
+    """Return the path of the entry's verified file; download it if it is not in the cache.
 
-    ValueError if a file of its name is there but is another.
+    Args:
+        entry: Published file.
+        timeouts: Time limits; None is Timeouts().
+
+    Raises:
+        DownloadError: The download failed.
+        InputError: The cache has a file of that name with another hash.
     """
     path = cached_file(entry)
     if path.is_file():
@@ -58,29 +64,29 @@ def fetch(entry: CatalogEntry, *, timeouts: Timeouts | None = None) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _one_process_at_a_time(path):
-            if not path.is_file():  # another process may have been faster
+            if not path.is_file():  # another process may have downloaded it in the meantime
                 _download_from_any(entry, path, timeouts or Timeouts())
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
-            f"{entry.name} is not on this machine and cannot be downloaded ({describe_error(error)}); "
+            f"{entry.name} is not in the cache and cannot be downloaded ({describe_error(error)}); "
             f"put {entry.file_name} from {entry.url} into {path.parent}, "
-            "or use --model camera-motion, which is always there"
+            "or use --model camera-motion, which is part of the package"
         ) from error
     return path
 
 
 def require_published_bytes(entry: CatalogEntry, path: Path) -> None:
-    """ValueError if a hash is published for the entry and `path` has another."""
+    """Raise InputError if the file does not have the published hash of the entry; most have none."""
     if entry.sha256 is not None and not (found := _sha256_of(path)).startswith(entry.sha256):
         cure = "remove it to download it again" if in_cache(path) else "rename or remove it"
         raise InputError(
-            f"{path} has the name of {entry.name}, but its SHA-256 is {found[:8]}..., "
-            f"wanted {entry.sha256[:8]}...; {cure}"
+            f"{path} must have the SHA-256 {entry.sha256[:8]}... of {entry.name}, as its name says, "
+            f"got {found[:8]}...; {cure}"
         )
 
 
 def in_cache(path: Path) -> bool:
-    """True for a file that a download would bring back."""
+    """Return whether a file is in the cache folder, so that it can be downloaded again."""
     return path.parent == cache_folder()
 
 
@@ -112,15 +118,15 @@ def download(
     timeouts: Timeouts,
     max_bytes: int = MAX_BYTES,
 ) -> None:
-    """Download `url` to `path`, complete and verified, or raise an OSError and leave no file there.
+    """Download `url` to `path`, complete and verified, or raise an OSError and leave no file at `path`.
 
     Args:
-        url: Where the file is. Redirects are followed, but not from https to another scheme.
-        path: Where it goes. A partial download stays beside it, to be resumed.
-        sha256: First hex digits of the file's hash, if known. What an earlier run left is continued only if a
-            hash, or the version that the server gave it, can tell that the parts fit.
-        timeouts: How long to wait for the server.
-        max_bytes: A longer file is refused, before or while it comes.
+        url: URL of the file. Redirects are followed, but not from https to another scheme.
+        path: Destination. A partial download is kept next to it and resumed by the next run.
+        sha256: First hex digits of the file's hash, if known. A partial download is resumed only if the hash
+            or the server's version of the file can prove that the parts belong together.
+        timeouts: Time limits for the server.
+        max_bytes: Maximum size; a longer file is refused before or during the download.
     """
     partial = path.with_name(path.name + ".part")
     if sha256 is None and kept_version(partial) is None:
@@ -132,7 +138,7 @@ def download(
         partial.unlink()
         if continued:
             return download(url, path, sha256=sha256, timeouts=timeouts, max_bytes=max_bytes)
-        raise OSError(f"the server sent other bytes: SHA-256 {found[:8]}..., wanted {sha256[:8]}...")
+        raise OSError(f"the file from the server must have the SHA-256 {sha256[:8]}..., got {found[:8]}...")
     os.replace(partial, path)
     version_file(partial).unlink(missing_ok=True)
 
@@ -147,7 +153,7 @@ def _sha256_of(path: Path) -> str:
 
 @contextmanager
 def _one_process_at_a_time(path: Path) -> Iterator[None]:
-    """Hold the lock file beside `path`; the system frees it even if the holder dies."""
+    """Hold the lock file next to `path`; the operating system releases it if the process dies."""
     with path.with_name(path.name + ".lock").open("w") as file:
         _lock(file)
         yield
@@ -170,7 +176,7 @@ else:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Show]:
-    """Yield a function to call with (bytes so far, bytes in all or None), which shows them on stderr."""
+    """Yield a function that shows (received bytes, total bytes or None) as a progress bar on stderr."""
     with ExitStack() as stack:
         bars: list[Progress] = []
 

@@ -1,4 +1,4 @@
-"""Our own layout: names and shapes of an architecture, and the architecture that names and shapes imply."""
+"""Our own layout: tensor names and shapes of an architecture, and the inverse, inferring the architecture."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _PUBLISHED = {"Swin-T": TINY, "Swin-S": SMALL, "Swin-B": BASE, "Swin-L": LARGE}
 _PUBLISHED_WINDOWS = tuple(config.window for config in (TINY, BASE_W16, LARGE_384, NANO))
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 TABLE = "relative_position_bias_table"
-_MAX_TABLE_ROWS = 1 << 18  # no window that a config allows has more
+_MAX_TABLE_ROWS = 1 << 18  # no valid config has a table with more rows
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
-    """Every name in our layout and its shape."""
+    """Return the shape of every parameter of the architecture, by its name in our layout."""
     c = config.embed_dim
     shapes: dict[str, tuple[int, ...]] = {
         "patch_embed.proj.weight": (c, config.in_channels, *PATCH),
@@ -71,31 +71,35 @@ def parameter_shapes(config: VideoSwinConfig) -> dict[str, tuple[int, ...]]:
 
 
 def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) -> VideoSwinConfig:
-    """The architecture that a video model's tensors (under our names) have.
+    """Infer the architecture of a video model from its tensors, which have our names.
 
-    `window` is needed unless the table's length is that of a published one. Without a head, `num_classes` is
-    the default. ValueError if no architecture fits.
+    Args:
+        weights: Tensors by our name. Without a head, `num_classes` of the result is the default.
+        window: Required if the length of the bias table fits several windows and none is published.
+
+    Raises:
+        InputError: No architecture fits.
     """
     patch = weights.get("patch_embed.proj.weight")
     if patch is None or patch.ndim != 5:
-        raise InputError("patch_embed.proj.weight, the 5-D kernel of the patch embedding, is not there")
+        raise InputError("patch_embed.proj.weight, the 5D kernel of the patch embedding, is missing")
     if tuple(patch.shape[2:]) != PATCH:
         raise InputError(
-            f"tokens are {tuple(patch.shape[2:])} (frames, rows, columns) of pixels; ours are {PATCH}"
+            f"tokens must be {PATCH} pixels (frames, rows, columns), got {tuple(patch.shape[2:])}"
         )
     blocks = {(int(match[1]), int(match[2])) for match in map(_BLOCK.match, weights) if match}
     num_stages = 1 + max((stage for stage, _ in blocks), default=-1)
     if num_stages > MAX_STAGES or max((block for _, block in blocks), default=0) >= MAX_DEPTH:
         raise InputError(
-            f"there must be at most {MAX_STAGES} stages of {MAX_DEPTH} blocks, got names of more, such as "
-            f"{max(blocks)} (stage, block)"
+            f"a model must have at most {MAX_STAGES} stages of {MAX_DEPTH} blocks, got more, such as "
+            f"(stage, block) {max(blocks)}"
         )
     depths = [
         1 + max((block for s, block in blocks if s == stage), default=-1) for stage in range(num_stages)
     ]
     tables = [_table_of_stage(weights, stage, depth) for stage, depth in enumerate(depths)]
     if not tables:
-        raise InputError("there are no attention blocks")
+        raise InputError("a model must have attention blocks, got none")
     config = VideoSwinConfig(
         embed_dim=patch.shape[0],
         depths=tuple(depths),
@@ -107,9 +111,9 @@ def infer_config(weights: Mapping[str, Tensor], window: Window | None = None) ->
 
 
 def window_of_table(rows: int) -> Window:
-    """The window (P, M, N) whose table has (2P - 1)(2M - 1)(2N - 1) rows: a published one, or the only one.
+    """Return the window (P, M, N) whose table has (2P - 1)(2M - 1)(2N - 1) rows.
 
-    ValueError if there is none, or if several fit and none of them is published.
+    It is a published one, or the only one that fits; else InputError is raised.
     """
     windows = _windows_that_fit(rows)
     for window in windows:
@@ -118,7 +122,7 @@ def window_of_table(rows: int) -> Window:
     likely = [window for window in windows if min(window) > 1] or windows
     found = (
         f"{len(windows)} windows fit, such as {first_few([str(window) for window in likely])}; "
-        "say which with window=(time, height, width)"
+        "pass window=(time, height, width)"
         if windows
         else "no window fits"
     )
@@ -126,9 +130,9 @@ def window_of_table(rows: int) -> Window:
 
 
 def window_of_lookup(lookup: Tensor, rows: int) -> Window:
-    """The window whose (N, N) relative_position_index is `lookup`, for a table of `rows` rows.
+    """Return the window whose (N, N) relative_position_index is `lookup`, for a table of `rows` rows.
 
-    ValueError if it is that of no window.
+    Raise InputError if no window has it.
     """
     for window in _windows_that_fit(rows):
         if math.prod(window) == len(lookup) and torch.equal(
@@ -137,12 +141,12 @@ def window_of_lookup(lookup: Tensor, rows: int) -> Window:
             return window
     raise InputError(
         f"its relative_position_index {tuple(lookup.shape)} and its position bias tables of {rows} rows "
-        "are of no window"
+        "fit no window"
     )
 
 
 def _windows_that_fit(rows: int) -> list[Window]:
-    """Every window whose table has this many rows; none of a table that no config allows."""
+    """Return every window whose table has this number of rows; none above _MAX_TABLE_ROWS."""
     if rows > _MAX_TABLE_ROWS:
         return []
     odd = [factor for factor in range(1, rows + 1, 2) if rows % factor == 0]
@@ -154,15 +158,15 @@ def _windows_that_fit(rows: int) -> list[Window]:
 
 
 def published_name(config: VideoSwinConfig) -> str | None:
-    """`Swin-T` and so on, whatever its window and classes; None if it is no published architecture."""
+    """Return the published name, such as `Swin-T`, regardless of window and classes, or None."""
     sizes = _sizes(config)
     return next((name for name, published in _PUBLISHED.items() if _sizes(published) == sizes), None)
 
 
 def missing_blocks(config: VideoSwinConfig) -> tuple[str, list[str]] | None:
-    """The published architecture that this looks like with blocks taken out, and their names; else None.
+    """Return the published architecture with the same width and heads, and its blocks that are missing here.
 
-    Looks like: the same width and heads. A net that is deeper somewhere lacks nothing that we know of.
+    None if the architecture is published itself, or is deeper in some stage than every published one.
     """
     if published_name(config) is not None:
         return None
@@ -187,16 +191,16 @@ def _sizes(config: VideoSwinConfig) -> tuple[int, tuple[int, ...], tuple[int, ..
 
 
 def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str:
-    """What `weights` lack for `config`, or have in another shape, in words; empty if nothing.
+    """Describe the tensors of `config` that are missing in `weights` or have another shape; "" if none.
 
-    A head may be absent as a whole.
+    A model without any head is complete.
     """
     expected = parameter_shapes(config)
     if not has_head(weights):
         expected = {name: shape for name, shape in expected.items() if not name.startswith("head.")}
     missing = [name for name in expected if name not in weights]
     misshapen = [
-        f"{name} is {tuple(weights[name].shape)}, wanted {shape}"
+        f"{name} must be {shape}, got {tuple(weights[name].shape)}"
         for name, shape in expected.items()
         if name in weights and tuple(weights[name].shape) != shape
     ]
@@ -204,40 +208,42 @@ def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str
     if missing:
         parts.append(f"{len(missing)} of {len(expected)} tensors are missing: {first_few(missing)}")
     if misshapen:
-        parts.append(f"{len(misshapen)} have another shape: {first_few(misshapen)}")
+        parts.append(f"{len(misshapen)} tensors have another shape: {first_few(misshapen)}")
     return "; ".join(parts)
 
 
 def require_floating_point(weights: Mapping[str, Tensor]) -> None:
-    """InputError naming tensors of another kind, such as integers, 8-bit floats, quantized or sparse ones."""
+    """Raise InputError for integer, 8-bit float, quantized, sparse and other unsupported tensors."""
     others = [name for name, tensor in weights.items() if not is_dense(tensor) or tensor.dtype not in _DTYPES]
     if others:
         raise InputError(
             "weights must be dense tensors of float16, bfloat16, float32 or float64, "
-            f"but {first_few(others)} are not; save them as one of these"
+            f"got others in {first_few(others)}; save them as one of these"
         )
 
 
 def require_finite(weights: Mapping[str, Tensor]) -> None:
-    """ValueError naming the tensors that hold NaN or infinity, as a training that diverged leaves them."""
+    """Raise InputError if tensors contain NaN or infinity, as after a diverged training."""
     broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
     if broken:
-        raise InputError(f"{len(broken)} tensors hold NaN or infinity: {first_few(broken)}")
+        raise InputError(
+            f"weights must be finite, got {len(broken)} tensors with NaN or infinity: {first_few(broken)}"
+        )
 
 
 def has_head(weights: Mapping[str, Tensor]) -> bool:
-    """True if there is anything of a classification head (half a head is then an error)."""
+    """Return whether any tensor of a classification head exists (an incomplete head is then an error)."""
     return "head.weight" in weights or "head.bias" in weights
 
 
 def first_few(names: list[str] | tuple[str, ...], count: int = 3) -> str:
-    """`a, b, c and 7 more`."""
+    """Return the first names as text: `a, b, c and 7 more`."""
     more = len(names) - count
     return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether the tensor has one stored value for each place, unlike sparse and nested tensors."""
+    """Return whether every element of the tensor is stored, unlike in sparse and nested tensors."""
     return tensor.layout is torch.strided and not tensor.is_nested
 
 
@@ -246,6 +252,4 @@ def _table_of_stage(weights: Mapping[str, Tensor], stage: int, depth: int) -> Te
         table = weights.get(f"stages.{stage}.blocks.{block}.attn.{TABLE}")
         if table is not None and table.ndim == 2:
             return table
-    raise InputError(
-        f"stages.{stage}.blocks.*.attn.{TABLE} is not there, so its window and heads are unknown"
-    )
+    raise InputError(f"stages.{stage}.blocks.*.attn.{TABLE} is missing, so its window and heads are unknown")

@@ -1,4 +1,4 @@
-"""Label sets: the names of a model's classes, in the order of its logits."""
+"""Label sets: class names of the published datasets, in the order of the logits."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ LABEL_SETS: Final[Mapping[str, int]] = MappingProxyType(
 
 
 def load_labels(name: str) -> tuple[str, ...]:
-    """The class names of a label set, e.g. `kinetics400`. ValueError naming the known sets."""
+    """Return the class names of a label set, e.g. `kinetics400`; raise InputError if it is unknown."""
     if name not in LABEL_SETS:
-        raise InputError(f"label set {name!r} is not known; the known ones are {', '.join(LABEL_SETS)}")
+        raise InputError(f"label set must be one of {', '.join(LABEL_SETS)}, got {name!r}")
     path = Path(__file__).parent / "labels" / f"{name}.txt"
     return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
 def guess_label_set(num_classes: int) -> str | None:
-    """The one label set with this many classes, or None."""
+    """Return the label set with this number of classes, or None."""
     return next((name for name, count in LABEL_SETS.items() if count == num_classes), None)
 
 
 def numbered_labels(num_classes: int) -> tuple[str, ...]:
-    """`class 0`, `class 1`, ...: for a model whose label names nobody knows."""
+    """Return `class 0`, `class 1`, ... for a model whose class names are unknown."""
     return tuple(f"class {index}" for index in range(num_classes))

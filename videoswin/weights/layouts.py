@@ -1,11 +1,11 @@
-"""The names that other libraries give to the tensors of the model, as one literal table for each library.
+"""Tensor names of other libraries, as one table per library.
 
-A layout is a table from their names to ours, which serves both directions: reading uses the first rule that
-matches their name, writing the first that matches ours. Tensors are only renamed here; an image model keeps
-its 2D tensors, which convert.py inflates.
+A layout maps their names to ours and is used in both directions: reading uses the first rule that matches
+their name, writing the first that matches ours. Tensors are only renamed here; an image model keeps its 2D
+tensors, which convert.py inflates.
 
-In a rule `{i}` is the number of a stage and `{j}` that of a block, `{2i+1}` a number computed from it, and
-`*` the rest of the name.
+In a rule, `{i}` is the index of a stage, `{j}` that of a block, `{2i+1}` an index computed from one, and `*`
+the rest of the name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ StateDict = Mapping[str, Tensor]
 Rules = Mapping[str, str]
 
 _NUMBER: Final = re.compile(r"\{(\d*)([ij])(?:\+(\d+))?\}")
-"""Factor, name and offset of a number in a rule."""
+"""Factor, name and offset of an index in a rule."""
 _THEIR_BLOCK: Final = "encoder.layers.{i}.blocks.{j}."
 _OUR_BLOCK: Final = "stages.{i}.blocks.{j}."
 
@@ -40,43 +40,43 @@ class Renamed:
     weights: dict[str, Tensor]
     """Tensors by our name (see infer.py)."""
     origins: dict[str, tuple[str, ...]]
-    """Our name -> the file's name, or names where several tensors were joined."""
+    """Our name -> the name in the file, or several names where tensors were joined."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One library's names, and how a file that has them is recognized."""
+    """Tensor names of one library, and the rules that recognize its files."""
 
     name: str
-    """What a file in this layout is, for messages: "torchvision Swin3D"."""
+    """Name of the layout in messages, such as "torchvision Swin3D"."""
     rules: Rules
     """Their names -> ours, without prefixes and without the head."""
     prefixes: tuple[str, ...] = ("",)
-    """What may stand before the names of `rules`; the first is written."""
+    """Possible prefixes of the names of `rules`; the first is used for writing."""
     heads: tuple[str, ...] = ("head.",)
-    """Names of the classifier; the first is written."""
+    """Possible prefixes of the classifier; the first is used for writing."""
     patch_embed: str = "patch_embed.proj.weight"
     """Their name of the kernel of the patch embedding."""
     rank: int | None = 5
-    """Its number of dimensions: 5 in a video model, 4 in an image model; None for both."""
+    """Number of dimensions of that kernel: 5 in a video model, 4 in an image model; None for both."""
     required: tuple[str, ...] = ()
-    """Beginnings of names, each of which a file must have."""
+    """Prefixes, each of which some name in a file must have."""
     excluded: tuple[str, ...] = ()
     """Names that a file must not have, with or without a prefix."""
     license: str | None = None
-    """License of everything published in this layout, if it has one."""
+    """License of all weights published in this layout, if there is only one."""
 
     def recognizes(self, state_dict: StateDict) -> bool:
-        """Return whether the names and the rank of the patch embedding are those of this layout."""
+        """Return whether the names and the rank of the patch embedding match this layout."""
         if any(f"{prefix}{name}" in state_dict for prefix in ("", *self.prefixes) for name in self.excluded):
             return False
         return any(self._fits(state_dict, prefix) for prefix in self.prefixes)
 
     def to_videoswin(self, state_dict: StateDict) -> Renamed:
-        """Return the tensors that have a place in the model under our names.
+        """Rename the tensors of a file to our names; tensors that the model does not have are dropped.
 
         Raises:
-            InputError: Two tensors have the same place.
+            InputError: Two tensors have the same name of ours.
         """
         weights: dict[str, Tensor] = {}
         origins: dict[str, tuple[str, ...]] = {}
@@ -85,14 +85,14 @@ class Layout:
             if ours is None:
                 continue
             if ours in weights:
-                raise InputError(f"it has two tensors for {ours}: {origins[ours][0]} and {key}")
+                raise InputError(f"it must have one tensor for {ours}, got {origins[ours][0]} and {key}")
             weights[ours], origins[ours] = tensor, (key,)
         return _join_qkv(Renamed(weights, origins))
 
     def from_videoswin(self, weights: StateDict, config: VideoSwinConfig) -> dict[str, Tensor]:
-        """Return the state dict that the library loads strictly, constants included."""
+        """Return the state dict that the library loads strictly, buffers included."""
         renamed = {self._their_name(key): tensor for key, tensor in weights.items()}
-        # Peers keep the (N, N) lookup beside every bias table: one tensor, shared by all.
+        # Other libraries keep an (N, N) lookup with every bias table: one tensor, shared by all.
         index = relative_position_index(config.window, config.window)
         table, buffer = "relative_position_bias_table", "relative_position_index"
         return renamed | {key.replace(table, buffer): index for key in renamed if key.endswith(table)}
@@ -104,7 +104,7 @@ class Layout:
         return all(any(key.startswith(prefix + start) for key in state_dict) for start in self.required)
 
     def _our_name(self, key: str) -> str | None:
-        """Return None for a name that has no place in the model."""
+        """Return our name of a tensor, or None if the model does not have it."""
         if is_buffer(key):
             return None
         for head in self.heads:
@@ -122,7 +122,7 @@ class Layout:
 
 
 def is_buffer(key: str) -> bool:
-    """Return whether the name is that of a constant that peers store and we compute."""
+    """Return whether the name is that of a buffer that other libraries store and we compute."""
     return key.endswith((".relative_position_index", ".attn_mask"))
 
 
@@ -133,8 +133,8 @@ VIDEOSWIN: Final = Layout(
     required=("stages.0.",),
 )
 
-# SwinTransformer/Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py. A file of the
-# backbone alone has no prefix.
+# SwinTransformer/Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py. A file with only the
+# backbone has no prefix.
 OFFICIAL: Final = Layout(
     name="official Video Swin (mmaction 0.x)",
     rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
@@ -153,7 +153,7 @@ MMACTION2: Final = Layout(
     required=("layers.0.blocks.", "norm3.weight"),
 )
 
-# torchvision/models/video/swin_transformer.py: stages and mergings take turns in one list.
+# torchvision/models/video/swin_transformer.py: stages and mergings alternate in one list.
 TORCHVISION_3D: Final = Layout(
     name="torchvision Swin3D",
     rules={
@@ -167,8 +167,8 @@ TORCHVISION_3D: Final = Layout(
     required=("features.0.",),
 )
 
-# facebookresearch/omnivore, omnivore/models/omnivore_model.py: the official backbone, another patch embedding
-# for depth, a head for each task. Only what video needs is read; the EPIC-Kitchens model has only that head.
+# facebookresearch/omnivore, omnivore/models/omnivore_model.py: the official backbone, a patch embedding for
+# depth, a head for each task. Only the video part is read; the EPIC-Kitchens model has only that head.
 OMNIVORE: Final = Layout(
     name="Omnivore",
     rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
@@ -177,19 +177,19 @@ OMNIVORE: Final = Layout(
     license="CC-BY-NC-4.0",
 )
 
-# microsoft/Swin-Transformer, models/swin_transformer.py, and models/simmim.py, where all is under `encoder.`.
-# timm's files from before 0.9 and MMAction2's mirrors of the image weights have these names, too.
+# microsoft/Swin-Transformer, models/swin_transformer.py, and models/simmim.py with the prefix `encoder.`.
+# Files of timm before 0.9 and MMAction2's mirrors of the image weights also have these names.
 MICROSOFT_2D: Final = Layout(
     name="Microsoft image Swin",
     rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
     prefixes=("encoder.", "backbone.", ""),
     rank=4,
-    # The one other library with `layers`, timm, merges before a stage and has its classifier in head.fc.
+    # The only other library with `layers`, timm, merges before a stage and has its classifier in head.fc.
     required=("layers.0.downsample.reduction.weight",),
     excluded=("head.fc.weight",),
 )
 
-# timm/models/swin_transformer.py since 0.9, checkpoint_filter_fn: merging comes at the start of a stage. Its
+# timm/models/swin_transformer.py since 0.9, checkpoint_filter_fn: merging is at the start of a stage. Its
 # order and everything inside a block equal Microsoft's.
 TIMM_2D: Final = Layout(
     name="timm image Swin",
@@ -206,8 +206,8 @@ TIMM_2D: Final = Layout(
 )
 
 # transformers/models/swin/modeling_swin.py and transformers/conversion_mapping.py. Files have the names of
-# transformers 4; in memory a model of transformers 5 has others (q_proj, mlp.fc1). Query, key and value are
-# three tensors, numbered here until they are joined.
+# transformers 4; a model of transformers 5 has others in memory (q_proj, mlp.fc1). Query, key and value are
+# three tensors, which get the suffixes 0 to 2 until they are joined.
 HUGGING_FACE_2D: Final = Layout(
     name="Hugging Face image Swin",
     rules={
@@ -244,7 +244,7 @@ HUGGING_FACE_2D: Final = Layout(
     required=("encoder.layers.0.blocks.",),
 )
 
-# torchvision/models/swin_transformer.py: as its video models, with the patch embedding in features.0.
+# torchvision/models/swin_transformer.py: like its video models, with the patch embedding in features.0.
 TORCHVISION_2D: Final = Layout(
     name="torchvision image Swin",
     rules={
@@ -279,11 +279,11 @@ WRITERS: Final[Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Ten
         "torchvision": TORCHVISION_3D.from_videoswin,
     }
 )
-"""Layouts that are written, too."""
+"""Layouts that can also be written."""
 
 
 def _translate(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
-    """Return the name by the first rule that matches it, or None."""
+    """Rename a tensor by the first rule that matches it, or return None."""
     for source, target in rules:
         if values := _match(source, name):
             return _fill(target, values)
@@ -291,7 +291,7 @@ def _translate(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
 
 
 def _match(template: str, name: str) -> dict[str, str] | None:
-    """Return what `i`, `j` and `*` stand for in a name, or None if the template does not match it."""
+    """Return the values of `i`, `j` and `*` in a name, or None if the template does not match it."""
     pattern, numbers = _compiled(template)
     found = pattern.fullmatch(name)
     if found is None:
@@ -315,11 +315,11 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 @cache
 def _compiled(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int], ...]]:
-    """Return a pattern, and the letter, factor and offset of each number in it."""
+    """Return a pattern, and the letter, factor and offset of each index in it."""
     numbers = tuple(
         (letter, int(factor or 1), int(offset or 0)) for factor, letter, offset in _NUMBER.findall(template)
     )
-    # The texts between numbers; the groups of the expression take three of every four places.
+    # The texts between indices; re.split also returns the three groups of each index.
     texts = [re.escape(text).replace(r"\*", "(?P<rest>.+)") for text in _NUMBER.split(template)[::4]]
     pattern = texts[0] + "".join(
         rf"(?P<{letter}>\d+){text}" for (letter, _, _), text in zip(numbers, texts[1:], strict=True)
@@ -328,7 +328,7 @@ def _compiled(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int
 
 
 def _join_qkv(renamed: Renamed) -> Renamed:
-    """Join query, key and value (ours.0, ours.1 and ours.2) where all three exist and have the same shape."""
+    """Join query, key and value (suffixes .0, .1 and .2) where all three exist and have the same shape."""
     weights, origins = dict(renamed.weights), dict(renamed.origins)
     for query in [key for key in weights if key.endswith(".0")]:
         joined = query.removesuffix(".0")

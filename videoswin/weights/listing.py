@@ -1,4 +1,4 @@
-"""Which models there are: the bundled ones, the published ones, and which of those are on this disk."""
+"""List the bundled and the published models, and which of them are downloaded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from videoswin.weights.download import cached_file
 
 
 def list_models() -> list[dict[str, Any]]:
-    """A row for each model, bundled ones first, all with the same keys; `file` is None until downloaded."""
+    """Return one row per model, bundled models first; `file` is None if it is not downloaded.
+
+    Every row has the same keys: the fields of CatalogEntry and `file`.
+    """
     published = [_published(name) for name in ENTRIES]
-    nothing = dict.fromkeys(published[0])
-    return [nothing | _bundled(path.stem) for path in sorted(BUNDLED.glob("*.safetensors"))] + published
+    empty = dict.fromkeys(published[0])
+    return [empty | _bundled(path.stem) for path in sorted(BUNDLED.glob("*.safetensors"))] + published
 
 
 def _published(name: str) -> dict[str, Any]:

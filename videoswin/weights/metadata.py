@@ -1,7 +1,7 @@
-"""Metadata of a model file: JSON from outside, whose types, ranges and lengths are checked before use.
+"""Metadata of a model file: untrusted JSON, whose types, ranges and lengths are checked before use.
 
-Each function raises one InputError for the first value that cannot be used. What the numbers of a config or
-spec may be is checked where those are made; here is the rest.
+Each function raises InputError for the first invalid value. VideoSwinConfig, ClipSpec and ViewPlan check
+their own values; everything else is checked here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.video.spec import from_fields
 
 FIRST_AMERICAN: Final = 3
-"""Version from which on the metadata has `license` and `normalization` instead of their British spellings."""
+"""First version whose metadata has `license` and `normalization` instead of their British spellings."""
 MAX_METADATA: Final = 1 << 24
-"""Characters of the JSON; the names of 100,000 classes take a third of it."""
+"""Maximum length of the JSON in characters; the names of 100,000 classes take a third of it."""
 MAX_NAME: Final = 2000
-"""Characters of a label, of a model's name and of a license."""
+"""Maximum length in characters of a label, of a model's name and of a license."""
 
 
 def parse_metadata(text: str, *, latest_version: int) -> dict[str, Any]:
@@ -36,21 +36,21 @@ def parse_metadata(text: str, *, latest_version: int) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"metadata must be JSON: {error}") from error
     except RecursionError as error:
-        raise InputError("metadata must be JSON of few levels, got too many nested ones") from error
+        raise InputError("metadata must be JSON of few levels, got too many nested levels") from error
     if not isinstance(fields, dict):
         raise InputError(f"metadata must be a JSON object, got {reprlib.repr(fields)}")
     version = fields.get("version")
     if type(version) is not int or version < 1:
-        raise InputError(f"version must be an integer from 1, got {reprlib.repr(version)}")
+        raise InputError(f"version must be an integer >= 1, got {reprlib.repr(version)}")
     if version > latest_version:
         raise InputError(
-            f"version must be at most {latest_version}, got {version}; install a newer videoswin to read it"
+            f"version must be <= {latest_version}, got {version}; install a newer videoswin to read it"
         )
     return _with_current_names(fields) if version < FIRST_AMERICAN else fields
 
 
 def _with_current_names(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a file from before version 3, which spelled two names in British English."""
+    """Return the metadata of a file older than version 3 with the two British names respelled."""
     clip = fields.get("clip")
     if isinstance(clip, dict):
         renamed = {
@@ -61,7 +61,7 @@ def _with_current_names(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_config(fields: Mapping[str, Any]) -> VideoSwinConfig:
-    """Return the config with these fields."""
+    """Return the VideoSwinConfig of a JSON object; raise InputError if it is invalid."""
     try:
         return from_fields(VideoSwinConfig, fields)
     except InputError:
@@ -73,15 +73,15 @@ def parse_config(fields: Mapping[str, Any]) -> VideoSwinConfig:
 def require_fields(fields: Mapping[str, Any], names: tuple[str, ...]) -> None:
     """Raise InputError unless there is a value for each of `names`."""
     if missing := [name for name in names if name not in fields]:
-        raise InputError(f"metadata must have {', '.join(names)}; there is no {', '.join(missing)}")
+        raise InputError(f"metadata must have {', '.join(names)}; missing: {', '.join(missing)}")
 
 
 def require_description(
     *, name: object, labels: object, multi_label: object, license: object, lineage: object
 ) -> None:
-    """Raise InputError unless these describe a model: printable names, different labels, plain text.
+    """Raise InputError unless names are printable, labels are unique, and the lineage maps text to text.
 
-    The lineage may hold any text, such as a command with a file name that cannot be printed.
+    The lineage may contain any text, such as a command with a file name that cannot be printed.
     """
     _require_name("name", name)
     _require_name("license", license)
@@ -91,7 +91,7 @@ def require_description(
         _require_name(f"label {index}", label)
     for label, count in Counter(labels).most_common(1):
         if count > 1:
-            raise InputError(f"labels must differ, got {reprlib.repr(label)} {count} times; rename them")
+            raise InputError(f"labels must be unique, got {reprlib.repr(label)} {count} times; rename them")
     if not isinstance(multi_label, bool):
         raise InputError(f"multi_label must be True or False, got {reprlib.repr(multi_label)}")
     if not isinstance(lineage, Mapping):
@@ -112,4 +112,4 @@ def _require_name(what: str, text: object) -> None:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise InputError(f"metadata must hold finite numbers, got {name}")
+    raise InputError(f"metadata must have finite numbers, got {name}")

@@ -1,6 +1,6 @@
-"""One file over HTTP: resumed where the connection was cut, and bounded in size and in time.
+"""Transfer one file over HTTP: interrupted downloads are resumed, size and time are limited.
 
-The server is not trusted: what it answers is checked before a byte is kept. Only urllib is used, so proxies
+The server is not trusted: its response is checked before any byte is kept. Only urllib is used, so proxies
 are those of the environment (https_proxy, no_proxy).
 """
 
@@ -24,38 +24,50 @@ from typing import IO, Any, Final
 from videoswin._text import printable
 
 ATTEMPTS_WITHOUT_PROGRESS = 3
-"""A cut connection is taken up again; after this many in a row that brought nothing, we give up."""
+"""Number of consecutive attempts without a new byte after which a download fails."""
 MAX_BYTES: Final = 1 << 32
-"""Most bytes of a file whose size is not published; the largest published one has a quarter."""
+"""Maximum size of a file whose size is not published; the largest published file has a quarter of it."""
 _CHUNK = 1 << 18  # bytes
 _STALL_BYTES = 1 << 16
-"""Bytes that `Timeouts.stall` must bring: about 1 kB a second by default."""
+"""Bytes that must arrive within `Timeouts.stall`: about 1 kB/s by default."""
 _VERSION = re.compile(rb"[\x20-\x7e]{1,1000}")
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long to wait, in seconds."""
+    """Time limits of a download, in seconds."""
 
     answer: float = 8.0
-    """For the server's first answer, name lookup and all its addresses included."""
+    """Limit for the first response, including name lookup and all addresses of the server."""
     silence: float = 30.0
-    """For the next bytes of a download under way."""
+    """Limit for the next bytes of a running download."""
     stall: float = 60.0
-    """For the next 64 kB; a download that is slower ends, and is resumed by the next run."""
+    """Limit for the next 64 kB; a slower download fails, and the next run resumes it."""
     retry: float = 0.3
-    """Before a cut connection is taken up again; longer after each attempt that brought nothing."""
+    """Delay before a lost connection is reopened; it grows with each attempt without a new byte."""
 
 
 Show = Callable[[int, int | None], None]
-"""Called with (bytes so far, bytes in all, None if unknown)."""
+"""Called with the received bytes, and the total bytes or None if unknown."""
 
 
 def receive(
     url: str, partial: Path, timeouts: Timeouts, show: Show, max_bytes: int, *, may_be_unmeasured: bool
 ) -> None:
-    """Append to `partial` until the server calls it complete, taking up cut connections where they ended."""
+    """Append to `partial` until the file is complete; resume after lost connections.
+
+    Args:
+        url: URL of the file.
+        partial: File to append to; it may have the start of the file from an earlier run.
+        timeouts: Time limits.
+        show: Progress callback.
+        max_bytes: Maximum size of the file.
+        may_be_unmeasured: Accept a response of unknown length, because a hash is checked afterward.
+
+    Raises:
+        OSError: The server refused, sent too much, or was too slow.
+    """
     fruitless, best = 0, _size(partial)
     while True:
         try:
@@ -79,81 +91,82 @@ def receive(
 def _receive_once(
     url: str, partial: Path, timeouts: Timeouts, show: Show, max_bytes: int, may_be_unmeasured: bool
 ) -> int | None:
-    """Request what `partial` lacks and append it.
+    """Request the missing part of the file and append it to `partial`.
 
     Returns:
-        The size of the whole file, or None if the server does not say it and sent an end.
+        The size of the whole file, or None if the server did not send it and ended the response properly.
     """
     have, version = _size(partial), kept_version(partial)
     request = urllib.request.Request(url, headers={"User-Agent": "videoswin", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
         if version is not None:
-            request.add_header("If-Range", version)  # another version is sent whole
+            request.add_header("If-Range", version)  # another version is sent from its start
     try:
         response = _open(request, timeouts)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416 or not have:
             raise
-        # Nothing comes after what we have: it may be the whole file, or one of another version.
+        # `partial` may be the whole file or belong to another version.
         partial.unlink()
-        raise ConnectionError(f"the server has nothing after {have} bytes") from error
+        raise ConnectionError(f"the server has no bytes after the first {have}") from error
     with ExitStack() as stack:
         stack.callback(response.close)
         total = _require_file(response, have, may_be_unmeasured)
         if total is not None and total > max_bytes:
-            raise _Refused(f"the file must have at most {max_bytes} bytes, the server has {total}")
+            raise _Refused(f"the file must have <= {max_bytes} bytes, got {total}")
         resumed = response.status == 206
         if resumed and have and not _same_version(response.headers, version):
             partial.unlink()
-            raise ConnectionError("the server has another version of the file than the one begun")
-        stack.pop_all()  # from here on _chunks closes it
+            raise ConnectionError("the server has another version of the file than the partial download")
+        stack.pop_all()  # _chunks closes the response from here on
     with (
         closing(_chunks(response, timeouts.stall)) as chunks,
         partial.open("ab" if resumed else "wb") as file,
     ):
-        if not resumed:  # and the part of another version is gone
+        if not resumed:  # opening the file has removed a part of another version
             _keep_version(partial, response.headers)
         show(file.tell(), total)
         for chunk in chunks:
             if file.tell() + len(chunk) > max_bytes:
-                raise _Refused(f"the file must have at most {max_bytes} bytes, the server sends more")
+                raise _Refused(f"the file must have <= {max_bytes} bytes, got more")
             file.write(chunk)
             show(file.tell(), total)
     return total
 
 
 def _require_file(response: Any, have: int, may_be_unmeasured: bool) -> int | None:
-    """Return the size of the whole file as the headers give it, None if they do not.
+    """Return the size of the whole file according to the headers, or None if they do not have it.
 
-    Raises `_Refused` if this is no file, or nobody could tell whether it is complete.
+    Raises:
+        _Refused: The response is not a file, or its completeness could not be checked.
     """
     headers = response.headers
     if response.status not in (200, 206):
-        raise _Refused(f"the server answers {response.status} {response.reason}, not 200 OK")
+        raise _Refused(f"the response must be 200 OK, got {response.status} {response.reason}")
     if headers.get_content_type() == "text/html":
         raise _Refused("the server sent a web page, not the file; a proxy or a login may be in the way")
     if (coding := headers.get("Content-Encoding", "identity")) != "identity":
-        raise _Refused(f"the server sent the file encoded as {coding!r}, which was not asked for")
+        raise _Refused(f"the server sent the file encoded as {coding!r}, which was not requested")
     length = headers.get("Content-Length")
     if length is not None and not re.fullmatch("[0-9]{1,18}", length):
         raise _Refused(f"Content-Length must be a number of bytes, got {length!r}")
     if response.status == 206:
-        sent = re.fullmatch(
+        found = re.fullmatch(
             "bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("Content-Range", "")
         )
-        first, last, total = map(int, sent.groups()) if sent else (-1, -1, -1)
+        first, last, total = map(int, found.groups()) if found else (-1, -1, -1)
         if first != have or not first <= last < total or length not in (None, str(last + 1 - first)):
-            raise ConnectionError("the server sent another part of the file than the one asked for")
+            raise ConnectionError("the server sent another part of the file than the one requested")
         return total
     if length is None and not response.chunked and not may_be_unmeasured:
-        raise _Refused("the server does not say how long the file is, and no hash of it is published")
+        raise _Refused("the server does not send the length of the file, and no hash of it is published")
     return None if length is None else int(length)
 
 
 def _chunks(response: Any, stall: float) -> Generator[bytes, None, None]:
-    """The body as it comes, first bytes at once. `_Refused` if it takes `stall` seconds for _STALL_BYTES."""
+    """Yield the body as it arrives; raise `_Refused` if _STALL_BYTES take more than `stall` seconds."""
     arrived: queue.Queue[bytes | Exception] = queue.Queue(maxsize=8)
     abandoned = threading.Event()
 
@@ -166,7 +179,7 @@ def _chunks(response: Any, stall: float) -> Generator[bytes, None, None]:
         except Exception as error:
             arrived.put(error)
 
-    # A thread, because a chunk's header may drip for days within one call of read1, and close waits for it.
+    # A thread, because the header of a chunk may arrive so slowly that one call of read1 takes days.
     threading.Thread(target=read, daemon=True).start()
     count, deadline = 0, time.monotonic() + stall
     try:
@@ -182,17 +195,17 @@ def _chunks(response: Any, stall: float) -> Generator[bytes, None, None]:
     finally:
         abandoned.set()
         with suppress(queue.Empty):
-            while True:  # let the thread go that waits for room
+            while True:  # make room in the queue, so that the thread can end
                 arrived.get_nowait()
 
 
 def version_file(partial: Path) -> Path:
-    """Where the server's name for the version that `partial` belongs to is kept."""
+    """Return the path of the file with the server's version (ETag or date) of `partial`."""
     return partial.with_name(partial.name + ".version")
 
 
 def kept_version(partial: Path) -> str | None:
-    """What `_keep_version` wrote; None if there is nothing, or nothing that can be sent in a header."""
+    """Return the version that `_keep_version` wrote, or None if there is no valid one."""
     file = version_file(partial)
     version = file.read_bytes() if file.is_file() else b""
     return version.decode("ascii") if _VERSION.fullmatch(version) else None
@@ -207,28 +220,28 @@ def _keep_version(partial: Path, headers: Message) -> None:
 
 
 def _version(headers: Message) -> str | None:
-    """The ETag, or else the date; a weak ETag does not promise the same bytes."""
+    """Return the ETag, or else the date; a weak ETag does not guarantee the same bytes."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') else headers.get("Last-Modified")
 
 
 def _same_version(headers: Message, version: str | None) -> bool:
-    """Whether a 206 is of the version that was asked for; it may leave out the date, but not the ETag."""
+    """Return whether a 206 response has the requested version; it may omit the date, but not the ETag."""
     sent = _version(headers)
     return version is None or sent == version or (sent is None and not version.startswith('"'))
 
 
 class _Refused(OSError):
-    """The server is out of reach or not the one we want: asking again would only take time."""
+    """The server is unreachable or its response is not acceptable; a retry would not help."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects from https to https and from http to either, to nothing else."""
+    """Follow redirects from https to https and from http to either, and refuse others."""
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any
     ) -> Any:
-        fp.close()  # urllib would read its body, which may have no end
+        fp.close()  # urllib would read its body, which may be endless
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -243,9 +256,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _open(request: urllib.request.Request, timeouts: Timeouts) -> Any:
-    """The response, within `timeouts.answer` whatever the name lookup and the number of addresses."""
+    """Return the response, or raise after `timeouts.answer` seconds, name lookup included."""
     outcome: list[Any] = []
-    too_late = threading.Event()
+    timed_out = threading.Event()
 
     def ask() -> None:
         try:
@@ -257,22 +270,22 @@ def _open(request: urllib.request.Request, timeouts: Timeouts) -> Any:
             outcome.append(error)
         else:
             outcome.append(response)
-            if too_late.is_set():
+            if timed_out.is_set():
                 response.close()
 
-    # Neither the lookup nor the walk through the addresses takes a timeout, so a thread is abandoned instead.
+    # Neither the lookup nor the loop over addresses has a timeout, so a thread is abandoned instead.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeouts.answer)
     if not outcome:
-        too_late.set()
+        timed_out.set()
         raise _Refused(f"no answer within {timeouts.answer:g} s")
     (answer,) = outcome
     if isinstance(answer, urllib.error.HTTPError):
         raise answer
     if isinstance(answer, urllib.error.URLError):
         raise _Refused(describe_error(answer))
-    if isinstance(answer, ValueError):  # a redirect to what is no address
+    if isinstance(answer, ValueError):  # a redirect to an invalid address
         raise _Refused(describe_error(answer))
     if isinstance(answer, Exception):
         raise answer
@@ -284,10 +297,10 @@ def _size(path: Path) -> int:
 
 
 def describe_error(error: BaseException) -> str:
-    """The error as part of a sentence, in one line whatever the server sent."""
+    """Return the error as one printable line, for use in a sentence."""
     inner = error.reason if type(error) is urllib.error.URLError else error
     if isinstance(error, urllib.error.HTTPError):
-        text = f"the server answers {error.code} {error.reason}"
+        text = f"the server returned {error.code} {error.reason}"
     elif isinstance(inner, OSError) and inner.strerror:
         text = inner.strerror if inner.filename is None else f"{inner.strerror}: {inner.filename}"
     else:

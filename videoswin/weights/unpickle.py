@@ -1,8 +1,8 @@
-"""Read a weight file, ours or somebody else's, without running anything that is in it.
+"""Read the tensors of a weight file without running code from it.
 
-torch.load is always called with weights_only=True. Trainer checkpoints also pickle objects of their libraries
-(loss histories, configurations); an allow-list of such names is answered by empty stand-ins, everything else
-is refused.
+torch.load is always called with weights_only=True. Training checkpoints also pickle objects of their
+libraries (loss histories, configurations); the names of an allow-list are replaced by empty placeholders, and
+all others are refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from videoswin.weights.infer import is_dense
 
 
 class Inert:
-    """Stands for any allowed object: takes whatever it is made from and keeps nothing."""
+    """Placeholder for any allowed object: accepts all arguments and keeps nothing."""
 
     def __init__(self, *_arguments: object) -> None:
         pass
@@ -40,8 +40,8 @@ class Inert:
         pass
 
 
-# mmengine#1655: its trainer pickles a HistoryBuffer for every number it logs, and with it numpy arrays and,
-# through getattr, the class's methods.
+# mmengine#1655: its trainer pickles a HistoryBuffer for every logged value, and with it numpy arrays and,
+# through getattr, the methods of the class.
 _OBJECTS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "builtins.getattr",
@@ -54,7 +54,7 @@ _OBJECTS = (
     "argparse.Namespace",
     "pathlib.PosixPath",
 )
-# Lightning keeps its hyperparameters, and trainers started by Hydra their configuration.
+# Lightning pickles its hyperparameters, and trainers started by Hydra their configuration.
 _HYDRA_NODES = ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String", "Interpolation")
 _HYDRA = (
     "omegaconf.dictconfig.DictConfig",
@@ -67,7 +67,7 @@ _HYDRA = (
     "pathlib.Path",
     *(f"builtins.{kind}" for kind in ("bool", "bytes", "dict", "float", "int", "list", "str", "tuple")),
 )
-# SimMIM and Swin pickle their configuration, a yacs dictionary; mmengine one of its own. Lightning's
+# SimMIM and Swin pickle their configuration as a yacs dictionary, mmengine as one of its own. Lightning's
 # hyperparameters are an AttributeDict.
 _MAPPINGS = (
     "yacs.config.CfgNode",
@@ -80,17 +80,17 @@ _MAPPINGS = (
 
 
 def _empty_mapping(*_factory: object) -> OrderedDict[Any, Any]:
-    """Stands for defaultdict, whose factory would be called for what is missing."""
+    """Placeholder for defaultdict, whose factory would be called for missing keys."""
     return OrderedDict()
 
 
-_STAND_INS: list[Any] = [
+_PLACEHOLDERS: list[Any] = [
     *((Inert, name) for name in (*_OBJECTS, *_HYDRA)),
     *((OrderedDict, name) for name in _MAPPINGS),
     (_empty_mapping, "collections.defaultdict"),
 ]
 
-# Torch's readers meet damage with whatever error comes first.
+# torch's readers raise any of these for a damaged file.
 _UNREADABLE = (
     SafetensorError,
     zipfile.BadZipFile,
@@ -109,28 +109,30 @@ _UNREADABLE = (
     TypeError,
 )
 _MAX_GROWTH = 8
-"""Size of what a file holds over its own: several names of one file may share their values."""
+"""Maximum size of the contents over the size of the file: several names may share their values."""
 _MAX_TUPLE = 1_000_000
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 
 
 def read_file(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """What a .safetensors, .pth, .pt, .torch or .bin file holds, and its metadata (safetensors only).
+    """Return the contents of a weight file, and its metadata if it is a safetensors file.
 
-    The kind is read from the file's first bytes, not its name. ValueError if it is not such a file, is
-    damaged, or wants to run something.
+    The format (.safetensors, .pth, .pt, .torch or .bin) is detected by the first bytes, not by the name.
+
+    Raises:
+        InputError: The file has another format, is damaged, or would run code.
     """
     with path.open("rb") as file:
         start = file.read(9)
     if start.startswith(_HDF5) or path.suffix in (".h5", ".keras"):
         raise InputError(
-            f"{path} is a Keras file, which this package does not read; the Keras ports hold the official "
-            "weights, which the catalog has under their own names (videoswin models)"
+            f"{path} must be a PyTorch or safetensors file, got a Keras file; the Keras ports are the "
+            "official weights, which the catalog has under their own names (videoswin models)"
         )
     if (runtime := _exported_for(path, start)) is not None:
         raise InputError(
             f"{path} must be a checkpoint, got a model exported for {runtime}; give the checkpoint that it "
-            "was made from (what `videoswin export` wrote is run by predict and evaluate as it is)"
+            "was exported from (only predict and evaluate run exported files)"
         )
     if start[8:9] == b"{" and not start.startswith(_ZIP):
         return _read_safetensors(path)
@@ -138,7 +140,7 @@ def read_file(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 
 
 def _exported_for(path: Path, start: bytes) -> str | None:
-    """The runtime that an exported file is for; None for any other file."""
+    """Return the runtime of an exported file, or None for any other file."""
     if path.suffix == ".onnx":
         return "ONNX Runtime"
     if (path.suffix == ".xml" and start.startswith(b"<")) or (
@@ -150,7 +152,7 @@ def _exported_for(path: Path, start: bytes) -> str | None:
             with zipfile.ZipFile(path) as archive:
                 names = {name.partition("/")[2] for name in archive.namelist()}
         except _UNREADABLE:
-            return None  # what is wrong with it is said where it is read
+            return None  # reading it reports the error
         if "archive_format" in names:
             return "PyTorch (.pt2)"
         if "constants.pkl" in names:
@@ -170,7 +172,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
 def _read_pickle(path: Path) -> Mapping[str, Any]:
     _require_loadable(path)
     try:
-        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_PLACEHOLDERS), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
             warnings.filterwarnings("ignore", message=".*TorchScript archive")
@@ -178,41 +180,40 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     except _UNREADABLE as error:
         if refused := re.search(r"GLOBAL ([\w.]+\w)", str(error)):
             raise InputError(
-                f"{path} was not loaded and nothing in it was run: it asks for {refused[1]}, "
-                "and only tensors and plain values are read; if you trust the file, load it where the "
-                "program that wrote it is installed, and save its tensors alone: "
-                "torch.save(model.state_dict(), 'weights.pth')"
+                f"{path} must have only tensors and plain values, got {refused[1]}; it was not loaded and no "
+                "code in it was run; if you trust the file, load it where the program that wrote it is "
+                "installed, and save only its tensors: torch.save(model.state_dict(), 'weights.pth')"
             ) from error
-        raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
+        raise InputError(f"{path} is damaged or not a PyTorch file ({_first_sentence(error)})") from error
     if not isinstance(contents, Mapping):
-        raise InputError(f"{path} must hold a state dict, got a {type(contents).__name__}")
+        raise InputError(f"{path} must have a state dict, got a {type(contents).__name__}")
     _require_stored(contents, path)
     return contents
 
 
 def _require_loadable(path: Path) -> None:
-    """InputError for a file that torch.load reads with memory or time out of proportion to its size."""
+    """Raise InputError for a file that would take torch.load excessive memory or time for its size."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*invalid escape sequence")  # in a damaged pickle
             size, values = _examine(path)
     except _UNREADABLE as error:
-        raise InputError(f"{path} is damaged or no PyTorch file ({_first_sentence(error)})") from error
+        raise InputError(f"{path} is damaged or not a PyTorch file ({_first_sentence(error)})") from error
     if size > _MAX_GROWTH * path.stat().st_size:
         raise InputError(
             f"{path} must be an uncompressed archive, as torch.save writes, got {path.stat().st_size} bytes "
-            f"that become {size}; save it again"
+            f"that expand to {size}; save it again"
         )
     if values > _MAX_TUPLE:
-        raise InputError(f"{path} must hold tuples of at most {_MAX_TUPLE} values, got one of more")
+        raise InputError(f"{path} must have tuples of at most {_MAX_TUPLE} values, got a larger one")
 
 
 def _examine(path: Path) -> tuple[int, int]:
-    """The size of the file once it is unpacked, and the values in the largest tuple of its pickles."""
+    """Return the unpacked size of the file and the number of values in its largest pickled tuple."""
     size, values = path.stat().st_size, 0
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            for _ in range(5):  # pickles of the legacy format, before its tensors' values
+            for _ in range(5):  # pickles of the legacy format before the values of the tensors
                 if values <= _MAX_TUPLE:
                     values = max(values, _largest_tuple(file))
         return size, values
@@ -226,11 +227,11 @@ def _examine(path: Path) -> tuple[int, int]:
 
 
 def _largest_tuple(pickled: IO[bytes]) -> int:
-    """The values in the largest tuple, an inner tuple counted wherever it occurs; stops above _MAX_TUPLE.
+    """Count the values of the largest tuple, inner tuples at each occurrence; stop above _MAX_TUPLE.
 
-    Sixty tuples of twice the one before fit in 300 bytes, but their hash, as the key of a dict, takes years.
+    Sixty tuples, each with the previous one twice, fit in 300 bytes, but hashing the last one takes years.
     """
-    stack: list[int] = []  # values in each object on the stack of the unpickler, -1 for a mark
+    stack: list[int] = []  # values of each object on the unpickler's stack, -1 for a mark
     memo: dict[int, int] = {}
     largest = 0
     for opcode, argument, _ in pickletools.genops(pickled):
@@ -248,7 +249,7 @@ def _largest_tuple(pickled: IO[bytes]) -> int:
                 taken = taken[: taken.index(pickletools.markobject)]
             values += sum(stack.pop() for _ in taken)
             if opcode.name not in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE", "NEWOBJ"):
-                values = 1  # lists and dicts have no hash
+                values = 1  # lists and dicts are not hashed
             stack += [values] * len(opcode.stack_after)
             largest = max(largest, values)
             if largest > _MAX_TUPLE:
@@ -257,9 +258,9 @@ def _largest_tuple(pickled: IO[bytes]) -> int:
 
 
 def _require_stored(contents: Mapping[str, Any], path: Path) -> None:
-    """InputError if the tensors claim far more bytes than the file has, as expanded ones do.
+    """Raise InputError if the tensors claim far more bytes than the file has, as expanded tensors do.
 
-    Sparse and nested tensors, whose bytes cannot be told, are left to those who want dense weights.
+    The size of sparse and nested tensors is unknown; require_floating_point refuses them.
     """
     claimed, seen, mappings = 0, {id(contents)}, [contents]
     while mappings:
@@ -268,12 +269,12 @@ def _require_stored(contents: Mapping[str, Any], path: Path) -> None:
                 seen.add(id(value))
                 mappings.append(value)
             elif isinstance(value, torch.Tensor) and value.is_meta:
-                raise InputError(f"{path} must hold the values of its tensors, got one on the meta device")
+                raise InputError(f"{path} must have the values of its tensors, got one on the meta device")
             elif isinstance(value, torch.Tensor) and is_dense(value):
                 claimed += value.numel() * value.element_size()
     if claimed > _MAX_GROWTH * path.stat().st_size:
         raise InputError(
-            f"{path} must hold the values of its tensors, got {path.stat().st_size} bytes for tensors of "
+            f"{path} must have the values of its tensors, got {path.stat().st_size} bytes for tensors of "
             f"{claimed}; save contiguous tensors"
         )
 

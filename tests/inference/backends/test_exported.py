@@ -66,9 +66,7 @@ def test_an_onnx_file_with_logits_for_its_labels_predicts(tmp_path: Path) -> Non
 
 def test_an_onnx_file_with_other_outputs_than_labels_is_one_error(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "model.onnx", to_logits(), weights=constants(classes=5))
-    with pytest.raises(
-        InputError, match=r"must give .* logits of shape \(3, 2\).* got torch.float32 \(3, 5\)"
-    ):
+    with pytest.raises(InputError, match=r"must be floating point \(3, 2\).* got torch.float32 \(3, 5\)"):
         score(path)
 
 
@@ -93,7 +91,7 @@ def test_an_onnx_file_reads_no_other_file(location: str, tmp_path: Path) -> None
     weights.external_data.add(key="location", value=location.format(folder=tmp_path))
     weights.external_data.add(key="length", value="24")
     path = write_onnx(folder / "model.onnx", to_logits(), weights=[axes, weights])
-    with pytest.raises(InputError, match="must hold all of its weights, got 'weights' in another file"):
+    with pytest.raises(InputError, match="must have all of its weights, got 'weights' in another file"):
         score(path)
 
 
@@ -104,7 +102,7 @@ def test_an_onnx_file_reads_no_other_file_for_a_constant_either(tmp_path: Path) 
     weights.external_data.add(key="location", value="beside.bin")
     constant = onnx.helper.make_node("Constant", [], ["weights"], value=weights)
     path = write_onnx(tmp_path / "model.onnx", [constant, *to_logits()], weights=constants()[:1])
-    with pytest.raises(InputError, match="must hold all of its weights, got 'hidden' in another file"):
+    with pytest.raises(InputError, match="must have all of its weights, got 'hidden' in another file"):
         score(path)
 
 
@@ -133,11 +131,9 @@ def test_an_openvino_file_with_logits_for_its_labels_predicts(tmp_path: Path) ->
 
 def test_an_openvino_file_with_other_outputs_or_inputs_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "model.xml"
-    with pytest.raises(
-        InputError, match=r"must give .* logits of shape \(3, 2\).* got torch.float32 \(3, 5\)"
-    ):
+    with pytest.raises(InputError, match=r"must be floating point \(3, 2\).* got torch.float32 \(3, 5\)"):
         score(write_openvino(path, classes=5))
-    with pytest.raises(InputError, match=r"model\.xml is no model that OpenVINO runs"):
+    with pytest.raises(InputError, match=r"OpenVINO cannot run .*model\.xml"):
         score(write_openvino(path, inputs=2))
     with pytest.raises(InputError, match=r"model\.xml cannot be run: RuntimeError"):
         score(write_openvino(path, frames=7))
@@ -159,5 +155,5 @@ def test_an_openvino_file_names_no_library_and_reads_its_weights_alone(
     contents = path.read_text()
     assert text in contents
     path.write_text(contents.replace(text, other))
-    with pytest.raises(InputError, match="is no model that OpenVINO reads"):
+    with pytest.raises(InputError, match="OpenVINO cannot read"):
         score(path)

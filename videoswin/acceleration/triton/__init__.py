@@ -1,1 +1,1 @@
-"""Window attention and linear layers as Triton kernels."""
+"""Triton kernels for window attention and linear layers."""

@@ -1,7 +1,9 @@
-"""`triton_attention`, an attention for `VideoSwin`, and the two operators that it is made of.
+"""triton_attention, an attention function for VideoSwin, and its two operators.
 
-torch knows their shapes, gradients, autocast and cost, so they can be compiled, captured and counted.
-Legend: B batch, D H W grid of tokens, N tokens of a window, d channels of a head.
+The operators have fake kernels, gradients, autocast rules and FLOP formulas, so they can be compiled,
+captured in CUDA graphs and counted.
+
+Legend: B batch, D H W token grid, N tokens per window, d channels per head.
 """
 
 from __future__ import annotations
@@ -17,15 +19,24 @@ from videoswin.acceleration.triton import reference
 from videoswin.model.windows import Grid, WindowGeometry
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-"""Types of numbers that the kernels compute with."""
+"""Types that the kernels support."""
 WIDTHS = (16, 32, 64)
-"""Channels of a head for which they have tiles; published models have 32."""
+"""Channels per head that the kernels support; published models have 32."""
 
 
 def triton_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
-    """qkv (B, D, H, W, 3, heads, d), bias table (offsets, heads) -> (B, D, H, W, heads * d).
+    """Attend inside windows with Triton kernels; see AttentionFn.
 
-    On CUDA ValueError unless d is one of WIDTHS and qkv is of one of DTYPES.
+    Args:
+        qkv: (B, D, H, W, 3, heads, d).
+        bias_table: (offsets, heads).
+        geometry: Windows of the grid.
+
+    Returns:
+        (B, D, H, W, heads * d).
+
+    Raises:
+        ValueError: On CUDA, d is not one of WIDTHS, or the type of qkv is not one of DTYPES.
     """
     out: Tensor = window_attention(qkv, bias_table, geometry.bias_index, geometry.window, geometry.shift)[0]
     return out
@@ -35,7 +46,10 @@ def triton_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) 
 def window_attention(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Sequence[int], shift: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Attended (B, D, H, W, heads * d), and float32 (B * windows, heads, N): log2 of rows' sums of exp."""
+    """Return the output (B, D, H, W, heads * d), and log2 of each row's sum of exponentials.
+
+    The latter is (B * windows, heads, N), float32, for the backward pass.
+    """
     return reference.attention_forward(qkv, bias_table, bias_index, _grid(window), _grid(shift))
 
 
@@ -50,7 +64,7 @@ def window_attention_backward(
     window: Sequence[int],
     shift: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of qkv, in its type, and of the bias table, float32."""
+    """Return the gradients of qkv, in its type, and of the bias table, in float32."""
     return reference.attention_backward(
         upstream, qkv, bias_table, bias_index, out, log_sums, _grid(window), _grid(shift)
     )
@@ -63,12 +77,12 @@ def _forward_on_cuda(
     width = qkv.shape[-1]
     if width not in WIDTHS or qkv.dtype not in DTYPES:
         raise ValueError(
-            f"triton_attention takes heads of {WIDTHS} channels in float16, bfloat16 or float32, got {width}"
-            f" channels in {qkv.dtype}; box_attention takes any"
+            f"heads of triton_attention must have {WIDTHS} channels in float16, bfloat16 or float32, got "
+            f"{width} channels in {qkv.dtype}; box_attention supports all"
         )
     from videoswin.acceleration.triton.forward import attention_forward
 
-    # The kernels step from token to token by one stride. A linear layer's output is contiguous anyway.
+    # The kernels assume contiguous tokens. The output of a linear layer is contiguous already.
     return attention_forward(qkv.contiguous(), bias_table, bias_index, _grid(window), _grid(shift))
 
 
@@ -121,7 +135,7 @@ def _backward_shapes(
     return qkv.new_empty(qkv.shape), bias_table.new_empty(bias_table.shape, dtype=torch.float32)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.window, ctx.shift = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[1])
@@ -138,7 +152,7 @@ def _gradients(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | Non
     return qkv_gradient, table_gradient.to(bias_table.dtype), None, None, None
 
 
-window_attention.register_autograd(_gradients, setup_context=_remember)
+window_attention.register_autograd(_gradients, setup_context=_save_for_backward)
 
 
 def _under_autocast(device_type: str) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -154,7 +168,7 @@ def _under_autocast(device_type: str) -> Callable[..., tuple[Tensor, Tensor]]:
     return attend
 
 
-# Not register_autocast of the operator: that would round the bias table, too.
+# Not the operator's register_autocast, which would also round the bias table.
 _AUTOCAST = torch.library.Library("videoswin", "FRAGMENT")  # type: ignore[no-untyped-call]
 _AUTOCAST.impl("window_attention", _under_autocast("cpu"), "AutocastCPU")  # type: ignore[no-untyped-call]
 _AUTOCAST.impl("window_attention", _under_autocast("cuda"), "AutocastCUDA")  # type: ignore[no-untyped-call]
@@ -164,14 +178,14 @@ _AUTOCAST.impl("window_attention", _under_autocast("cuda"), "AutocastCUDA")  # t
 def _forward_flops(
     qkv: Sequence[int], table: Sequence[int], index: Sequence[int], *rest: Any, **outputs: Any
 ) -> int:
-    """Two products of every query with the keys of a whole window, masked or not."""
+    """Count two products of every query with all keys of its window, masked or not."""
     b, d, h, w, _, heads, width = qkv
     return 2 * 2 * b * d * h * w * heads * width * index[0]
 
 
 @register_flop_formula(torch.ops.videoswin.window_attention_backward)
 def _backward_flops(upstream: Sequence[int], qkv: Sequence[int], *rest: Any, **kwargs: Any) -> int:
-    """Five products, the logits being made again, as torch counts its own fused attention."""
+    """Count five products, including the recomputed logits, as torch does for its fused attention."""
     return _forward_flops(qkv, *rest) // 2 * 5
 
 

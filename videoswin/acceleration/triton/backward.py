@@ -1,7 +1,7 @@
-"""The backward pass: three kernels that write each number once, so without atomics and always the same bits.
+"""Backward pass of window attention: three deterministic kernels that write each value once, without atomics.
 
-Legend as in `places`; every log is base 2. weights: softmax of the logits, made again from their log-sums;
-slope: the gradient of a logit, weights * (upstream v - delta), with delta = upstream out summed over d.
+Legend: see indices.py; all logarithms are base 2. weights: softmax of the logits, recomputed from their
+log-sums; slope: gradient of a logit, weights * (upstream v - delta); delta: sum of upstream * out over d.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from videoswin.acceleration.triton.tiles import CHUNK, BackwardTiles, Tiles, bac
 from videoswin.model.windows import Grid
 
 BIAS_PROGRAMS = 1024
-"""Programs that share the sum over windows; a constant, so that every GPU adds in the same order."""
+"""Number of programs that share the sum over windows; constant, so that all GPUs add in the same order."""
 
 
 def attention_backward(
@@ -31,7 +31,10 @@ def attention_backward(
     shift: Grid,
     tiles: BackwardTiles | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of qkv, in its type, and of the bias table, in float32; all arguments are contiguous."""
+    """Return the gradients of qkv, in its type, and of the bias table, in float32.
+
+    All arguments are contiguous; their shapes are those of attention_forward.
+    """
     windows, heads, n = log_sums.shape
     width = qkv.shape[-1]
     tiles = tiles or backward_tiles(qkv.dtype)
@@ -61,7 +64,7 @@ def attention_backward(
     def parts(length: int) -> int:
         return -(-n // rows_within(n, length))
 
-    # The first one has both factors of delta in hand and leaves it for the others.
+    # The first kernel has both factors of delta, and stores it for the others.
     programs = windows * heads * parts(tiles.query.rows)
     launch(_query_kernel, tiles.query, programs, qkv, bias, upstream, out, log_sums, delta, gradient)
     by_key = expand_bias(bias_table, bias_index.T, qkv.dtype)
@@ -95,7 +98,7 @@ def _query_kernel(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One program: the gradient of one tile of queries, of one head and window, over all keys; and delta."""
+    """Compute the gradient of one tile of queries of one head and window over all keys, and delta."""
     N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
     PADDED: tl.constexpr = (N + 15) // 16 * 16
     SHIFTED: tl.constexpr = SHIFT[0] + SHIFT[1] + SHIFT[2] > 0
@@ -156,9 +159,9 @@ def _key_kernel(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One program: the gradients of one tile of keys and values, of one head and window, over all queries.
+    """Compute the gradients of one tile of keys and values of one head and window over all queries.
 
-    Everything stands on its side here, keys down and queries across, the bias too.
+    Logits and bias are transposed here: keys are rows and queries are columns.
     """
     N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
     PADDED: tl.constexpr = (N + 15) // 16 * 16
@@ -222,7 +225,7 @@ def _bias_kernel(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One program: the slopes of one tile of pairs of one head, summed over the windows of its group."""
+    """Sum the slopes of one tile of pairs of one head over the windows of a group."""
     N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
     PADDED: tl.constexpr = (N + 15) // 16 * 16
     SHIFTED: tl.constexpr = SHIFT[0] + SHIFT[1] + SHIFT[2] > 0

@@ -1,6 +1,6 @@
-"""The position bias as kernels read it, and the gradient of its table: no atomics, so always the same bits.
+"""Expand the position bias for the kernels, and reduce its gradient deterministically, without atomics.
 
-Legend as in `places`.
+Legend: see indices.py.
 """
 
 import torch
@@ -11,15 +11,14 @@ from torch import Tensor
 from videoswin.acceleration.triton.tiles import padded_length
 
 LOG2_E = 1.4426950408889634
-"""Logits are kept in units of log 2: exp2 is one instruction, exp is two."""
+"""Logits are base-2 logarithms, because exp2 is one instruction and exp two."""
 
 
 def expand_bias(bias_table: Tensor, bias_index: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bias times log2(e) of every pair, (heads, N, N padded), with -inf in the padding; transposed if the
-    index is.
+    """Return the bias of every pair times log2(e), (heads, N, N padded), with -inf in the padding.
 
-    For half-precision attention it is float16 even with bfloat16 numbers around: eight times as exact in as
-    many bytes, and no trained bias is near its limit of 65504.
+    It is transposed if the index is. For bfloat16 attention it is also float16, which is eight times as
+    precise with the same size; no trained bias is near its limit of 65504.
     """
     n, heads = len(bias_index), bias_table.shape[1]
     padded = padded_length(n)
@@ -45,7 +44,7 @@ def expand_bias(bias_table: Tensor, bias_index: Tensor, dtype: torch.dtype) -> T
 def _expand_kernel(
     TABLE, INDEX, BIAS, log2_e, heads, query_stride, key_stride, n, padded, BLOCK: tl.constexpr
 ):
-    """One program: BLOCK pairs, all heads, so that the index is read once."""
+    """Expand BLOCK pairs for all heads, so that the index is read once."""
     pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     query, key = pair // padded, pair % padded
     real = (query < n) & (key < n)
@@ -57,10 +56,10 @@ def _expand_kernel(
 
 
 def table_gradient(pair_gradients: Tensor, bias_index: Tensor, offsets: int) -> Tensor:
-    """Gradient (heads, N, N) of every pair's bias -> that of the table (offsets, heads), float32.
+    """Reduce the gradient of every pair's bias (heads, N, N) to that of the table (offsets, heads), float32.
 
-    Pairs of one offset are found by an index that is built in every call, not cached: a cache filled while a
-    CUDA graph is captured would outlive the graph's memory.
+    The index of the pairs of one offset is built in every call, because a cache filled during the capture of
+    a CUDA graph would outlive the graph's memory.
     """
     heads, n, _ = pair_gradients.shape
     key_at = torch.full((offsets, n), -1, dtype=torch.int32, device=bias_index.device)
@@ -74,7 +73,7 @@ def table_gradient(pair_gradients: Tensor, bias_index: Tensor, offsets: int) -> 
 
 @triton.jit
 def _invert_kernel(INDEX, KEY_AT, n, BLOCK: tl.constexpr):
-    """KEY_AT[offset, query] = key. A query has at most one key at an offset, so nothing is written twice."""
+    """Set KEY_AT[offset, query] = key; a query has at most one key per offset, so writes do not collide."""
     pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = pair < n * n
     offset = tl.load(INDEX + pair, mask=real, other=0)
@@ -83,7 +82,7 @@ def _invert_kernel(INDEX, KEY_AT, n, BLOCK: tl.constexpr):
 
 @triton.jit
 def _collect_kernel(PAIRS, KEY_AT, GRADIENT, heads, n, BLOCK: tl.constexpr):
-    """One program: one offset and head."""
+    """Sum the gradients of one offset and head."""
     offset, head = tl.program_id(0), tl.program_id(1)
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, n, BLOCK):

@@ -1,6 +1,6 @@
-"""The forward pass: attention in shifted windows of a grid that is never rolled, cut up or put together.
+"""Forward pass of window attention, without rolling, partitioning or merging the grid.
 
-Legend as in `places`; every log is base 2.
+Legend: see indices.py; all logarithms are base 2.
 """
 
 import torch
@@ -17,8 +17,12 @@ from videoswin.model.windows import Grid
 def attention_forward(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid, tiles: Tiles | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(B, D, H, W, 3, heads, d) contiguous -> attended (B, D, H, W, heads * d), and what the way back needs:
-    the log of each row's sum of exponentials, float32 (B * windows, heads, N)."""
+    """Compute window attention of contiguous qkv (B, D, H, W, 3, heads, d).
+
+    Returns:
+        Output (B, D, H, W, heads * d), and for the backward pass the log of each row's sum of exponentials,
+        float32 (B * windows, heads, N).
+    """
     b, *grid, _, heads, width = qkv.shape
     n = len(bias_index)
     windows = b * grid[0] * grid[1] * grid[2] // n
@@ -70,7 +74,7 @@ def _forward_kernel(
     CHUNK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """One program: one tile of queries of one head, in GROUP windows."""
+    """Process one tile of queries of one head in GROUP windows, one after the other."""
     N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
     TILES: tl.constexpr = (N + ROWS - 1) // ROWS
     group, part = turn(tl.program_id(0), tl.cdiv(windows, GROUP), heads * TILES, CHUNK)
@@ -78,7 +82,7 @@ def _forward_kernel(
     for step in range(GROUP):
         window = group * GROUP + step
         if window < windows:
-            # A whole program takes one branch, and each is compiled without what it does not need.
+            # All threads of a program take the same branch, and each branch is specialized.
             pointers = (QKV, BIAS, OUT, LOG_SUMS)
             if (tile == TILES - 1) & (TAIL < ROWS):
                 _visit(
@@ -127,7 +131,7 @@ def _visit(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """ROWS queries of one head of one window, from place `first` on."""
+    """Process ROWS queries of one head of one window, from index `first` on."""
     QKV, BIAS, OUT, LOG_SUMS = pointers
     N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
     PADDED: tl.constexpr = (N + 15) // 16 * 16
@@ -174,7 +178,7 @@ def _attend(
         highest, total, mixed = _see(
             q, work, place, side, key, highest, total, mixed, WINDOW, HEAD_DIM, COLUMNS, WRAPS
         )
-    # The rest is a multiple of 16, taken as 64, 32 and 16: 400 keys are 6 * 64 + 16, not 448.
+    # The rest is a multiple of 16, split into 64, 32 and 16: 400 keys are 6 * 64 + 16, not 448.
     for step in tl.static_range(3):
         if REST & (64 >> step):
             highest, total, mixed = _see(
@@ -191,7 +195,7 @@ def _attend(
                 64 >> step,
                 WRAPS,
             )
-    # Rows behind the last place of the window may have seen nothing; they are not stored.
+    # Rows beyond the last token of the window may have no keys; they are not stored.
     total = tl.where(place < N, total, 1.0)
     mixed = mixed / total[:, None]
     at = rows_of(out, token, channels, HEAD_DIM)
@@ -214,7 +218,7 @@ def _see(
     COLUMNS: tl.constexpr,
     WRAPS: tl.constexpr,
 ):
-    """One step of the online softmax: the queries see COLUMNS more keys, from place `key` on."""
+    """Compute one step of the online softmax with COLUMNS more keys, from index `key` on."""
     qkv, bias, _, _, scale, channels, corner, grid = work
     N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
     PADDED: tl.constexpr = (N + 15) // 16 * 16
@@ -222,14 +226,14 @@ def _see(
     token, key_side = locate(key_place, corner, grid, WINDOW, WRAPS)
     k = load_rows(qkv + channels, token, key_place < N, 3 * channels, HEAD_DIM)  # (COLUMNS, d)
     v = load_rows(qkv + 2 * channels, token, key_place < N, 3 * channels, HEAD_DIM)
-    # Padded keys have a bias of -inf, so nothing else needs to know of them.
+    # Padded keys have a bias of -inf, so no other mask is needed.
     pair = place[:, None] * PADDED + key_place[None, :]
     pair_bias = tl.load(bias + pair, mask=(place < N)[:, None], other=0.0).to(tl.float32)
     logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale + pair_bias  # (ROWS, COLUMNS)
     if WRAPS:
         logits = tl.where(side[:, None] == key_side[None, :], logits, float("-inf"))
     new_highest = tl.maximum(highest, tl.max(logits, 1))
-    # A query of a wrapped window may see none of the first keys; -inf minus -inf is not a number.
+    # All first keys may be masked for a query of a wrapped window; -inf minus -inf would be NaN.
     level = tl.where(new_highest == float("-inf"), 0.0, new_highest)
     weights = tl.exp2(logits - level[:, None])
     kept = tl.exp2(highest - level)

@@ -1,11 +1,13 @@
-"""Where the tokens of a shifted window lie on the grid: what every kernel here shares.
+"""Index arithmetic of all kernels: from tokens of a shifted window to tokens of the grid.
 
-Legend: B batch, D H W grid of tokens, N tokens of a window, d channels of a head; place: 0 to N - 1, a token
-of a window, row by row. A window is cut as if the grid had been rolled by the shift; here its places become
-tokens of the grid that was not. Only a window that is last along a shifted axis wraps round, and only there
-are pairs that must not see each other.
+Windows are those of the paper's grid after the cyclic roll, but the grid is not rolled: indices are mapped
+back. Only the last window along a shifted axis wraps around, and only there are pairs that must not attend to
+each other.
 
-Triton reads annotations when it compiles, so none of these files postpones them.
+Legend: B batch, D H W token grid, N tokens per window, d channels per head; place: 0 to N - 1, the index of a
+token in its window, row-major.
+
+Triton reads annotations when it compiles, so these files have no `from __future__ import annotations`.
 """
 
 import triton
@@ -14,10 +16,10 @@ import triton.language as tl
 
 @triton.jit
 def turn(program, windows, parts, CHUNK: tl.constexpr):
-    """(window, part) of a program: in chunks of windows, every part of the work for all windows of a chunk.
+    """Return (window, part) of a program; all windows of a chunk are processed part by part.
 
-    Programs that run at the same time then read the same tile of the bias, and a chunk's keys and values stay
-    in the second-level cache until its last part is done.
+    Programs that run concurrently then read the same tile of the bias, and the keys and values of a chunk
+    stay in the L2 cache until its last part is done.
     """
     chunk = program // (CHUNK * parts)
     inside = program - chunk * (CHUNK * parts)
@@ -27,13 +29,13 @@ def turn(program, windows, parts, CHUNK: tl.constexpr):
 
 @triton.jit
 def corner_of(window, grid, WINDOW: tl.constexpr, SHIFT: tl.constexpr):
-    """First token of the window's clip (int64), its corner on the grid, and whether it wraps round."""
+    """Return the first token of the window's clip (int64), its corner on the grid, and whether it wraps."""
     D, H, W = grid
     deep, down, across = D // WINDOW[0], H // WINDOW[1], W // WINDOW[2]
     w = window % across * WINDOW[2] + SHIFT[2]
     h = window // across % down * WINDOW[1] + SHIFT[1]
     d = window // (across * down) % deep * WINDOW[0] + SHIFT[0]
-    # One clip has few tokens, but a batch may have more than 2^31 numbers.
+    # int64, because a batch may have more than 2^31 elements.
     clip = (window // (across * down * deep)).to(tl.int64) * (D * H * W)
     wraps = (d + WINDOW[0] > D) | (h + WINDOW[1] > H) | (w + WINDOW[2] > W)
     return clip, (d, h, w), wraps
@@ -41,7 +43,7 @@ def corner_of(window, grid, WINDOW: tl.constexpr, SHIFT: tl.constexpr):
 
 @triton.jit
 def locate(place, corner, grid, WINDOW: tl.constexpr, WRAPS: tl.constexpr):
-    """Token of the clip at each place of a window, and on which side of the wraps it lies (0 to 7)."""
+    """Return the token of the clip at each place of a window, and its region (0 to 7) in a wrapped window."""
     D, H, W = grid
     d, h, w = corner
     d += place // (WINDOW[1] * WINDOW[2])
@@ -58,11 +60,11 @@ def locate(place, corner, grid, WINDOW: tl.constexpr, WRAPS: tl.constexpr):
 
 @triton.jit
 def rows_of(start, token, stride, HEAD_DIM: tl.constexpr):
-    """Pointers (tokens, d) to one head's channels of some tokens; `start` points to those of token 0."""
+    """Return pointers (tokens, d) to one head's channels of tokens; `start` points to those of token 0."""
     return start + token.to(tl.int64)[:, None] * stride + tl.arange(0, HEAD_DIM)[None, :]
 
 
 @triton.jit
 def load_rows(start, token, valid, stride, HEAD_DIM: tl.constexpr):
-    """One head's channels of some tokens, (tokens, d); zeros where not valid."""
+    """Load one head's channels of tokens, (tokens, d), with zeros where not valid."""
     return tl.load(rows_of(start, token, stride, HEAD_DIM), mask=valid[:, None], other=0.0)

@@ -1,10 +1,10 @@
-"""Linear layers with what stands around them in a block: the norm before, GELU between, the addition after.
+"""Linear layers fused with the operations around them: norm before, GELU in between, addition after.
 
-Tokens are read once and written once. A program keeps the channels of its tokens whole, so these kernels are
-for the first stages, where there are few channels and many tokens, and memory is what takes the time.
+Tokens are read and written once. A program holds all channels of its tokens, so these kernels are for the
+first stages, which have few channels and many tokens and are limited by memory.
 
-Legend: M tokens, C channels, K channels out; main, rest: the channels as two powers of two (96 = 64 + 32), as
-a tile must be one and padding would be multiplied for nothing.
+Legend: M tokens, C channels, O output channels; main, rest: the channels as two powers of two (96 = 64 + 32),
+because tile sizes are powers of two, and padding would waste multiplications.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def norm_linear(
     bias: Tensor,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """(M, C) -> (M, K): the linear layer of norm(x). All tensors are contiguous, here and below."""
+    """Apply a linear layer to norm(x): (M, C) -> (M, O). All tensors must be contiguous, also below."""
     out = x.new_empty(len(x), len(weight))
     layer = (weight, bias, None, out, eps, len(weight))
     _launch(_linear_kernel, x, tiles, norm_weight, norm_bias, *layer, NORM=True, ADD=False)
@@ -36,7 +36,7 @@ def norm_linear(
 def linear_add(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, tiles: Tiles | None = None
 ) -> Tensor:
-    """(M, C) -> (M, K): the residual and the linear layer of x."""
+    """Add a linear layer of x (M, C) to the residual (M, O)."""
     out = torch.empty_like(residual)
     layer = (weight, bias, residual, out, 0.0, len(weight))
     _launch(_linear_kernel, x, tiles, None, None, *layer, NORM=False, ADD=True)
@@ -54,7 +54,7 @@ def norm_mlp_add(
     bias2: Tensor,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """(M, C) -> (M, C): x and the MLP of norm(x), whose hidden layer never leaves the multiprocessor."""
+    """Add the MLP of norm(x) to x (M, C); the hidden layer is not written to memory."""
     out = torch.empty_like(x)
     layers = (weight1, bias1, weight2, bias2, out, eps, len(weight1))
     _launch(_mlp_kernel, x, tiles, norm_weight, norm_bias, *layers)
@@ -64,7 +64,7 @@ def norm_mlp_add(
 def _launch(
     kernel: Any, x: Tensor, tiles: Tiles | None, *arguments: Tensor | float | None, **flags: bool
 ) -> None:
-    """Run a kernel on tokens (M, C), a program for every few rows."""
+    """Launch a kernel on tokens (M, C), with one program per tile of rows."""
     rows, channels = x.shape
     main, rest = channel_parts(channels)
     tiles = tiles or linear_tiles(channels, x.dtype)
@@ -102,7 +102,7 @@ def _linear_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """One program: ROWS tokens, all channels out, COLUMNS at a time."""
+    """Compute all output channels of ROWS tokens, COLUMNS at a time."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     real = (row < rows)[:, None]
     main, rest = _load_tokens(X, row, real, MAIN, REST, "evict_first")
@@ -138,7 +138,7 @@ def _mlp_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """One program: ROWS tokens, COLUMNS numbers of the hidden layer at a time."""
+    """Compute the MLP of ROWS tokens, COLUMNS channels of the hidden layer at a time."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     real = (row < rows)[:, None]
     x_main, x_rest = _load_tokens(X, row, real, MAIN, REST, "evict_last")
@@ -156,8 +156,8 @@ def _mlp_kernel(
         main_sum = _add_product(main_sum, inside, WEIGHT2, 0, column, valid, hidden, MAIN)
         if REST:
             rest_sum = _add_product(rest_sum, inside, WEIGHT2, MAIN, column, valid, hidden, REST)
-    # Tokens are read again, from a cache, not kept where the sums need room; with another policy, or the
-    # compiler would see one load in the two.
+    # Tokens are read again, from the cache, because the sums need the registers. The eviction policy differs,
+    # so that the compiler does not merge the two loads.
     x_main, x_rest = _load_tokens(X, row, real, MAIN, REST, "evict_first")
     _store_tokens(OUT, row, real, x_main + main_sum, BIAS2, 0, MAIN, MAIN + REST)
     if REST:
@@ -166,7 +166,7 @@ def _mlp_kernel(
 
 @triton.jit
 def _load_tokens(X, row, real, MAIN: tl.constexpr, REST: tl.constexpr, EVICT: tl.constexpr):
-    """Channels (ROWS, main) and (ROWS, rest), float32; without a rest, its place is held by zeros."""
+    """Load channels (ROWS, main) and (ROWS, rest) in float32; without a rest, the latter are zeros."""
     start = X + row[:, None] * (MAIN + REST)
     main = tl.load(start + tl.arange(0, MAIN)[None, :], mask=real, other=0.0, eviction_policy=EVICT)
     main = main.to(tl.float32)
@@ -182,7 +182,7 @@ def _load_tokens(X, row, real, MAIN: tl.constexpr, REST: tl.constexpr, EVICT: tl
 
 @triton.jit
 def _normed(main, rest, NORM_WEIGHT, NORM_BIAS, eps, MAIN: tl.constexpr, REST: tl.constexpr):
-    """Layer norm over main and rest together."""
+    """Apply layer norm over main and rest together."""
     CHANNELS: tl.constexpr = MAIN + REST
     mean = ((tl.sum(main, 1) + tl.sum(rest, 1)) / CHANNELS)[:, None]
     main -= mean
@@ -203,7 +203,7 @@ def _normed(main, rest, NORM_WEIGHT, NORM_BIAS, eps, MAIN: tl.constexpr, REST: t
 
 @triton.jit
 def _product(main, rest, WEIGHT, column, valid, MAIN: tl.constexpr, REST: tl.constexpr):
-    """Tokens times these rows of WEIGHT (K, C): (ROWS, COLUMNS), float32."""
+    """Multiply tokens by these rows of WEIGHT (O, C): (ROWS, COLUMNS), float32."""
     start = WEIGHT + column[None, :] * (MAIN + REST)
     weight = tl.load(start + tl.arange(0, MAIN)[:, None], mask=valid[None, :], other=0.0)
     out = tl.dot(main, weight, input_precision="ieee")
@@ -215,7 +215,7 @@ def _product(main, rest, WEIGHT, column, valid, MAIN: tl.constexpr, REST: tl.con
 
 @triton.jit
 def _add_product(total, inside, WEIGHT, first, column, valid, hidden, WIDTH: tl.constexpr):
-    """total (ROWS, WIDTH) + inside times these columns of rows `first` on of WEIGHT (C, hidden)."""
+    """Add inside times these columns of WEIGHT (C, hidden), rows from `first` on, to total (ROWS, WIDTH)."""
     at = (first + tl.arange(0, WIDTH))[None, :] * hidden + column[:, None]
     weight = tl.load(WEIGHT + at, mask=valid[:, None], other=0.0)
     return tl.dot(inside, weight, total, input_precision="ieee")
@@ -223,7 +223,7 @@ def _add_product(total, inside, WEIGHT, first, column, valid, hidden, WIDTH: tl.
 
 @triton.jit
 def _store_tokens(OUT, row, real, out, BIAS, first, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):
-    """WIDTH channels, from `first` on, with their bias."""
+    """Add the bias to WIDTH channels, from `first` on, and store them."""
     channel = first + tl.arange(0, WIDTH)
     out += tl.load(BIAS + channel).to(tl.float32)[None, :]
     at = OUT + row[:, None] * CHANNELS + channel[None, :]

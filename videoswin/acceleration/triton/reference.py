@@ -1,7 +1,8 @@
-"""What the kernels compute, in plain torch: the operators' CPU half, so that tracing them needs no GPU.
+"""CPU implementation of the attention operators in plain torch, so that tracing them needs no GPU.
 
-It holds all attention weights at once; who computes on a CPU uses `box_attention`.
-Legend: B batch, D H W grid of tokens, N tokens of a window, d channels of a head.
+It keeps all attention weights in memory; use `box_attention` to compute on a CPU.
+
+Legend: B batch, D H W token grid, N tokens per window, d channels per head.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from videoswin.model.windows import Grid, merge, partition, region_mask
 def attention_forward(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid
 ) -> tuple[Tensor, Tensor]:
-    """(B, D, H, W, 3, heads, d) -> attended (B, D, H, W, heads * d), and float32 (B * windows, heads, N): the
-    log of each row's sum of exponentials, base 2."""
+    """Compute window attention of qkv (B, D, H, W, 3, heads, d).
+
+    Returns:
+        Output (B, D, H, W, heads * d), and log2 of each row's sum of exponentials, float32
+        (B * windows, heads, N).
+    """
     logits, _, _, v = _logits(qkv, bias_table, bias_index, window, shift)
     log_sums = logits.logsumexp(-1)  # (B, windows, heads, N)
     out = (logits - log_sums[..., None]).exp() @ v  # (B, windows, heads, N, d)
@@ -36,7 +41,7 @@ def attention_backward(
     window: Grid,
     shift: Grid,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of qkv, in its type, and of the bias table, float32."""
+    """Return the gradients of qkv, in its type, and of the bias table, in float32."""
     logits, q, k, v = _logits(qkv, bias_table, bias_index, window, shift)
     up, attended = (_to_windows(x.reshape(qkv[..., 0, :, :].shape), window, shift) for x in (upstream, out))
     up, attended = up.to(v.dtype), attended.to(v.dtype)  # each (B, windows, heads, N, d)
@@ -54,7 +59,7 @@ def attention_backward(
 def _logits(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits (B, windows, heads, N, N), and q, k, v (B, windows, heads, N, d), in at least float32."""
+    """Return logits (B, windows, heads, N, N) and q, k, v (B, windows, heads, N, d) in at least float32."""
     exact = torch.promote_types(qkv.dtype, torch.float32)
     q, k, v = (_to_windows(x, window, shift).to(exact) for x in qkv.unbind(4))
     bias = bias_table[bias_index].permute(2, 0, 1).to(exact)  # (heads, N, N)
@@ -67,11 +72,11 @@ def _logits(
 
 
 def _to_windows(x: Tensor, window: Grid, shift: Grid) -> Tensor:
-    """(B, D, H, W, heads, d) -> (B, windows, heads, N, d)."""
+    """Roll and partition: (B, D, H, W, heads, d) -> (B, windows, heads, N, d)."""
     return partition(x.roll([-s for s in shift], dims=(1, 2, 3)), window).transpose(2, 3)
 
 
 def _to_tokens(windows: Tensor, qkv: Tensor, window: Grid, shift: Grid) -> Tensor:
-    """(B, windows, heads, N, d) -> (B, D, H, W, heads, d), the grid being that of qkv."""
+    """Merge and roll back: (B, windows, heads, N, d) -> (B, D, H, W, heads, d), with the grid of qkv."""
     d, h, w = qkv.shape[1:4]
     return merge(windows.transpose(2, 3), window, (d, h, w)).roll(shift, dims=(1, 2, 3))

@@ -1,1 +1,1 @@
-"""Models in other runtimes: one file each, which writes a traced model and runs what it wrote."""
+"""Other runtimes, one file each: write an exported model, load it and run it."""

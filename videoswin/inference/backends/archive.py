@@ -1,8 +1,8 @@
-"""Check that a torch.export archive (.pt2) cannot run code when it is loaded; torch does not.
+"""Check that a torch.export archive (.pt2) cannot run code when it is loaded; torch itself does not check.
 
 torch.export.load unpickles weights, constants and sample inputs, evaluates expressions, imports modules by
-name, calls any function of torch and compiles names as Python source. So everything in an archive must be on
-a list of what `videoswin export` writes: its members, the fields of their JSON and the text in them.
+name, calls any function of torch and compiles names as Python source. Therefore everything in an archive must
+be on an allow-list of what `videoswin export` writes: its members, the fields of their JSON and their text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OTHER_MEMBERS: Final = {
     ".data/serialization_id",
 }
 
-# Each computes a tensor from tensors: none reads a file, calls a function or leaves the bounds of its inputs.
+# Each computes a tensor from tensors: none reads a file, calls a function or accesses memory out of bounds.
 _ATEN: Final = """
     _assert_tensor_metadata.default add.Tensor alias.default cat.default clamp.default contiguous.default
     div.Tensor dropout.default expand.default flatten.using_ints gather.default gelu.default
@@ -45,7 +45,7 @@ _ATEN: Final = """
     to.dtype to.dtype_layout transpose.int view.default
 """
 _OPERATORS: Final = frozenset(f"torch.ops.aten.{name}" for name in _ATEN.split())
-# Fields that must hold nothing: torch evaluates some of them, and the programs of this package have none.
+# Fields that must be empty: torch evaluates some of them, and the programs of this package have none.
 _EMPTY: Final = frozenset(
     {
         "custom_obj_values",
@@ -56,7 +56,7 @@ _EMPTY: Final = frozenset(
         "treespec_namedtuple_fields",
     }
 )
-# Fields whose keys are names of the program's own.
+# Fields whose keys are names defined by the program.
 _MAPS: Final = frozenset({"opset_version", "range_constraints", "tensor_values", "sym_int_values", "config"})
 _RECORDS: Final = """
     graph_module schema_version major minor verifiers torch_version min_val max_val graph signature
@@ -82,21 +82,21 @@ _TEXT: Final = {
     "torch_version": re.compile(r"[\w.+-]{1,100}", re.ASCII),
     "type": re.compile("cpu"),
 }
-# Names of modules and their tensors; all others become names in Python source.
+# Fields with dotted names of modules and tensors; all other names become names in Python source.
 _DOTTED: Final = frozenset({"fqn", "parameter_name", "buffer_name", "tensor_constant_name", "config"})
 
 
 class RefusedError(ValueError):
-    """What an archive holds that it must not; a program that needs it may run code."""
+    """An archive has contents that are not on the allow-list and may run code."""
 
 
 def require_harmless(path: Path) -> None:
-    """Raise InputError unless the archive holds nothing but what `videoswin export` writes."""
+    """Raise InputError unless the archive has only contents that `videoswin export` writes."""
     try:
         _check_archive(path)
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         raise InputError(
-            f"{path} was not loaded and nothing in it was run: {str(error).partition(chr(10))[0]}. A .pt2 "
+            f"{path} was not loaded and no code in it was run: {str(error).partition(chr(10))[0]}. A .pt2 "
             "file of another program or an earlier version may run code; if you trust its author, use "
             "--trust (in Python: trust=True)"
         ) from error
@@ -109,7 +109,7 @@ def _check_archive(path: Path) -> None:
     names = reader.get_file_names()
     with zipfile.ZipFile(path) as archive:
         listed = archive.namelist()
-    # torch looks at an archive with both readers, and one may see what the other does not.
+    # torch uses both readers, and one may see members that the other does not.
     root = listed[0].partition("/")[0]
     if len({name.lower() for name in names}) != len(names) or sorted(listed) != sorted(
         f"{root}/{name}" for name in names
@@ -143,7 +143,7 @@ def _check_members(sizes: dict[str, int]) -> None:
 
 
 def _check(value: object, field: str) -> None:
-    """Check a JSON value and all values in it; `field` is the name of the field that holds it."""
+    """Check a JSON value and all values in it; `field` is the name of its field."""
     if field in _EMPTY and value:
         raise RefusedError(f"it has {field}: {reprlib.repr(value)}")
     if isinstance(value, dict):
@@ -153,7 +153,7 @@ def _check(value: object, field: str) -> None:
                 _check(inner, "")
             elif key in _FIELDS:
                 _check(inner, key)
-            elif inner:  # a later version of torch may have more fields, and nothing in them
+            elif inner:  # a later version of torch may have more fields that are empty
                 raise RefusedError(f"it has a field {key[:80]!r}")
     elif isinstance(value, list):
         for inner in value:
@@ -170,7 +170,7 @@ def _check_text(text: str, field: str) -> None:
         if not _TEXT[field].fullmatch(text):
             raise RefusedError(f"it has {field}: {text[:80]!r}")
     elif field == "path_name":
-        pass  # checked against the list it stands in
+        pass  # checked by _check_archive
     elif text or field not in _DOTTED:
         _require_names(text.split(".") if field in _DOTTED else [text])
 

@@ -1,4 +1,4 @@
-"""ExportedModel: a file for another runtime that answers as a checkpoint's model does."""
+"""ExportedModel: an exported file that a Predictor runs like the model of a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,62 +20,70 @@ LOADERS: Final[dict[str, Callable[..., LoadedFile]]] = {
     ".xml": openvino.load,
     ".pt2": torch_export.load,
 }
-"""How a file is run, by the end of its name."""
-MAY_HOLD_CODE: Final = {".pt2"}
-"""Formats that can hold code, which is not loaded unless the caller trusts it."""
+"""File suffix -> loader of its runtime."""
+MAY_CONTAIN_CODE: Final = {".pt2"}
+"""Suffixes of formats that can contain code; such files are loaded only if they are harmless or trusted."""
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, LookupError, AssertionError)
-"""What runtimes say of a file from elsewhere that expects or computes something else."""
+"""Exceptions of runtimes for a foreign file with another input or computation."""
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a file whose name says that it is for another runtime."""
+    """Return whether `path` is an existing file with the suffix of an exported model."""
     return Path(path).suffix in LOADERS and os.path.isfile(path)
 
 
 class ExportedModel:
-    """A model in another runtime. Call it with pixels; `metadata` is what a predictor needs to know."""
+    """A model in another runtime.
+
+    Attributes: path, device, metadata (ExportMetadata).
+    """
 
     def __init__(self, path: str | os.PathLike[str], *, device: torch.device, trust: bool = False) -> None:
-        """Load the file at `path`, as `videoswin export` wrote it, to run on `device`.
+        """Load a file written by `videoswin export`.
 
         Args:
-            path: A file whose name ends as one of LOADERS.
-            device: Where it is to run.
-            trust: Load also a .pt2 file that can run code; the other formats hold none.
+            path: A file with one of the suffixes of LOADERS.
+            device: Device to run on.
+            trust: Also load a .pt2 file that can run code; the other formats contain no code.
 
         Raises:
-            MissingPackageError: Its runtime is not installed.
-            InputError: The file is from elsewhere, broken or not trusted, or its runtime cannot use `device`.
+            MissingPackageError: The runtime is not installed.
+            InputError: The file is foreign, damaged or not trusted, or its runtime cannot use `device`.
         """
         path = Path(path)
         if path.suffix not in LOADERS:
-            raise InputError(f"{path} is no exported model, whose names end in {', '.join(LOADERS)}")
+            raise InputError(f"an exported model must end in {', '.join(LOADERS)}, got {path}")
         self.path = path
         self.device = device
         self.metadata: ExportMetadata
         self.metadata, self._run = LOADERS[path.suffix](
-            path, device, **({"trust": trust} if path.suffix in MAY_HOLD_CODE else {})
+            path, device, **({"trust": trust} if path.suffix in MAY_CONTAIN_CODE else {})
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (V, 3, T, S, S) -> logits (V, K); InputError for clips of a size it was not made for."""
+        """Compute logits (V, K) of pixels (V, 3, T, S, S) uint8, for T and S of `metadata.clip`.
+
+        Raises:
+            InputError: The pixels have another shape or type, or the file is invalid.
+        """
         clip = self.metadata.clip
-        wanted = (3, clip.frames, clip.size, clip.size)
-        if pixels.dtype != torch.uint8 or pixels.shape[1:] != wanted:
+        expected_clip = (3, clip.frames, clip.size, clip.size)
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != expected_clip:
             raise InputError(
-                f"{self.path} is for uint8 clips of {wanted}, got {pixels.dtype} {tuple(pixels.shape[1:])}; "
-                "use a protocol of square crops, or a checkpoint, which takes any size"
+                f"clips for {self.path} must be uint8 {expected_clip}, got {pixels.dtype} "
+                f"{tuple(pixels.shape[1:])}; use a protocol with square crops, or a checkpoint, which "
+                "supports any size"
             )
         try:
             logits = self._run(pixels)
         except (torch.AcceleratorError, torch.OutOfMemoryError):
-            raise  # RuntimeErrors, too, but not the file's fault
+            raise  # these RuntimeErrors are not caused by the file
         except _FAILURES as error:
             raise InputError(f"{self.path} cannot be run: {in_one_line(error)}") from error
         expected = (len(pixels), len(self.metadata.labels))
         if tuple(logits.shape) != expected or not logits.is_floating_point():
             raise InputError(
-                f"{self.path} must give floating-point logits of shape {expected}, one for each label, got "
+                f"logits of {self.path} must be floating point {expected}, one for each label, got "
                 f"{logits.dtype} {tuple(logits.shape)}; export the model again"
             )
         return logits

@@ -1,9 +1,10 @@
-"""The model as one graph of plain operations, which every runtime takes: pixels in, logits out, any batch.
+"""Trace a checkpoint as one graph of basic operations that every runtime supports.
 
-Without roll, without padding of five axes, without lookups that depend on the input: frames and size are
-fixed, so which token goes where is known beforehand.
+Frames and size are fixed and the batch is dynamic, so the token order is constant: the graph has no roll, no
+padding of five axes and no lookups that depend on the input.
 
-Legend: B batch, L tokens of the padded grid, C = heads * d channels, N tokens per box.
+Legend: B batch, T frames, S side of a view, D H W token grid, L tokens of the padded grid, C = heads * d
+channels, N tokens per box, K classes.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from videoswin.weights.checkpoint import Checkpoint
 
 @torch.no_grad()
 def fold_norms(model: VideoSwin, grid: Grid) -> None:
-    """Fold every layer norm of the model that a linear layer follows, in place.
+    """Fold weight and bias of each layer norm into the following linear layer, in place.
 
-    grid: tokens along time, height and width that the first stage will get. Where it is not made of whole
-    windows, tokens of zeros come between norm and attention, and would get the bias: that norm stays.
+    The norm before attention is kept if the grid needs padding, because padding tokens must not get the bias.
+
+    Args:
+        model: Model to change.
+        grid: Token grid (time, height, width) of the first stage.
     """
     for stage in model.stages:
         assert isinstance(stage, Stage)
@@ -33,17 +37,17 @@ def fold_norms(model: VideoSwin, grid: Grid) -> None:
             assert isinstance(block, Block)
             window, _ = clip_window(grid, block.attn.window, block.attn.shift)
             if padded_grid(grid, window) == grid:
-                block.norm1 = _folded(block.norm1, block.attn.qkv)
-            block.norm2 = _folded(block.norm2, block.mlp.fc1)
+                block.norm1 = _fold_norm(block.norm1, block.attn.qkv)
+            block.norm2 = _fold_norm(block.norm2, block.mlp.fc1)
         if stage.downsample is not None:
-            stage.downsample.norm = _folded(stage.downsample.norm, stage.downsample.reduction)
+            stage.downsample.norm = _fold_norm(stage.downsample.norm, stage.downsample.reduction)
             grid = (grid[0], -(-grid[1] // 2), -(-grid[2] // 2))
-    # The mean over tokens stands between, which does not care.
-    model.norm = _folded(model.norm, model.head)
+    # The mean over tokens in between commutes with the folding.
+    model.norm = _fold_norm(model.norm, model.head)
 
 
-def _folded(norm: nn.LayerNorm, following: nn.Linear) -> nn.LayerNorm:
-    """A norm without weight and bias, which `following` has taken over."""
+def _fold_norm(norm: nn.LayerNorm, following: nn.Linear) -> nn.LayerNorm:
+    """Fold the norm's weight and bias into `following`, and return a norm without them."""
     bias = following.weight @ norm.bias
     following.bias = nn.Parameter(bias if following.bias is None else following.bias + bias)
     following.weight = nn.Parameter(following.weight * norm.weight)
@@ -53,10 +57,13 @@ def _folded(norm: nn.LayerNorm, following: nn.Linear) -> nn.LayerNorm:
 def trace(
     checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, *, pixel_dtype: torch.dtype = torch.uint8
 ) -> ExportedProgram:
-    """uint8 (B, 3, T, S, S) -> float32 logits (B, K), for the T and S of the checkpoint's clips and any B.
+    """Trace uint8 (B, 3, T, S, S) -> float32 logits (B, K), for T and S of the checkpoint's clip and any B.
 
-    pixel_dtype: what pixels are cast to before anything else. Moving bytes is faster than moving floats, but
-        TensorRT takes uint8 for nothing but a cast.
+    Args:
+        checkpoint: Checkpoint with a head.
+        dtype: Precision of weights and activations.
+        pixel_dtype: Pixels are first cast to this type. Moving bytes is faster than moving floats, but
+            TensorRT supports uint8 only as input of a cast.
     """
     model = checkpoint.model()
     size = (checkpoint.clip.frames, checkpoint.clip.size, checkpoint.clip.size)
@@ -65,20 +72,20 @@ def trace(
         if isinstance(module, WindowAttention):
             model.set_submodule(name, _AttentionInBoxes(module))
         elif isinstance(module, MLP):
-            model.set_submodule(name, _OfLists(module))
+            model.set_submodule(name, _OnTokenLists(module))
         elif isinstance(module, PatchMerging):
-            model.set_submodule(f"{name}.reduction", _OfLists(module.reduction))
+            model.set_submodule(f"{name}.reduction", _OnTokenLists(module.reduction))
     pixel_model = PixelModel(model.to(dtype), checkpoint.clip.normalization)
-    from_bytes = _CastAtBothEnds(pixel_model, pixel_dtype).eval()
+    pixel_model_with_casts = _WithCasts(pixel_model, pixel_dtype).eval()
     example = torch.zeros(2, 3, *size, dtype=torch.uint8)
     with torch.no_grad():
         return torch.export.export(
-            from_bytes, (example,), dynamic_shapes={"pixels": {0: Dim("batch", min=1)}}
+            pixel_model_with_casts, (example,), dynamic_shapes={"pixels": {0: Dim("batch", min=1)}}
         )
 
 
-class _CastAtBothEnds(nn.Module):
-    """Pixels to what the model shall get, and logits to float32, whatever it computes in."""
+class _WithCasts(nn.Module):
+    """Cast the input of a model to `pixel_dtype` and its logits to float32."""
 
     def __init__(self, model: PixelModel, pixel_dtype: torch.dtype) -> None:
         super().__init__()
@@ -89,10 +96,10 @@ class _CastAtBothEnds(nn.Module):
         return logits
 
 
-class _OfLists(nn.Module):
-    """A layer that gets its tokens as a list, (B, L, C).
+class _OnTokenLists(nn.Module):
+    """Apply a layer to tokens flattened to (B, L, C).
 
-    OpenVINO adds biases inside int8 products of lists, and after those of grids in passes of their own.
+    OpenVINO fuses biases into int8 products of flattened tokens, but adds them separately for grids.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -100,17 +107,17 @@ class _OfLists(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, C) -> (B, T, H, W, C')."""
-        b, t, h, w, _ = x.shape
+        """Apply the layer: (B, D, H, W, C) -> (B, D, H, W, C')."""
+        b, d, h, w, _ = x.shape
         out: Tensor = self.layer(x.flatten(1, 3))
-        return out.view(b, t, h, w, -1)
+        return out.view(b, d, h, w, -1)
 
 
 class _AttentionInBoxes(nn.Module):
-    """WindowAttention with its tokens gathered first, and queries, keys and values from a layer each.
+    """WindowAttention that gathers its tokens first and has separate layers for query, key and value.
 
-    Runtimes then find attention as they know it, and fuse it: nothing stands between a linear layer and the
-    product but a change of shape.
+    Runtimes can then recognize and fuse attention, because only reshapes are between a linear layer and the
+    product.
     """
 
     def __init__(self, attention: WindowAttention) -> None:
@@ -124,7 +131,7 @@ class _AttentionInBoxes(nn.Module):
         self.qkv = nn.ModuleList(_linear(w, b) for w, b in zip(weights, biases, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W, C) -> (B, D, H, W, C)."""
+        """Attend inside windows: (B, D, H, W, C) -> (B, D, H, W, C)."""
         b, d, h, w, c = x.shape
         geometry: WindowGeometry = window_geometry(
             (d, h, w), self.window, self.shift, self.sliced_bias, x.device
@@ -144,12 +151,12 @@ class _AttentionInBoxes(nn.Module):
             out = F.scaled_dot_product_attention(q_box, k_box, v_box, attn_mask=bias)
             outputs.append(out.transpose(1, 2).reshape(b, len(boxes.tokens), c))
         projected: Tensor = self.proj(torch.cat(outputs, dim=1))
-        # Only real tokens are put back: this takes the padding away, too.
+        # Selecting only real tokens also removes the padding.
         return projected.index_select(1, _real_tokens(geometry, (d, h, w))).view(b, d, h, w, c)
 
 
 def _real_tokens(geometry: WindowGeometry, grid: tuple[int, int, int]) -> Tensor:
-    """(D * H * W): where each token of the unpadded grid stands in the order of the boxes."""
+    """Return (D * H * W): the position of each token of the unpadded grid in the order of the boxes."""
     d, h, w = grid
     return geometry.restore.view(geometry.grid)[:d, :h, :w].flatten()
 

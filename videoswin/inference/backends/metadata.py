@@ -1,4 +1,4 @@
-"""What every runtime gives for a file: its facts, and a function that runs it."""
+"""ExportMetadata, the metadata of an exported file, and LoadedFile, an exported file that is ready to run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from videoswin.weights.metadata import parse_metadata, require_description, requ
 ExportPrecision = Literal["fp32", "bf16", "int8"]
 
 KEY: Final = "videoswin"
-"""Under which the JSON lies in the file."""
+"""Key of the JSON in the file's metadata."""
 VERSION: Final = 3
-"""Files of a later version are refused."""
+"""Version of the metadata; files of a later version are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportMetadata:
-    """As the fields of Checkpoint, and the precision that the file computes in."""
+    """Metadata of an exported file: the fields of Checkpoint without weights and config, and the precision.
+
+    Raises:
+        InputError: A value is invalid, or the views of one video are too large.
+    """
 
     name: str
     precision: ExportPrecision
@@ -46,12 +50,12 @@ class ExportMetadata:
             license=self.license,
             lineage=self.lineage,
         )
-        object.__setattr__(self, "labels", tuple(self.labels))  # JSON gives lists
+        object.__setattr__(self, "labels", tuple(self.labels))  # JSON has no tuples
         require_affordable(self.clip, self.views)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, precision: ExportPrecision) -> ExportMetadata:
-        """Those of a checkpoint that is about to be exported."""
+        """Return the metadata of a checkpoint that is exported in this precision."""
         return cls(
             name=checkpoint.name,
             precision=precision,
@@ -64,17 +68,21 @@ class ExportMetadata:
         )
 
     def to_json(self) -> str:
-        """One object; `from_json` gives equal facts back."""
+        """Return the metadata as one JSON object; `from_json` is the inverse."""
         specs = {"clip": self.clip.to_dict(), "views": self.views.to_dict()}
         return json.dumps({"version": VERSION} | vars(self) | specs)
 
     @classmethod
     def from_json(cls, text: str | None, path: object) -> ExportMetadata:
-        """The facts in the file at `path`; ValueError if it has none, or none that this package reads."""
+        """Parse the metadata of the file at `path`.
+
+        Raises:
+            InputError: There is no metadata, or it is invalid.
+        """
         if not text:
             raise InputError(
-                f"{path} does not say what it was trained on: was it made by `videoswin export`? "
-                "Other files run in their own runtime only"
+                f"{path} must have the metadata of videoswin, got none; only files written by "
+                "`videoswin export` can be loaded"
             )
         try:
             fields = parse_metadata(text, latest_version=VERSION)
@@ -91,4 +99,4 @@ class LoadedFile(NamedTuple):
 
     metadata: ExportMetadata
     run: Callable[[Tensor], Tensor]
-    """uint8 (V, 3, T, S, S) -> logits (V, K)."""
+    """Runs the model: uint8 (V, 3, T, S, S) -> logits (V, K)."""

@@ -1,4 +1,4 @@
-"""ONNX: for ONNX Runtime anywhere, and for what else reads it. Static frames and size, any batch."""
+"""ONNX files, for ONNX Runtime and other programs that read them. Fixed frames and size, dynamic batch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 OPSET: Final = 20
-"""What TensorRT 10 reads too; attention is written as matrix products and a softmax."""
+"""TensorRT 10 also reads this version; attention is written as matrix products and a softmax."""
 
 
 def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
-    """Write the program, which casts its input `pixels` first and gives `logits`."""
+    """Write an ONNX file with input `pixels` and output `logits`.
+
+    Args:
+        program: Result of `graph.trace`, which starts with a cast of its input.
+        path: File to write.
+        metadata: Metadata to store in the file.
+    """
     require("onnxscript", extra="export")
     onnx = require("onnx", extra="export")
-    # torch's fused attention has no translation where the batch is open; its plain form has.
+    # torch's fused attention cannot be translated with a dynamic batch; its math form can.
     with sdpa_kernel(SDPBackend.MATH), _quiet():
         written = torch.onnx.export(
             program,
@@ -38,20 +44,20 @@ def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> Non
             input_names=["pixels"],
             output_names=["logits"],
             verbose=False,
-            optimize=False,  # minutes for nothing: whatever reads the file optimizes it
+            optimize=False,  # takes minutes, and the runtime optimizes the model anyway
         )
     assert written is not None
     model = written.model_proto
-    _feed_cast_alone(model.graph)
+    _route_through_cast(model.graph)
     model.metadata_props.add(key=KEY, value=metadata.to_json())
     onnx.checker.check_model(model)
     onnx.save_model(model, path)
 
 
-def _feed_cast_alone(graph: Any) -> None:
-    """Let what asks for the shape of `pixels` ask their cast: TensorRT takes uint8 for nothing but a cast."""
+def _route_through_cast(graph: Any) -> None:
+    """Connect all users of `pixels` to its cast, because TensorRT supports uint8 only as input of a cast."""
     casts = [node for node in graph.node if node.op_type == "Cast" and list(node.input) == ["pixels"]]
-    assert len(casts) == 1, f"{len(casts)} casts of pixels, wanted the one that the program begins with"
+    assert len(casts) == 1, f"the program must have one cast of pixels, got {len(casts)}"
     cast = casts[0]
     graph.node.remove(cast)
     for node in graph.node:
@@ -60,7 +66,11 @@ def _feed_cast_alone(graph: Any) -> None:
 
 
 def load(path: Path, device: torch.device) -> LoadedFile:
-    """The model in ONNX Runtime; ValueError if that cannot use `device`, or the file is none."""
+    """Load a model in ONNX Runtime.
+
+    Raises:
+        InputError: ONNX Runtime cannot use `device`, or the file is not a valid exported model.
+    """
     runtime = require("onnxruntime", extra="export")
     _require_self_contained(path)
     provider = f"{device.type.upper()}ExecutionProvider"
@@ -70,10 +80,11 @@ def load(path: Path, device: torch.device) -> LoadedFile:
     session = None
     if provider in (available := runtime.get_available_providers()):
         session = _session(runtime, path, options, (provider, on_card))
-    # It goes on without a provider whose libraries are missing.
+    # ONNX Runtime silently drops a provider whose libraries are missing.
     if session is None or provider not in session.get_providers():
         raise InputError(
-            f"this ONNX Runtime cannot use {device}, it has {', '.join(available)}; use --device cpu"
+            f"device must be supported by this ONNX Runtime, which has {', '.join(available)}, got {device}; "
+            "use --device cpu"
         )
     metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
@@ -88,23 +99,23 @@ def load(path: Path, device: torch.device) -> LoadedFile:
 
 
 def _require_self_contained(path: Path) -> None:
-    """InputError if tensors are in other files: ONNX Runtime up to 1.23 reads any file that a model names."""
+    """Raise InputError for tensors in other files; ONNX Runtime up to 1.23 reads any file a model names."""
     onnx = require("onnx", extra="export")
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
         if type(error).__name__ != "DecodeError":  # of protobuf, which is onnx's dependency, not ours
             raise
-        return  # ONNX Runtime says what is wrong
+        return  # ONNX Runtime reports the error
     for tensor in _tensors(model):
         if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise InputError(
-                f"{path} must hold all of its weights, got {tensor.name!r} in another file; export it again"
+                f"{path} must have all of its weights, got {tensor.name!r} in another file; export it again"
             )
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Every tensor in a message of ONNX, in whatever field of whatever subgraph or function."""
+    """Yield every tensor in an ONNX message, including subgraphs and functions."""
     for field, value in message.ListFields():
         if field.message_type is None:
             continue
@@ -119,11 +130,11 @@ def _session(runtime: Any, path: Path, options: Any, provider: tuple[str, dict[s
     try:
         return runtime.InferenceSession(path, options, providers=[provider])
     except _errors(runtime) as error:
-        raise InputError(f"{path} is no model that ONNX Runtime reads: {in_one_line(error)}") from error
+        raise InputError(f"ONNX Runtime cannot load {path}: {in_one_line(error)}") from error
 
 
 def _errors(runtime: Any) -> tuple[type[Exception], ...]:
-    """ONNX Runtime's errors, which have no class in common."""
+    """Return ONNX Runtime's exceptions, which have no common base class."""
     state = runtime.capi.onnxruntime_pybind11_state
     return (
         state.Fail,
@@ -138,7 +149,7 @@ def _errors(runtime: Any) -> tuple[type[Exception], ...]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells its developers many things."""
+    """Suppress the exporter's warnings and log messages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

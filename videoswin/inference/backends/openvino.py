@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest way over a CPU. Float32, bfloat16, or int8 by quantization after training."""
+"""OpenVINO files, the fastest on CPUs: float32, bfloat16, or int8 by post-training quantization."""
 
 from __future__ import annotations
 
@@ -27,33 +27,41 @@ if TYPE_CHECKING:
 def write(
     program: ExportedProgram, path: Path, metadata: ExportMetadata, calibration: Iterable[Tensor] = ()
 ) -> None:
-    """Write `path` (.xml) and its weights beside it (.bin).
+    """Write an OpenVINO model.
 
-    calibration: clips, uint8 (3, T, S, S), that an int8 model's scales are chosen on.
+    Args:
+        program: Result of `graph.trace`.
+        path: File to write (.xml); the weights are written next to it (.bin).
+        metadata: Metadata to store in the file.
+        calibration: Clips, uint8 (3, T, S, S), for the quantization scales of an int8 model.
     """
     openvino = require("openvino", extra="openvino")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the internals of its tracer
+        warnings.simplefilter("ignore")  # about internals of its tracer
         model = openvino.convert_model(program)
-    # What is not rounded to int8 is used in bfloat16, which has fewer digits than float16.
+    # Constants that are not int8 are used in bfloat16, which is less precise than float16.
     half = metadata.precision != "fp32"
     if metadata.precision == "int8":
-        model = _quantized(_in_half(model, openvino), calibration)
+        model = _quantize(_to_float16(model, openvino), calibration)
     model.set_rt_info(metadata.to_json(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=half)
 
 
 def load(path: Path, device: torch.device) -> LoadedFile:
-    """The model in OpenVINO on the CPU, with as many threads as torch has; ValueError for what it cannot."""
+    """Load a model in OpenVINO on the CPU, with as many threads as torch.
+
+    Raises:
+        InputError: `device` is not the CPU, or the file is not a valid exported model.
+    """
     if device.type != "cpu":
-        raise InputError(f"OpenVINO models run on a CPU here, not on {device}; use --device cpu")
+        raise InputError(f"device must be cpu for OpenVINO models, got {device}; use --device cpu")
     core, model, metadata = _read(path)
     try:
-        # One clip fills the cores that a CPU has for it, and fixed sizes are planned once: view by view.
+        # One view at a time: it fills the cores, and a fixed batch size is planned only once.
         model.reshape([1, *model.input().partial_shape[1:]])
         compiled = core.compile_model(model, "CPU", settings(metadata.precision))
     except RuntimeError as error:
-        raise InputError(f"{path} is no model that OpenVINO runs: {in_one_line(error)}") from error
+        raise InputError(f"OpenVINO cannot run {path}: {in_one_line(error)}") from error
 
     def run(pixels: Tensor) -> Tensor:
         return torch.stack([torch.from_numpy(compiled(view[None].numpy())[0][0].copy()) for view in pixels])
@@ -62,27 +70,27 @@ def load(path: Path, device: torch.device) -> LoadedFile:
 
 
 def run_batch(path: Path, pixels: Tensor) -> Tensor:
-    """uint8 (B, 3, T, S, S) -> logits (B, K) of all clips in one call, as other programs may run the file."""
+    """Compute logits (B, K) of uint8 (B, 3, T, S, S) in one call, as other programs may run the file."""
     core, model, metadata = _read(path)
     compiled = core.compile_model(model, "CPU", settings(metadata.precision))
     return torch.from_numpy(compiled(pixels.numpy())[0].copy())
 
 
 def _read(path: Path) -> tuple[Any, Any, ExportMetadata]:
-    """OpenVINO's core, the model for any batch, and what the file says of itself."""
+    """Return OpenVINO's core, the model with a dynamic batch, and the metadata."""
     core = require("openvino", extra="openvino").Core()
     try:
         model = core.read_model(path)
     except RuntimeError as error:
-        raise InputError(f"{path} is no model that OpenVINO reads: {in_one_line(error)}") from error
+        raise InputError(f"OpenVINO cannot read {path}: {in_one_line(error)}") from error
     info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     return core, model, ExportMetadata.from_json(info, path)
 
 
 def settings(precision: ExportPrecision) -> dict[str, object]:
-    """How OpenVINO shall compute: as the file says, with torch's threads, one clip at a time.
+    """Return OpenVINO's settings: the precision of the file, torch's threads, one stream.
 
-    Unless told, it takes bfloat16 wherever the processor has it, whatever the file holds.
+    By default OpenVINO uses bfloat16 if the CPU supports it, regardless of the precision of the file.
     """
     return {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
@@ -91,25 +99,25 @@ def settings(precision: ExportPrecision) -> dict[str, object]:
     }
 
 
-def _in_half(model: Any, openvino: ModuleType) -> Any:
-    """The model with constants in float16; OpenVINO does that only on the way to a file, and before int8."""
+def _to_float16(model: Any, openvino: ModuleType) -> Any:
+    """Convert constants to float16 before quantization; OpenVINO does so only when it saves a file."""
     with TemporaryDirectory() as folder:
-        path = Path(folder, "half.xml")
+        path = Path(folder, "float16.xml")
         openvino.save_model(model, path, compress_to_fp16=True)
         return openvino.Core().read_model(path, config={"ENABLE_MMAP": False})
 
 
-def _quantized(model: Any, calibration: Iterable[Tensor]) -> Any:
-    """The model with linear layers and products of queries and keys in int8.
+def _quantize(model: Any, calibration: Iterable[Tensor]) -> Any:
+    """Quantize linear layers and products of queries and keys to int8.
 
-    Attention's weights stay as they are: most are less than a step of int8 from 0 to 1. So do norms, the
-    embedding and the head.
+    Attention weights are not quantized, because most are smaller than one step of int8 from 0 to 1. Norms,
+    the patch embedding and the head are not quantized either.
     """
     nncf = require("nncf", extra="openvino")
-    nncf.set_log_level(logging.ERROR)  # it names every operation that it leaves alone
+    nncf.set_log_level(logging.ERROR)  # otherwise it logs every ignored operation
     clips = [clip[None].numpy() for clip in calibration]
     products = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "MatMul"]
-    with redirect_stdout(sys.stderr):  # where its progress belongs
+    with redirect_stdout(sys.stderr):  # its progress bar must not mix with the output
         return nncf.quantize(
             model,
             nncf.Dataset(clips),

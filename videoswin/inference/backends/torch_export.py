@@ -1,4 +1,4 @@
-"""torch.export programs, and the same compiled ahead of time to machine code by AOTInductor."""
+"""torch.export programs (.pt2), optionally compiled to machine code by AOTInductor."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
-    """Write a program that torch alone runs, without this package and without what torch would unpickle."""
+    """Write a program that torch runs without this package, and without contents that torch unpickles."""
     from torch.export import save
 
     for node in program.graph.nodes:
-        # Where its lines stood in whose folders is nobody's business.
+        # Remove stack traces, which have the paths of this machine.
         node.meta = {"val": node.meta["val"]} if "val" in node.meta else {}
     program.example_inputs = None
     save(program, path, extra_files={KEY: metadata.to_json()})
 
 
 def write_compiled(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
-    """Write machine code for this processor; needs a C++ compiler."""
+    """Compile the program to machine code for this processor and write it; this needs a C++ compiler."""
     from torch._inductor import aoti_compile_and_package
 
     configs = {"aot_inductor.metadata": {KEY: metadata.to_json()}}
@@ -40,29 +40,30 @@ def write_compiled(program: ExportedProgram, path: Path, metadata: ExportMetadat
 
 
 def load(path: Path, device: torch.device, *, trust: bool) -> LoadedFile:
-    """The program, compiled or not.
+    """Load a program, compiled or not.
 
     Args:
         path: A .pt2 file.
-        device: Where it is to run.
-        trust: Load also what may run code: compiled programs, and others than `videoswin export` writes.
+        device: Device to run on.
+        trust: Also load files that may run code: compiled programs, and programs not written by
+            `videoswin export`.
 
     Raises:
-        InputError: The file is none, is damaged, or is not trusted.
+        InputError: The file is not a program, is damaged, or is not trusted.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path} is no torch.export archive, or a broken one") from error
+        raise InputError(f"{path} must be a torch.export archive, got a damaged file") from error
     if not any(name.endswith("archive_format") for name in names):
-        raise InputError(f"{path} is a zip file, but no torch.export archive")
+        raise InputError(f"{path} must be a torch.export archive, got another zip file")
     compiled = any("aotinductor" in name for name in names)
     if not trust:
         if compiled:
             raise InputError(
-                f"{path} was not loaded: it is machine code, which AOTInductor compiled; if you trust its "
-                "author, use --trust (in Python: trust=True)"
+                f"{path} was not loaded, because it is machine code compiled by AOTInductor; if you trust "
+                "its author, use --trust (in Python: trust=True)"
             )
         require_harmless(path)
     return _load_compiled(path, device) if compiled else _load_program(path, device)
@@ -76,11 +77,11 @@ def _load_program(path: Path, device: torch.device) -> LoadedFile:
     try:
         program = load_program(path, extra_files=extra)
         metadata = ExportMetadata.from_json(extra[KEY], path)
-        # Not module.to(device): the graph itself names devices.
+        # Not module.to(device), because the graph itself has devices.
         module = move_to_device_pass(program, device).module()
     except InputError:
         raise
-    # torch's reader meets damage with whatever error comes first; the cause is kept.
+    # torch's reader raises many exceptions for damaged files; the cause is kept.
     except Exception as error:
         raise InputError(
             f"{path} is a torch.export archive that does not load: {in_one_line(error)}"
@@ -102,7 +103,10 @@ def _load_compiled(path: Path, device: torch.device) -> LoadedFile:
     metadata = package.get_metadata()
     built_for = metadata.get("AOTI_DEVICE_KEY", "cpu")
     if built_for != device.type:
-        raise InputError(f"{path} was compiled for {built_for}, not for {device}; use --device {built_for}")
+        raise InputError(
+            f"device must be {built_for}, for which {path} was compiled, got {device}; "
+            f"use --device {built_for}"
+        )
 
     def run(pixels: Tensor) -> Tensor:
         logits: Tensor = package(pixels.to(device))
