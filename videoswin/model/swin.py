@@ -6,6 +6,8 @@ Legend: B batch, T H W frames and pixels, D H W token grid, C channels, K classe
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -234,10 +236,62 @@ class VideoSwin(nn.Module):
         return self.classify(self.patch_embed(clips))
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Classify the output of the patch embedding: (B, D, H, W, C) -> logits (B, K)."""
-        features = self._stage_outputs(tokens)[-1]  # (B, D, H', W', C')
-        logits: Tensor = self.head(self.dropout(features.flatten(1, 3).mean(1)))
-        return logits
+        """Return logits (B, K) for the output (B, T', H', W', C) of the patch embedding."""
+        return self.forward_head(self._stage_outputs(tokens)[-1])
+
+    def forward_features(self, clips: Tensor) -> Tensor:
+        """Return the normalized tokens of the last stage: clips as for `forward` -> (B, T', H', W', C)."""
+        self._check(clips)
+        return self._stage_outputs(self.patch_embed(clips))[-1]
+
+    def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Pool and classify what `forward_features` returns: (B, T', H', W', C) -> (B, K).
+
+        Args:
+            features: Tokens of the last stage.
+            pre_logits: Return the pooled features (B, C) before the classifier instead.
+        """
+        pooled: Tensor = self.dropout(features.flatten(1, 3).mean(1))
+        return pooled if pre_logits else self.head(pooled)
+
+    def token_logits(self, clips: Tensor) -> Tensor:
+        """Return the logits of every token: clips as for `forward` -> (B, K, T', H', W').
+
+        The head is linear and follows a mean, so the mean over T', H', W' is `forward(clips)` up to rounding.
+        There is no dropout.
+        """
+        logits: Tensor = self.head(self.forward_features(clips))  # (B, T', H', W', K)
+        return logits.movedim(-1, 1)
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a new one for `num_classes` classes, in place."""
+        self.config = self.config.replace(num_classes=num_classes)
+        old = self.head.weight
+        self.head = nn.Linear(self.config.feature_dim, num_classes, device=old.device, dtype=old.dtype)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass, or not: less memory, a third more time."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Describe the maps of `feature_maps`: channels, reduction in (time, height, width), module."""
+        time, *space = PATCH
+        return [
+            {
+                "num_chs": self.config.stage_dim(stage),
+                "reduction": (time, *(side * 2**stage for side in space)),
+                "module": f"stages.{stage}",
+            }
+            for stage in range(len(self.config.depths))
+        ]
 
     def feature_maps(self, clips: Tensor) -> list[Tensor]:
         """Return the output of each stage, (B, C_i, D, H_i, W_i), finest first, for clips as in `forward`.
