@@ -35,8 +35,8 @@ from videoswin import ViewPlan
 from videoswin.camera_motion.camera import LABELS, MotionRange
 from videoswin.camera_motion.clips import write_h264
 from videoswin.evaluation.metrics import wilson_interval
-from videoswin.inference.predictor import load_video
 from videoswin.video.spec import apply_protocol
+from videoswin.video.views import load_views
 
 RESULTS = Path("benchmarks/results/approximate_views.json")
 MODEL = "camera-motion"
@@ -101,7 +101,7 @@ def plan_of(way: str) -> ViewPlan:
 def loaded(path: Path, plan: ViewPlan) -> tuple[Tensor, float]:
     """The views of a film, and what decoding took."""
     since = time.process_time()
-    views = load_video(path, predictor_of(MODEL).clip, plan).views
+    views = load_views(path, predictor_of(MODEL).clip, plan).pixels
     return views, time.process_time() - since
 
 

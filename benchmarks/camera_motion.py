@@ -150,7 +150,7 @@ def said_of(model: str, path: Path) -> dict[str, object]:
     whole = predictor(path)
     label, probability = whole.top(1)[0]
     parts = predictor.views.replace(clips=max(1, round(whole.duration_seconds / SECONDS)))
-    by_part = load_views(path, predictor.clip, parts).split(parts.crops)
+    by_part = load_views(path, predictor.clip, parts).pixels.split(parts.crops)
     scores = [predictor.score(views) for views in by_part]
     return {
         "seconds": round(whole.duration_seconds, 1),

@@ -106,7 +106,7 @@ def write_films(folder: Path) -> list[Path]:
 def measured(case: Case, device: str, threads: int, rounds: int, films: list[Path]) -> Row:
     """What decoding, the model and both take for the videos of a case; SystemExit if answers differ."""
     predictor, paths = case.predictor(device), films[: case.videos]
-    views = [predictor.load(path).views for path in paths]
+    views = [predictor.load(path).pixels for path in paths]
     passes: dict[str, Callable[[], Any]] = {
         "decode": lambda: deque(load_ahead(predictor.load, paths, threads=threads), maxlen=0),
         "model": lambda: [predictor.score(of_one) for of_one in views],

@@ -39,7 +39,7 @@ def real_views(predictor: Predictor, folder: str, names: tuple[str, ...]) -> Ite
     """uint8 (V, 3, T, S, S) of clips spread over each real video."""
     for name in names:
         with open_video(Path(folder, name)) as video:
-            yield read_views(video, predictor.clip, predictor.views.replace(clips=CLIPS_PER_VIDEO))
+            yield read_views(video, predictor.clip, predictor.views.replace(clips=CLIPS_PER_VIDEO)).pixels
 
 
 def film_views(predictor: Predictor) -> Iterator[Tensor]:
@@ -51,7 +51,7 @@ def film_views(predictor: Predictor) -> Iterator[Tensor]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "film.mp4")
             write_h264(path, film, fps=30, crf=int(rng.integers(18, 33)), preset="veryfast")
-            yield predictor.load(path).views
+            yield predictor.load(path).pixels
 
 
 def agreement(ours: Predictor, theirs: Predictor, source: str, each: Iterator[Tensor]) -> dict[str, Any]:

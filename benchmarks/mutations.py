@@ -18,7 +18,6 @@ import re
 import resource
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ from numpy.random import Generator
 
 from videoswin.video.errors import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.views import DamagedVideoWarning, load_views
+from videoswin.video.views import load_views
 
 SECONDS_LIMIT: Final = 10.0
 MEGABYTES_LIMIT: Final = 1024
@@ -226,9 +225,7 @@ def _serve(connection: Connection) -> None:
         _forget_peak()
         began = time.monotonic()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DamagedVideoWarning)
-                answer, detail = "views", str(tuple(load_views(path, *protocol).shape))
+            answer, detail = "views", str(tuple(load_views(path, *protocol).pixels.shape))
         except VideoError as error:
             answer, detail = "VideoError", error.reason
         except BaseException as error:  # whatever it is, it is what this program looks for

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from videoswin.video.limits import ReadLimits
     from videoswin.video.reader import VideoError, open_video
     from videoswin.video.spec import ClipSpec, ViewPlan
-    from videoswin.video.views import load_views
+    from videoswin.video.views import Views, load_views
     from videoswin.weights.checkpoint import Checkpoint, load_model
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ _MODULES = {
     "VideoSwin": "model.swin",
     "VideoSwinConfig": "model.config",
     "ViewPlan": "video.spec",
+    "Views": "video.views",
     "load_model": "weights.checkpoint",
     "load_views": "video.views",
     "open_video": "video.reader",
@@ -56,6 +57,7 @@ __all__ = [
     "VideoSwin",
     "VideoSwinConfig",
     "ViewPlan",
+    "Views",
     "load_model",
     "load_views",
     "open_video",

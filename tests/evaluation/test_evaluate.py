@@ -184,7 +184,7 @@ def test_a_part_of_a_video_is_scored_by_itself(
 ) -> None:
     whole = evaluate(predictor, manifest, workers=0)
     report = evaluate(predictor, with_sample(manifest, 2, start_seconds=1.0, end_seconds=2.5), workers=0)
-    views = predictor.load(videos[2], start_seconds=1.0, end_seconds=2.5).views
+    views = predictor.load(videos[2], start_seconds=1.0, end_seconds=2.5).pixels
     torch.testing.assert_close(report.scores[2], predictor.score(views), rtol=0, atol=1e-6)
     assert (report.scores[2] - whole.scores[2]).abs().max() > 1e-3
 
@@ -256,7 +256,7 @@ def test_a_worker_that_is_killed_ends_the_evaluation_with_the_cure(
     def killed(*arguments: object, **options: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("videoswin.evaluation.evaluate.load_video", killed)
+    monkeypatch.setattr("videoswin.evaluation.evaluate.load_views", killed)
     with pytest.raises(WorkerKilledError, match=r"data worker was killed.*lower the number of workers"):
         evaluate(predictor, manifest, workers=1)
 

@@ -19,10 +19,11 @@ from videoswin.inference.backends import openvino as runtime
 from videoswin.inference.backends.exported import ExportedModel
 from videoswin.inference.backends.metadata import ExportPrecision
 from videoswin.inference.export import ExportError, Format, export_model
-from videoswin.inference.predictor import Predictor, load_video
+from videoswin.inference.predictor import Predictor
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin, token_grid
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
+from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
 
 onnx = pytest.importorskip("onnx")
@@ -474,7 +475,7 @@ def test_scales_are_not_chosen_on_what_is_compared(
     comparison = export_model(checkpoint, tmp_path / "model.xml", precision="int8", videos=[str(video)])
     plan = ViewPlan(clips=10, crops=3)
     first, second = (
-        load_video(video, checkpoint.clip, plan, **part).views
+        load_views(video, checkpoint.clip, plan, **part).pixels
         for part in ({"end_seconds": frames / 20}, {"start_seconds": frames / 20})
     )
     (calibration,) = chosen_on

@@ -64,8 +64,9 @@ def test_a_file_becomes_probabilities_of_every_label(predictor: Predictor, video
 
 
 def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, video: Path) -> None:
-    views = load_views(video, predictor.clip, predictor.views)
+    views = load_views(video, predictor.clip, predictor.views).pixels
     assert len(views) == 6
+    assert torch.equal(predictor.score(predictor.load(video)), predictor.score(views))
     one_by_one = torch.stack([predictor.score(view[None]) for view in views]).mean(0)
     torch.testing.assert_close(predictor.score(views), one_by_one)
     torch.testing.assert_close(predictor(video).probabilities, one_by_one)
@@ -74,7 +75,7 @@ def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, 
 def test_the_score_can_be_that_of_the_mean_logits(checkpoint: Checkpoint, video: Path) -> None:
     plan = checkpoint.views.replace(average="logits")
     predictor = Predictor(dataclasses.replace(checkpoint, views=plan), device="cpu")
-    views = load_views(video, checkpoint.clip, plan)
+    views = load_views(video, checkpoint.clip, plan).pixels
     logits = predictor.logits_each(views)
     expected = logits.mean(0).softmax(-1)
     assert not torch.allclose(expected, logits.softmax(-1).mean(0), atol=1e-7, rtol=0)
@@ -100,7 +101,7 @@ def test_what_are_no_views_is_refused(predictor: Predictor, views: torch.Tensor)
 def test_a_multi_label_model_answers_for_each_class_by_itself(
     checkpoint: Checkpoint, predictor: Predictor, video: Path
 ) -> None:
-    views = load_views(video, predictor.clip, predictor.views)[:1]
+    views = load_views(video, predictor.clip, predictor.views).pixels[:1]
     multi_label = Predictor(dataclasses.replace(checkpoint, multi_label=True), device="cpu")
     probabilities = multi_label.score(views)
     torch.testing.assert_close(torch.logit(probabilities).softmax(0), predictor.score(views))
@@ -166,7 +167,7 @@ def test_a_video_beyond_the_limits_does_not_stop_the_others(checkpoint: Checkpoi
 
 def test_a_predictor_may_have_limits_of_its_own(checkpoint: Checkpoint, video: Path) -> None:
     strict = Predictor(checkpoint, device="cpu", limits=ReadLimits(max_aspect_ratio=1.1))
-    with pytest.raises(VideoError, match=r"64x48 pixels, longer than max_aspect_ratio = 1\.1 to 1"):
+    with pytest.raises(VideoError, match=r"must be at most max_aspect_ratio = 1\.1, got 64x48 pixels"):
         strict(video)
 
 
@@ -200,7 +201,7 @@ def test_a_list_is_answered_as_each_video_alone_bit_for_bit(
 
 
 def test_videos_scored_together_have_the_scores_of_each_alone(predictor: Predictor, video: Path) -> None:
-    views = load_views(video, predictor.clip, predictor.views)
+    views = load_views(video, predictor.clip, predictor.views).pixels
     means, looked = predictor.score_videos([(0, views[:1]), (2, views[1:4]), (3, views)], 4)
     assert looked == [1, 0, 3, 6]
     assert means[1].tolist() == [0, 0, 0]
@@ -213,7 +214,7 @@ def test_one_decode_serves_all_views(
 ) -> None:
     opened = []
     monkeypatch.setattr(
-        "videoswin.inference.predictor.open_video",
+        "videoswin.video.views.open_video",
         lambda *args, **options: opened.append(1) or open_video(*args, **options),
     )
     assert predictor.views.num_views == 6
@@ -223,7 +224,7 @@ def test_one_decode_serves_all_views(
 
 def test_a_full_frame_view_is_wider_than_high_and_is_scored(checkpoint: Checkpoint, video: Path) -> None:
     predictor = Predictor(checkpoint, device="cpu", protocol="full-frame-4x1")
-    views = predictor.load(video).views
+    views = predictor.load(video).pixels
     assert views.shape == (4, 3, 8, 32, 43)
     assert predictor(video).probabilities.sum().item() == pytest.approx(1)
     assert predictor(video).protocol == "full-frame-4x1"
@@ -244,7 +245,7 @@ def test_adaptive_views_stop_at_the_center_of_the_middle_clip_if_it_is_clear(
     predictor = Predictor(checkpoint, device="cpu", protocol="adaptive-4x3")
     predictor.views = predictor.views.replace(margin=0.0)
     prediction = predictor(video)
-    exact = load_views(video, predictor.clip, predictor.views.replace(margin=1.0))
+    exact = load_views(video, predictor.clip, predictor.views.replace(margin=1.0)).pixels
     assert prediction.views_used == 1
     torch.testing.assert_close(prediction.probabilities, predictor.score(exact[5:6]))
 

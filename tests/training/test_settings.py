@@ -252,7 +252,7 @@ def test_a_setting_cannot_be_set_as_a_whole_and_in_parts():
 
 
 def test_a_value_that_its_part_refuses_is_named_with_the_part():
-    with pytest.raises(ValueError, match=r"data.clip: short_side is 100, too small to crop size 224"):
+    with pytest.raises(ValueError, match=r"data.clip: short_side must be >= size 224, got 100"):
         with_settings(RECIPE, {"data.clip.short_side": 100})
     with pytest.raises(ValueError, match=r"model.config: .* not divisible by 5 heads"):
         with_settings(FROM_NOTHING, {"model.config.num_heads": "[5,5,5]"})

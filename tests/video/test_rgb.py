@@ -10,10 +10,10 @@ import pytest
 import torch
 from av.filter import Graph
 
-from videoswin.inference.predictor import load_video
 from videoswin.video.reader import open_video
 from videoswin.video.rgb import RgbConverter
 from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.views import load_views
 
 BT709, YCGCO, BT2020_CL, DERIVED, ICTCP = 1, 8, 10, 12, 14
 PQ, HLG = 16, 18
@@ -154,7 +154,7 @@ def test_hdr_is_said_to_look_flat_and_is_no_damage(tmp_path, transfer, name):
 def test_a_loaded_video_keeps_the_note_of_hdr(tmp_path):
     gray = yuv_of((90, 90, 90), "ITU709")
     write_frames(tmp_path / "v.mkv", [gray] * 4, colorspace=9, primaries=9, transfer=PQ)
-    loaded = load_video(tmp_path / "v.mkv", ClipSpec(frames=2, size=32, short_side=32), ViewPlan())
+    loaded = load_views(tmp_path / "v.mkv", ClipSpec(frames=2, size=32, short_side=32), ViewPlan())
     assert loaded.notes == ("colors look flat, because HDR (PQ) is not tone-mapped",)
 
 

@@ -15,7 +15,7 @@ from videoswin.video.reader import VideoError, open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import PER_CLIP, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import resize_short_side, spatial_crops
-from videoswin.video.views import DamagedVideoWarning, load_views, read_views, seconds_seen, view_order
+from videoswin.video.views import load_views, read_views, seconds_seen, view_order
 
 SMALL = ClipSpec(frames=8, stride=2, size=32, short_side=32)
 CAMERA_MOTION = ClipSpec(
@@ -26,7 +26,7 @@ CAMERA_MOTION = ClipSpec(
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_gives_its_views(make_video, name):
     clip, views = apply_protocol(name, SMALL)
-    views_cthw = load_views(make_video("video.mp4", 100), clip, views)
+    views_cthw = load_views(make_video("video.mp4", 100), clip, views).pixels
     assert views_cthw.dtype == torch.uint8
     width = 48 if views.crops == "full" else clip.size  # of a frame of 96 x 64
     assert views_cthw.shape == (views.num_views, 3, clip.frames, clip.size, width)
@@ -39,14 +39,28 @@ def test_a_full_frame_view_is_all_of_each_frame_resized_once(make_video):
             resize_short_side(video.read(indices), 32, antialias=False).permute(3, 0, 1, 2)
             for indices in sample_clips(video.num_frames, video.fps, SMALL, views)
         ]
-    found = load_views(path, SMALL, views)
+    found = load_views(path, SMALL, views).pixels
     assert torch.equal(found, torch.stack(expected))
     assert found.is_contiguous()
 
 
+@pytest.mark.parametrize("margin", [1.0, 0.5])
+def test_times_are_those_of_the_frames_of_each_view(make_video, margin):
+    path, plan = make_video("video.mp4", 100), ViewPlan(clips=3, crops=3, margin=margin)
+    views = load_views(path, SMALL, plan, start_seconds=1.0, end_seconds=3.0)
+    assert views.times.shape == (9, 8)
+    with open_video(path) as video:
+        for times, view_cthw in zip(views.times, views.pixels, strict=True):
+            frames_thwc = video.read([video.index_at(seconds) for seconds in times])
+            crops = spatial_crops(resize_short_side(frames_thwc, 32, antialias=False), 32, 3)
+            assert any(torch.equal(view_cthw, crop) for crop in crops)
+    assert 1.0 <= views.times.min() < views.times.max() <= 3.0
+    assert views.duration_seconds == pytest.approx(2.0)
+
+
 def test_frames_too_long_for_one_view_are_an_error_of_that_video(make_video):
     views = ViewPlan(clips=1, crops="full")
-    assert load_views(make_video("4.mp4", 8, width=128, height=32), SMALL, views).shape[-1] == 128
+    assert load_views(make_video("4.mp4", 8, width=128, height=32), SMALL, views).pixels.shape[-1] == 128
     with pytest.raises(VideoError, match=r"must be <= 4, got frames of 130x32.*three crops"):
         load_views(make_video("5.mp4", 8, width=130, height=32), SMALL, views)
     with pytest.raises(VideoError, match="32x130"):
@@ -55,8 +69,8 @@ def test_frames_too_long_for_one_view_are_an_error_of_that_video(make_video):
 
 def test_adaptive_views_are_the_exact_ones_in_another_order(make_video):
     path, views = make_video("video.mp4", 100), ViewPlan(clips=4, crops=3)
-    exact = load_views(path, SMALL, views)
-    adaptive = load_views(path, SMALL, views.replace(margin=0.5))
+    exact = load_views(path, SMALL, views).pixels
+    adaptive = load_views(path, SMALL, views.replace(margin=0.5)).pixels
     assert torch.equal(adaptive, exact[view_order(views)])
 
 
@@ -79,20 +93,20 @@ def test_views_are_the_sampled_frames_resized_and_cropped_clip_by_clip(make_vide
             spatial_crops(resize_short_side(video.read(indices), 32, antialias=False), 32, 3)
             for indices in sample_clips(video.num_frames, video.fps, SMALL, views)
         ]
-    assert torch.equal(load_views(path, SMALL, views), torch.cat(expected))
+    assert torch.equal(load_views(path, SMALL, views).pixels, torch.cat(expected))
 
 
 @pytest.mark.parametrize("clips", [2, 3])
 def test_the_camera_motion_model_sees_two_seconds_at_different_moments(make_video, clips):
     views = ViewPlan(clips=clips, crops=3)
-    views_cthw = load_views(make_video("video.mp4", 60), CAMERA_MOTION, views)
+    views_cthw = load_views(make_video("video.mp4", 60), CAMERA_MOTION, views).pixels
     assert views_cthw.shape == (3 * clips, 3, 8, 64, 64)
     middles = views_cthw[2::3, :, 0]  # the first frame of each clip, middle crop
     assert len({picture.numpy().tobytes() for picture in middles}) == clips
 
 
 def test_a_video_shorter_than_a_clip_is_looped(make_video):
-    views = load_views(make_video("video.mp4", 3), SMALL.replace(stride=1), ViewPlan(clips=1, crops=1))
+    views = load_views(make_video("video.mp4", 3), SMALL.replace(stride=1), ViewPlan(clips=1, crops=1)).pixels
     assert torch.equal(views[:, :, 0], views[:, :, 3])
     assert torch.equal(views[:, :, 1], views[:, :, 7])
 
@@ -124,7 +138,7 @@ def test_a_folder_of_frames_gives_views(make_video, tmp_path):
     folder.mkdir()
     for number in range(20):
         write_image(folder / f"{number}.png", numbered_picture(number))
-    assert load_views(folder, SMALL, ViewPlan(clips=2, crops=3)).shape == (6, 3, 8, 32, 32)
+    assert load_views(folder, SMALL, ViewPlan(clips=2, crops=3)).pixels.shape == (6, 3, 8, 32, 32)
 
 
 def test_a_file_that_is_no_video_raises_video_error(tmp_path):
@@ -137,8 +151,9 @@ def test_a_broken_end_is_left_out_and_said(make_video):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
     views = ViewPlan(clips=2, crops=1)
-    with pytest.warns(DamagedVideoWarning, match=r"video\.mp4: .*decoding ends after"):
-        views_cthw = load_views(path, SMALL, views)
+    loaded = load_views(path, SMALL, views)
+    assert "decoding ends after" in str(loaded.damage)
+    views_cthw = loaded.pixels
     with open_video(path) as video:
         read_views(video, SMALL, views)
         sampled = sample_clips(video.num_readable, video.fps, SMALL, views)
@@ -156,7 +171,7 @@ def test_real_clips_give_views_by_every_protocol(clips):
     for name in ("demo.mp4", "test.avi", "unordered.mov", "video_90.mov"):
         for protocol in PROTOCOLS:
             clip, views = apply_protocol(protocol, ClipSpec(frames=4, size=56, short_side=56))
-            shape = load_views(clips / name, clip, views).shape
+            shape = load_views(clips / name, clip, views).pixels.shape
             assert shape[:3] == (views.num_views, 3, 4), (name, protocol)
             assert min(shape[3:]) == 56
             assert max(shape[3:]) == 56 or views.crops == "full"
@@ -164,8 +179,8 @@ def test_real_clips_give_views_by_every_protocol(clips):
 
 def test_views_are_the_same_every_time(clips):
     clip, views = ClipSpec(size=56, short_side=56), ViewPlan(clips=2, crops=3)
-    first = load_views(clips / "test.mp4", clip, views)
-    assert torch.equal(load_views(clips / "test.mp4", clip, views), first)
+    first = load_views(clips / "test.mp4", clip, views).pixels
+    assert torch.equal(load_views(clips / "test.mp4", clip, views).pixels, first)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")

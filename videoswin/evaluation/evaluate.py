@@ -29,14 +29,15 @@ from videoswin._workers import (
 from videoswin.data.lists.rows import folded_name
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
-from videoswin.inference.predictor import LoadedVideo, Predictor, load_video, require_finite_scores
+from videoswin.inference.predictor import Predictor, require_finite_scores
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.video.views import Views, load_views
 
 __all__ = ["Report", "evaluate", "match_classes"]
 
-Loaded = LoadedVideo | VideoError
+Loaded = Views | VideoError
 
 
 def evaluate(
@@ -155,7 +156,7 @@ class _Videos(Dataset[Loaded]):
     def __getitem__(self, index: int) -> Loaded:
         sample = self.samples[index]
         try:
-            return load_video(
+            return load_views(
                 sample.path,
                 self.clip,
                 self.views,
@@ -177,7 +178,7 @@ def _readable(
         else:
             if video.damage is not None:
                 share.damage[index] = video.damage
-            yield position, video.views
+            yield position, video.pixels
         advance()
 
 

@@ -25,9 +25,10 @@ from videoswin.inference.backends import onnx, openvino, torch_export
 from videoswin.inference.backends.exported import LOADERS, ExportedModel
 from videoswin.inference.backends.metadata import ExportMetadata, ExportPrecision
 from videoswin.inference.pixels import PixelModel
-from videoswin.inference.predictor import Predictor, load_video
+from videoswin.inference.predictor import Predictor
 from videoswin.video.reader import open_video
 from videoswin.video.spec import ViewPlan
+from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
 
 Format = Literal["onnx", "openvino", "torch", "aotinductor"]
@@ -254,8 +255,8 @@ def _clips(
         for number in range(count):
             path = videos[number * len(videos) // count]
             for start, end in _halves(path) if in_halves else [(None, None)]:
-                part = load_video(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
-                parts.append(_without_repeats(part.views, crops))
+                part = load_views(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
+                parts.append(_without_repeats(part.pixels, crops))
             bar.advance()
     return parts, f"from {plural(count, 'video')}"
 

@@ -22,12 +22,11 @@ from videoswin.inference.backends.metadata import ExportMetadata
 from videoswin.inference.pixels import PixelModel
 from videoswin.inference.prefetch import batches, copy_to_device, decoding_threads, load_ahead, wait_for_copy
 from videoswin.model.swin import VideoSwin
-from videoswin.video.frames import excerpt
 from videoswin.video.limits import ReadLimits
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video.reader import VideoError
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import normalize
-from videoswin.video.views import read_views, seconds_seen
+from videoswin.video.views import Views, load_views
 from videoswin.weights.checkpoint import Checkpoint
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -97,44 +96,6 @@ class Prediction:
         optional = {"seconds_seen": seen, "damage": damage, "views_used": used}
         fields |= {name: value for name, value in optional.items() if value is not None}
         return dump_json(fields)
-
-
-@dataclass(frozen=True)
-class LoadedVideo:
-    """The views of one video, with metadata of its file that a Prediction repeats."""
-
-    views: Tensor
-    """(V, 3, T, H, W) uint8; H and W are equal unless the views are whole frames."""
-    duration_seconds: float
-    damage: str | None
-    seconds_seen: float
-    """Seconds of the video covered by the clips."""
-    notes: tuple[str, ...] = ()
-
-
-def load_video(
-    path: str | Path,
-    clip: ClipSpec,
-    views: ViewPlan,
-    *,
-    start_seconds: float | None = None,
-    end_seconds: float | None = None,
-    limits: ReadLimits | None = None,
-) -> LoadedVideo:
-    """Read the views of one video, or of the part between two times; raise VideoError if it is unreadable.
-
-    This needs no model and is safe in a thread or process.
-    """
-    # Always one decoding thread: with several, FFmpeg conceals damaged pictures differently.
-    with open_video(path, threads=1, limits=limits) as video:
-        part = excerpt(video, start_seconds, end_seconds)
-        return LoadedVideo(
-            views=read_views(part, clip, views),
-            duration_seconds=part.duration_seconds,
-            damage=part.damage,
-            seconds_seen=seconds_seen(part.num_readable, part.fps, clip, views, part.times),
-            notes=part.notes,
-        )
 
 
 class Predictor:
@@ -243,23 +204,31 @@ class Predictor:
 
     def load(
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
-    ) -> LoadedVideo:
-        """Read the views of this model with load_video."""
-        part = {"start_seconds": start_seconds, "end_seconds": end_seconds}
-        return load_video(path, self.clip, self.views, **part, limits=self.limits)
+    ) -> Views:
+        """Load the views of this model with `load_views`."""
+        return load_views(
+            path,
+            self.clip,
+            self.views,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            limits=self.limits,
+        )
 
-    def score(self, views: Tensor) -> Tensor:
+    def score(self, views: Views | Tensor) -> Tensor:
         """Return the probabilities (K,) of one video on the CPU: the mean over its views.
 
         With `views.average` "logits", logits are averaged instead.
 
         Args:
-            views: (V, 3, T, H, W) uint8, as `load` gives them. An adaptive plan may score only the first.
+            views: What `load` returns, or its pixels (V, 3, T, H, W) uint8. An adaptive plan may score only
+                the first ones.
 
         Raises:
             NonFiniteScoresError: The scores have NaN or infinity, e.g. because weights are damaged.
         """
-        means, _ = self.score_videos([(0, views)], 1)
+        pixels = views.pixels if isinstance(views, Views) else views
+        means, _ = self.score_videos([(0, pixels)], 1)
         return require_finite_scores(means[0], self.name)
 
     def score_videos(
@@ -311,16 +280,16 @@ class Predictor:
         clips = normalize(pixels, self.clip.normalization)
         return self.model(clips.to(next(self.model.parameters()).dtype))
 
-    def _load_to_device(self, path: str | Path) -> LoadedVideo:
+    def _load_to_device(self, path: str | Path) -> Views:
         video = self.load(path)
-        return replace(video, views=copy_to_device(video.views, self.device))
+        return replace(video, pixels=copy_to_device(video.pixels, self.device))
 
     def _predictions(
-        self, loaded: Sequence[tuple[str | Path, LoadedVideo | VideoError]]
+        self, loaded: Sequence[tuple[str | Path, Views | VideoError]]
     ) -> Iterator[Prediction | VideoError]:
         """Score several videos in shared batches; yield a Prediction or the VideoError of each."""
         readable = [
-            (index, wait_for_copy(video.views))
+            (index, wait_for_copy(video.pixels))
             for index, (_, video) in enumerate(loaded)
             if not isinstance(video, VideoError)
         ]

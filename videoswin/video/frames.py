@@ -31,6 +31,8 @@ class VideoReader(ABC):
     """Frames per second, by the median step if the rate varies."""
     times: NDArray[np.float64] | None = None
     """Display time of each frame in seconds from the first frame; None if the rate is constant."""
+    start_seconds: float = 0.0
+    """Time of the first frame in seconds from the first frame of the file; more than 0 in an excerpt."""
     limits: ReadLimits
     """Limits on the cost of reading."""
 
@@ -186,6 +188,7 @@ class _Excerpt(VideoReader):
             self._first = reader.index_at(start)
             stop = self._first + 1
         self.num_frames = stop - self._first
+        self.start_seconds = reader.start_seconds + reader.seconds(self._first)
         self.fps = reader.fps
         if reader.times is not None:
             times = reader.times[self._first : stop]

@@ -6,13 +6,14 @@ T frames, H height, W width, S side of the square crop, V views.
 from __future__ import annotations
 
 import os
-import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videoswin.video.frames import excerpt
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError, VideoReader, open_video
 from videoswin.video.sampling import sample_clips
@@ -20,37 +21,56 @@ from videoswin.video.spec import LONGEST_FULL_FRAME, ClipSpec, ViewPlan
 from videoswin.video.transforms import resize_short_side, spatial_crops
 
 
-class DamagedVideoWarning(UserWarning):
-    """Warning that a video is damaged and only its decodable part is used."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Views:
+    """The views of one video, and what is known about its file."""
+
+    pixels: Tensor
+    """(V, 3, T, S, S) uint8, clip by clip; for full frames (V, 3, T, H, W), where the shorter side is
+    `clip.short_side`. The views of an adaptive plan are in the order of `view_order`."""
+    times: NDArray[np.float64]
+    """(V, T) display times of the frames in seconds from the first frame of the file."""
+    duration_seconds: float
+    """Duration of the video, or of the part of it that was asked for."""
+    seconds_seen: float
+    """Seconds of it that are covered by the clips."""
+    damage: str | None = None
+    """What could not be read; None if everything could."""
+    notes: tuple[str, ...] = ()
+    """What else a user should know about the file, such as colors that are not converted."""
 
 
 def load_views(
-    path: str | os.PathLike[str], clip: ClipSpec, views: ViewPlan, *, limits: ReadLimits | None = None
-) -> Tensor:
-    """Load all views of a video; warn with DamagedVideoWarning if only a part of it can be read.
+    path: str | os.PathLike[str],
+    clip: ClipSpec,
+    views: ViewPlan,
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    limits: ReadLimits | None = None,
+) -> Views:
+    """Load all views of a video, or of the part between two times.
+
+    This is the whole CPU half of a prediction. It needs no model and is safe in a thread or process.
 
     Args:
         path: Video file or folder of frames.
         clip: Sampling and size of the clips.
         views: Number and placement of the views.
+        start_seconds: Start of the part; None is the start of the video.
+        end_seconds: End of the part; None is the end of the video.
         limits: Limits on the cost of reading; None means the defaults of ReadLimits.
 
-    Returns:
-        uint8 (V, 3, T, S, S), clip by clip; for full frames (V, 3, T, H, W), where the shorter side is
-        `clip.short_side`. The views of an adaptive plan are in the order of `view_order`.
-
     Raises:
-        VideoError: The video cannot be read or exceeds `limits`.
+        VideoError: The video cannot be read or exceeds `limits`, or the part is outside of it.
     """
-    with open_video(path, limits=limits) as reader:
-        views_cthw = read_views(reader, clip, views)
-        if reader.damage is not None:
-            warnings.warn(f"{path}: {reader.damage}", DamagedVideoWarning, stacklevel=2)
-    return views_cthw
+    # Always one decoding thread: with several, FFmpeg conceals damaged pictures differently.
+    with open_video(path, threads=1, limits=limits) as reader:
+        return read_views(excerpt(reader, start_seconds, end_seconds), clip, views)
 
 
-def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
-    """Read all views of an open video like `load_views`, without a warning; see `reader.damage` afterwards.
+def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Views:
+    """Read all views of an open video like `load_views`.
 
     Each frame is decoded, converted and resized once, even if several views use it, and only its crops are
     kept. If the end of the video cannot be decoded, the readable part is sampled again as a shorter video.
@@ -64,11 +84,20 @@ def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Tensor:
         }  # each (crops, 3, 1, S, S)
         if reader.num_readable == num_frames:
             break
-    by_clip = [torch.cat([crops[index] for index in indices], dim=2) for indices in clips]
+    pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
+    seconds = [[reader.start_seconds + reader.seconds(index) for index in indices] for indices in clips]
+    times = np.repeat(np.array(seconds), views.views_per_clip, axis=0)  # (V, T)
     if views.is_adaptive:
-        in_order = [view for by_crop in by_clip for view in by_crop]
-        return torch.stack([in_order[index] for index in view_order(views)])  # (V, 3, T, S, S)
-    return torch.cat(by_clip)  # (V, 3, T, S, S)
+        order = view_order(views)
+        pixels, times = pixels[order], times[order]
+    return Views(
+        pixels=pixels,
+        times=times,
+        duration_seconds=reader.duration_seconds,
+        seconds_seen=seconds_seen(num_frames, reader.fps, clip, views, reader.times),
+        damage=reader.damage,
+        notes=reader.notes,
+    )
 
 
 def seconds_seen(
