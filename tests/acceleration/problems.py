@@ -1,4 +1,4 @@
-"""Attention problems for the kernels, and the answers of the paper in float64."""
+"""Attention problems for the kernels, and their float64 solutions by plain_attention."""
 
 from __future__ import annotations
 

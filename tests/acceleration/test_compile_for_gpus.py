@@ -1,4 +1,4 @@
-"""The kernels compile to machine code; test_kernels_on_a_gpu.py is for whether they run and are right."""
+"""The kernels compile to machine code; test_kernels_on_a_gpu.py tests their results."""
 
 import os
 import re

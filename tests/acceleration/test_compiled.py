@@ -1,4 +1,4 @@
-"""Compiled blocks compute what blocks compute; captured graphs are for test_kernels_on_a_gpu.py."""
+"""Compiled blocks equal plain blocks; test_kernels_on_a_gpu.py tests captured graphs."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The kernels that a device gets, and what makes them ineligible."""
+"""Selection of kernels for a device, and reasons against them."""
 
 import logging
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def test_a_cpu_gets_boxes_and_the_log_says_why(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("capabilities", [{}, {"avx2": True}, {"bf16": True}], ids=str)
-def test_emulated_half_precision_is_said_to_be_slower_in_one_line(
+def test_emulated_half_precision_gets_one_warning(
     capabilities: dict[str, bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
@@ -126,7 +126,7 @@ def test_branches_of_published_widths_are_right_in_half_precision(few_tokens, dt
     assert faster_branches(block, Clock((2.0, 1.0), (2.0, 1.0))) == ("attention", "mlp")
 
 
-def test_a_trial_leaves_the_random_numbers_alone() -> None:
+def test_a_trial_keeps_the_random_state() -> None:
     before = torch.get_rng_state()
     trial_block(16, 1, WINDOW, box_attention)
     assert torch.equal(torch.get_rng_state(), before)
@@ -168,7 +168,7 @@ def test_a_gpu_that_is_full_keeps_its_blocks(
     assert "stage of 192 channels is not fused: out of memory" in caplog.text
 
 
-def test_nothing_is_chosen_by_its_time_where_answers_must_not_depend_on_it(
+def test_deterministic_mode_selects_no_implementation_by_time(
     as_on_a_gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "_faster_branches", lambda *_: ("mlp",))

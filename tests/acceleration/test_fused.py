@@ -1,4 +1,4 @@
-"""Fused blocks and their operators as torch sees them, without a GPU and without Triton."""
+"""Fused blocks and their operators without a GPU and without Triton."""
 
 import copy
 from collections.abc import Callable
@@ -84,7 +84,7 @@ def test_what_fits_is_fused(
     assert calls == expected
 
 
-def test_a_block_that_learns_is_not_fused_and_learns_the_same(calls: list[str]) -> None:
+def test_a_block_in_training_is_not_fused_and_has_the_same_gradients(calls: list[str]) -> None:
     plain, x = block(), tokens(WHOLE_WINDOWS)
     fused = FusedBlock(copy.deepcopy(plain))
     for each in (plain, fused):
@@ -119,7 +119,7 @@ def weights(dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
 
 
-def test_torch_finds_nothing_wrong_with_the_operators() -> None:
+def test_torch_opcheck_accepts_the_operators() -> None:
     x, scale, offset, weight1, bias1, weight2, bias2 = weights()
     torch.library.opcheck(norm_linear, (x, scale, offset, 1e-5, weight1, bias1))
     torch.library.opcheck(linear_add, (x, weight1[:16], bias1[:16], x))

@@ -1,4 +1,4 @@
-"""The kernels on a real GPU, at the sizes of published models; skipped without one."""
+"""The kernels on a GPU at the sizes of published models; skipped without one."""
 
 import pytest
 import torch
@@ -109,7 +109,7 @@ def test_autocast_rounds_qkv_and_not_the_bias_table() -> None:
     assert error(out, given.answer()) < TOLERANCE[torch.float16]
 
 
-def test_torch_finds_nothing_wrong_with_the_operator() -> None:
+def test_torch_opcheck_accepts_the_operator() -> None:
     given = problem(*WINDOWS["padded"], device="cuda")
     qkv, table = given.qkv.half().requires_grad_(), given.table.float().requires_grad_()
     geometry = given.geometry
@@ -194,7 +194,7 @@ def test_fused_branches_equal_plain_ones(channels: int, dtype: torch.dtype) -> N
             assert branch_error(FusedBlock(block), block, branch, x) < TOLERANCE[dtype], branch
 
 
-def test_a_fused_layer_addresses_more_than_two_to_the_31_numbers() -> None:
+def test_a_fused_layer_addresses_more_than_two_to_the_31_elements() -> None:
     free, _ = torch.cuda.mem_get_info()
     if free < 24 * 2**30:
         pytest.skip(f"needs 24 GiB of GPU memory, {free / 2**30:.0f} are free")
@@ -214,7 +214,7 @@ def test_a_model_that_predicts_gets_what_pays_and_answers_as_before(caplog) -> N
         assert error(kernels(clips.bfloat16()), usual.float()(clips).double()) < 3e-2
 
 
-def test_more_than_two_to_the_31_numbers_are_addressed() -> None:
+def test_more_than_two_to_the_31_elements_are_addressed() -> None:
     free, _ = torch.cuda.mem_get_info()
     if free < 24 * 2**30:
         pytest.skip(f"needs 24 GiB of GPU memory, {free / 2**30:.0f} are free")

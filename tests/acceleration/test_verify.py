@@ -1,4 +1,4 @@
-"""Kernels that are wrong or do not run are found out by trying them."""
+"""Kernels that are incorrect or do not run are detected."""
 
 import subprocess
 
@@ -19,7 +19,7 @@ def test_the_check_accepts_a_right_attention_even_while_predicting() -> None:
         assert largest_error(triton_attention, CPU, 16) < TOLERANCE[torch.bfloat16]
 
 
-def test_the_check_leaves_the_random_numbers_alone() -> None:
+def test_the_check_keeps_the_random_state() -> None:
     before = torch.get_rng_state()
     largest_error(box_attention, CPU, 16)
     assert torch.equal(torch.get_rng_state(), before)

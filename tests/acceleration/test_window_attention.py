@@ -1,4 +1,4 @@
-"""The operators as torch sees them: traced, compiled, cast, counted, without a GPU and without Triton."""
+"""Tracing, compilation, autocast and FLOP counting of the operators, without a GPU and without Triton."""
 
 import copy
 from typing import Any
@@ -44,7 +44,7 @@ def test_the_operator_equals_the_paper_forward_and_backward(kind: str) -> None:
         assert error(ours, paper) < 1e-5  # log-sums and the gradient of the table are float32
 
 
-def test_torch_finds_nothing_wrong_with_the_operators(padded: Problem) -> None:
+def test_torch_opcheck_accepts_the_operators(padded: Problem) -> None:
     inputs = arguments(padded, torch.float32)
     torch.library.opcheck(window_attention, inputs)
     qkv, table, index, *cut = arguments(padded, torch.float32, learned=False)
@@ -126,7 +126,7 @@ def test_a_model_with_the_operator_equals_one_without(clips: Tensor) -> None:
 
 
 @pytest.mark.timeout(600)  # compilers are slow on a busy machine
-def test_a_model_with_the_operator_compiles_to_one_graph_and_learns(clips: Tensor) -> None:
+def test_a_model_with_the_operator_compiles_to_one_graph_and_trains(clips: Tensor) -> None:
     _, ours = pair()
     eager = copy.deepcopy(ours)
     torch._dynamo.reset()

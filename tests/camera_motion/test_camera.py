@@ -1,4 +1,4 @@
-"""The nine movements: what each does to the picture, and what becomes of it mirrored or reversed."""
+"""The nine camera movements: their effect on the image, and their mirrored and reversed labels."""
 
 import numpy as np
 import pytest

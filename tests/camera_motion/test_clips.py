@@ -1,4 +1,4 @@
-"""Generated clips: shapes, seeds, the split by photograph, and labels that stay true."""
+"""Synthetic clips: shapes, seeds, the split by photograph, and correct labels."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_an_item_depends_on_its_seed_and_draw_alone(clips):
     assert not torch.equal(clips[next_epoch].clips, item.clips)
 
 
-def test_the_first_epoch_is_what_the_bundled_model_learned_from():
+def test_the_first_epoch_is_the_training_data_of_the_bundled_model():
     easy = CameraMotionClips(length=100, easy=1000, hard=2000, seed=SEED, frames=8, size=64)
     items = [easy[Draw(0, index)] for index in range(6)]
     assert [item.targets.tolist() for item in items] == [

@@ -1,4 +1,4 @@
-"""H.264 in memory and into files keeps the picture, its order and its size."""
+"""H.264 in memory and in files keeps the content, order and size of frames."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""evaluate(): the scores of Predictor, for many videos at once, on any number of processes and ranks."""
+"""evaluate() has the scores of Predictor for any number of processes and ranks."""
 
 import dataclasses
 import json
@@ -157,7 +157,7 @@ def test_an_unreadable_video_is_named_and_wrong(
     assert torch.equal(report.scores[[0, 2, 3, 4]], sound.scores[[0, 2, 3, 4]])
 
 
-def test_a_list_of_nothing_but_unreadable_videos_scores_nothing(
+def test_a_list_of_only_unreadable_videos_scores_0(
     predictor: Predictor, manifest: Manifest, broken: Path
 ) -> None:
     manifest = dataclasses.replace(manifest, samples=(Sample(path=str(broken), labels=(0,)),))
@@ -233,7 +233,7 @@ def test_progress_goes_to_stderr(
     # 2 workers prepare 2 videos each, and one more is in use.
     [("official-4x3", 5 * 12 * 3 * 4 * 16 * 16 / 2**20), ("full-frame-4x1", 5 * 4 * 3 * 4 * 455 / 2**20)],
 )
-def test_too_little_shared_memory_is_told_before_the_start_and_used_as_far_as_it_goes(
+def test_insufficient_shared_memory_is_reported_and_used(
     checkpoint: Checkpoint,
     manifest: Manifest,
     protocol: str,
@@ -299,7 +299,7 @@ def test_a_name_spelt_exactly_goes_before_one_in_another_case() -> None:
     assert match_classes(("run", "Run"), ("Run", "run", "RUN")) == [1, 0]
 
 
-def test_classes_that_are_numbers_are_the_models_in_order() -> None:
+def test_numeric_classes_are_indices_of_the_models_labels() -> None:
     assert match_classes(("0", "1", "2"), LABELS) == [0, 1, 2]
     assert match_classes([str(n) for n in sorted(range(12), key=str)], [f"class {n}" for n in range(12)]) == [
         0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9,
@@ -307,7 +307,7 @@ def test_classes_that_are_numbers_are_the_models_in_order() -> None:
 
 
 @pytest.mark.parametrize("classes", [("1", "2"), tuple(map(str, range(7)))])
-def test_numbers_that_are_not_the_models_are_refused(classes: tuple[str, ...]) -> None:
+def test_numeric_classes_beyond_the_models_labels_are_refused(classes: tuple[str, ...]) -> None:
     with pytest.raises(
         ValueError, match=f"the {len(classes)} classes of the data must be among the 6 of the model, got"
     ):

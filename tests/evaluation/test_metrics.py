@@ -1,4 +1,4 @@
-"""Accuracies, average precision and intervals, against their definitions."""
+"""Accuracy, average precision and intervals equal their definitions."""
 
 import math
 
@@ -91,7 +91,7 @@ def test_average_precision_is_the_area_of_its_definition(levels: int) -> None:
     assert average_precision(scores, targets).tolist() == pytest.approx(expected)
 
 
-def test_average_precision_of_a_class_that_nothing_shows_is_nan() -> None:
+def test_average_precision_of_a_class_without_videos_is_nan() -> None:
     targets = torch.tensor([[True, False], [False, False]])
     assert average_precision(torch.rand(2, 2), targets).isnan().tolist() == [False, True]
 
@@ -126,7 +126,7 @@ def test_intervals_have_no_rounding_errors_in_json() -> None:
     assert interval == (1.0, 1.0)
 
 
-def test_wilson_interval_of_nothing_is_refused() -> None:
+def test_wilson_interval_without_videos_is_refused() -> None:
     with pytest.raises(ValueError, match=r"count > 0, got 0\.5 and 0"):
         wilson_interval(0.5, 0)
 

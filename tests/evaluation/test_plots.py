@@ -1,4 +1,4 @@
-"""Pictures that are written: they open, and what must be seen is in them."""
+"""Plots are valid PNG files with the expected contents."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,7 +147,7 @@ def draw_everything(folder: Path, name: str) -> None:
     draw_contact_sheet(folder / "sheet.png", [(f"{name}.mp4\ntrue: {name}", frames(1, (0, 0, 0)))])
 
 
-def test_names_that_no_font_has_are_drawn_as_boxes_and_told_in_one_line(
+def test_characters_without_a_font_are_drawn_as_boxes_with_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]

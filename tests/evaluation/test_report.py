@@ -1,4 +1,4 @@
-"""Report: numbers that follow from scores, and the files that are written of them."""
+"""Report: metrics computed from scores, and the saved files."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ def test_an_unreadable_video_is_wrong_in_every_number(report: Report) -> None:
     assert report.confusion.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
 
 
-def test_intervals_hold_the_numbers_and_leave_room(report: Report) -> None:
+def test_intervals_contain_their_metric_and_have_width(report: Report) -> None:
     for name, (low, high) in report.intervals.items():
         assert 0 <= low < getattr(report, name) < high <= 1
 
@@ -92,7 +92,7 @@ def test_multi_label_videos_are_scored_by_average_precision(several: Report) -> 
     assert several.confusion is None
 
 
-def test_json_is_one_line_of_plain_numbers_without_the_scores(report: Report) -> None:
+def test_json_is_one_line_without_the_scores(report: Report) -> None:
     text = report.to_json()
     assert "\n" not in text
     assert "NaN" not in text
@@ -114,7 +114,7 @@ def test_no_more_than_the_worst_mistakes_are_shown() -> None:
     assert len(worst_mistakes(make_report([(0,)] * 20, [[0.1, 0.8, 0.1]] * 20))) == SHOWN_MISTAKES
 
 
-def test_the_folder_holds_every_file_and_nothing_unfinished(report: Report, tmp_path: Path) -> None:
+def test_the_folder_has_every_file_and_no_partial_ones(report: Report, tmp_path: Path) -> None:
     report.save(tmp_path / "new" / "folder")
     assert sorted(file.name for file in (tmp_path / "new" / "folder").iterdir()) == [
         "confusion.json",

@@ -1,4 +1,4 @@
-"""Fewer looks: when they stop, and that the answer is then that of those that were made."""
+"""Adaptive view sampling: when it stops, and that the result is that of the scored views."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_a_clear_first_view_is_enough() -> None:
     assert sums.tolist() == pytest.approx([0.9, 0.1])
 
 
-def test_as_many_views_again_are_looked_at_until_one_leads_or_none_are_left() -> None:
+def test_scored_views_double_until_one_class_leads_or_none_are_left() -> None:
     sizes: list[int] = []
 
     def undecided(views: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def test_a_single_class_is_settled_at_once() -> None:
 
 
 @given(views=st.integers(1, 13), classes=st.integers(1, 6), seed=st.integers(0, 999), margin=st.floats(0, 1))
-def test_the_answer_is_that_of_the_first_views_and_leads_unless_all_were_seen(
+def test_the_result_is_the_sum_of_the_first_views_and_leads_unless_all_were_scored(
     views: int, classes: int, seed: int, margin: float
 ) -> None:
     scores = scores_of(views, classes, seed)

@@ -1,4 +1,4 @@
-"""Exported files answer as the model does in PyTorch, say what they are, and are not kept if they do not."""
+"""Exported files have the outputs of the PyTorch model and its metadata, or are not kept."""
 
 import dataclasses
 import json
@@ -248,7 +248,7 @@ def test_reading_and_comparing_show_their_progress_on_stderr(
     ]
 
 
-def test_every_phase_is_said_before_it_begins(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_every_phase_is_reported_before_it_starts(checkpoint: Checkpoint, tmp_path: Path) -> None:
     said: list[str] = []
     export_model(checkpoint, tmp_path / "model.pt2", say=said.append)
     patterns = (
@@ -283,7 +283,7 @@ def test_a_multi_label_file_answers_by_sigmoid(
     torch.testing.assert_close(ours, Predictor(several, device="cpu")(videos[0]).probabilities)
 
 
-def test_a_file_that_answers_otherwise_is_not_kept_and_nothing_is_lost(
+def test_a_file_with_other_outputs_is_not_kept_and_the_old_file_remains(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "model.pt2"
@@ -296,7 +296,7 @@ def test_a_file_that_answers_otherwise_is_not_kept_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize(("name", "format"), [("model.xml", "openvino"), ("model.pt2", "torch")])
-def test_a_file_that_is_slower_than_float32_is_said_to_be(
+def test_a_file_slower_than_float32_is_reported(
     name: str, format: Format, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[object] = []
@@ -330,7 +330,7 @@ def test_a_file_that_is_not_slower_needs_no_word(
     assert not any("times as long" in line for line in said)
 
 
-def test_what_cannot_be_exported_is_said_before_any_work(
+def test_impossible_exports_are_refused_before_any_work(
     checkpoint: Checkpoint, tmp_path: Path, videos: list[str]
 ) -> None:
     with pytest.raises(ValueError, match=r"must end in \.onnx, \.xml, \.pt2"):
@@ -441,7 +441,7 @@ def test_a_full_frame_is_not_for_a_file_of_fixed_size(onnx_file: Path, videos: l
         predictor(videos[0])
 
 
-def test_an_onnx_file_needs_nothing_of_this_package(onnx_file: Path) -> None:
+def test_an_onnx_file_runs_without_this_package(onnx_file: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
@@ -484,7 +484,7 @@ def test_scales_are_not_chosen_on_what_is_compared(
     assert comparison.clips == len({view.numpy().tobytes() for view in second})
 
 
-def test_a_single_picture_is_too_little_for_int8(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_int8_needs_more_than_a_single_picture(checkpoint: Checkpoint, tmp_path: Path) -> None:
     video = tmp_path / "picture.mp4"
     write_h264(video, film_thwc(1), fps=10, crf=23)
     with pytest.raises(
@@ -494,7 +494,7 @@ def test_a_single_picture_is_too_little_for_int8(checkpoint: Checkpoint, tmp_pat
         export_model(checkpoint, tmp_path / "model.xml", precision="int8", videos=[str(video)])
 
 
-def test_one_clip_of_one_video_is_too_little_for_int8(
+def test_int8_needs_more_than_one_clip_of_one_video(
     checkpoint: Checkpoint, tmp_path: Path, videos: list[str]
 ) -> None:
     clip, views = checkpoint.clip.replace(rule="segments"), ViewPlan(clips=1, crops=1)

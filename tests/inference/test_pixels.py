@@ -1,4 +1,4 @@
-"""Pixels in, logits out: the same as normalizing first, at every size and precision."""
+"""PixelModel equals normalization and the model, at every size and precision."""
 
 import copy
 

@@ -263,7 +263,7 @@ def test_an_adaptive_protocol_is_refused_for_a_multi_label_model(checkpoint: Che
         Predictor(several, device="cpu", protocol="adaptive-4x3")
 
 
-def test_views_that_have_no_published_name_are_named_by_their_numbers(checkpoint: Checkpoint) -> None:
+def test_views_without_a_published_protocol_are_named_clips_x_crops(checkpoint: Checkpoint) -> None:
     def name_of(**views: object) -> str:
         return Predictor(dataclasses.replace(checkpoint, views=ViewPlan(**views)), device="cpu").protocol
 

@@ -1,4 +1,4 @@
-"""Loading ahead: in order, bounded, and over when it is over; batches that only equal shapes share."""
+"""load_ahead is ordered, bounded and ends cleanly; batches have views of one shape."""
 
 import threading
 import time
@@ -111,7 +111,7 @@ def test_what_goes_wrong_with_the_paths_or_in_loading_reaches_the_caller_after_w
     assert_no_thread_is_left()
 
 
-def test_whoever_stops_early_leaves_no_thread_behind() -> None:
+def test_stopping_early_leaves_no_thread() -> None:
     results = load_ahead(abs, iter(range(1000)), threads=3)
     next(results)
     assert threads_of_ours() != set()

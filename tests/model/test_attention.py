@@ -1,4 +1,4 @@
-"""Attention in boxes against the roll, partition and mask of the paper, and what it costs."""
+"""box_attention equals the roll, partition and mask of the paper, and its cost."""
 
 import math
 from typing import Any
@@ -130,7 +130,7 @@ def recorded(clips: Tensor) -> Recorder:
     return recorder
 
 
-def test_nothing_larger_than_the_hidden_layer_of_the_mlp_is_ever_made() -> None:
+def test_no_tensor_is_larger_than_the_hidden_layer_of_the_mlp() -> None:
     tokens, hidden = 16 * 14 * 14, 4 * 32
     biggest = max(recorded(torch.randn(1, 3, 32, 56, 56)).shapes, key=math.prod)
     assert math.prod(biggest) == tokens * hidden  # attention weights would be tokens * heads * 392
@@ -154,7 +154,7 @@ def test_no_mask_is_made() -> None:
     assert torch.bool not in recorded(torch.randn(1, 3, 32, 56, 56)).dtypes
 
 
-def test_no_roll_or_pad_runs_where_it_would_do_nothing() -> None:
+def test_unnecessary_roll_and_pad_are_skipped() -> None:
     operators = recorded(torch.randn(1, 3, 32, 56, 56)).operators
     assert not operators & {"roll", "pad", "constant_pad_nd", "new_zeros"}
     assert "_scaled_dot_product_flash_attention_for_cpu" in operators

@@ -1,4 +1,4 @@
-"""torch.compile and torch.export take the whole model as one graph and leave nothing behind in the cache."""
+"""torch.compile and torch.export capture the whole model as one graph and do not pollute the cache."""
 
 import copy
 import shutil

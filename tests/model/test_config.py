@@ -1,4 +1,4 @@
-"""A config that cannot exist is refused by name; one that can survives JSON."""
+"""Invalid configs are refused, and valid ones survive a JSON round trip."""
 
 import dataclasses
 import json

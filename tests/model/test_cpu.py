@@ -1,4 +1,4 @@
-"""What runs on a CPU without gradients gives what the ordinary layers give."""
+"""Inference code for CPUs has the same results as the plain layers."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every variant, to the digit published or computed from the paper."""
+"""Parameters and multiply-adds of every variant equal the published or computed values."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The same numbers on a GPU; skipped without one."""
+"""The model has the same outputs on a GPU; skipped without one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Config x input size -> shape after each stage."""
+"""Shape after each stage for each config and input size."""
 
 import pytest
 import torch

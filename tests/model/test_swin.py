@@ -1,4 +1,4 @@
-"""The network as a module: initialization, what happens only in training, copies, and bad input."""
+"""VideoSwin as a module: initialization, training-only behavior, copies, and invalid input."""
 
 import copy
 import io
@@ -231,7 +231,7 @@ def test_wrong_shapes_are_named(model: VideoSwin, clips: Tensor, came: str) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
-def test_numbers_that_are_not_floating_point_are_refused(model: VideoSwin, dtype: torch.dtype) -> None:
+def test_clips_that_are_not_floating_point_are_refused(model: VideoSwin, dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=f"normalized and floating point, got {dtype}"):
         model(torch.zeros(1, 3, 8, 32, 32, dtype=dtype))
 
@@ -254,9 +254,7 @@ def _block(drop_path: float) -> Block:
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 3])
-def test_frozen_stages_and_what_is_before_them_neither_learn_nor_drop_paths(
-    count: int, clips: Tensor
-) -> None:
+def test_frozen_stages_are_not_trained_and_have_no_drop_path(count: int, clips: Tensor) -> None:
     model = VideoSwin(NANO, drop_path=0.5)
     freeze_stages(model, count)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -1,4 +1,4 @@
-"""The geometry of windows, held against the roll, partition and mask that Liu et al. describe."""
+"""Window geometry equals the roll, partition and mask of Liu et al."""
 
 import math
 
@@ -112,7 +112,7 @@ def test_grids_are_padded_to_whole_windows() -> None:
     assert padded_grid((9, 14, 15), (8, 7, 7)) == (16, 14, 21)
 
 
-def test_padding_that_would_do_nothing_is_not_done() -> None:
+def test_unnecessary_padding_is_skipped() -> None:
     x = torch.ones(1, 2, 3, 4, 5)
     assert pad_axes(x, (2, 3, 4)) is x
     assert pad_axes(x, (2, 4, 6)).sum() == x.sum()

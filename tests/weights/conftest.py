@@ -1,4 +1,4 @@
-"""One small architecture with random weights, for every test of files and formats."""
+"""Fixtures: a small architecture with random weights for tests of files and formats."""
 
 import pytest
 import torch

@@ -230,14 +230,14 @@ def test_checkpoints_compare_by_identity_and_print_in_a_line_or_two(checkpoint):
     assert len(repr(checkpoint)) < 1000
 
 
-def test_weights_that_are_no_floating_point_numbers_are_refused(checkpoint):
+def test_weights_that_are_not_floating_point_are_refused(checkpoint):
     weights = checkpoint.weights | {"norm.bias": torch.zeros(64, dtype=torch.int64)}
     with pytest.raises(ValueError, match=r"bfloat16, float32 or float64, got others in norm\.bias"):
         dataclasses.replace(checkpoint, weights=weights)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_file_with_numbers_that_are_not_finite_is_refused(value, checkpoint, tmp_path):
+def test_file_with_nan_or_infinity_is_refused(value, checkpoint, tmp_path):
     checkpoint.weights["norm.bias"][3] = value
     checkpoint.save(tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match=r"must be finite, got 1 tensors with NaN or infinity: norm\.bias"):
@@ -246,7 +246,7 @@ def test_file_with_numbers_that_are_not_finite_is_refused(value, checkpoint, tmp
         Checkpoint.from_state_dict(checkpoint.weights)
 
 
-def test_impossible_number_of_classes_is_an_error_and_nothing_is_logged(checkpoint, caplog):
+def test_invalid_number_of_classes_is_an_error_without_log(checkpoint, caplog):
     with pytest.raises(ValueError, match="num_classes must be an integer from 1 to 1000000, got -1"):
         checkpoint.model(num_classes=-1)
     assert not caplog.records
@@ -276,7 +276,7 @@ def test_backbone_is_saved_and_loaded_as_one(backbone, tmp_path):
     assert not Checkpoint.load(tmp_path / "x.safetensors").has_head
 
 
-def test_a_new_number_of_classes_replaces_the_head_and_nothing_else(checkpoint):
+def test_a_new_number_of_classes_only_replaces_the_head(checkpoint):
     model = checkpoint.model(num_classes=5)
     state_dict = model.state_dict()
     assert not torch.equal(state_dict["head.weight"], checkpoint.weights["head.weight"])
@@ -308,7 +308,7 @@ def test_foreign_files_are_read_whatever_their_suffix(layout, suffix, weights, c
         (174, "something-v2", "segments"),
     ],
 )
-def test_labels_are_inferred_from_the_number_of_classes_and_said_to_be(num_classes, label_set, rule, config):
+def test_labels_inferred_from_the_number_of_classes_are_noted(num_classes, label_set, rule, config):
     shapes = parameter_shapes(config.replace(num_classes=num_classes))
     checkpoint = Checkpoint.from_state_dict({name: torch.zeros(shape) for name, shape in shapes.items()})
     assert checkpoint.labels == load_labels(label_set)
@@ -366,7 +366,7 @@ def test_another_window_resizes_tables_and_says_so(checkpoint):
         ("", "is neither"),
     ],
 )
-def test_names_that_are_nothing_are_errors(name, message):
+def test_unknown_names_are_errors(name, message):
     with pytest.raises(ValueError, match=message):
         Checkpoint.load(name)
 

@@ -1,4 +1,4 @@
-"""Layouts whose libraries do not install here are built from the key tables that their code writes."""
+"""Conversion of layouts whose libraries cannot be installed here, built from their published key names."""
 
 import re
 
@@ -269,7 +269,7 @@ def averaged(weights):
     ("raw", "average"),
     [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("net", "swa_model")],
 )
-def test_averaged_weights_are_used_and_said_so(raw, average, weights):
+def test_averaged_weights_are_used_and_noted(raw, average, weights):
     conversion = convert({raw: weights, average: averaged(weights)})
     assert torch.equal(conversion.weights["norm.weight"], weights["norm.weight"] + 1)
     assert conversion.notes == (
@@ -277,7 +277,7 @@ def test_averaged_weights_are_used_and_said_so(raw, average, weights):
     )
 
 
-def test_averaged_weights_are_told_by_their_prefix_too(weights):
+def test_averaged_weights_are_also_recognized_by_their_prefix(weights):
     both = {f"model.{name}": tensor for name, tensor in weights.items()}
     both |= {f"model_ema.module.{name}": tensor for name, tensor in averaged(weights).items()}
     conversion = convert({"state_dict": both})
@@ -294,7 +294,7 @@ def test_average_that_mmengine_has_exchanged_with_the_raw_weights_is_taken(weigh
     "name", ["head.1", "fc", "classifier", "head.fc", "cls_head.fc", "module.classifier.1"]
 )
 @pytest.mark.parametrize("wrapper", ["", "encoder."])
-def test_head_of_another_name_is_taken_and_said_so(name, wrapper, weights):
+def test_head_with_another_name_is_used_and_noted(name, wrapper, weights):
     backbone = {f"{wrapper}{key}": value for key, value in weights.items() if not key.startswith("head.")}
     head = {f"{name}.{part}": weights[f"head.{part}"] for part in ("weight", "bias")}
     conversion = convert(backbone | head)
@@ -312,7 +312,7 @@ def test_head_in_a_container_of_its_own_is_taken(weights):
     assert conversion.unused == ("epoch",)
 
 
-def test_heads_that_do_not_fit_are_left_out_and_said_so(weights):
+def test_heads_that_do_not_fit_are_dropped_and_noted(weights):
     backbone = {key: value for key, value in weights.items() if not key.startswith("head.")}
     two_layers = {"fc.0.weight": torch.ones(7, 64), "fc.2.weight": torch.ones(5, 7)}
     verb_and_noun = {

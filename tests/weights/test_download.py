@@ -1,4 +1,4 @@
-"""Downloads from a local server that misbehaves. Nothing here leaves 127.0.0.1."""
+"""Downloads from a misbehaving local server. No test connects to other hosts than 127.0.0.1."""
 
 import contextlib
 import dataclasses
@@ -227,7 +227,7 @@ def test_content_length_that_promises_too_much_is_found_out(server):
         fetch(entry_at(server.url), timeouts=PATIENT)
 
 
-def test_content_length_that_promises_too_little_is_found_out_by_the_hash(server, home):
+def test_too_small_content_length_is_detected_by_the_hash(server, home):
     server.promised_more = -1000
     with pytest.raises(DownloadError, match="the file from the server must have the SHA-256"):
         fetch(entry_at(server.url), timeouts=PATIENT)
@@ -548,7 +548,7 @@ def test_part_that_is_shorter_than_the_range_asked_for_is_followed_by_the_rest(s
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b'"v1"\r\nX: y', b"\x1b[31m", b'"v1"' * 1000])
-def test_damaged_version_file_costs_the_part_and_nothing_else(damage, server, tmp_path):
+def test_damaged_version_file_only_restarts_the_download(damage, server, tmp_path):
     server.etag = '"v1"'
     interrupted(server, tmp_path / "x")
     (tmp_path / "x.part.version").write_bytes(damage)
@@ -621,7 +621,7 @@ def test_folder_that_cannot_be_written_is_named(server, home):
         fetch(entry_at(server.url), timeouts=PATIENT)
 
 
-def test_cache_folder_is_in_the_home_unless_said_otherwise(home, monkeypatch):
+def test_default_cache_folder_is_in_the_home(home, monkeypatch):
     assert cache_folder() == home
     monkeypatch.delenv("VIDEOSWIN_HOME")
     assert cache_folder() == type(home)(os.path.expanduser("~")) / ".cache" / "videoswin"

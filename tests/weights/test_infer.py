@@ -49,7 +49,7 @@ def test_window_follows_from_the_table(rows, window):
 
 
 @pytest.mark.parametrize("rows", [225, 539, 75, 169])
-def test_window_that_fits_twice_must_be_said(rows):
+def test_ambiguous_window_must_be_passed(rows):
     with pytest.raises(ValueError, match=rf"{rows} rows: \d+ windows fit, .*pass window="):
         window_of_table(rows)
 
@@ -65,7 +65,7 @@ def test_table_that_no_window_has_is_an_error():
         window_of_table(170)
 
 
-def test_table_longer_than_any_is_no_ones_and_takes_no_time():
+def test_table_longer_than_any_valid_one_fits_no_window_and_takes_no_time():
     with pytest.raises(ValueError, match="1000000000001 rows: no window fits"):
         window_of_table(10**12 + 1)
 

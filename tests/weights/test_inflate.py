@@ -38,7 +38,7 @@ def test_inflated_table_has_the_image_bias_at_every_time_offset(image_weights):
     assert all(torch.equal(rows, image_weights[name]) for rows in table)
 
 
-def test_centerd_table_has_the_image_bias_within_a_frame_and_little_elsewhere(image_weights):
+def test_centered_table_has_the_image_bias_within_a_frame_and_a_small_bias_elsewhere(image_weights):
     (name,) = (name for name in image_weights if name.endswith("table"))
     table = inflate(image_weights, WINDOW, "center")[name].view(7, 13 * 13, 2)
     assert torch.equal(table[3], image_weights[name])

@@ -1,4 +1,4 @@
-"""Metadata of a checkpoint, which anybody can have written: it is used as a whole, or refused in one line."""
+"""Untrusted metadata of a checkpoint is either valid or refused in one line."""
 
 import json
 import math

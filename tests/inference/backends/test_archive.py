@@ -1,4 +1,4 @@
-"""A .pt2 file that could run code is not loaded, and nothing in it is run, unless the caller trusts it."""
+"""A .pt2 file that could run code is not loaded unless the caller trusts it."""
 
 import io
 import json
@@ -263,7 +263,7 @@ def test_a_plain_file_loads_and_predicts(plain: Path) -> None:
     )
 
 
-def test_a_file_tells_nothing_of_the_folders_it_was_made_in(plain: Path) -> None:
+def test_an_exported_file_has_no_paths_of_this_machine(plain: Path) -> None:
     assert str(Path(__file__).parent).encode() not in plain.read_bytes()
 
 

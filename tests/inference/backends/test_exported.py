@@ -1,4 +1,4 @@
-"""Files of ONNX and OpenVINO from elsewhere: other inputs and outputs, named files and libraries."""
+"""Foreign ONNX and OpenVINO files: other inputs and outputs, external files and libraries."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an exported file says of itself is checked before it is used."""
+"""The metadata of an exported file is validated."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Models whose norms are folded answer as they did, whatever their grids look like."""
+"""Models with folded norms have the same outputs for all grids."""
 
 import copy
 
