@@ -57,14 +57,14 @@ def train_together(recipe: Recipe, folder: Path) -> None:
 
 def stop(recipe: Recipe, folder: Path) -> None:
     """Train until SIGTERM after STOP steps, in this process and those that do the same; all is saved then."""
-    stepped = Recorder.stepped
+    stepped = Recorder.after_step
 
     def asked_in_time(self: Recorder, result: Tensor, batch: Batch) -> None:
         stepped(self, result, batch)
         if self.step == STOP:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    Recorder.stepped = asked_in_time  # type: ignore[method-assign]
+    Recorder.after_step = asked_in_time  # type: ignore[method-assign]
     assert train(recipe, folder) is None
 
 
@@ -73,7 +73,7 @@ def spoil(recipe: Recipe, folder: Path) -> None:
     save = Recorder.save
 
     def save_spoiled(self: Recorder) -> None:
-        bias = self._learner.bare.head.bias.detach()
+        bias = self._learner.raw_model.head.bias.detach()
         assert local_tensor(bias).numel() == len(bias) / 2, "nothing is spread"
         if self._learner.fabric.global_rank == 1:
             local_tensor(bias).fill_(float("nan"))
