@@ -28,9 +28,9 @@ TINY 16 224  1 fp32 recomputed all   1047
 TINY 32 224  1 bf16 plain      all   1568
 BASE  8 112  1 fp32 plain      all   1581
 """
-"""Model, frames, pixels, clips, precision, blocks, trainable parameters: MiB by which the peak of
-the resident memory (VmHWM) over two or three whole training steps exceeded what the process had before it made the model.
-One thread of a CPU (AMD EPYC, AVX-512, Linux with glibc), torch 2.13."""
+"""Model, frames, pixels, clips, precision, blocks, trainable parameters: MiB by which the peak of the
+resident memory (VmHWM) over two or three whole training steps exceeded that of the process before it made
+the model. One thread of a CPU (AMD EPYC, AVX-512, Linux with glibc), torch 2.13."""
 
 SMALL_RUN = dict(precision="fp32", grad_checkpointing=False, trainable="all", ema=False, device_type="cpu")
 

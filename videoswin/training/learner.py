@@ -217,7 +217,7 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
         freeze_stages(raw_model, recipe.model.frozen_stages)
     except ValueError as error:
         raise InputError(f"model.{error}") from error
-    settings = recipe.optimizer
+    config = recipe.optimizer
     # Checkpoints validate these values too, but the first one is written after the first epoch.
     require_description(
         name=recipe.name,
@@ -227,17 +227,17 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
         lineage=lineage,
     )
     # Lightning does not clip the gradients of a fused optimizer under a loss scaler.
-    fused = settings.max_grad_norm is None or recipe.run.precision != "fp16"
+    fused = config.max_grad_norm is None or recipe.run.precision != "fp16"
     model = fabric.setup_module(raw_model.train())
     # Sharding replaces the parameters of the model, so the optimizer is created after it.
-    optimizer: Any = fabric.setup_optimizers(build_adamw(raw_model, settings, fused=fused))
+    optimizer: Any = fabric.setup_optimizers(build_adamw(raw_model, config, fused=fused))
     require_one_weighting(
-        class_weights=settings.class_weights,
+        class_weights=config.class_weights,
         class_balanced=source.class_balanced,
         multi_label=source.multi_label,
     )
     class_weights = None
-    if settings.class_weights:
+    if config.class_weights:
         class_weights = balanced_class_weights(source.class_counts).to(fabric.device)
     return Learner(
         recipe=recipe,
@@ -246,7 +246,7 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
         model=model,
         optimizer=optimizer,
         scheduler=build_lr_scheduler(optimizer, recipe.schedule, steps_per_epoch),
-        ema=None if settings.ema_decay is None else ExponentialMovingAverage(raw_model, settings.ema_decay),
+        ema=None if config.ema_decay is None else ExponentialMovingAverage(raw_model, config.ema_decay),
         labels=source.labels,
         multi_label=source.multi_label,
         class_weights=class_weights,
@@ -256,11 +256,11 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
     )
 
 
-def load_initial_checkpoint(settings: Model) -> Checkpoint | None:
+def load_initial_checkpoint(model: Model) -> Checkpoint | None:
     """Load the checkpoint with the initial weights of a run; None if the model is trained from scratch."""
-    if settings.init_from is None:
+    if model.init_from is None:
         return None
-    return Checkpoint.load(settings.init_from, window=settings.config.window if settings.config else None)
+    return Checkpoint.load(model.init_from, window=model.config.window if model.config else None)
 
 
 def weights_digest(checkpoint: Checkpoint | None) -> str | None:
@@ -295,32 +295,32 @@ def build_model(
         InputError: There is no checkpoint and the recipe does not initialize the model, or the checkpoint
             does not have the architecture of `model.config`.
     """
-    settings = recipe.model
+    model_recipe = recipe.model
     options: dict[str, Any] = {
-        "drop_path": settings.drop_path,
-        "dropout": settings.dropout,
-        "grad_checkpointing": settings.grad_checkpointing,
+        "drop_path": model_recipe.drop_path,
+        "dropout": model_recipe.dropout,
+        "grad_checkpointing": model_recipe.grad_checkpointing,
     }
     if checkpoint is None:
-        if settings.config is None or settings.initialize is None:
+        if model_recipe.config is None or model_recipe.initialize is None:
             raise InputError(
                 "no initial weights: name a model or file (--model or model.init_from), or give the recipe "
                 "both a config and initialize() to train from scratch"
             )
-        model = VideoSwin(settings.config.replace(num_classes=len(labels)), **options)
-        settings.initialize(model)
+        model = VideoSwin(model_recipe.config.replace(num_classes=len(labels)), **options)
+        model_recipe.initialize(model)
         return model, False, {"started from": "random weights"}
 
-    if settings.config is not None:
-        config = replace(checkpoint.config, num_classes=settings.config.num_classes)
-        if config != settings.config:
+    if model_recipe.config is not None:
+        config = replace(checkpoint.config, num_classes=model_recipe.config.num_classes)
+        if config != model_recipe.config:
             raise InputError(
-                f"{settings.init_from} must have the architecture of model.config, {settings.config}, got "
+                f"{model_recipe.init_from} must have the architecture of model.config, {model_recipe.config}, got "
                 f"{config}: choose other initial weights, or set model.config=null"
             )
     keeps_head = checkpoint.has_head and checkpoint.labels == labels
     model = checkpoint.model(num_classes=None if keeps_head else len(labels), **options)
-    return model, keeps_head, {"started from": f"{checkpoint.name} ({settings.init_from})"}
+    return model, keeps_head, {"started from": f"{checkpoint.name} ({model_recipe.init_from})"}
 
 
 def _choose_diverse(targets: Tensor, num_repeats: int, count: int) -> list[int]:

@@ -69,7 +69,7 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     Returns:
         Loss and accuracy over the clips that count, (2,); their mean over processes is that of the batch.
     """
-    fabric, model, settings = learner.fabric, learner.model, learner.recipe.optimizer
+    fabric, model, max_grad_norm = learner.fabric, learner.model, learner.recipe.optimizer.max_grad_norm
     rng = learner.rng_of_step(step)
     # Gradients are averaged over processes, so each divides by the mean number of clips that count.
     total = all_reduce_mean(batch.counts.sum(), fabric)
@@ -88,11 +88,9 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
         # If no clip counts, the sum is 0, and must not become 0 / 0.
         accuracy = (top1_correct(logits, targets) * counts).sum() / total.clamp(min=1e-6)
         metrics += torch.stack([loss.detach(), accuracy])
-    if settings.max_grad_norm is not None:
+    if max_grad_norm is not None:
         # The recorder detects NaN and infinity, with a more helpful error than this function's.
-        fabric.clip_gradients(
-            model, learner.optimizer, max_norm=settings.max_grad_norm, error_if_nonfinite=False
-        )
+        fabric.clip_gradients(model, learner.optimizer, max_norm=max_grad_norm, error_if_nonfinite=False)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     learner.scheduler.step()

@@ -84,21 +84,21 @@ def initialize_from_scratch(model: VideoSwin) -> None:
     nn.init.zeros_(projection.bias)
 
 
-def build_adamw(model: VideoSwin, settings: Optimizer, *, fused: bool = True) -> AdamW:
+def build_adamw(model: VideoSwin, config: Optimizer, *, fused: bool = True) -> AdamW:
     """Build AdamW over the groups of `parameter_groups`.
 
     Args:
         model: The model on its device, after `set_trainable`.
-        settings: Learning rate, weight decay and the rule of the groups.
+        config: Learning rate, weight decay and the rule of the groups.
         fused: Use the fused implementation if the device has it. Pass False if Lightning clips gradients
             under a loss scaler (`fp16`), which it refuses to do for fused optimizers.
     """
-    groups = parameter_groups(model, settings)
+    groups = parameter_groups(model, config)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return AdamW(groups, lr=settings.lr, betas=settings.betas, fused=fused and devices <= {"cpu", "cuda"})
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=fused and devices <= {"cpu", "cuda"})
 
 
-def parameter_groups(model: VideoSwin, settings: Optimizer) -> list[dict[str, Any]]:
+def parameter_groups(model: VideoSwin, config: Optimizer) -> list[dict[str, Any]]:
     """Divide the trainable parameters into groups for a torch optimizer.
 
     The learning rate of a parameter is `lr`, times `backbone_lr_scale` unless its kind is in
@@ -106,28 +106,28 @@ def parameter_groups(model: VideoSwin, settings: Optimizer) -> list[dict[str, An
 
     Args:
         model: The model, after `set_trainable`.
-        settings: Learning rate, weight decay and the rule of the groups.
+        config: Learning rate, weight decay and the rule of the groups.
 
     Returns:
         Groups with the keys params, lr, weight_decay and name; each trainable parameter is in one of them.
     """
-    rule = RULES[settings.param_groups]
+    rule = RULES[config.param_groups]
     groups: dict[str, dict[str, Any]] = {}
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         kind = parameter_kind(path, parameter)
         depth = depth_below_head(path, model.config.depths)
-        lr_scale = (1.0 if kind in rule.full_lr else settings.backbone_lr_scale) * settings.layer_decay**depth
+        lr_scale = (1.0 if kind in rule.full_lr else config.backbone_lr_scale) * config.layer_decay**depth
         has_decay = kind not in rule.no_weight_decay
         name = _part_name(kind, rule)
-        if settings.layer_decay != 1.0 and not kind.startswith("head"):
+        if config.layer_decay != 1.0 and not kind.startswith("head"):
             name += f" at depth {depth}"
         name += ", weight decay" if has_decay else ", no weight decay"
         empty = {
             "params": [],
-            "lr": settings.lr * lr_scale,
-            "weight_decay": settings.weight_decay if has_decay else 0.0,
+            "lr": config.lr * lr_scale,
+            "weight_decay": config.weight_decay if has_decay else 0.0,
             "name": name,
         }
         groups.setdefault(name, empty)["params"].append(parameter)
@@ -191,36 +191,34 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> list[GroupRow]:
     ]
 
 
-def build_lr_scheduler(
-    optimizer: torch.optim.Optimizer, settings: Schedule, steps_per_epoch: int
-) -> LambdaLR:
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: Schedule, steps_per_epoch: int) -> LambdaLR:
     """Build the learning rate scheduler; call its `step()` after every step of the optimizer."""
-    build_factor = {"epoch": _epoch_factor, "step": _step_factor}[settings.lr_update]
-    return LambdaLR(optimizer, build_factor(settings, steps_per_epoch))
+    build_factor = {"epoch": _epoch_factor, "step": _step_factor}[config.lr_update]
+    return LambdaLR(optimizer, build_factor(config, steps_per_epoch))
 
 
-def _epoch_factor(settings: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
+def _epoch_factor(config: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
     """Return the factor on the learning rate by step: cosine decay per epoch, times linear warm-up per step.
 
     The warm-up rises from `warmup_start_factor` to 1.
 
     Source: CosineAnnealing with warmup="linear" in mmcv/runner/hooks/lr_updater.py, in optimizer steps.
     """
-    warmup_steps = settings.warmup_epochs * steps_per_epoch
+    warmup_steps = config.warmup_epochs * steps_per_epoch
 
     def factor(step: int) -> float:
-        epoch = min(step // steps_per_epoch, settings.epochs)
-        cosine = 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+        epoch = min(step // steps_per_epoch, config.epochs)
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
         remaining = max(0.0, 1 - step / warmup_steps) if warmup_steps else 0.0
-        return cosine * (1 - remaining * (1 - settings.warmup_start_factor))
+        return cosine * (1 - remaining * (1 - config.warmup_start_factor))
 
     return factor
 
 
-def _step_factor(settings: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
+def _step_factor(config: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
     """Return the factor on the learning rate by step: linear warm-up to 1, then cosine decay to 0."""
-    num_steps = settings.epochs * steps_per_epoch
-    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
+    num_steps = config.epochs * steps_per_epoch
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
 
     def factor(step: int) -> float:
         if step < warmup_steps:

@@ -231,12 +231,9 @@ class Recorder:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the record from `state_dict()`."""
-        self.step, self._step_metrics, self._train_failures = (
-            state["step"],
-            state["num_steps"],
-            state["failed"],
-        )
-        self._val_failures, self._validated_step = state["unvalidated"], state["validated_step"]
+        self.step, self._validated_step = state["step"], state["validated_step"]
+        self._step_metrics = state["num_steps"]
+        self._train_failures, self._val_failures = state["failed"], state["unvalidated"]
         best = state["best"]
         self._best_score, self._best_loss, self._best_epoch = best["score"], best["loss"], best["epoch"]
         self._best_interval, self._best_warning = best["interval"], best["warning"]
@@ -335,7 +332,7 @@ class Recorder:
         self._new_failures = []
         new = {f.path: f.reason for f in failures if f.path not in self._train_failures}
         for path, reason in new.items():
-            self.log(f"cannot be read, and does not count in the loss: {path}: {reason}")
+            self.log(f"video cannot be read and is excluded from the loss: {path}: {reason}")
         self._train_failures |= new
         if self._folder is not None:
             self._folder.write_failures(self.step, new)
