@@ -8,7 +8,7 @@ from videoswin.training.batch_augment import cutmix_box, erase, mix, mixing_part
 
 
 def numbered_clips(count, size=16):
-    """Every pixel of clip i is i + 1."""
+    """Return clips in which every pixel of clip i is i + 1."""
     return torch.arange(1.0, count + 1).view(-1, 1, 1, 1, 1).expand(count, 3, 4, size, size).clone()
 
 

@@ -1,4 +1,4 @@
-"""The moving average follows the weights, survives being saved, and gives the model back as it was."""
+"""The moving average follows its formula, can be saved and restored, and does not change the model."""
 
 import copy
 

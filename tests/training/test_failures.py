@@ -1,4 +1,4 @@
-"""Full disks, killed workers, damaged files, a second run: one sentence each, and nothing is lost."""
+"""Full disks, killed workers, damaged files, second runs: a clear error, and the run can resume."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The bytes of the checkpoint of a run that nothing happens to."""
+    """Return the bytes of the checkpoint of an uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch.setattr)
         return loop.train(stripes(), tmp_path_factory.mktemp("uninterrupted")).read_bytes()
@@ -162,7 +162,7 @@ def test_a_program_that_an_exception_in_training_ends_does_not_wait_for_its_work
 
 
 def damaged(path):
-    """What may be in the file of a state instead of a state, by the kind of damage."""
+    """Return damaged contents of a state file, by the kind of damage."""
     sound = path.read_bytes()
     weight = torch.load(path, weights_only=True)["parts"]["learning"]["weights"]["head.weight"]
     flipped = bytearray(sound)

@@ -1,4 +1,4 @@
-"""A run that is killed ends as if it had not been; one that is asked to stop saves, and goes on."""
+"""Killed and stopped runs resume, with the result of an uninterrupted run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The loop learns, repeats itself, and leaves a folder that says what happened."""
+"""Training reduces the loss, is reproducible, and documents itself in the run folder."""
 
 import dataclasses
 import json
@@ -108,7 +108,7 @@ def test_without_validation_it_says_which_checkpoint_is_kept(tmp_path, capsys):
 
 
 def test_the_learning_rate_in_the_metrics_is_that_of_the_step(tmp_path):
-    """The schedule ends at 0, which is the rate after the last step and not of it."""
+    """The schedule reaches 0 after the last step, not in it."""
     loop.train(stripes(run__log_every=1, schedule__warmup_epochs=0.0), tmp_path)
     rates = [row["lr"] for row in rows(tmp_path) if "lr" in row]
     assert rates[0] == pytest.approx(0.01)

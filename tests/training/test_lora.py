@@ -1,4 +1,4 @@
-"""What learns when not everything does, and that low-rank changes are gone after merging."""
+"""The right parameters are trainable, and low-rank updates can be merged."""
 
 import copy
 
@@ -12,7 +12,7 @@ from videoswin.training.lora import LowRankLinear, merge_lora, merged_state_dict
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(2, 1), num_heads=(1, 2), window=(2, 2, 2), num_classes=3)
 LAYERS = 2 * sum(CONFIG.depths)
-"""Matrices that get a low-rank change: qkv and proj of each block."""
+"""Number of layers with a low-rank update: qkv and proj of each block."""
 
 
 def clips(seed: int = 0) -> Tensor:

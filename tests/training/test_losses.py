@@ -1,4 +1,4 @@
-"""The loss agrees with torch's, parts add up to the whole, and clips that must not count do not."""
+"""The loss agrees with torch, micro-batches add up to the batch, and blank clips do not count."""
 
 import math
 
@@ -14,7 +14,7 @@ BOTH = pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "
 
 
 def batch(multi_label: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, K), soft targets (B, K), counts (B,) of which every fifth is 0."""
+    """Return logits (B, K), soft targets (B, K), and counts (B,) of which every fifth is 0."""
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(CLIPS, CLASSES, generator=random)
     noise = torch.randn(CLIPS, CLASSES, generator=random)

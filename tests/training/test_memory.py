@@ -1,4 +1,4 @@
-"""The estimate grows with what makes runs grow, counts what autograd keeps, and is near what was measured."""
+"""The memory estimate is monotonic, counts what autograd saves, and is close to measured values."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_the_estimate_is_within_thirty_per_cent_of_what_was_measured(row):
 
 
 def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: str, trainable: str) -> int:
-    """What autograd keeps of a forward pass, without the weights and their copies."""
+    """Return the bytes that autograd saves in a forward pass, without parameters and their copies."""
     torch.manual_seed(0)
     model = VideoSwin(config)
     set_trainable(model, trainable, rank=2)

@@ -1,4 +1,4 @@
-"""The rate and decay of every kind of tensor, how the learning rate runs, and what the first weights are."""
+"""Learning rate and weight decay of each kind of parameter, the schedule, and the initialization."""
 
 import math
 
@@ -77,7 +77,7 @@ def plan(**changes) -> Optimizer:
 
 
 def rate_and_decay(model: VideoSwin, plan: Optimizer) -> dict[str, tuple[float, float]]:
-    """(lr, wd) of every learning parameter by its name."""
+    """Return (lr, weight decay) of every trainable parameter by its name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, plan)
     return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
@@ -105,13 +105,13 @@ def official_name(name: str) -> str:
 
 
 def mmcv_factors(name: str) -> tuple[float, float]:
-    """mmcv 1.x: only the longest of the matching keys counts."""
+    """Return the factors of mmcv 1.x, which applies only the longest matching key."""
     matching = [key for key in OFFICIAL_KEYS if key in name]
     return OFFICIAL_KEYS[max(matching, key=len)] if matching else (1.0, 1.0)
 
 
 def mmaction2_factors(name: str) -> tuple[float, float]:
-    """mmaction2 1.x: all matching keys are multiplied."""
+    """Return the factors of mmaction2 1.x, which multiplies those of all matching keys."""
     matching = [factors for key, factors in OFFICIAL_KEYS.items() if key in name]
     return math.prod(rate for rate, _ in matching), math.prod(decay for _, decay in matching)
 
@@ -210,7 +210,7 @@ def rates_of(scheduler: LambdaLR, steps: int) -> list[float]:
 def mmcv_rate(
     step: int, *, steps_per_epoch: int, epochs: int, warmup_steps: float, warmup_ratio: float
 ) -> float:
-    """CosineAnnealing to 0 by epoch with warmup="linear", as mmcv/runner/hooks/lr_updater.py computes it."""
+    """Return the learning rate of CosineAnnealing with warmup="linear" in mmcv/runner/hooks/lr_updater.py."""
     regular = 0.5 * (math.cos(math.pi * (step // steps_per_epoch) / epochs) + 1)
     if step >= warmup_steps:
         return regular
@@ -227,7 +227,7 @@ def test_the_rate_by_epoch_is_that_of_mmcv():
 
 
 def old_one_cycle(step: int, *, steps: int, warmup_steps: int) -> float:
-    """The factor with which the bundled model was trained."""
+    """Return the learning rate factor with which the bundled model was trained."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)

@@ -1,4 +1,4 @@
-"""Recipes as settings: whatever is written down is read back, and what cannot be is said plainly."""
+"""Recipes and their settings: a round trip changes nothing, and errors are clear."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Runs over video files: they are validated, the best checkpoint is kept, the unreadable ones are named."""
+"""Runs with video files: validation, the best checkpoint, and unreadable videos."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ CLIP = ClipSpec(frames=2, stride=1, size=16, short_side=16, normalization=PER_CL
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Ten videos of lying stripes and ten of standing ones."""
+    """Write ten videos with horizontal stripes (`lying`) and ten with vertical ones (`standing`)."""
     folder = tmp_path_factory.mktemp("stripes")
     for label in ("lying", "standing"):
         (folder / label).mkdir()
@@ -174,7 +174,7 @@ def test_the_name_of_a_video_is_shortened_in_the_middle_and_has_its_part():
 
 
 def broken_copy(folder, target, broken):
-    """The videos again, the first `broken` lying ones being no videos."""
+    """Copy the videos, and make the first `broken` ones of the class `lying` unreadable."""
     for path in folder.rglob("*.mp4"):
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,7 @@ def interrupted(made, out, monkeypatch):
 
 
 def test_a_run_resumes_wherever_its_videos_and_its_start_are_now(folder, tmp_path, monkeypatch):
-    """Spelled differently, from a list instead of a folder, moved: the same names and labels."""
+    """Moved files and other spellings of their paths do not matter while names and labels are the same."""
     start = Checkpoint.load(loop.train(stripes(schedule__epochs=1), tmp_path / "start"))
     start.save(tmp_path / "start.safetensors")
     first = recipe(folder, model__init_from=str(tmp_path / "start.safetensors"), run__save_every=1)

@@ -315,8 +315,8 @@ def build_model(
         config = replace(checkpoint.config, num_classes=model_recipe.config.num_classes)
         if config != model_recipe.config:
             raise InputError(
-                f"{model_recipe.init_from} must have the architecture of model.config, {model_recipe.config}, got "
-                f"{config}: choose other initial weights, or set model.config=null"
+                f"{model_recipe.init_from} must have the architecture of model.config, "
+                f"{model_recipe.config}, got {config}: choose other initial weights, or set model.config=null"
             )
     keeps_head = checkpoint.has_head and checkpoint.labels == labels
     model = checkpoint.model(num_classes=None if keeps_head else len(labels), **options)
