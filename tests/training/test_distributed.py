@@ -1,4 +1,4 @@
-"""Training with two processes, or with micro-batches, gives the result of one process with the whole batch."""
+"""Training with two processes or with micro-batches gives the result of one process with the whole batch."""
 
 import json
 import os

@@ -311,7 +311,7 @@ def test_a_file_that_is_no_written_recipe_is_refused_by_name(contents, tmp_path:
     path = tmp_path / "recipe.json"
     path.write_text(contents)
     with pytest.raises(
-        ValueError, match=r"recipe\.json (is not JSON|must be the recipe\.json of a run folder)"
+        ValueError, match=r"recipe\.json (is not JSON|is not the recipe\.json of a run folder)"
     ):
         read_recipe_file(str(path))
 

@@ -220,7 +220,7 @@ def read_recipe_file(path: str) -> SavedRecipe:
     types = get_type_hints(SavedRecipe) | {"version": int, "settings": dict}
     if not isinstance(contents, dict) or contents.keys() != types.keys():
         raise InputError(
-            f"{path} must be the recipe.json of a run folder, with the keys {', '.join(sorted(types))}"
+            f"{path} is not the recipe.json of a run folder: it must have the keys {', '.join(sorted(types))}"
         )
     if (version := contents.pop("version")) != FORMAT_VERSION:
         raise InputError(
