@@ -180,7 +180,7 @@ def test_a_step_fits_into_memory_by_estimate():
             precision="bf16",
             grad_checkpointing=False,
             trainable="all",
-            average=False,
+            ema=False,
             device_type="cuda",
         )
         for parts in (found["run.grad_accum_steps"], found["run.grad_accum_steps"] // 2)

@@ -1,4 +1,4 @@
-"""Runs here draw no pictures, which takes longer than the runs, unless a test asks for `real_pictures`."""
+"""Disable the pictures of runs, which take longer than the runs, unless a test uses `real_pictures`."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.training.small_runs import draw_nothing
 
 @pytest.fixture
 def real_pictures() -> None:
-    """The run draws as it always does."""
+    """Let the runs of a test draw their pictures."""
 
 
 @pytest.fixture(autouse=True)

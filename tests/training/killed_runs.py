@@ -1,4 +1,4 @@
-"""Run as a program: kill a training run at twenty random moments and while it writes; print what came of it.
+"""Program that kills a training run at twenty random times and while it writes, and prints the results.
 
 killed_runs.py FOLDER: prints one JSON object; `test_interruption.py` reads it.
 """
@@ -25,7 +25,7 @@ KILLS = 20
 
 
 def outcome(folder: Path) -> dict[str, object]:
-    """Losses of all reports and a hash of the final weights."""
+    """Return all logged losses, a hash of the final weights, and the names of all files."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     weights = hashlib.sha256((folder / "last.safetensors").read_bytes()).hexdigest()
     losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]
@@ -33,16 +33,16 @@ def outcome(folder: Path) -> dict[str, object]:
 
 
 def killed_at_random_moments(folder: Path, duration: float, moments: random.Random) -> int:
-    """Kill and go on, until the run is complete; how often it was killed."""
+    """Kill and resume a run until it is complete; return the number of kills."""
     kills = 0
-    # Later each time, or on a machine that grows busy no child would live to save anything.
+    # Kill later each time, so that on a busy machine a child still saves a state.
     while kill_after(train_in_child(stripes(), folder), moments.uniform(0.2, 1 + kills / 5) * duration):
         kills += 1
     return kills
 
 
 def killed_while_writing(folder: Path, write: int) -> None:
-    """Die in the middle of the `write`-th state, half of its bytes on the disk; then go on to the end."""
+    """Kill a run when half of its `write`-th state is written, then resume it to the end."""
     save, calls = torch.save, []
 
     def half_saved(state: object, file: BinaryIO) -> None:
@@ -61,14 +61,14 @@ def killed_while_writing(folder: Path, write: int) -> None:
 
 
 def main(folder: Path) -> None:
-    """Everything, with the uninterrupted run first."""
+    """Make all runs, the uninterrupted one first."""
     moments = random.Random()
     since = time.monotonic()
     assert ended(train_in_child(stripes(), folder / "whole")) == 0
     duration = time.monotonic() - since
     results, kills = {"whole": outcome(folder / "whole")}, 0
     while kills < KILLS:
-        run = folder / f"killed-{len(results)}"  # a run that was too quick to be killed counts for nothing
+        run = folder / f"killed-{len(results)}"  # a run that ended before the kill does not count
         kills += killed_at_random_moments(run, duration, moments)
         results[run.name] = outcome(run)
     for write in (1, 4):

@@ -1,4 +1,4 @@
-"""Runs that take a second: noise with stripes for data, a few thousand weights for a model."""
+"""Training runs that take a second: striped noise as data, and a model with a few thousand parameters."""
 
 import dataclasses
 import os
@@ -26,7 +26,7 @@ LABELS = ("lying", "standing")
 
 
 class Stripes(Dataset[Item]):
-    """Clips with lying (0) or standing (1) stripes, one of each in an item."""
+    """Clips with horizontal (`lying`, 0) or vertical (`standing`, 1) stripes, one of each in an item."""
 
     def __init__(self, seed: int, length: int = 160) -> None:
         self.seed, self.length = seed, length
@@ -43,7 +43,7 @@ class Stripes(Dataset[Item]):
 
 
 def stripes(**changes: Any) -> Recipe:
-    """40 steps of 8 clips in two epochs; `part__field=value` changes a field, as in `run__seed=1`."""
+    """Return a recipe of 40 steps in two epochs; `part__field=value` changes a field, as in `run__seed=1`."""
     config = VideoSwinConfig(embed_dim=8, depths=(2,), num_heads=(1,), window=(1, 2, 2))
     recipe = Recipe(
         name="stripes",
@@ -72,7 +72,7 @@ def stripes(**changes: Any) -> Recipe:
 
 
 def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with `part__field` set to a value."""
+    """Return the recipe with each `part__field` set to its value."""
     for name, value in changes.items():
         part, field = name.split("__")
         recipe = dataclasses.replace(
@@ -82,7 +82,7 @@ def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 class Harmful(Stripes):
-    """Stripes, made by workers that SIGKILL ends when an item of the second epoch is asked for."""
+    """Stripes whose data workers kill themselves at the first item of the second epoch."""
 
     def __getitem__(self, draw: Draw) -> Item:
         if draw.epoch == 1:
@@ -91,15 +91,15 @@ class Harmful(Stripes):
 
 
 def draw_nothing(set_attribute: Callable[[object, str, object], None]) -> None:
-    """Empty files instead of curves and contact sheets; `set_attribute` is `setattr` or monkeypatch's."""
+    """Write empty files instead of pictures; `set_attribute` is `setattr` or that of monkeypatch."""
     for function in ("draw_curves", "draw_contact_sheet"):
         set_attribute(plots, function, lambda path, *pictures, **options: path.touch())
 
 
 def in_child(work: Callable[[], object], environment: dict[str, str] | None = None) -> int:
-    """Start `work` in a forked process, which ends with 0, or with 1 and a traceback; its id.
+    """Run `work` in a forked process and return its id; its exit code is 1 after an exception, else 0.
 
-    Forking saves importing torch again, and is sound as long as this process has started no threads.
+    Forking saves the import of torch, and is safe as long as this process has not started threads.
     """
     sys.stdout.flush()
     if pid := os.fork():
@@ -115,12 +115,12 @@ def in_child(work: Callable[[], object], environment: dict[str, str] | None = No
 
 
 def ended(pid: int) -> int:
-    """Wait for a child: its exit code, or minus the signal that killed it."""
+    """Wait for a child process; return its exit code, or minus the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def kill_after(pid: int, seconds: float) -> bool:
-    """SIGKILL a child in so many seconds; False if it has ended well before that."""
+    """Kill a child process after some seconds; return False if it had already ended successfully."""
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
     code = ended(pid)
@@ -129,5 +129,5 @@ def kill_after(pid: int, seconds: float) -> bool:
 
 
 def train_in_child(recipe: Recipe, folder: Path, environment: dict[str, str] | None = None) -> int:
-    """Start a training run in a child of this process; its id."""
+    """Start a training run in a child process and return its id."""
     return in_child(lambda: train(recipe, folder), environment)

@@ -4,11 +4,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.training.batch_augment import erase, mix, partners_of, pasted_box, soft_targets
+from videoswin.training.batch_augment import cutmix_box, erase, mix, mixing_partners, soft_targets
 
 
 def numbered_clips(count, size=16):
-    """Every pixel of clip i is i + 1."""
+    """Return clips in which every pixel of clip i is i + 1."""
     return torch.arange(1.0, count + 1).view(-1, 1, 1, 1, 1).expand(count, 3, 4, size, size).clone()
 
 
@@ -43,7 +43,9 @@ def test_targets_of_several_labels_are_smoothed_over_yes_and_no():
 
 
 def test_targets_of_another_number_of_classes_are_refused():
-    with pytest.raises(ValueError, match=r"targets are \(1, 3\), wanted a column for each of 5 classes"):
+    with pytest.raises(
+        ValueError, match=r"targets must have shape \(B, 5\), one column per class, got \(1, 3\)"
+    ):
         soft_targets(torch.zeros(1, 3), 5, 0.0)
 
 
@@ -116,7 +118,7 @@ def test_not_even_what_is_not_a_number_gets_out_of_a_blank_clip():
 
 @given(counts=st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=12))
 def test_clips_that_count_are_partners_of_each_other(counts):
-    partners = partners_of(torch.tensor(counts)).tolist()
+    partners = mixing_partners(torch.tensor(counts)).tolist()
     for clip, partner in enumerate(partners):
         assert partners[partner] == clip
         assert counts[partner] == counts[clip]
@@ -125,7 +127,7 @@ def test_clips_that_count_are_partners_of_each_other(counts):
 
 def test_clips_of_one_video_side_by_side_are_partners_of_other_videos():
     videos = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-    assert (videos[partners_of(torch.ones(8))] != videos).all()
+    assert (videos[mixing_partners(torch.ones(8))] != videos).all()
 
 
 def test_mixing_leaves_its_input_alone():
@@ -145,7 +147,7 @@ def test_mixing_leaves_its_input_alone():
 )
 def test_the_pasted_box_lies_inside_and_is_no_larger_than_asked(height, width, place, area):
     center = (int(place[0] * height), int(place[1] * width))
-    top, bottom, left, right = pasted_box(height, width, center, area)
+    top, bottom, left, right = cutmix_box(height, width, center, area)
     assert 0 <= top <= bottom <= height
     assert 0 <= left <= right <= width
     assert (bottom - top) * (right - left) <= area * height * width + 1e-6

@@ -1,4 +1,4 @@
-"""The moving average follows the weights, survives being saved, and gives the model back as it was."""
+"""The moving average follows its formula, can be saved and restored, and does not change the model."""
 
 import copy
 
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.ema import ExponentialMovingAverage
-from videoswin.training.lora import plain_state_dict, set_trainable
+from videoswin.training.lora import merged_state_dict, set_trainable
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=(1, 2, 2), num_classes=3)
 
@@ -35,7 +35,7 @@ def numbers(model: nn.Module) -> list[torch.Tensor]:
 
 
 def averaged(average: ExponentialMovingAverage, model: nn.Module) -> list[torch.Tensor]:
-    with average.applied():
+    with average.average_parameters():
         return numbers(model)
 
 
@@ -67,7 +67,7 @@ def test_the_model_gets_its_own_weights_back_bit_for_bit():
     average = ExponentialMovingAverage(model, 0.9)
     change(model)
     before = numbers(model)
-    with average.applied():
+    with average.average_parameters():
         assert not torch.equal(model[0].weight, before[0])
     assert all(torch.equal(a, b) for a, b in zip(before, numbers(model), strict=True))
 
@@ -77,7 +77,7 @@ def test_the_model_gets_its_own_weights_back_after_an_error():
     average = ExponentialMovingAverage(model, 0.9)
     change(model)
     before = numbers(model)
-    with pytest.raises(KeyError), average.applied():
+    with pytest.raises(KeyError), average.average_parameters():
         raise KeyError
     assert all(torch.equal(a, b) for a, b in zip(before, numbers(model), strict=True))
 
@@ -98,7 +98,7 @@ def test_frozen_parameters_and_buffers_are_the_models_own():
     with torch.no_grad():
         model[0].weight.fill_(5.0)
         model[1].running_mean.fill_(7.0)
-    with average.applied():
+    with average.average_parameters():
         assert (model[0].weight == 5.0).all()
         assert (model[1].running_mean == 7.0).all()
     assert set(average.state_dict()["averages"]) == {"1.weight", "1.bias", "2.weight", "2.bias"}
@@ -125,7 +125,7 @@ def test_the_average_of_another_model_is_refused():
         average.load_state_dict(ExponentialMovingAverage(nn.Linear(3, 4), 0.9).state_dict())
     wider = copy.deepcopy(average.state_dict())
     wider["averages"]["0.bias"] = torch.zeros(9)
-    with pytest.raises(ValueError, match="other shapes"):
+    with pytest.raises(ValueError, match="different shapes"):
         average.load_state_dict(wider)
 
 
@@ -142,8 +142,8 @@ def test_low_rank_changes_are_averaged_and_can_be_written_out():
     average = ExponentialMovingAverage(model, 0.5)
     frozen = model.stages[0].blocks[0].mlp.fc1.weight.clone()
     change(model)
-    with average.applied():
-        written = plain_state_dict(model)
+    with average.average_parameters():
+        written = merged_state_dict(model)
     assert torch.equal(
         written["stages.0.blocks.0.attn.qkv.weight"], model.stages[0].blocks[0].attn.qkv.weight
     )

@@ -1,4 +1,4 @@
-"""Full disks, killed workers, damaged files, a second run: one sentence each, and nothing is lost."""
+"""Full disks, killed workers, damaged files, second runs: a clear error, and the run can resume."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are f
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The bytes of the checkpoint of a run that nothing happens to."""
+    """Return the bytes of the checkpoint of an uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch.setattr)
         return loop.train(stripes(), tmp_path_factory.mktemp("uninterrupted")).read_bytes()
@@ -35,13 +35,13 @@ def uninterrupted(tmp_path_factory):
 
 def interrupted(folder, **changes):
     """Fill a folder with a run that was interrupted at the end of its first epoch, before the validation."""
-    validated = Recorder.validated
-    Recorder.validated = lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+    validated = Recorder.after_validation
+    Recorder.after_validation = lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(**changes), folder)
     finally:
-        Recorder.validated = validated
+        Recorder.after_validation = validated
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def interrupted(folder, **changes):
 def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end(
     name, step, tmp_path, monkeypatch, uninterrupted
 ):
-    folder, stepped, steps = tmp_path / "full", Recorder.stepped, []
+    folder, stepped, steps = tmp_path / "full", Recorder.after_step, []
 
     def counted(self, result, batch):
         steps.append(self.step + 1)
@@ -67,7 +67,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does, without a name
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "stepped", counted)
+        patch.setattr(Recorder, "after_step", counted)
         patch.setattr(_files, "naming", full)
         patch.setattr(run_folder, "naming", full)
         with pytest.raises(TrainingError) as caught:
@@ -77,7 +77,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end
     assert f"{folder / name} cannot be written: No space left on device" in sentence
     # Every third step is saved, and the end of an epoch before it is validated.
     saved = 20 if step == 20 else (steps[-1] - 1) // 3 * 3
-    assert (f"the state of step {saved}, which is sound" if saved else "nothing was saved yet") in sentence
+    assert (f"the state of step {saved}, which is intact" if saved else "no state was saved yet") in sentence
     assert "run the same command again" in sentence
     assert not list(folder.glob("*.part"))
     assert loop.train(stripes(), folder).read_bytes() == uninterrupted
@@ -98,11 +98,11 @@ def test_a_run_that_ends_while_it_validates_resumes_with_that_validation(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "validate", killed)
-        with pytest.raises(TrainingError, match=r"resume from the state of step 20, which is sound"):
+        with pytest.raises(TrainingError, match=r"resume from the state of step 20, which is intact"):
             loop.train(stripes(), tmp_path)
-    validated, record = [], Recorder.validated
+    validated, record = [], Recorder.after_validation
     monkeypatch.setattr(
-        Recorder, "validated", lambda self, *rest: (validated.append(self.step), record(self, *rest))
+        Recorder, "after_validation", lambda self, *rest: (validated.append(self.step), record(self, *rest))
     )
     assert loop.train(stripes(), tmp_path).read_bytes() == uninterrupted
     assert validated == [20, 40]
@@ -162,7 +162,7 @@ def test_a_program_that_an_exception_in_training_ends_does_not_wait_for_its_work
 
 
 def damaged(path):
-    """What may be in the file of a state instead of a state, by the kind of damage."""
+    """Return damaged contents of a state file, by the kind of damage."""
     sound = path.read_bytes()
     weight = torch.load(path, weights_only=True)["parts"]["learning"]["weights"]["head.weight"]
     flipped = bytearray(sound)
@@ -222,7 +222,7 @@ def test_junk_in_the_recipe_of_a_finished_run_is_named(junk, tmp_path):
 
 def test_a_finished_run_whose_checkpoint_is_gone_says_so(tmp_path):
     loop.train(stripes(), tmp_path).unlink()
-    with pytest.raises(TrainingError, match=r"is finished, but its last\.safetensors is gone"):
+    with pytest.raises(TrainingError, match=r"is finished, but its last\.safetensors is missing"):
         loop.train(stripes(), tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_the_last_checkpoint_is_not_passed_off_as_the_best_one(tmp_path):
     loop.train(stripes(), tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 20, "val_score": 0.5}\n')
-    with pytest.raises(TrainingError, match=r"best\.safetensors is gone"):
+    with pytest.raises(TrainingError, match=r"best\.safetensors is missing"):
         loop.train(stripes(), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A run that is killed ends as if it had not been; one that is asked to stop saves, and goes on."""
+"""Killed and stopped runs resume, with the result of an uninterrupted run."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_after_any_kill_losses_and_weights_are_those_of_the_uninterrupted_run(tm
 
 def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_path, monkeypatch):
     whole = loop.train(stripes(run__save_every=1000), tmp_path / "whole")
-    stepped = Recorder.stepped
+    stepped = Recorder.after_step
 
     def asked_at_step_13(self, result, batch):
         stepped(self, result, batch)
@@ -41,7 +41,7 @@ def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_pa
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(Recorder, "stepped", asked_at_step_13)
+    monkeypatch.setattr(Recorder, "after_step", asked_at_step_13)
     assert loop.train(stripes(run__save_every=1000), tmp_path / "stopped") is None
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()
@@ -52,7 +52,9 @@ def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_pa
 
 
 def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(Recorder, "validated", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         loop.train(stripes(), tmp_path)
     with pytest.raises(ValueError, match=r"run\.seed: 0 then, 1 now"):
@@ -61,7 +63,9 @@ def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_other_workers_and_threads(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "validated", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(), tmp_path)
     assert (

@@ -1,4 +1,4 @@
-"""The loop learns, repeats itself, and leaves a folder that says what happened."""
+"""Training reduces the loss, is reproducible, and documents itself in the run folder."""
 
 import dataclasses
 import json
@@ -12,9 +12,9 @@ from videoswin._errors import InputError
 from videoswin.data.dataset import Batch, Draw, Failure, collate
 from videoswin.model.swin import VideoSwin
 from videoswin.training import loop
-from videoswin.training.data import open_source
-from videoswin.training.learner import _different as different
-from videoswin.training.learner import assemble, launch
+from videoswin.training.data import open_data_source
+from videoswin.training.learner import _choose_diverse as different
+from videoswin.training.learner import build_learner, launch_fabric
 from videoswin.training.safeguards import TrainingError
 from videoswin.training.settings import flatten
 from videoswin.video.transforms import normalize
@@ -102,13 +102,13 @@ def test_before_it_starts_it_says_rates_decay_and_memory(tmp_path, capsys):
 
 def test_without_validation_it_says_which_checkpoint_is_kept(tmp_path, capsys):
     assert loop.train(stripes(), tmp_path).name == "last.safetensors"
-    assert "no validation: no accuracy is measured" in (said := capsys.readouterr().err)
-    assert "last.safetensors, of the last step, is the checkpoint that is kept" in said
+    assert "no validation: the accuracy on other videos is not measured" in (said := capsys.readouterr().err)
+    assert "the checkpoint of the last step, last.safetensors, is kept" in said
     assert "0 videos" not in said
 
 
 def test_the_learning_rate_in_the_metrics_is_that_of_the_step(tmp_path):
-    """The schedule ends at 0, which is the rate after the last step and not of it."""
+    """The schedule reaches 0 after the last step, not in it."""
     loop.train(stripes(run__log_every=1, schedule__warmup_epochs=0.0), tmp_path)
     rates = [row["lr"] for row in rows(tmp_path) if "lr" in row]
     assert rates[0] == pytest.approx(0.01)
@@ -117,7 +117,7 @@ def test_the_learning_rate_in_the_metrics_is_that_of_the_step(tmp_path):
 
 
 def test_without_weights_to_start_from_it_refuses(tmp_path):
-    with pytest.raises(ValueError, match="where the weights start"):
+    with pytest.raises(ValueError, match=r"no initial weights: .*--model or model\.init_from"):
         loop.train(stripes(model__initialize=None), tmp_path)
 
 
@@ -128,12 +128,14 @@ def test_a_name_that_no_checkpoint_may_have_is_refused_before_the_first_step(tmp
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"data\.batch_size is 16, wanted a multiple of 6"):
+    with pytest.raises(ValueError, match=r"data\.batch_size must be a multiple of 6 .*, got 16"):
         loop.train(stripes(run__grad_accum_steps=3), tmp_path)
 
 
 def test_generated_clips_of_another_size_than_the_recipe_says_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"generates clips of \(3, 2, 8, 8\).*data\.clip"):
+    with pytest.raises(
+        ValueError, match=r"must have the shape of data\.clip, \(3, 4, 8, 8\), got \(3, 2, 8, 8\).*data\.clip"
+    ):
         loop.train(stripes(data__clip=CLIP.replace(frames=4)), tmp_path)
 
 
@@ -142,11 +144,11 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_what_was_saved(tmp_
 
     def broken_at_step_24(learner, batch, number):
         if number == 24:
-            learner.bare.head.weight.data.fill_(float("nan"))
+            learner.raw_model.head.weight.data.fill_(float("nan"))
         return step(learner, batch, number)
 
     monkeypatch.setattr(loop, "training_step", broken_at_step_24)
-    with pytest.raises(TrainingError, match=r"step 25 is not a number.*optimizer\.lr"):
+    with pytest.raises(TrainingError, match=r"step 25 is NaN or infinite.*optimizer\.lr"):
         loop.train(stripes(), tmp_path)
     checkpoint = Checkpoint.load(tmp_path / "last.safetensors")  # of the end of the first epoch
     assert all(tensor.isfinite().all() for tensor in checkpoint.weights.values())
@@ -159,9 +161,9 @@ def test_a_first_loss_far_from_even_odds_is_said(tmp_path, capsys):
         model.head.weight.data.mul_(1000)
 
     loop.train(stripes(model__initialize=too_sure), tmp_path / "sure")
-    assert "the first loss is" in capsys.readouterr().err
+    assert "the initial loss is" in capsys.readouterr().err
     loop.train(stripes(), tmp_path / "even")
-    assert "the first loss is" not in capsys.readouterr().err
+    assert "the initial loss is" not in capsys.readouterr().err
 
 
 def test_clips_that_do_not_count_teach_nothing(tmp_path):
@@ -169,8 +171,10 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
 
     def weights_after(batch):
         recipe = stripes(model__drop_path=0.0, model__dropout=0.0)
-        learner = assemble(recipe, open_source(recipe), launch(recipe.run), steps_per_epoch=10)
-        return loop.training_step(learner, batch, 0), learner.bare.head.weight
+        learner = build_learner(
+            recipe, open_data_source(recipe), launch_fabric(recipe.run), steps_per_epoch=10
+        )
+        return loop.training_step(learner, batch, 0), learner.raw_model.head.weight
 
     batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
     blank = Batch(
@@ -187,9 +191,11 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
 @pytest.mark.parametrize("parts", [2, 8])
 def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
     def step_of(recipe):
-        learner = assemble(recipe, open_source(recipe), launch(recipe.run), steps_per_epoch=10)
+        learner = build_learner(
+            recipe, open_data_source(recipe), launch_fabric(recipe.run), steps_per_epoch=10
+        )
         batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
-        return loop.training_step(learner, batch, 0), learner.bare.stages[0].blocks[0].attn.qkv.weight
+        return loop.training_step(learner, batch, 0), learner.raw_model.stages[0].blocks[0].attn.qkv.weight
 
     still = {"model__drop_path": 0.0, "model__dropout": 0.0, "augment__mixup": 0.8, "augment__cutmix": 1.0}
     full_tensor, whole_weight = step_of(stripes(**still))
@@ -245,5 +251,5 @@ def test_all_processes_train_with_the_settings_of_the_first(monkeypatch):
     first, second = stripes(), stripes(optimizer__lr=0.02, data__batch_size=8)
     both = [flatten(first), flatten(second)]
     monkeypatch.setattr(loop, "from_all_ranks", lambda own: both if own == both[1] else [own])
-    assert flatten(loop.settings_of_first_process(second)) == both[0]
-    assert loop.settings_of_first_process(first) is first  # alone
+    assert flatten(loop.broadcast_settings(second)) == both[0]
+    assert loop.broadcast_settings(first) is first  # alone

@@ -1,4 +1,4 @@
-"""What learns when not everything does, and that low-rank changes are gone after merging."""
+"""The right parameters are trainable, and low-rank updates can be merged."""
 
 import copy
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.training.lora import LowRankLinear, merge_lora, plain_state_dict, set_trainable
+from videoswin.training.lora import LowRankLinear, merge_lora, merged_state_dict, set_trainable
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(2, 1), num_heads=(1, 2), window=(2, 2, 2), num_classes=3)
 LAYERS = 2 * sum(CONFIG.depths)
-"""Matrices that get a low-rank change: qkv and proj of each block."""
+"""Number of layers with a low-rank update: qkv and proj of each block."""
 
 
 def clips(seed: int = 0) -> Tensor:
@@ -96,11 +96,11 @@ def test_merging_keeps_the_logits_and_gives_back_the_ordinary_names():
     assert list(model.state_dict()) == list(VideoSwin(CONFIG).state_dict())
 
 
-def test_the_plain_state_dict_is_that_of_the_merged_model():
+def test_the_merged_state_dict_is_that_of_the_merged_model():
     model = low_rank_model()
     merged = copy.deepcopy(model)
     merge_lora(merged)
-    plain, wanted = plain_state_dict(model), merged.state_dict()
+    plain, wanted = merged_state_dict(model), merged.state_dict()
     assert list(plain) == list(wanted)
     assert all(torch.equal(plain[name], wanted[name]) for name in wanted)
 
@@ -112,18 +112,18 @@ def test_merging_a_copy_leaves_the_original_alone():
     assert torch.equal(model(clips()), before)
 
 
-def test_the_plain_state_dict_leaves_the_model_alone():
+def test_the_merged_state_dict_leaves_the_model_alone():
     model = low_rank_model()
     before = copy.deepcopy(model.state_dict())
-    assert not any(tensor.requires_grad for tensor in plain_state_dict(model).values())
+    assert not any(tensor.requires_grad for tensor in merged_state_dict(model).values())
     after = model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_plain_state_dict_of_a_plain_model_is_its_own():
+def test_the_merged_state_dict_of_a_plain_model_is_its_own():
     model = VideoSwin(CONFIG)
-    plain, own = plain_state_dict(model), model.state_dict()
+    plain, own = merged_state_dict(model), model.state_dict()
     assert list(plain) == list(own)
     assert all(plain[name].data_ptr() == own[name].data_ptr() for name in own)
 
@@ -198,5 +198,5 @@ def test_a_second_set_of_changes_and_a_rank_of_nothing_are_refused():
     model = low_rank_model()
     with pytest.raises(ValueError, match="already"):
         set_trainable(model, "lora", rank=2)
-    with pytest.raises(ValueError, match="rank is 0"):
+    with pytest.raises(ValueError, match="rank must be >= 1, got 0"):
         set_trainable(VideoSwin(CONFIG), "lora", rank=0)

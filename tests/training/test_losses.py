@@ -1,4 +1,4 @@
-"""The loss agrees with torch's, parts add up to the whole, and clips that must not count do not."""
+"""The loss agrees with torch, micro-batches add up to the batch, and blank clips do not count."""
 
 import math
 
@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videoswin.training.losses import balanced_class_weights, classification_loss, expected_first_loss
+from videoswin.training.losses import balanced_class_weights, classification_loss, expected_initial_loss
 
 CLIPS, CLASSES = 12, 5
 BOTH = pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "several"])
 
 
 def batch(multi_label: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, K), soft targets (B, K), counts (B,) of which every fifth is 0."""
+    """Return logits (B, K), soft targets (B, K), and counts (B,) of which every fifth is 0."""
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(CLIPS, CLASSES, generator=random)
     noise = torch.randn(CLIPS, CLASSES, generator=random)
@@ -144,12 +144,12 @@ def test_the_first_loss_is_the_expected_one_where_the_model_knows_nothing(multi_
     weights = balanced_class_weights(labels.bincount()) if weighted else None
     targets = F.one_hot(labels, 3) * (1 - smoothing) + smoothing / 3
     loss = classification_loss(torch.zeros(10, 3), targets, torch.ones(10), weights, multi_label=multi_label)
-    expected = expected_first_loss(
+    expected = expected_initial_loss(
         3, multi_label=multi_label, label_smoothing=smoothing, class_weights=weights
     )
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_expected_first_loss_is_ln_k_or_ln_2():
-    assert expected_first_loss(400, multi_label=False) == pytest.approx(math.log(400))
-    assert expected_first_loss(400, multi_label=True) == pytest.approx(0.6931, abs=1e-4)
+def test_the_expected_initial_loss_is_ln_k_or_ln_2():
+    assert expected_initial_loss(400, multi_label=False) == pytest.approx(math.log(400))
+    assert expected_initial_loss(400, multi_label=True) == pytest.approx(0.6931, abs=1e-4)

@@ -1,4 +1,4 @@
-"""The estimate grows with what makes runs grow, counts what autograd keeps, and is near what was measured."""
+"""The memory estimate is monotonic, counts what autograd saves, and is close to measured values."""
 
 import pytest
 import torch
@@ -8,33 +8,31 @@ from videoswin.model import config as architectures
 from videoswin.model.config import NANO, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.lora import set_trainable
-from videoswin.training.memory import COMPUTED, estimate_training_bytes, format_bytes, layer_bytes
+from videoswin.training.memory import BYTES_PER_VALUE, estimate_training_bytes, format_bytes, layer_bytes
 from videoswin.video.spec import ClipSpec
 
 MIB = 2**20
 
 MEASURED = """
-NANO  8  64  4 32-true    plain      all     46
-NANO  8  64 64 32-true    plain      all    722
-NANO  8  64 64 32-true    plain      lora   562
-NANO  8  64 64 32-true    recomputed all    634
-NANO 16 112 16 bf16-mixed plain      all    635
-TINY  8 112  1 32-true    plain      all    552
-TINY  8 112  4 32-true    plain      head   216
-TINY  8 112  4 bf16-mixed plain      all    748
-TINY  8 112  4 32-true    recomputed all    762
-TINY 16 224  1 32-true    plain      all   1508
-TINY 16 224  1 32-true    recomputed all   1047
-TINY 32 224  1 bf16-mixed plain      all   1568
-BASE  8 112  1 32-true    plain      all   1581
+NANO  8  64  4 fp32 plain      all     46
+NANO  8  64 64 fp32 plain      all    722
+NANO  8  64 64 fp32 plain      lora   562
+NANO  8  64 64 fp32 recomputed all    634
+NANO 16 112 16 bf16 plain      all    635
+TINY  8 112  1 fp32 plain      all    552
+TINY  8 112  4 fp32 plain      head   216
+TINY  8 112  4 bf16 plain      all    748
+TINY  8 112  4 fp32 recomputed all    762
+TINY 16 224  1 fp32 plain      all   1508
+TINY 16 224  1 fp32 recomputed all   1047
+TINY 32 224  1 bf16 plain      all   1568
+BASE  8 112  1 fp32 plain      all   1581
 """
-"""Model, frames, pixels, clips, precision, blocks, what learns: MiB by which the peak of the resident memory
-(VmHWM) over two or three whole training steps exceeded what the process had before it made the model. One
-thread of a CPU (AMD EPYC, AVX-512, Linux with glibc), torch 2.13."""
+"""Model, frames, pixels, clips, precision, blocks, trainable parameters: MiB by which the peak of the
+resident memory (VmHWM) over two or three whole training steps exceeded that of the process before it made
+the model. One thread of a CPU (AMD EPYC, AVX-512, Linux with glibc), torch 2.13."""
 
-SMALL_RUN = dict(
-    precision="fp32", grad_checkpointing=False, trainable="all", average=False, device_type="cpu"
-)
+SMALL_RUN = dict(precision="fp32", grad_checkpointing=False, trainable="all", ema=False, device_type="cpu")
 
 
 def shape(frames: int = 8, size: int = 64) -> ClipSpec:
@@ -60,7 +58,7 @@ def test_the_estimate_is_within_thirty_per_cent_of_what_was_measured(row):
 
 
 def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: str, trainable: str) -> int:
-    """What autograd keeps of a forward pass, without the weights and their copies."""
+    """Return the bytes that autograd saves in a forward pass, without parameters and their copies."""
     torch.manual_seed(0)
     model = VideoSwin(config)
     set_trainable(model, trainable, rank=2)
@@ -76,7 +74,7 @@ def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: 
         return tensor
 
     frames = torch.randn(clips, 3, clip.frames, clip.size, clip.size)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=COMPUTED[precision] < 4)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=BYTES_PER_VALUE[precision] < 4)
     with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = model(frames)
     assert logits.requires_grad
@@ -88,9 +86,9 @@ def saved_bytes(config: VideoSwinConfig, clip: ClipSpec, clips: int, precision: 
 def test_what_the_layers_keep_is_what_autograd_keeps(trainable, precision):
     clip, clips = shape(8, 64), 4
     layers = layer_bytes(
-        NANO, clip, clips, computed=COMPUTED[precision], trainable=trainable, device_type="cpu"
+        NANO, clip, clips, value_bytes=BYTES_PER_VALUE[precision], trainable=trainable, device_type="cpu"
     )
-    counted = sum(layer.kept for layer in layers)
+    counted = sum(layer.saved for layer in layers)
     saved = saved_bytes(NANO, clip, clips, precision, trainable)
     assert counted == pytest.approx(saved, rel=0.03, abs=100_000)
 
@@ -106,7 +104,7 @@ def test_what_the_layers_keep_is_what_autograd_keeps(trainable, precision):
         (dict(trainable="head"), dict(trainable="lora")),
         (dict(trainable="lora"), dict(trainable="all")),
         (dict(trainable="lora", lora_rank=4), dict(trainable="lora", lora_rank=8)),
-        (dict(average=False), dict(average=True)),
+        (dict(ema=False), dict(ema=True)),
         (dict(precision="bf16"), dict(precision="fp32")),
         (dict(config=TINY, device_type="cpu"), dict(config=TINY, device_type="cuda")),
     ],
@@ -131,11 +129,11 @@ def test_without_clips_to_speak_of_the_states_of_the_weights_are_left(trainable,
         changed = (
             module.attn.qkv.weight.numel() * 4 // 3 for stage in model.stages for module in stage.blocks
         )
-        changed_matrices = sum(changed) * COMPUTED[precision]
+        changed_matrices = sum(changed) * BYTES_PER_VALUE[precision]
     point = dict(config=TINY, clip=shape(frames=1, size=1), clips=1, trainable=trainable, precision=precision)
     expected = 4 * numbers + gradient_and_two_moments + copies + changed_matrices
     assert estimate(**point) == pytest.approx(expected, rel=0.1)
-    assert estimate(**point, average=True) - estimate(**point) == 4 * learning
+    assert estimate(**point, ema=True) - estimate(**point) == 4 * learning
 
 
 def test_estimating_draws_no_random_numbers():
@@ -146,7 +144,7 @@ def test_estimating_draws_no_random_numbers():
 
 
 def test_a_precision_that_recipes_do_not_have_is_refused():
-    with pytest.raises(ValueError, match="64-true"):
+    with pytest.raises(ValueError, match=r"precision must be one of fp32, bf16, fp16, got '64-true'"):
         estimate(precision="64-true")
 
 

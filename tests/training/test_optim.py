@@ -1,4 +1,4 @@
-"""The rate and decay of every kind of tensor, how the learning rate runs, and what the first weights are."""
+"""Learning rate and weight decay of each kind of parameter, the schedule, and the initialization."""
 
 import math
 
@@ -13,12 +13,12 @@ from videoswin.model.config import NANO, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.lora import set_trainable
 from videoswin.training.optim import (
-    adamw,
+    build_adamw,
+    build_lr_scheduler,
     depth_below_head,
     describe_groups,
     initialize_from_scratch,
     parameter_groups,
-    schedule,
 )
 from videoswin.training.recipe import Optimizer, Schedule
 
@@ -77,7 +77,7 @@ def plan(**changes) -> Optimizer:
 
 
 def rate_and_decay(model: VideoSwin, plan: Optimizer) -> dict[str, tuple[float, float]]:
-    """(lr, wd) of every learning parameter by its name."""
+    """Return (lr, weight decay) of every trainable parameter by its name."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, plan)
     return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
@@ -105,13 +105,13 @@ def official_name(name: str) -> str:
 
 
 def mmcv_factors(name: str) -> tuple[float, float]:
-    """mmcv 1.x: only the longest of the matching keys counts."""
+    """Return the factors of mmcv 1.x, which applies only the longest matching key."""
     matching = [key for key in OFFICIAL_KEYS if key in name]
     return OFFICIAL_KEYS[max(matching, key=len)] if matching else (1.0, 1.0)
 
 
 def mmaction2_factors(name: str) -> tuple[float, float]:
-    """mmaction2 1.x: all matching keys are multiplied."""
+    """Return the factors of mmaction2 1.x, which multiplies those of all matching keys."""
     matching = [factors for key, factors in OFFICIAL_KEYS.items() if key in name]
     return math.prod(rate for rate, _ in matching), math.prod(decay for _, decay in matching)
 
@@ -172,21 +172,26 @@ def test_low_rank_changes_learn_at_the_full_rate():
 
 
 def test_groups_are_described_at_their_highest_rate():
-    optimizer = adamw(VideoSwin(SMALL), plan(param_groups="official"))
-    schedule(optimizer, Schedule(epochs=3, warmup_epochs=1), steps_per_epoch=10)
+    optimizer = build_adamw(VideoSwin(SMALL), plan(param_groups="official"))
+    build_lr_scheduler(optimizer, Schedule(epochs=3, warmup_epochs=1), steps_per_epoch=10)
     rows = {row.name: row for row in describe_groups(optimizer)}
     assert set(rows) == {"backbone, weight decay", "bias tables, no weight decay", "head, weight decay"}
     tables = rows["bias tables, no weight decay"]
     # A (1, 2, 2) window has 1 * 3 * 3 offsets; two blocks have one head, one has two.
-    assert (tables.tensors, tables.numbers, tables.rate, tables.decay) == (3, 9 * 4, 1e-3, 0.0)
+    assert (tables.num_tensors, tables.num_parameters, tables.lr, tables.weight_decay) == (
+        3,
+        9 * 4,
+        1e-3,
+        0.0,
+    )
 
 
 def test_adamw_takes_the_fused_step_unless_told_otherwise():
     model = VideoSwin(SMALL)
-    optimizer = adamw(model, plan(betas=(0.8, 0.9)))
+    optimizer = build_adamw(model, plan(betas=(0.8, 0.9)))
     assert optimizer.defaults["fused"] is True
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.9)}
-    assert adamw(model, plan(), fused=False).defaults["fused"] is False
+    assert build_adamw(model, plan(), fused=False).defaults["fused"] is False
 
 
 def one_parameter() -> torch.optim.Optimizer:
@@ -205,7 +210,7 @@ def rates_of(scheduler: LambdaLR, steps: int) -> list[float]:
 def mmcv_rate(
     step: int, *, steps_per_epoch: int, epochs: int, warmup_steps: float, warmup_ratio: float
 ) -> float:
-    """CosineAnnealing to 0 by epoch with warmup="linear", as mmcv/runner/hooks/lr_updater.py computes it."""
+    """Return the learning rate of CosineAnnealing with warmup="linear" in mmcv/runner/hooks/lr_updater.py."""
     regular = 0.5 * (math.cos(math.pi * (step // steps_per_epoch) / epochs) + 1)
     if step >= warmup_steps:
         return regular
@@ -214,7 +219,7 @@ def mmcv_rate(
 
 
 def test_the_rate_by_epoch_is_that_of_mmcv():
-    found = rates_of(schedule(one_parameter(), Schedule(epochs=30, warmup_epochs=2.5), 7), 30 * 7)
+    found = rates_of(build_lr_scheduler(one_parameter(), Schedule(epochs=30, warmup_epochs=2.5), 7), 30 * 7)
     theirs = dict(steps_per_epoch=7, epochs=30, warmup_steps=17.5, warmup_ratio=0.1)
     assert found == pytest.approx([mmcv_rate(step, **theirs) for step in range(30 * 7)], rel=1e-12)
     assert found[0] == pytest.approx(0.1)
@@ -222,7 +227,7 @@ def test_the_rate_by_epoch_is_that_of_mmcv():
 
 
 def old_one_cycle(step: int, *, steps: int, warmup_steps: int) -> float:
-    """The factor with which the bundled model was trained."""
+    """Return the learning rate factor with which the bundled model was trained."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
@@ -232,7 +237,7 @@ def old_one_cycle(step: int, *, steps: int, warmup_steps: int) -> float:
 @pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(1, 6000), (15, 400), (60, 100), (24, 250)])
 def test_the_rate_by_step_is_bit_for_bit_that_of_the_bundled_model(epochs, steps_per_epoch):
     times = Schedule(epochs=epochs, warmup_epochs=400 / steps_per_epoch, lr_update="step")
-    (factor,) = schedule(one_parameter(), times, steps_per_epoch).lr_lambdas
+    (factor,) = build_lr_scheduler(one_parameter(), times, steps_per_epoch).lr_lambdas
     assert [factor(step) for step in range(6001)] == [
         old_one_cycle(step, steps=6000, warmup_steps=400) for step in range(6001)
     ]
@@ -241,7 +246,7 @@ def test_the_rate_by_step_is_bit_for_bit_that_of_the_bundled_model(epochs, steps
 @pytest.mark.parametrize("decay", ["epoch", "step"])
 def test_without_a_warm_up_the_rate_begins_at_its_highest_and_ends_at_nothing(decay):
     times = Schedule(epochs=4, warmup_epochs=0, lr_update=decay)
-    scheduler = schedule(one_parameter(), times, 5)
+    scheduler = build_lr_scheduler(one_parameter(), times, 5)
     rates = rates_of(scheduler, 20)
     assert rates[0] == 1.0
     assert rates == sorted(rates, reverse=True)

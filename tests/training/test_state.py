@@ -1,4 +1,4 @@
-"""A saved state is whole, comes back as it was, and is not taken up by another run."""
+"""States are saved atomically, restored exactly, and refused by other runs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a run without a terminal says of its progress, and that data workers need no shared memory for it."""
+"""Progress of a run without a terminal, and data workers without shared memory."""
 
 import re
 from pathlib import Path

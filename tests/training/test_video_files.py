@@ -1,4 +1,4 @@
-"""Runs over video files: they are validated, the best checkpoint is kept, the unreadable ones are named."""
+"""Runs with video files: validation, the best checkpoint, and unreadable videos."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from videoswin.data import dataset
 from videoswin.data.manifest import Sample
 from videoswin.evaluation import plots
 from videoswin.training import loop
-from videoswin.training.data import open_source
+from videoswin.training.data import open_data_source
 from videoswin.training.recipe import VideoData
 from videoswin.training.recorder import Recorder, video_name
 from videoswin.training.safeguards import TrainingError
@@ -27,7 +27,7 @@ CLIP = ClipSpec(frames=2, stride=1, size=16, short_side=16, normalization=PER_CL
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Ten videos of lying stripes and ten of standing ones."""
+    """Write ten videos with horizontal stripes (`lying`) and ten with vertical ones (`standing`)."""
     folder = tmp_path_factory.mktemp("stripes")
     for label in ("lying", "standing"):
         (folder / label).mkdir()
@@ -65,6 +65,8 @@ def test_it_learns_from_files_and_keeps_the_checkpoint_that_validates_best(folde
     assert len(scores) == 6
     assert max(scores) == 1.0
     assert Checkpoint.load(best).labels == ("lying", "standing")
+    assert (tmp_path / "train.csv").exists()
+    assert (tmp_path / "val.csv").exists()
     assert "SHA-256" in Checkpoint.load(best).lineage["trained on"]
 
 
@@ -72,12 +74,12 @@ def test_classes_are_drawn_as_they_are_unless_balance_is_asked_for(folder, tmp_p
     lines = ["path,label"] + [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.mp4"))]
     (tmp_path / "list.csv").write_text("\n".join(lines[:14]) + "\n")  # ten lying, three standing
     made = recipe(tmp_path / "list.csv")
-    assert open_source(made).drawing_weights() is None
+    assert open_data_source(made).sampling_weights() is None
     class_balanced = dataclasses.replace(made.data, class_balanced=True)
-    source = open_source(dataclasses.replace(made, data=class_balanced))
+    source = open_data_source(dataclasses.replace(made, data=class_balanced))
     lying, standing = source.class_counts
     assert lying > 2 * standing
-    weights = source.drawing_weights()
+    weights = source.sampling_weights()
     of_lying = [w for w, s in zip(weights, source.training.samples, strict=True) if s.labels == (0,)]
     assert sum(of_lying) == pytest.approx(sum(weights) / 2)
 
@@ -172,7 +174,7 @@ def test_the_name_of_a_video_is_shortened_in_the_middle_and_has_its_part():
 
 
 def broken_copy(folder, target, broken):
-    """The videos again, the first `broken` lying ones being no videos."""
+    """Copy the videos, and make the first `broken` ones of the class `lying` unreadable."""
     for path in folder.rglob("*.mp4"):
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +214,7 @@ def test_a_single_class_is_refused_because_nothing_is_learned(folder, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "lying").symlink_to(folder / "lying")
     with pytest.raises(ValueError, match=r"at least 2 classes .* got 1 \(lying\): .* learns nothing"):
-        open_source(recipe(tmp_path / "videos"))
+        open_data_source(recipe(tmp_path / "videos"))
 
 
 def test_class_weights_on_top_of_balanced_drawing_are_refused(folder, tmp_path):
@@ -249,13 +251,15 @@ def test_a_flipped_direction_is_warned_of(folder, tmp_path, capsys):
 def interrupted(made, out, monkeypatch):
     """Train until the end of the first epoch."""
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "validated", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             loop.train(made, out)
 
 
 def test_a_run_resumes_wherever_its_videos_and_its_start_are_now(folder, tmp_path, monkeypatch):
-    """Spelled differently, from a list instead of a folder, moved: the same names and labels."""
+    """Moved files and other spellings of their paths do not matter while names and labels are the same."""
     start = Checkpoint.load(loop.train(stripes(schedule__epochs=1), tmp_path / "start"))
     start.save(tmp_path / "start.safetensors")
     first = recipe(folder, model__init_from=str(tmp_path / "start.safetensors"), run__save_every=1)
@@ -288,7 +292,7 @@ def test_a_run_does_not_resume_on_other_videos_or_from_another_start(folder, tmp
 
 def test_a_run_that_diverges_says_so_and_not_that_weights_are_damaged(folder, tmp_path):
     one_step = recipe(folder, optimizer__lr=1e30, data__batch_size=28, schedule__warmup_epochs=0.0)
-    with pytest.raises(TrainingError, match=r"scores .* are not numbers.*optimizer\.lr") as caught:
+    with pytest.raises(TrainingError, match=r"scores .* are NaN or infinite.*optimizer\.lr") as caught:
         loop.train(one_step, tmp_path)
     assert "damaged" not in str(caught.value)
     assert "\n" not in str(caught.value)

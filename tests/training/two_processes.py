@@ -1,11 +1,11 @@
-"""Run as a program: the same run in one process and in two, over gloo; two_processes.py FOLDER.
+"""Program that makes the same runs in one process and in two, over gloo: two_processes.py FOLDER.
 
 one, micro-batches              one process
-two, two-micro-batches          two processes that hold a copy of the model each
-sharded                         two processes that hold a part of the model each
-lora, sharded-lora              low-rank changes, the second in micro-batches of recomputed blocks
-stopped-one, stopped-sharded    runs that were asked to stop after STOP steps
-A-then-B                        goes on from stopped-A as B
+two, two-micro-batches          two processes with a copy of the model each (DDP)
+sharded                         two processes with a shard of the model each (FSDP)
+lora, sharded-lora              low-rank updates, the second with micro-batches and gradient checkpointing
+stopped-one, stopped-sharded    runs that SIGTERM stopped after STOP steps
+A-then-B                        resumes stopped-A as B
 """
 
 import os
@@ -29,7 +29,7 @@ from videoswin.training.recorder import Recorder
 
 STOP = 13
 
-# Drop path and dropout draw for each process alone: without them the runs can be compared.
+# Drop path and dropout differ between processes; without them the runs are comparable.
 STILL: dict[str, Any] = {"model__drop_path": 0.0, "model__dropout": 0.0, "schedule__epochs": 1}
 COPIED = STILL | {"run__devices": 2, "run__strategy": "ddp"}
 SHARDED = STILL | {"run__devices": 2, "run__strategy": "fsdp"}
@@ -37,7 +37,7 @@ LORA: dict[str, Any] = {"model__trainable": "lora", "model__lora_rank": 3}
 
 
 def together(work: Callable[[], object]) -> list[int]:
-    """Do something in two processes, as torchrun would start them; their exit codes."""
+    """Run `work` in two processes, as torchrun starts them, and return their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,25 +56,25 @@ def train_together(recipe: Recipe, folder: Path) -> None:
 
 
 def stop(recipe: Recipe, folder: Path) -> None:
-    """Train until SIGTERM after STOP steps, in this process and those that do the same; all is saved then."""
-    stepped = Recorder.stepped
+    """Train until SIGTERM after STOP steps, which saves the state."""
+    stepped = Recorder.after_step
 
     def asked_in_time(self: Recorder, result: Tensor, batch: Batch) -> None:
         stepped(self, result, batch)
         if self.step == STOP:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    Recorder.stepped = asked_in_time  # type: ignore[method-assign]
+    Recorder.after_step = asked_in_time  # type: ignore[method-assign]
     assert train(recipe, folder) is None
 
 
 def spoil(recipe: Recipe, folder: Path) -> None:
-    """Train, and make the second process's part of a weight no numbers before a state is saved."""
+    """Train, and set the shard of a weight in the second process to NaN before a state is saved."""
     save = Recorder.save
 
     def save_spoiled(self: Recorder) -> None:
-        bias = self._learner.bare.head.bias.detach()
-        assert local_tensor(bias).numel() == len(bias) / 2, "nothing is spread"
+        bias = self._learner.raw_model.head.bias.detach()
+        assert local_tensor(bias).numel() == len(bias) / 2, "the model is not sharded"
         if self._learner.fabric.global_rank == 1:
             local_tensor(bias).fill_(float("nan"))
         save(self)
@@ -84,14 +84,14 @@ def spoil(recipe: Recipe, folder: Path) -> None:
 
 
 def resumed(folder: Path, by: str) -> Path:
-    """A copy of a stopped run's folder, for others to go on from."""
+    """Copy the folder of a stopped run, so that another run can resume from it."""
     copy = folder.with_name(f"{folder.name.removeprefix('stopped-')}-then-{by}")
     shutil.copytree(folder, copy)
     return copy
 
 
 def main(folder: Path) -> None:
-    """Every run of the module's list."""
+    """Make all runs that the module docstring lists."""
     one, sharded = stripes(**STILL), stripes(**SHARDED)
     assert ended(train_in_child(one, folder / "one")) == 0
     assert ended(train_in_child(stripes(**STILL, run__grad_accum_steps=4), folder / "micro-batches")) == 0

@@ -142,7 +142,7 @@ def train(
     built = build_recipe(recipe, data=data, init_from=model, settings=settings, trust=trust)
     for choice in explain(built) if recipe == "finetune" and not measured and is_first_process() else ():
         print_to_stderr(choice)
-    best = run(built, Path(out), written_as=recipe_to_dict(built, recipe, data, model))
+    best = run(built, Path(out), saved_recipe=recipe_to_dict(built, recipe, data, model))
     if is_first_process():
         if best is None:
             print_to_stderr("stopped and saved; run the same command again to resume")

@@ -356,6 +356,6 @@ def _step_bytes(context: TrainingContext, clip: ClipSpec, trainable: Trainable, 
         precision=context.precision,
         grad_checkpointing=context.grad_checkpointing,
         trainable=trainable,
-        average=False,
+        ema=False,
         device_type=context.device,
     )

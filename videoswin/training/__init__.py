@@ -1,1 +1,1 @@
-"""Training: a recipe goes in, a checkpoint comes out, through one visible loop."""
+"""Training: the recipe, the training loop, and everything around it."""

@@ -1,7 +1,7 @@
-"""What is done to a whole batch of normalized clips and their targets: smoothing, erasing, mixup and cutmix.
+"""Augment batches of normalized clips and their targets: label smoothing, random erasing, mixup and cutmix.
 
-B clips of a batch, T frames, S side of the square, K classes. All frames of a clip are treated alike, and
-clips stay on their device.
+Legend: B clips, T frames, S height and width in pixels, K classes. All frames of a clip get the same
+augmentation, which runs on the device of the clips.
 """
 
 from __future__ import annotations
@@ -13,27 +13,47 @@ from numpy.random import Generator
 from torch import Tensor
 
 
-def soft_targets(targets: Tensor, classes: int, smoothing: float) -> Tensor:
-    """What the logits are compared with: class indices (B,), or ones and zeros (B, K) -> floats (B, K).
+def soft_targets(targets: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Convert labels to soft targets with label smoothing.
 
-    Of one label, `smoothing` is spread over all classes, as in torch's cross_entropy. Where there can be
-    several, each class is a question of its own, and it is spread over the two answers: 1 becomes
-    1 - smoothing / 2 and 0 becomes smoothing / 2, as in timm.data.mixup. ValueError for other than K columns.
+    Args:
+        targets: Class indices (B,) for one label per clip, or zeros and ones (B, K) for several.
+        num_classes: K.
+        smoothing: Fraction of the target that is spread: over all K classes with one label, as in
+            `torch.nn.functional.cross_entropy`; over present and absent of each class with several, so that
+            1 becomes 1 - smoothing / 2 and 0 becomes smoothing / 2, as in timm.data.mixup.
+
+    Returns:
+        Float32 targets (B, K).
+
+    Raises:
+        ValueError: Targets with several labels do not have K columns.
     """
     if targets.ndim == 2:
-        if targets.shape[1] != classes:
+        if targets.shape[1] != num_classes:
             raise ValueError(
-                f"targets are {tuple(targets.shape)}, wanted a column for each of {classes} classes"
+                f"targets must have shape (B, {num_classes}), one column per class, "
+                f"got {tuple(targets.shape)}"
             )
         return targets.to(torch.float32) * (1 - smoothing) + smoothing / 2
-    spread = torch.full((len(targets), classes), smoothing / classes, device=targets.device)
-    return spread.scatter_(1, targets.unsqueeze(1), 1 - smoothing + smoothing / classes)
+    soft = torch.full((len(targets), num_classes), smoothing / num_classes, device=targets.device)
+    return soft.scatter_(1, targets.unsqueeze(1), 1 - smoothing + smoothing / num_classes)
 
 
 def erase(clips: Tensor, probability: float, rng: Generator) -> Tensor:
-    """Clips (B, 3, T, S, S), some of them with one rectangle of zeros in all their frames.
+    """Set one random rectangle of randomly selected clips to zero, in all their frames.
 
-    Its area is 0.02 to 1/3 of the frame, its ratio 0.3 to 1/0.3. As RandomErasing in timm.data, mode "const".
+    The rectangle covers 0.02 to 1/3 of the frame, with an aspect ratio of 0.3 to 1 / 0.3.
+
+    Args:
+        clips: Normalized clips (B, 3, T, S, S); not modified.
+        probability: Probability of erasing, for each clip.
+        rng: Source of all random numbers.
+
+    Returns:
+        Clips (B, 3, T, S, S); the input itself if `probability` is 0.
+
+    Source: RandomErasing in timm.data, mode "const".
     """
     if probability <= 0:
         return clips
@@ -41,51 +61,77 @@ def erase(clips: Tensor, probability: float, rng: Generator) -> Tensor:
     erased = clips.clone()
     for clip in erased:
         if rng.random() < probability:
-            top, left, high, wide = _erased_box(height, width, rng)
-            clip[..., top : top + high, left : left + wide] = 0
+            top, left, box_height, box_width = _sample_erasing_box(height, width, rng)
+            clip[..., top : top + box_height, left : left + box_width] = 0
     return erased
 
 
 def mix(
     clips: Tensor, targets: Tensor, counts: Tensor, *, mixup: float, cutmix: float, rng: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Clips (B, 3, T, S, S) and targets (B, K), each blended with its partner in shares drawn for the batch.
+    """Apply mixup or cutmix: combine each clip and its target with those of another clip of the batch.
 
-    mixup, cutmix: the alphas of their Beta distributions; 0 is off. With both on, a fair coin takes one.
-    counts: (B,), 0 for the blank clips of videos that cannot be read. They stay as they are, and the others
-    find their partners among themselves, for what does not count must not dilute what does.
+    One mixing weight is sampled for the whole batch. If both are on, each is applied with probability 0.5.
+
+    Args:
+        clips: Normalized clips (B, 3, T, S, S); not modified.
+        targets: Soft targets (B, K); not modified.
+        counts: (B,), 1, or 0 for the blank clips of unreadable videos. Blank clips stay unchanged and are
+            not mixed into others, because they must not influence the loss.
+        mixup: Alpha of the Beta distribution of mixup; 0 is off.
+        cutmix: Alpha of the Beta distribution of cutmix; 0 is off.
+        rng: Source of all random numbers.
+
+    Returns:
+        Mixed clips (B, 3, T, S, S) and targets (B, K); the inputs themselves if both are off.
     """
     if mixup <= 0 and cutmix <= 0:
         return clips, targets
-    partners = partners_of(counts).to(clips.device)
-    by_cutmix = cutmix > 0 and (mixup <= 0 or rng.random() < 0.5)
-    if not by_cutmix:
-        share = float(rng.beta(mixup, mixup))
-        return _blended(clips, partners, share), _blended(targets, partners, share)
+    partners = mixing_partners(counts).to(clips.device)
+    use_cutmix = cutmix > 0 and (mixup <= 0 or rng.random() < 0.5)
+    if not use_cutmix:
+        weight = float(rng.beta(mixup, mixup))
+        return _blend(clips, partners, weight), _blend(targets, partners, weight)
     height, width = clips.shape[-2:]
     center = int(rng.integers(height)), int(rng.integers(width))
-    top, bottom, left, right = pasted_box(height, width, center, 1 - float(rng.beta(cutmix, cutmix)))
+    top, bottom, left, right = cutmix_box(height, width, center, 1 - float(rng.beta(cutmix, cutmix)))
     mixed = clips.clone()
     mixed[..., top:bottom, left:right] = clips[..., top:bottom, left:right][partners]
-    share = 1 - (bottom - top) * (right - left) / (height * width)  # what the edge cut off was not pasted
-    return mixed, _blended(targets, partners, share)
+    weight = 1 - (bottom - top) * (right - left) / (height * width)  # the box may be cut at the frame's edge
+    return mixed, _blend(targets, partners, weight)
 
 
-def partners_of(counts: Tensor) -> Tensor:
-    """Index of each clip's partner (B,): the clips that count, reversed; the others are their own.
+def mixing_partners(counts: Tensor) -> Tensor:
+    """Return the index of the clip that each clip is mixed with.
 
-    Reversed, as in timm.data.mixup, and not rolled by one, because neighbors may show the same video.
+    Clips that count are paired in reverse order, as in timm.data.mixup. Rolling by one would pair
+    neighbors, which may be clips of the same video.
+
+    Args:
+        counts: (B,), 1, or 0 for blank clips, whose partner is the clip itself.
+
+    Returns:
+        Indices (B,).
     """
     partners = torch.arange(len(counts), device=counts.device)
-    counting = partners[counts > 0]
-    partners[counting] = counting.flip(0)
+    valid = partners[counts > 0]
+    partners[valid] = valid.flip(0)
     return partners
 
 
-def pasted_box(height: int, width: int, center: tuple[int, int], area: float) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of a box of `area` of the frame and its ratio, cut at the frame's edge.
+def cutmix_box(height: int, width: int, center: tuple[int, int], area: float) -> tuple[int, int, int, int]:
+    """Return the box that cutmix pastes, with the aspect ratio of the frame.
 
-    As CutMix in torchvision.transforms.v2. center: row, column.
+    Args:
+        height: Height of the frame in pixels.
+        width: Width of the frame in pixels.
+        center: Row and column of the center of the box.
+        area: Fraction of the frame that the box covers, before it is cut at the edge of the frame.
+
+    Returns:
+        Top, bottom, left, right in pixels; bottom and right are exclusive.
+
+    Source: CutMix in torchvision.transforms.v2.
     """
     half_height, half_width = int(math.sqrt(area) / 2 * height), int(math.sqrt(area) / 2 * width)
     row, column = center
@@ -94,17 +140,18 @@ def pasted_box(height: int, width: int, center: tuple[int, int], area: float) ->
     return top, bottom, left, right
 
 
-def _blended(values: Tensor, partners: Tensor, share: float) -> Tensor:
-    """`share` of each row, and the rest of its partner."""
-    return values.mul(share).add_(values[partners], alpha=1 - share)
+def _blend(values: Tensor, partners: Tensor, weight: float) -> Tensor:
+    """Return the weighted mean of each row, with `weight`, and its partner, with 1 - weight."""
+    return values.mul(weight).add_(values[partners], alpha=1 - weight)
 
 
-def _erased_box(height: int, width: int, rng: Generator) -> tuple[int, int, int, int]:
-    """(top, left, height, width) inside a frame; nothing if ten tries are all too large."""
+def _sample_erasing_box(height: int, width: int, rng: Generator) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of a random box; an empty one if ten samples exceed the frame."""
     for _ in range(10):
-        pixels = height * width * rng.uniform(0.02, 1 / 3)
-        shape = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
-        high, wide = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
-        if high < height and wide < width:
-            return int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1)), high, wide
+        area = height * width * rng.uniform(0.02, 1 / 3)
+        ratio = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+        box_height, box_width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if box_height < height and box_width < width:
+            top, left = int(rng.integers(height - box_height + 1)), int(rng.integers(width - box_width + 1))
+            return top, left, box_height, box_width
     return 0, 0, 0, 0

@@ -1,4 +1,4 @@
-"""What a run learns from and is judged by, opened: datasets, classes, and how often each class occurs."""
+"""Open the training and validation data of a run, and count how often each class occurs."""
 
 from __future__ import annotations
 
@@ -20,136 +20,160 @@ from videoswin.training.recipe import Recipe, SyntheticData, VideoData
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Training clips, the videos to validate on, and what their classes are."""
+class DataSource:
+    """Training clips, validation videos, and their classes."""
 
     dataset: Dataset[Item]
-    """Items by Draw."""
+    """The training clips: `dataset[Draw(epoch, index)]` is an Item."""
     length: int
-    """Items in an epoch."""
+    """Number of items per epoch."""
     clips_per_item: int
+    """Clips of one item."""
     labels: tuple[str, ...]
     """Names of the classes, in the order of the logits."""
     multi_label: bool
+    """Whether a clip can have several labels."""
     shuffle: bool
-    """False for generated clips, which come in an order of their own."""
+    """Whether to shuffle the items; False for synthetic clips, which are read in order."""
     class_balanced: bool
-    """Whether rare classes are drawn as often as common ones."""
+    """Whether every class is sampled equally often."""
     max_failure_fraction: float
-    """Part of the items that may be unreadable before the run stops."""
+    """Fraction of the items that may turn out to be unreadable before the run stops."""
     training: Manifest | None
-    """The training videos; None for generated clips."""
+    """The training videos; None for synthetic clips."""
     validation: Manifest | None
-    """None if there is nothing to validate on."""
+    """The validation videos; None for a run without validation."""
     description: str
-    """What the clips are, in words or as a path and a hash."""
+    """The clips in words, or as a path and a digest."""
     digest: str
-    """What they are, wherever they lie: other clips or labels have another one."""
+    """Digest of the data, independent of where the files are: it changes with the clips or their labels."""
 
     @property
     def class_counts(self) -> list[int]:
-        """Training videos of each class; all 1 for generated clips."""
+        """Number of training videos of each class; all 1 for synthetic clips."""
         if self.training is None:
             return [1] * len(self.labels)
         counts = Counter(label for sample in self.training.samples for label in sample.labels)
         return [counts[label] for label in range(len(self.labels))]
 
-    def drawing_weights(self) -> list[float] | None:
-        """How often to draw each training video so that all classes come equally often; None if each once."""
+    def sampling_weights(self) -> list[float] | None:
+        """Return a weight for each training video with which all classes are sampled equally often.
+
+        Returns:
+            Weights in the order of the training videos, or None to use each video once per epoch.
+        """
         if self.training is None or not self.class_balanced:
             return None
         counts = self.class_counts
         samples = self.training.samples
-        unlabeled = sum(not sample.labels for sample in samples)  # a class of their own
-        return [fmean([1 / counts[label] for label in s.labels] or [1 / unlabeled]) for s in samples]
+        num_unlabeled = sum(not sample.labels for sample in samples)  # weighted like a class of their own
+        return [fmean([1 / counts[label] for label in s.labels] or [1 / num_unlabeled]) for s in samples]
 
 
-def open_source(recipe: Recipe) -> Source:
-    """The clips that a recipe asks for; ValueError if its lists cannot be read or hold nothing."""
+def open_data_source(recipe: Recipe) -> DataSource:
+    """Open the data of a recipe.
+
+    Raises:
+        InputError: A list of videos cannot be read, has no training videos or fewer than two classes, or
+            synthetic clips do not have the size that the recipe states.
+    """
     if isinstance(recipe.data, SyntheticData):
-        return _generated(recipe.data, recipe)
+        return _synthetic_source(recipe.data, recipe)
     training, validation = training_and_validation(recipe.data, seed=recipe.run.seed)
-    source = recipe.data
+    data = recipe.data
     dataset = VideoClips(
-        training, recipe.data.clip, recipe.augment, seed=recipe.run.seed, num_repeats=source.num_repeats
+        training, data.clip, recipe.augment, seed=recipe.run.seed, num_repeats=data.num_repeats
     )
-    return Source(
+    return DataSource(
         dataset=dataset,
         length=len(dataset),
-        clips_per_item=source.num_repeats,
+        clips_per_item=data.num_repeats,
         labels=training.classes,
         multi_label=training.multi_label,
         shuffle=True,
-        class_balanced=source.class_balanced,
-        max_failure_fraction=source.max_failure_fraction,
+        class_balanced=data.class_balanced,
+        max_failure_fraction=data.max_failure_fraction,
         training=training,
         validation=validation,
-        description=f"{plural(len(dataset), 'video')} of {source.train}, SHA-256 {training.digest[:16]}",
+        description=f"{plural(len(dataset), 'video')} of {data.train}, SHA-256 {training.digest[:16]}",
         digest=f"SHA-256 {_digest(training)}"
         + ("" if validation is None else f", validation {_digest(validation)}"),
     )
 
 
 def _digest(manifest: Manifest) -> str:
-    """The manifest's digest with the sizes of its files: other videos of the same names are other data."""
+    """Return a digest of the manifest and the sizes of its files, which detects replaced files."""
     sizes = [os.path.getsize(s.path) if os.path.isfile(s.path) else None for s in manifest.samples]
     return hashlib.sha256(f"{manifest.digest} {sizes}".encode()).hexdigest()[:16]
 
 
 def training_and_validation(source: VideoData, *, seed: int) -> tuple[Manifest, Manifest | None]:
-    """The videos to learn from and those to validate on, which share their classes.
+    """Read the training and validation videos, which have the same classes.
 
-    Validation is, in this order: the list named for it, the split `val`, a part of the training videos held
-    back. The split `test` is never touched: whoever chooses by it has nothing left to test on.
+    The validation videos are, in this order: those of `val`, the split `val` of `train`, or videos held out
+    from the training videos. The split `test` of `train` is not used: a test set that was used for model
+    selection no longer gives an unbiased estimate.
+
+    Args:
+        source: Lists of videos, and how to hold out videos from them.
+        seed: Seed of the selection of held-out videos.
+
+    Returns:
+        Training videos, and validation videos or None.
+
+    Raises:
+        InputError: A list cannot be read, has no training videos, or has fewer than two classes.
     """
-    listed = _grouped(read_manifest(source.train, root=source.root), source.group_by)
-    if "train" in listed.splits:
-        training = listed.part("train")
+    manifest = _set_groups(read_manifest(source.train, root=source.root), source.group_by)
+    if "train" in manifest.splits:
+        training = manifest.part("train")
     else:
-        unassigned = tuple(sample for sample in listed.samples if sample.split is None)
+        unassigned = tuple(sample for sample in manifest.samples if sample.split is None)
         if not unassigned:
             raise InputError(
-                f"{listed.source} has the splits {', '.join(listed.splits)}, but none to train on"
+                f"{manifest.source} must have the split train or videos without a split to train on, got "
+                f"the splits {', '.join(manifest.splits)}"
             )
-        training = replace(listed, samples=unassigned)
+        training = replace(manifest, samples=unassigned)
     if reason := describe_single_class(training, training.samples):
-        raise InputError(f"{listed.source}: {reason}")
+        raise InputError(f"{manifest.source}: {reason}")
     if source.val is not None:
-        validation = read_manifest(source.val, root=source.root, classes=listed.classes)
-        validation = _grouped(validation, source.group_by)
-        # A list of both sides, such as a fold of UCF101, must not be validated on what is learned.
+        validation = read_manifest(source.val, root=source.root, classes=manifest.classes)
+        validation = _set_groups(validation, source.group_by)
+        # A list of both splits, such as a fold of UCF101: do not validate on its training videos.
         split = next((split for split in ("val", "test") if split in validation.splits), None)
         return training, validation if split is None else validation.part(split)
-    if "val" in listed.splits:
-        return training, listed.part("val")
+    if "val" in manifest.splits:
+        return training, manifest.part("val")
     if source.val_fraction == 0:
         return training, None
     return hold_out(training, source.val_fraction, seed=seed)
 
 
-def _grouped(manifest: Manifest, rule: str | None) -> Manifest:
+def _set_groups(manifest: Manifest, rule: str | None) -> Manifest:
     return manifest if rule is None else make_groups(manifest, rule)
 
 
-def _generated(source: SyntheticData, recipe: Recipe) -> Source:
-    dataset, clip = source.clips(recipe.run.seed), recipe.data.clip
-    made = dataset[Draw(0, 0)].clips
-    if made.shape[1:] != (3, clip.frames, clip.size, clip.size):
+def _synthetic_source(data: SyntheticData, recipe: Recipe) -> DataSource:
+    """Return the data source of synthetic clips; InputError if they do not have the size of `data.clip`."""
+    dataset, clip = data.clips(recipe.run.seed), data.clip
+    clips = dataset[Draw(0, 0)].clips
+    if clips.shape[1:] != (3, clip.frames, clip.size, clip.size):
         raise InputError(
-            f"{recipe.name} generates clips of {tuple(made.shape[1:])}, but data.clip says {clip.frames} "
-            f"frames of {clip.size} pixels: leave data.clip.frames and data.clip.size as they are"
+            f"clips of {recipe.name} must have the shape of data.clip, (3, {clip.frames}, {clip.size}, "
+            f"{clip.size}), got {tuple(clips.shape[1:])}: do not change data.clip.frames or data.clip.size"
         )
-    return Source(
+    return DataSource(
         dataset=dataset,
-        length=len(dataset),  # type: ignore[arg-type]  # Dataset does not promise what all of ours have
-        clips_per_item=len(made),
-        labels=source.labels,
+        length=len(dataset),  # type: ignore[arg-type]  # Dataset does not declare __len__
+        clips_per_item=len(clips),
+        labels=data.labels,
         multi_label=False,
         shuffle=False,
         class_balanced=False,
         max_failure_fraction=0.0,
         training=None,
         validation=None,
-        description=source.description,
-        digest=source.description,
+        description=data.description,
+        digest=data.description,
     )

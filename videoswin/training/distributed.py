@@ -1,7 +1,8 @@
-"""Weights spread over processes (torch's FSDP2), and everything in a run's state whole again.
+"""Reduce values over processes, shard a model over them (FSDP2), and save its state unsharded.
 
-Each process keeps a part of every weight, gradient, moment and average; a block's weights are gathered while
-it is at work. Otherwise they are DTensors, and whatever needs all of one must be called by every process.
+With FSDP every process keeps a shard of each parameter, gradient, optimizer state and average; the parameters
+of a block are gathered while it runs. Outside of that they are DTensors, so a function that needs all of a
+tensor must be called by every process.
 """
 
 from __future__ import annotations
@@ -25,82 +26,87 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
 
 def all_reduce_mean(tensor: Tensor, fabric: Fabric) -> Tensor:
-    """The mean of all processes' tensors of one shape."""
+    """Return the mean over all processes of tensors of one shape."""
     mean = fabric.all_reduce(tensor, reduce_op="mean")
-    assert isinstance(mean, Tensor)  # collections are reduced, too, element by element
+    assert isinstance(mean, Tensor)  # all_reduce also accepts collections
     return mean
 
 
-def any_rank(mine: bool, fabric: Fabric) -> bool:
-    """True everywhere if it is true in one of them."""
+def any_rank(value: bool, fabric: Fabric) -> bool:
+    """Return True in every process if `value` is True in at least one of them."""
     if fabric.world_size == 1:
-        return mine
-    return bool(all_reduce_mean(torch.tensor(float(mine), device=fabric.device), fabric) > 0)
+        return value
+    return bool(all_reduce_mean(torch.tensor(float(value), device=fabric.device), fabric) > 0)
 
 
-def gather_objects(things: list[Thing]) -> list[Thing]:
-    """The things of all processes, in the order of their ranks."""
-    return [thing for theirs in from_all_ranks(things) for thing in theirs]
+def gather_objects(objects: list[T]) -> list[T]:
+    """Return the objects of all processes, in the order of their ranks."""
+    return [value for of_rank in from_all_ranks(objects) for value in of_rank]
 
 
-def sharded_strategy(processes: int) -> ModelParallelStrategy:
-    """Fabric's way to run a model that `shard` spreads over so many processes."""
+def fsdp_strategy(num_processes: int) -> ModelParallelStrategy:
+    """Return the strategy with which Fabric runs a model that `shard` distributes over all processes."""
     fabric = require("lightning_fabric", extra="train")
     strategy: ModelParallelStrategy = fabric.strategies.ModelParallelStrategy(
-        shard, data_parallel_size=processes, tensor_parallel_size=1
+        shard, data_parallel_size=num_processes, tensor_parallel_size=1
     )
     return strategy
 
 
 def shard(model: VideoSwin, mesh: DeviceMesh) -> VideoSwin:
-    """Spread the weights over the mesh's axis `data_parallel`, in place; optimizer and average come after."""
-    processes = mesh["data_parallel"]
+    """Shard the parameters over the `data_parallel` dimension of the mesh, in place.
+
+    The parameters are replaced, so create the optimizer and the moving average afterwards.
+    """
+    data_parallel = mesh["data_parallel"]
     for module in model.modules():
         if isinstance(module, Block):
-            fully_shard(module, mesh=processes)
-    fully_shard(model, mesh=processes)  # what is outside of the blocks
+            fully_shard(module, mesh=data_parallel)
+    fully_shard(model, mesh=data_parallel)  # the parameters outside of the blocks
     return model
 
 
 def local_tensor(tensor: Tensor) -> Tensor:
-    """What this process has of the tensor: all of one that is not spread."""
+    """Return the shard of this process, or the tensor itself if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor itself; one that is spread over processes is gathered into each, on the CPU."""
+    """Return the tensor unsharded; a DTensor is gathered to the CPU of every process."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
-def distribute_like(pattern: Tensor, tensor: Tensor) -> Tensor:
-    """A tensor that is whole in every process, spread as `pattern` is."""
-    if not isinstance(pattern, DTensor):
+def distribute_like(reference: Tensor, tensor: Tensor) -> Tensor:
+    """Shard a tensor, which every process has in full, in the same way as `reference`."""
+    if not isinstance(reference, DTensor):
         return tensor
-    return distribute_tensor(tensor, pattern.device_mesh, pattern.placements)
+    return distribute_tensor(tensor, reference.device_mesh, reference.placements)
 
 
 @dataclass(frozen=True)
 class LearningState:
-    """A model and its optimizer as one part of a run's state: by name and whole, however they are spread.
+    """State of a model and its optimizer, unsharded and by parameter name.
 
-    So a run can go on with more processes or fewer, sharded or not.
+    A run can therefore resume with another number of processes, sharded or not.
     """
 
     model: nn.Module
+    """The model, sharded or not."""
     optimizer: Optimizer
+    """Its optimizer."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and moments, on the CPU; in every process but the first, nothing."""
+        """Return parameters and optimizer state on the CPU; nothing in every process but the first."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights, moments = get_state_dict(self.model, self.optimizer, options=options)
         return {"weights": weights, "moments": moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what the first process's `state_dict` gave; every process hands it all in."""
+        """Restore the state; every process must pass all that `state_dict` returned in the first process."""
         set_state_dict(
             self.model,
             self.optimizer,

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights that learn, kept beside a model in training."""
+"""Keep an exponential moving average (EMA) of the trainable parameters of a model."""
 
 from __future__ import annotations
 
@@ -14,60 +14,83 @@ from videoswin.training.distributed import distribute_like, full_tensor
 
 
 class ExponentialMovingAverage:
-    """The average of a model's learning parameters over its steps; it begins as the parameters themselves.
+    """Exponential moving average of the trainable parameters of a model, initialized with their values.
 
-    The newest weights count 1 - min(decay, (1 + n) / (10 + n)) after n updates, so that a short run is not
-    an average of its beginning. Parameters that are frozen when the average is made, and buffers, are the
-    model's own. It is made when the model is on its device, wrapped and sharded as it will be in training.
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the initial values do not dominate
+    the average of a short run. Parameters that are frozen when the average is created, and buffers, are not
+    averaged.
+
+    Example:
+        ema = ExponentialMovingAverage(model, decay=0.999)
+        optimizer.step()
+        ema.update()
+        with ema.average_parameters():
+            torch.save(model.state_dict(), "model.pt")
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """decay: part of the average that a step keeps, in [0, 1), else ValueError."""
+        """Copy the trainable parameters.
+
+        Args:
+            model: The model on its final device, already wrapped and sharded as in training.
+            decay: Fraction of the average that an update keeps, >= 0 and < 1.
+
+        Raises:
+            InputError: `decay` is outside this range.
+        """
         if not 0.0 <= decay < 1.0:
-            raise InputError(f"decay is {decay}, wanted a number from 0 to below 1, such as 0.999")
+            raise InputError(f"ema_decay must be >= 0 and < 1, such as 0.999, got {decay}")
         self.decay = decay
-        self.updates = 0
+        self.num_updates = 0
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._averages = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the present weights in; to be called after each step of the optimizer."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        """Update the average with the current parameters; to be called after each optimizer step."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         torch._foreach_lerp_(list(self._averages.values()), list(self._parameters.values()), 1 - decay)
-        self.updates += 1
+        self.num_updates += 1
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model carries the averaged weights; afterwards, its own again, bit for bit.
+    def average_parameters(self) -> Iterator[None]:
+        """Replace the parameters of the model by their averages inside the context, and restore them after.
 
-        Costs one more copy of the learning weights, at a time when no gradients are computed.
+        The parameters are restored bit for bit, also after an error. This takes one more copy of the
+        trainable parameters, at a time when no gradients are computed.
         """
-        own = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        originals = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         try:
-            self._assign(self._averages)
+            self._copy_to_model(self._averages)
             yield
         finally:
-            self._assign(own)
+            self._copy_to_model(originals)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, whole, and how many updates they have seen; may share memory with this object."""
+        """Return the unsharded averages, which may share memory with this object, and the update count."""
         averages = {name: full_tensor(average) for name, average in self._averages.items()}
-        return {"updates": self.updates, "averages": averages}
+        return {"updates": self.num_updates, "averages": averages}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`; ValueError if it was the average of other parameters."""
+        """Restore the averages from `state_dict()`.
+
+        Raises:
+            InputError: The state has averages of other parameters.
+        """
         averages = state["averages"]
         if {n: t.shape for n, t in averages.items()} != {n: t.shape for n, t in self._averages.items()}:
-            odd = sorted(averages.keys() ^ self._averages.keys()) or ["the same names, other shapes"]
-            raise InputError(f"the average is not of these parameters: {', '.join(odd[:3])}; start a new run")
+            differing = sorted(averages.keys() ^ self._averages.keys()) or ["same names, different shapes"]
+            raise InputError(
+                f"the saved moving average does not match the trainable parameters: "
+                f"{', '.join(differing[:3])}; start a new run"
+            )
         for name, average in self._averages.items():
             average.copy_(distribute_like(average, averages[name]))
-        self.updates = state["updates"]
+        self.num_updates = state["updates"]
 
     @torch.no_grad()
-    def _assign(self, weights: dict[str, torch.Tensor]) -> None:
-        # One by one: sharded tensors know no fused copy.
+    def _copy_to_model(self, values: dict[str, torch.Tensor]) -> None:
+        # One by one: there is no fused copy for sharded tensors.
         for name, parameter in self._parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(values[name])

@@ -1,4 +1,4 @@
-"""The model and everything that changes it, put together as a recipe says."""
+"""Build the model, optimizer, scheduler and moving average of a recipe."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from videoswin.inference.predictor import resolve_device
 from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.training.batch_augment import erase, mix, soft_targets
-from videoswin.training.data import Source
-from videoswin.training.distributed import full_tensor, sharded_strategy
+from videoswin.training.data import DataSource
+from videoswin.training.distributed import fsdp_strategy, full_tensor
 from videoswin.training.ema import ExponentialMovingAverage
-from videoswin.training.lora import plain_state_dict, set_trainable
+from videoswin.training.lora import merged_state_dict, set_trainable
 from videoswin.training.losses import balanced_class_weights
-from videoswin.training.optim import adamw, schedule
+from videoswin.training.optim import build_adamw, build_lr_scheduler
 from videoswin.training.recipe import (
     FABRIC_PRECISION,
     Model,
@@ -46,83 +46,103 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.wrappers import _FabricModule
 
-SHOWN_CLIPS = 8
-"""Clips of the first batch that samples.png shows."""
+NUM_PREVIEW_CLIPS = 8
+"""Number of clips of the first batch in samples.png."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """What a training step works on."""
+    """Model, optimizer and everything else that a training step uses."""
 
     recipe: Recipe
+    """The recipe of the run."""
     fabric: Fabric
-    bare: VideoSwin
-    """The model."""
+    """Device, precision and processes."""
+    raw_model: VideoSwin
+    """The model itself; its parameters are sharded with FSDP."""
     model: _FabricModule
-    """The model as Fabric wraps it, for precision and for several devices."""
+    """The model wrapped by Fabric, for mixed precision and distributed training."""
     optimizer: Optimizer
-    schedule: LRScheduler
-    average: ExponentialMovingAverage | None
+    """The optimizer, wrapped by Fabric."""
+    scheduler: LRScheduler
+    """Learning rate scheduler; it advances once per step."""
+    ema: ExponentialMovingAverage | None
+    """Moving average of the trainable parameters; None if the recipe has no `ema_decay`."""
     labels: tuple[str, ...]
+    """Names of the classes, in the order of the logits."""
     multi_label: bool
+    """Whether a clip can have several labels."""
     class_weights: Tensor | None
-    """(K,), or None if every clip counts the same."""
+    """Weights of the classes in the loss, (K,); None for equal weights."""
     lineage: dict[str, str]
+    """Origin of the weights, for the checkpoint."""
     init_digest: str | None
-    """Of the weights that the model started with; None if it started from nothing."""
+    """Digest of the initial weights; None if the model is trained from scratch."""
     keeps_head: bool
-    """True if the model started with a trained head for these very classes."""
+    """Whether the initial weights include a trained head for the same classes."""
 
-    def randomness(self, step: int) -> Generator:
-        """What is random about one step, torch's own included: it follows from seed, step and process."""
+    def rng_of_step(self, step: int) -> Generator:
+        """Return the random generator of one step, and seed torch's global generator.
+
+        Both depend only on the seed of the run, the step and the rank of the process.
+        """
         rng = np.random.default_rng((self.recipe.run.seed, step, self.fabric.global_rank))
         torch.manual_seed(int(rng.integers(2**63)))
         return rng
 
     def prepare(self, batch: Batch, rng: Generator) -> tuple[Tensor, Tensor]:
-        """What the model sees and what it should answer: (B, 3, T, S, S) floats, (B, K) shares."""
+        """Normalize and augment a batch on its device.
+
+        Returns:
+            Float clips (B, 3, T, S, S) and soft targets (B, K).
+        """
         augment = self.recipe.augment
         clips = normalize(batch.clips, self.recipe.data.clip.normalization)
         clips = erase(clips, augment.erasing, rng)
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
 
-    def sample_strips(self, batch: Batch, videos: Sequence[str] = ()) -> list[tuple[str, Tensor]]:
-        """Some clips of a batch as the model sees them, to look at: caption, (T, S, S, 3) uint8.
+    def preview_clips(self, batch: Batch, videos: Sequence[str] = ()) -> list[tuple[str, Tensor]]:
+        """Return some clips of a batch after augmentation, for samples.png.
 
-        videos: the name of the video of each clip; none where clips are generated.
+        Args:
+            batch: A batch of uint8 clips.
+            videos: The name of the video of each clip; empty for synthetic clips.
+
+        Returns:
+            Caption and frames (T, S, S, 3), uint8, of at most `NUM_PREVIEW_CLIPS` clips.
         """
-        clips, targets = self.prepare(batch, self.randomness(0))
-        source = self.recipe.data
-        num_repeats = source.num_repeats if isinstance(source, VideoData) else 1
-        chosen = _different(batch.targets, num_repeats, SHOWN_CLIPS)
-        captions = [self._caption(targets[place], videos[place] if videos else None) for place in chosen]
+        clips, targets = self.prepare(batch, self.rng_of_step(0))
+        data = self.recipe.data
+        num_repeats = data.num_repeats if isinstance(data, VideoData) else 1
+        chosen = _choose_diverse(batch.targets, num_repeats, NUM_PREVIEW_CLIPS)
+        captions = [self._caption(targets[index], videos[index] if videos else None) for index in chosen]
         return list(zip(captions, to_display(clips[chosen]), strict=True))
 
     def _caption(self, target: Tensor, video: str | None) -> str:
-        """The video of a clip, and the labels of its target with their weights."""
-        shares, classes = target.topk(min(2, len(target)))
-        named = zip(shares.tolist(), classes.tolist(), strict=True)
+        """Return the name of the video and the two largest values of its target."""
+        values, classes = target.topk(min(2, len(target)))
+        pairs = zip(values.tolist(), classes.tolist(), strict=True)
         labels = ", ".join(
-            f"{self.labels[label]} {100 * share:.0f} %" for share, label in named if share > 0.01
+            f"{self.labels[label]} {100 * value:.0f} %" for value, label in pairs if value > 0.01
         )
         return f"target: {labels}" if video is None else f"{video}   target: {labels}"
 
     def checkpoint(self) -> Checkpoint:
-        """The newest weights, averaged if the recipe averages, and everything needed to use them."""
-        if self.average is not None:
-            with self.average.applied():
+        """Return a checkpoint of the current weights, or of their moving average if there is one."""
+        if self.ema is not None:
+            with self.ema.average_parameters():
                 return self._checkpoint()
         return self._checkpoint()
 
     def _checkpoint(self) -> Checkpoint:
         weights = {
             name: full_tensor(w.detach()).float().cpu().clone()
-            for name, w in plain_state_dict(self.bare).items()
+            for name, w in merged_state_dict(self.raw_model).items()
         }
         return Checkpoint(
             weights=weights,
-            config=self.bare.config,
+            config=self.raw_model.config,
             clip=self.recipe.data.clip,
             views=self.recipe.data.views,
             labels=self.labels,
@@ -134,32 +154,40 @@ class Learner:
 
 
 def require_training_packages() -> None:
-    """Raise MissingPackageError if a package is not installed that a run needs, be it only at its end."""
+    """Raise MissingPackageError if a package is missing that a run uses at any time, even at its end."""
     for package in ("lightning_fabric", "matplotlib", "tensorboard"):
         require(package, extra="train")
 
 
 def training_device(name: str) -> torch.device:
-    """The torch device of a run whose `run.device` is `name`; InputError if it is not there."""
+    """Return the torch device for a value of `run.device`.
+
+    Raises:
+        InputError: The machine does not have this device.
+    """
     return resolve_device({"gpu": "cuda"}.get(name, name))
 
 
 def natural_precision(device: str) -> TrainingPrecision:
-    """Return bf16 where the hardware has it, fp16 on other CUDA devices, else fp32."""
+    """Return the fastest precision: bf16 with hardware support, else fp16 on CUDA, else fp32.
+
+    Args:
+        device: Device type, such as `cpu` or `cuda`.
+    """
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if device == "cpu" and has_instructions_for(torch.bfloat16) else "fp32"
 
 
-def launch(run: Run) -> Fabric:
-    """Fabric with this run's devices, its processes started, each with its threads."""
+def launch_fabric(run: Run) -> Fabric:
+    """Start Lightning Fabric with the devices and processes of a run, and set the threads of each process."""
     require_training_packages()
-    training_device(run.device)  # or one clear error
+    training_device(run.device)  # its error is clearer than that of Fabric
     fabric: Fabric = require("lightning_fabric", extra="train").Fabric(
         accelerator=run.device,
         devices=run.devices,
         num_nodes=run.num_nodes,
-        strategy=sharded_strategy(run.devices * run.num_nodes) if run.strategy == "fsdp" else run.strategy,
+        strategy=fsdp_strategy(run.devices * run.num_nodes) if run.strategy == "fsdp" else run.strategy,
         precision=FABRIC_PRECISION[run.precision],
     )
     fabric.launch()
@@ -168,23 +196,29 @@ def launch(run: Run) -> Fabric:
     return fabric
 
 
-def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: int) -> Learner:
-    """The learner before its first step; its random weights, if any, depend on the seed alone."""
+def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_epoch: int) -> Learner:
+    """Build model, optimizer, scheduler and moving average before the first step.
+
+    Random initial values depend only on the seed of the run.
+
+    Raises:
+        InputError: The recipe has no initialization, or settings that contradict each other or the data.
+    """
     torch.manual_seed(recipe.run.seed)
-    start = load_initial_checkpoint(recipe.model)
-    bare, keeps_head, lineage = build_model(recipe, start, source.labels)
+    initial = load_initial_checkpoint(recipe.model)
+    raw_model, keeps_head, lineage = build_model(recipe, initial, source.labels)
     if recipe.run.precision != "fp32":
-        half = torch.float16 if recipe.run.precision == "fp16" else torch.bfloat16
+        dtype = torch.float16 if recipe.run.precision == "fp16" else torch.bfloat16
         if fabric.is_global_zero:
-            warn_if_emulated(fabric.device, half)
-        use_fastest_attention(bare, fabric.device, half)
-    set_trainable(bare, recipe.model.trainable, recipe.model.lora_rank)
+            warn_if_emulated(fabric.device, dtype)
+        use_fastest_attention(raw_model, fabric.device, dtype)
+    set_trainable(raw_model, recipe.model.trainable, recipe.model.lora_rank)
     try:
-        freeze_stages(bare, recipe.model.frozen_stages)
+        freeze_stages(raw_model, recipe.model.frozen_stages)
     except ValueError as error:
         raise InputError(f"model.{error}") from error
-    plan = recipe.optimizer
-    # A checkpoint would refuse these only after the first epoch.
+    config = recipe.optimizer
+    # Checkpoints validate these values too, but the first one is written after the first epoch.
     require_description(
         name=recipe.name,
         labels=source.labels,
@@ -192,41 +226,49 @@ def assemble(recipe: Recipe, source: Source, fabric: Fabric, steps_per_epoch: in
         license=recipe.run.license,
         lineage=lineage,
     )
-    # Lightning does not clip the gradients of a fused optimizer that works under a loss scaler.
-    fused = plan.max_grad_norm is None or recipe.run.precision != "fp16"
-    model = fabric.setup_module(bare.train())
-    # Sharding puts other tensors in the place of the model's, so the optimizer comes after it.
-    optimizer: Any = fabric.setup_optimizers(adamw(bare, plan, fused=fused))
+    # Lightning does not clip the gradients of a fused optimizer under a loss scaler.
+    fused = config.max_grad_norm is None or recipe.run.precision != "fp16"
+    model = fabric.setup_module(raw_model.train())
+    # Sharding replaces the parameters of the model, so the optimizer is created after it.
+    optimizer: Any = fabric.setup_optimizers(build_adamw(raw_model, config, fused=fused))
     require_one_weighting(
-        class_weights=plan.class_weights, class_balanced=source.class_balanced, multi_label=source.multi_label
+        class_weights=config.class_weights,
+        class_balanced=source.class_balanced,
+        multi_label=source.multi_label,
     )
-    weights = balanced_class_weights(source.class_counts).to(fabric.device) if plan.class_weights else None
+    class_weights = None
+    if config.class_weights:
+        class_weights = balanced_class_weights(source.class_counts).to(fabric.device)
     return Learner(
         recipe=recipe,
         fabric=fabric,
-        bare=bare,
+        raw_model=raw_model,
         model=model,
         optimizer=optimizer,
-        schedule=schedule(optimizer, recipe.schedule, steps_per_epoch),
-        average=None if plan.ema_decay is None else ExponentialMovingAverage(bare, plan.ema_decay),
+        scheduler=build_lr_scheduler(optimizer, recipe.schedule, steps_per_epoch),
+        ema=None if config.ema_decay is None else ExponentialMovingAverage(raw_model, config.ema_decay),
         labels=source.labels,
         multi_label=source.multi_label,
-        class_weights=weights,
+        class_weights=class_weights,
         lineage=lineage | {"trained on": source.description},
-        init_digest=weights_digest(start),
+        init_digest=weights_digest(initial),
         keeps_head=keeps_head,
     )
 
 
-def load_initial_checkpoint(plan: Model) -> Checkpoint | None:
-    """The checkpoint that a run starts from; None if it starts from nothing."""
-    if plan.init_from is None:
+def load_initial_checkpoint(model: Model) -> Checkpoint | None:
+    """Load the checkpoint with the initial weights of a run; None if the model is trained from scratch."""
+    if model.init_from is None:
         return None
-    return Checkpoint.load(plan.init_from, window=plan.config.window if plan.config else None)
+    return Checkpoint.load(model.init_from, window=model.config.window if model.config else None)
 
 
 def weights_digest(checkpoint: Checkpoint | None) -> str | None:
-    """SHA-256 of the names and values of its weights, whatever file they are in; None for none."""
+    """Return a SHA-256 digest of the names and values of the weights, independent of the file format.
+
+    Returns:
+        `SHA-256` and 16 hexadecimal digits; None without a checkpoint.
+    """
     if checkpoint is None:
         return None
     digest = hashlib.sha256()
@@ -239,52 +281,67 @@ def weights_digest(checkpoint: Checkpoint | None) -> str | None:
 def build_model(
     recipe: Recipe, checkpoint: Checkpoint | None, labels: tuple[str, ...]
 ) -> tuple[VideoSwin, bool, dict[str, str]]:
-    """The model at its start, whether its head is a trained one for these labels, and its lineage.
+    """Build the initial model of a run.
 
-    checkpoint: that of `load_start`. ValueError for a recipe that would start from random weights without
-    saying so, or from a checkpoint of another architecture than its `config`.
+    Args:
+        recipe: The recipe of the run.
+        checkpoint: Initial weights, from `load_initial_checkpoint`; None to train from scratch.
+        labels: Names of the classes.
+
+    Returns:
+        The model, whether its head is already trained for these labels, and its lineage.
+
+    Raises:
+        InputError: There is no checkpoint and the recipe does not initialize the model, or the checkpoint
+            does not have the architecture of `model.config`.
     """
-    plan = recipe.model
+    model_recipe = recipe.model
     options: dict[str, Any] = {
-        "drop_path": plan.drop_path,
-        "dropout": plan.dropout,
-        "grad_checkpointing": plan.grad_checkpointing,
+        "drop_path": model_recipe.drop_path,
+        "dropout": model_recipe.dropout,
+        "grad_checkpointing": model_recipe.grad_checkpointing,
     }
     if checkpoint is None:
-        if plan.config is None or plan.initialize is None:
+        if model_recipe.config is None or model_recipe.initialize is None:
             raise InputError(
                 "no initial weights: name a model or file (--model or model.init_from), or give the recipe "
                 "both a config and initialize() to train from scratch"
             )
-        model = VideoSwin(plan.config.replace(num_classes=len(labels)), **options)
-        plan.initialize(model)
+        model = VideoSwin(model_recipe.config.replace(num_classes=len(labels)), **options)
+        model_recipe.initialize(model)
         return model, False, {"started from": "random weights"}
 
-    if plan.config is not None:
-        theirs = replace(checkpoint.config, num_classes=plan.config.num_classes)
-        if theirs != plan.config:
-            raise InputError(f"{plan.init_from} is a {theirs}; the recipe wants a {plan.config}")
+    if model_recipe.config is not None:
+        config = replace(checkpoint.config, num_classes=model_recipe.config.num_classes)
+        if config != model_recipe.config:
+            raise InputError(
+                f"{model_recipe.init_from} must have the architecture of model.config, "
+                f"{model_recipe.config}, got {config}: choose other initial weights, or set model.config=null"
+            )
     keeps_head = checkpoint.has_head and checkpoint.labels == labels
     model = checkpoint.model(num_classes=None if keeps_head else len(labels), **options)
-    return model, keeps_head, {"started from": f"{checkpoint.name} ({plan.init_from})"}
+    return model, keeps_head, {"started from": f"{checkpoint.name} ({model_recipe.init_from})"}
 
 
-def _different(targets: Tensor, num_repeats: int, count: int) -> list[int]:
-    """Up to `count` places in a batch: of as many videos as there are, and of these as many classes.
+def _choose_diverse(targets: Tensor, num_repeats: int, count: int) -> list[int]:
+    """Return the indices of up to `count` clips, from as many videos and then as many classes as possible.
 
-    repeats: Clips of one video, which lie beside each other.
+    Args:
+        targets: Class indices (B,), or zeros and ones (B, K).
+        num_repeats: Number of consecutive clips that are of the same video.
+        count: Maximum number of clips.
     """
-    drawn: Counter[tuple[float, ...]] = Counter()
-    turns = []
+    seen: Counter[tuple[float, ...]] = Counter()
+    ranked = []
     labels = [tuple(target) for target in targets.reshape(len(targets), -1).tolist()]
-    for place in sorted(range(len(labels)), key=lambda place: place % num_repeats):
-        turns.append((place % num_repeats, drawn[labels[place]], place))
-        drawn[labels[place]] += 1
-    return sorted(place for *_, place in sorted(turns)[:count])
+    for index in sorted(range(len(labels)), key=lambda index: index % num_repeats):
+        ranked.append((index % num_repeats, seen[labels[index]], index))
+        seen[labels[index]] += 1
+    return sorted(index for *_, index in sorted(ranked)[:count])
 
 
 def to_display(clips: Tensor) -> Tensor:
-    """Normalized clips as pictures again, each stretched to the whole range: (B, T, S, S, 3) uint8."""
+    """Convert normalized clips (B, 3, T, S, S) to images (B, T, S, S, 3), uint8, scaled to 0-255 per clip."""
     clips = clips.detach().float().cpu().movedim(1, -1)  # (B, T, S, S, 3)
     low, high = clips.amin((1, 2, 3, 4), keepdim=True), clips.amax((1, 2, 3, 4), keepdim=True)
     return ((clips - low) / (high - low).clamp(min=1e-6) * 255).round().to(torch.uint8)

@@ -1,7 +1,8 @@
-"""Fine-tuning fewer weights: the head alone, or the head and low-rank changes of the attention's matrices.
+"""Fine-tune part of a model: the head alone, or the head and low-rank updates of the attention weights.
 
-Hu et al. 2021 (LoRA): a frozen matrix W learns a change of rank r, W + (alpha / r) up @ down. torch's own
-parametrisations would do the same, but copies of a model share them: merging the copy breaks the original.
+LoRA (Hu et al. 2021) adds a trainable update of rank r to a frozen weight W: W + (alpha / r) up @ down.
+`torch.nn.utils.parametrize` could do the same, but copies of a parametrized model share state, so that
+merging the copy breaks the original.
 """
 
 from __future__ import annotations
@@ -18,32 +19,37 @@ from videoswin.model.attention import WindowAttention
 from videoswin.model.swin import Block, VideoSwin
 
 ALPHA: Final = 16.0
-"""Strength of the changes: divided by the rank, it lets one learning rate fit every rank."""
+"""Scale of the low-rank updates; it is divided by the rank, so that one learning rate suits every rank."""
 
 
 class LowRankLinear(nn.Linear):
-    """A linear layer whose weight is as it was, plus a change of low rank that is zero at first."""
+    """A linear layer with a low-rank update of its weight, which is zero after initialization."""
 
     def __init__(self, layer: nn.Linear, rank: int) -> None:
-        """Takes over the tensors of `layer`; `down` is drawn from torch's random state."""
+        """Wrap a linear layer, sharing its weight and bias.
+
+        Args:
+            layer: The layer to update.
+            rank: Rank of the update, >= 1. The factor `down` is initialized from torch's random state.
+        """
         super().__init__(layer.in_features, layer.out_features, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
         self.scale = ALPHA / rank
         self.down = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
         self.up = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as nn.Linear draws its weight
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # the initialization of nn.Linear.weight
 
     def merged_weight(self) -> Tensor:
-        """The weight with its change, (out, in)."""
+        """Return the weight with its low-rank update, (out, in)."""
         return self.weight + self.scale * (self.up @ self.down)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        # Changing the weight and not the output costs nothing per token, and merging is exact.
+        """Apply the layer with the merged weight: (..., in) -> (..., out)."""
+        # Updating the weight, not the output, has no cost per token and makes merging exact.
         return F.linear(x, self.merged_weight(), self.bias)
 
-    def merged(self) -> nn.Linear:
-        """An ordinary layer that gives the same."""
+    def to_linear(self) -> nn.Linear:
+        """Return a plain linear layer with the merged weight."""
         layer = nn.Linear(self.in_features, self.out_features, device="meta")
         layer.weight = nn.Parameter(self.merged_weight().detach(), requires_grad=self.weight.requires_grad)
         layer.bias = self.bias
@@ -51,16 +57,24 @@ class LowRankLinear(nn.Linear):
 
 
 def set_trainable(model: VideoSwin, trainable: Literal["all", "head", "lora"], rank: int) -> None:
-    """Set what of `model` learns, in place; to be called once, before its optimizer and average are made.
+    """Set which parameters of a model are trainable, in place.
 
-    all: every weight. head: the head alone, and drop path is switched off, so that the head learns from the
-    features that it will see. lora: changes of rank `rank` in attn.qkv and attn.proj, and in full the bias
-    tables, norms and head; the rest is frozen. ValueError if the rank is below 1 or the model has changes.
+    Call it once, before the optimizer and the moving average are created.
+
+    Args:
+        model: The model to change.
+        trainable: `all`: every parameter. `head`: the head alone; drop path is switched off, so that the
+            head is trained on the same features as in prediction. `lora`: low-rank updates of attn.qkv and
+            attn.proj, bias tables, norms and head; all other parameters are frozen.
+        rank: Rank of the low-rank updates, >= 1.
+
+    Raises:
+        InputError: `rank` is < 1, or the model already has low-rank updates.
     """
     if rank < 1:
-        raise InputError(f"rank is {rank}, wanted at least 1")
-    if _changed_layers(model):
-        raise InputError("the model has low-rank changes already; merge_lora(model) folds them in")
+        raise InputError(f"lora_rank must be >= 1, got {rank}")
+    if _low_rank_layers(model):
+        raise InputError("the model already has low-rank updates; call merge_lora(model) first")
     model.requires_grad_(trainable == "all")
     model.head.requires_grad_(True)
     for module in list(model.modules()):
@@ -75,28 +89,28 @@ def set_trainable(model: VideoSwin, trainable: Literal["all", "head", "lora"], r
 
 
 def merge_lora(model: VideoSwin) -> None:
-    """Fold the low-rank changes into their matrices, in place: ordinary names, the same logits.
+    """Merge low-rank updates into their weights, in place: plain layers, plain names, the same logits.
 
-    A model without such changes stays as it is.
+    A model without low-rank updates is not changed.
     """
-    for path, layer in _changed_layers(model).items():
-        model.set_submodule(path, layer.merged())
+    for name, layer in _low_rank_layers(model).items():
+        model.set_submodule(name, layer.to_linear())
 
 
 @torch.no_grad()
-def plain_state_dict(model: VideoSwin) -> dict[str, Tensor]:
-    """The state dict that `model` would have after `merge_lora`, without changing the model.
+def merged_state_dict(model: VideoSwin) -> dict[str, Tensor]:
+    """Return the state dict that the model would have after `merge_lora`, without changing the model.
 
-    As with `state_dict()`, tensors that need no merging share the model's memory. Where weights are sharded
-    over processes, all of them must call this.
+    As with `state_dict()`, tensors that are not merged share memory with the model. If the model is sharded,
+    every process must call this.
     """
     weights: dict[str, Tensor] = model.state_dict()
-    for path, layer in _changed_layers(model).items():
-        del weights[f"{path}.down"], weights[f"{path}.up"]
-        weights[f"{path}.weight"] = layer.merged_weight()
+    for name, layer in _low_rank_layers(model).items():
+        del weights[f"{name}.down"], weights[f"{name}.up"]
+        weights[f"{name}.weight"] = layer.merged_weight()
     return weights
 
 
-def _changed_layers(model: VideoSwin) -> dict[str, LowRankLinear]:
-    """Layers that have a low-rank change, by their path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, LowRankLinear)}
+def _low_rank_layers(model: VideoSwin) -> dict[str, LowRankLinear]:
+    """Return the layers with a low-rank update by their module name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LowRankLinear)}

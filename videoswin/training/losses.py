@@ -1,4 +1,4 @@
-"""The loss of a batch, in parts that add up: over micro-batches and processes as over one big batch.
+"""Compute the loss of a batch in parts that add up over micro-batches and processes.
 
 Legend: B clips, K classes.
 """
@@ -22,15 +22,23 @@ def classification_loss(
     multi_label: bool,
     total: Tensor | float | None = None,
 ) -> Tensor:
-    """Mean loss, (), of the clips that count: logits (B, K), targets (B, K), counts (B,), weights (K,).
+    """Compute the mean loss of the clips that count, in float32.
 
-    Cross entropy with targets that sum to 1 over the classes, or with `multi_label` the mean over classes of
-    the binary one. `counts` are 1, or 0 for clips that must not count. Computed in float32.
+    The loss is cross-entropy, or with `multi_label` the mean over classes of binary cross-entropy.
 
-    total: clips that count in the whole batch of which this is a part; None takes this part as the whole. The
-        losses of the parts then add up to that of the batch, and their gradients too. Where gradients are
-        averaged over processes, as DDP does, give total / processes. A batch in which no clip counts has the
-        loss 0.
+    Args:
+        logits: (B, K).
+        targets: Soft targets (B, K); each row sums to 1 unless `multi_label`.
+        counts: (B,), 1, or 0 for clips that must not contribute.
+        class_weights: (K,); None weights all classes equally.
+        multi_label: Whether a clip can have several labels.
+        total: Number of clips that count in the whole batch, if this is a micro-batch of it. The losses of
+            the micro-batches, and their gradients, then add up to those of the batch. If gradients are
+            averaged over processes, as in DDP, pass the total divided by the number of processes. None
+            treats this micro-batch as the whole batch.
+
+    Returns:
+        The loss, (); 0 if no clip counts.
     """
     logits, targets = logits.float(), targets.float()
     if multi_label:
@@ -39,38 +47,52 @@ def classification_loss(
     else:
         terms = -targets * logits.log_softmax(1)  # (B, K)
         losses = (terms if class_weights is None else terms * class_weights).sum(1)  # (B,)
-    clips = counts.sum() if total is None else torch.as_tensor(total, device=counts.device)
-    # Where no clip counts the sum is 0, and must not become 0 / 0.
-    return (losses * counts).sum() / clips.clamp(min=1e-6)
+    num_clips = counts.sum() if total is None else torch.as_tensor(total, device=counts.device)
+    # If no clip counts, the sum is 0, and must not become 0 / 0.
+    return (losses * counts).sum() / num_clips.clamp(min=1e-6)
 
 
 def balanced_class_weights(label_counts: Sequence[int] | Tensor) -> Tensor:
-    """Weights (K,) that make each class count the same in sum, with mean 1 over the samples.
+    """Compute class weights that give each class the same total weight, with mean 1 over the samples.
 
-    label_counts: samples of each class. A class without any gets 1: only smoothed labels ever ask for it.
-    ValueError if there is no sample at all, or a negative count.
+    Args:
+        label_counts: Number of samples of each class, (K,). A class without samples gets the weight 1,
+            which is only used with label smoothing.
+
+    Returns:
+        Weights (K,).
+
+    Raises:
+        ValueError: There are no samples, or a count is negative.
     """
-    numbers = torch.as_tensor(label_counts, dtype=torch.float64)  # (K,)
-    if numbers.ndim != 1 or numbers.sum() == 0 or (numbers < 0).any():
+    counts = torch.as_tensor(label_counts, dtype=torch.float64)  # (K,)
+    if counts.ndim != 1 or counts.sum() == 0 or (counts < 0).any():
         raise ValueError(
-            f"label_counts are {label_counts}, wanted one count per class and at least one sample"
+            f"label_counts must have one count >= 0 per class and at least one sample, got {label_counts}"
         )
-    present = numbers > 0
-    even = numbers.sum() / present.sum()  # samples per class if all had the same
-    return torch.where(present, even / numbers, 1.0).float()
+    present = counts > 0
+    mean_count = counts.sum() / present.sum()  # samples per class if all classes had equally many
+    return torch.where(present, mean_count / counts, 1.0).float()
 
 
-def expected_first_loss(
+def expected_initial_loss(
     num_classes: int,
     *,
     multi_label: bool,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
 ) -> float:
-    """What the loss is on average as long as the model knows nothing: ln K, or with `multi_label` ln 2.
+    """Compute the expected loss of a model that predicts all classes with equal probability.
 
-    label_smoothing does not change it without class_weights (K,), which are those of `balanced_class_weights`
-    for the samples drawn: a smoothed target asks in part for the plain mean over the classes.
+    Args:
+        num_classes: K.
+        multi_label: Whether a clip can have several labels.
+        label_smoothing: Fraction of the target that is spread over all classes. It changes the result only
+            together with `class_weights`, because a smoothed target weights all classes.
+        class_weights: (K,), from `balanced_class_weights` for the sampled clips; None is no weights.
+
+    Returns:
+        ln K, or ln 2 with `multi_label`, times the mean class weight where it applies.
     """
     mean_weight = 1.0 if class_weights is None else float(class_weights.mean())
     if multi_label:

@@ -1,6 +1,6 @@
-"""How much memory a training run will take, estimated from the sizes of its tensors before it starts.
+"""Estimate the memory of a training run from the sizes of its tensors, before it starts.
 
-Features are the numbers of all tokens in memory at a time: clips x time x height x width x channels.
+A feature map has clips x time x height x width x channels values, counted over all tokens.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from videoswin.video.spec import ClipSpec
 
 Trainable = Literal["all", "head", "lora"]
 
-FLOAT32: Final = 4
-"""Bytes of a number in weights and optimizer, mixed precision or not."""
-COMPUTED: Final[Mapping[str, int]] = MappingProxyType({"fp32": 4, "bf16": 2, "fp16": 2})
-"""Bytes of a number in the network, by precision."""
+FLOAT32_BYTES: Final = 4
+"""Bytes per value of parameters, gradients and optimizer state, also in mixed precision."""
+BYTES_PER_VALUE: Final[Mapping[str, int]] = MappingProxyType({"fp32": 4, "bf16": 2, "fp16": 2})
+"""Bytes per value of activations, by precision."""
 
 
 class LayerBytes(NamedTuple):
-    """What a block, or a layer between blocks, takes."""
+    """Activation memory of a block, or of a layer between blocks, in bytes."""
 
-    kept: int
-    """From the forward pass until the backward pass."""
-    entry: int
-    """The part of it that is kept when blocks are recomputed."""
-    working: int
-    """Beyond that, while the layer is at work."""
+    saved: int
+    """Activations saved in the forward pass for the backward pass."""
+    checkpoint: int
+    """The part of them that is still saved if blocks are recomputed (gradient checkpointing)."""
+    workspace: int
+    """Additional memory while the layer runs."""
 
 
 def estimate_training_bytes(
@@ -47,54 +47,70 @@ def estimate_training_bytes(
     precision: str,
     grad_checkpointing: bool,
     trainable: Trainable,
-    average: bool,
+    ema: bool,
     device_type: str,
     lora_rank: int = 8,
 ) -> int:
-    """Bytes that training takes on a device, beyond what the process has before it makes the model.
+    """Estimate the memory that training takes on one device, beyond that of the process without a model.
 
-    clips: those of one micro-batch on one device. precision: as in recipe.Run, ValueError for another.
-    device_type: as torch spells it, `cpu` or `cuda`. Data workers are not counted.
+    Parameters, gradients, optimizer state and moving average are exact. Activations are counted per token,
+    and the allocator is assumed to waste as much as the largest block uses. On a CPU (Linux, glibc) the
+    estimate was 0.72 to 1.26 of the measured peak in 25 runs of NANO, TINY and BASE with 8 to 32 frames of
+    64 to 224 pixels, lowest for NANO with a frozen backbone or checkpointing. On CUDA it has not been
+    measured.
 
-    Weights, gradients, optimizer and average are exact; activations are counted per token, and the allocator
-    is taken to waste as much as one block works with. On a CPU (Linux, glibc) the estimate was 0.72 to 1.26
-    of the measured peak in 25 runs of NANO, TINY and BASE with 8 to 32 frames of 64 to 224 pixels, lowest for
-    NANO with a frozen backbone or checkpointing. On CUDA it has not been measured.
+    Args:
+        config: The architecture.
+        clip: Frames and size of a clip.
+        clips: Clips of one micro-batch on one device.
+        precision: `fp32`, `bf16` or `fp16`.
+        grad_checkpointing: Whether blocks are recomputed in the backward pass.
+        trainable: Trainable parameters, as in `videoswin.training.lora.set_trainable`.
+        ema: Whether a moving average of the trainable parameters is kept.
+        device_type: `cpu` or `cuda`.
+        lora_rank: Rank of the low-rank updates.
+
+    Returns:
+        Bytes, without the memory of data workers.
+
+    Raises:
+        ValueError: The precision is unknown.
     """
-    if precision not in COMPUTED:
-        raise ValueError(f"precision is {precision!r}, wanted one of {', '.join(COMPUTED)}")
-    computed = COMPUTED[precision]
+    if precision not in BYTES_PER_VALUE:
+        raise ValueError(f"precision must be one of {', '.join(BYTES_PER_VALUE)}, got {precision!r}")
+    value_bytes = BYTES_PER_VALUE[precision]
     with torch.device("meta"):
         model = VideoSwin(config)
     set_trainable(model, trainable, lora_rank)
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    # Each learning number has a gradient, two moments of AdamW, and its average.
-    states = FLOAT32 * (numbers + learning * (4 if average else 3))
-    if computed < FLOAT32:
-        states += computed * (
-            learning if trainable == "head" else numbers
-        )  # autocast's copies of the weights
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    # A trainable parameter has a gradient, two moments of AdamW, and possibly an average.
+    states = FLOAT32_BYTES * (num_parameters + num_trainable * (4 if ema else 3))
+    if value_bytes < FLOAT32_BYTES:
+        # autocast keeps a copy of the parameters in half precision
+        states += value_bytes * (num_trainable if trainable == "head" else num_parameters)
     pixels = clips * config.in_channels * clip.frames * clip.size**2
-    inputs = pixels * (1 + FLOAT32)  # as read, and normalized
+    inputs = pixels * (1 + FLOAT32_BYTES)  # uint8 and normalized
     layers = list(
-        layer_bytes(config, clip, clips, computed=computed, trainable=trainable, device_type=device_type)
+        layer_bytes(
+            config, clip, clips, value_bytes=value_bytes, trainable=trainable, device_type=device_type
+        )
     )
-    wasted = max(layer.kept + layer.working for layer in layers)
-    return states + inputs + _peak(layers, grad_checkpointing) + wasted
+    waste = max(layer.saved + layer.workspace for layer in layers)
+    return states + inputs + _peak(layers, grad_checkpointing) + waste
 
 
 def format_bytes(count: int) -> str:
-    """Return an amount of memory in GiB, or in MiB below a tenth of a GiB."""
+    """Format an amount of memory in GiB, or in MiB below 0.1 GiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
 
 
 def _peak(layers: list[LayerBytes], grad_checkpointing: bool) -> int:
-    """The most bytes alive at once: a layer at work, on top of what those before it have kept."""
-    alive = peak = 0
+    """Return the maximum over layers of its own memory plus that saved by all layers before it."""
+    saved = peak = 0
     for layer in layers:
-        peak = max(peak, alive + layer.kept + layer.working)
-        alive += layer.entry if grad_checkpointing else layer.kept
+        peak = max(peak, saved + layer.saved + layer.workspace)
+        saved += layer.checkpoint if grad_checkpointing else layer.saved
     return peak
 
 
@@ -103,34 +119,46 @@ def layer_bytes(
     clip: ClipSpec,
     clips: int,
     *,
-    computed: int,
+    value_bytes: int,
     trainable: Trainable,
     device_type: str,
 ) -> Iterator[LayerBytes]:
-    """Patch embedding, blocks and mergings in order; `computed`: bytes of a number in them."""
-    normed = _norm_width(computed, device_type)
+    """Yield the activation memory of patch embedding, blocks and patch mergings, in forward order.
+
+    Args:
+        config: The architecture.
+        clip: Frames and size of a clip.
+        clips: Clips of one micro-batch on one device.
+        value_bytes: Bytes per value of activations, from `BYTES_PER_VALUE`.
+        trainable: Trainable parameters, as in `videoswin.training.lora.set_trainable`.
+        device_type: `cpu` or `cuda`.
+    """
+    norm_bytes = _norm_input_bytes(value_bytes, device_type)
     t, h, w = token_grid((clip.frames, clip.size, clip.size))
     pixels = clips * config.in_channels * t * h * w * math.prod(PATCH)
-    yield _between(pixels * computed, clips * t * h * w * config.embed_dim * normed, trainable)
+    yield _linear_and_norm(pixels * value_bytes, clips * t * h * w * config.embed_dim * norm_bytes, trainable)
     for stage, depth in enumerate(config.depths):
-        block = _block(config, stage, (t, h, w), clips, computed, trainable, device_type)
+        block = _block(config, stage, (t, h, w), clips, value_bytes, trainable, device_type)
         for _ in range(depth):
             yield block
         if stage + 1 < len(config.depths):
             h, w = -(-h // 2), -(-w // 2)
             merged = clips * t * h * w * 4 * config.stage_dim(stage)
-            yield _between(merged * computed, merged * normed, trainable)
+            yield _linear_and_norm(merged * value_bytes, merged * norm_bytes, trainable)
 
 
-def _between(matrix_input: int, norm_input: int, trainable: Trainable) -> LayerBytes:
-    """A matrix and a norm between blocks, which are never recomputed; inputs in bytes."""
-    kept = matrix_input * (trainable == "all") + norm_input * (trainable != "head")
-    return LayerBytes(kept=kept, entry=kept, working=0)
+def _linear_and_norm(linear_input: int, norm_input: int, trainable: Trainable) -> LayerBytes:
+    """Return the memory of a linear layer and a norm between blocks, which are never recomputed.
+
+    The sizes of their inputs are in bytes.
+    """
+    saved = linear_input * (trainable == "all") + norm_input * (trainable != "head")
+    return LayerBytes(saved=saved, checkpoint=saved, workspace=0)
 
 
-def _norm_width(computed: int, device_type: str) -> int:
-    """Bytes of a number that goes into a norm: autocast on CUDA makes it a float32, on a CPU it does not."""
-    return FLOAT32 if device_type == "cuda" else computed
+def _norm_input_bytes(value_bytes: int, device_type: str) -> int:
+    """Return the bytes per value of the input of a norm, which autocast converts to float32 on CUDA only."""
+    return FLOAT32_BYTES if device_type == "cuda" else value_bytes
 
 
 def _block(
@@ -138,46 +166,48 @@ def _block(
     stage: int,
     grid: Grid,
     clips: int,
-    computed: int,
+    value_bytes: int,
     trainable: Trainable,
     device_type: str,
 ) -> LayerBytes:
-    """One block of a stage on a grid of tokens."""
+    """Return the memory of one block of a stage on a token grid."""
     channels = config.stage_dim(stage)
     window, _ = clip_window(grid, config.window, (0, 0, 0))
     features = clips * math.prod(grid) * channels
     padded = clips * math.prod(padded_grid(grid, window)) * channels
-    entry = features * _norm_width(computed, device_type)
-    # A branch's result, and the hidden layer of the MLP, or its gradient, before and after GELU.
-    working = entry + 2 * MLP_RATIO * features * computed
+    checkpoint = features * _norm_input_bytes(value_bytes, device_type)
+    # The output of a branch, and the hidden layer of the MLP, or its gradient, before and after GELU.
+    workspace = checkpoint + 2 * MLP_RATIO * features * value_bytes
     if trainable == "head":
-        return LayerBytes(kept=0, entry=0, working=entry + working)
-    # Inputs of both norms; of qkv, the result (q, k, v), attention's of it; inputs of proj and of GELU.
-    kept = 2 * entry + (5 * padded + (1 + MLP_RATIO) * features) * computed
+        return LayerBytes(saved=0, checkpoint=0, workspace=checkpoint + workspace)
+    # Inputs of both norms; input and output (q, k, v) of qkv, output of attention; inputs of proj and GELU.
+    saved = 2 * checkpoint + (5 * padded + (1 + MLP_RATIO) * features) * value_bytes
     if trainable == "all":
-        kept += (1 + MLP_RATIO) * features * computed  # inputs of the two matrices of the MLP
+        saved += (1 + MLP_RATIO) * features * value_bytes  # inputs of the two linear layers of the MLP
     else:
-        kept += 4 * channels**2 * computed  # the matrices of qkv and proj with their low-rank changes
+        saved += 4 * channels**2 * value_bytes  # merged weights of qkv and proj
     if device_type == "cuda":
-        # torch's fused kernel writes the gradient of the position bias for every window before it sums them.
-        per_window = config.num_heads[stage] * math.prod(window) ** 2 * computed
-        working = max(working, padded // channels // math.prod(window) * per_window)
-    return LayerBytes(kept=kept, entry=entry, working=working)
+        # torch's fused kernel writes the gradient of the position bias for every window before summing them.
+        window_bytes = config.num_heads[stage] * math.prod(window) ** 2 * value_bytes
+        workspace = max(workspace, padded // channels // math.prod(window) * window_bytes)
+    return LayerBytes(saved=saved, checkpoint=checkpoint, workspace=workspace)
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that is free now on a device; on a CPU what the machine can give. None where it is not known."""
+    """Return the free memory of a device, on a CPU the available memory; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    facts = Path("/proc/meminfo")  # Linux; what is free there is little, what is available counts
-    if device.type != "cpu" or not facts.exists():
+    meminfo = Path(
+        "/proc/meminfo"
+    )  # Linux. MemAvailable includes caches that can be dropped, MemFree does not.
+    if device.type != "cpu" or not meminfo.exists():
         return None
-    lines = dict(line.split(":") for line in facts.read_text(encoding="ascii").splitlines())
+    lines = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 def total_bytes(device: torch.device) -> int | None:
-    """Memory that a device has, on a CPU the machine's; None where it is not known."""
+    """Return the total memory of a device, on a CPU that of the machine; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     if device.type != "cpu" or "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):

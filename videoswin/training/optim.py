@@ -1,4 +1,4 @@
-"""First weights, AdamW with a learning rate and a decay for each kind of tensor, and how the rate goes."""
+"""Initialize a model, build AdamW with its parameter groups, and build the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -16,109 +16,131 @@ from videoswin.model.swin import VideoSwin
 from videoswin.training.recipe import Optimizer, Schedule
 
 Kind = Literal["head weight", "head bias", "bias table", "norm", "bias", "matrix", "low-rank"]
-"""What a tensor is to the optimizer; `low-rank` are the changes that training/lora.py adds."""
+"""Kind of a parameter; `low-rank` are the factors of the low-rank updates (training/lora.py)."""
 
 
 class GroupRule(NamedTuple):
-    """Which kinds are not at the backbone's learning rate, and which do not decay."""
+    """Learning rate and weight decay by kind of parameter."""
 
-    full_rate: frozenset[Kind]
-    undecayed: frozenset[Kind]
+    full_lr: frozenset[Kind]
+    """Kinds with the learning rate `lr`; all others have `lr` times `backbone_lr_scale`."""
+    no_weight_decay: frozenset[Kind]
+    """Kinds without weight decay."""
 
 
-_NEW: Final[frozenset[Kind]] = frozenset({"head weight", "head bias", "low-rank"})
-"""Tensors that no pretraining has shaped. They learn at the full rate under every rule."""
+_NOT_PRETRAINED: Final[frozenset[Kind]] = frozenset({"head weight", "head bias", "low-rank"})
+"""Kinds that are trained from scratch; they have the full learning rate under every rule."""
 
 RULES: Final[Mapping[str, GroupRule]] = MappingProxyType(
     {
-        "official": GroupRule(_NEW | {"bias table"}, frozenset({"bias table"})),
-        "mmaction2": GroupRule(_NEW, frozenset({"bias table", "norm"})),
-        "clean": GroupRule(_NEW, frozenset({"bias table", "norm", "bias", "head bias"})),
+        "official": GroupRule(_NOT_PRETRAINED | {"bias table"}, frozenset({"bias table"})),
+        "mmaction2": GroupRule(_NOT_PRETRAINED, frozenset({"bias table", "norm"})),
+        "clean": GroupRule(_NOT_PRETRAINED, frozenset({"bias table", "norm", "bias", "head bias"})),
     }
 )
-"""What the published code really does, which is not what its configs say.
+"""What the published code does, which differs from what its configs suggest.
 
-Video Swin's config sets a factor for `backbone` and switches decay off for `norm` and the bias tables. mmcv
-applies only the longest key that a tensor's name contains (mmcv/runner/optimizer/default_constructor.py), so
-the tables miss the backbone's factor and the norms decay: `official`. mmaction2 1.x multiplies all keys that
-match (SwinOptimWrapperConstructor): `mmaction2`. `clean` decays matrices only, the backbone all at one rate.
+Video Swin's config sets a learning rate factor for `backbone` and switches weight decay off for `norm` and
+the bias tables.
+
+official: mmcv applies only the longest key that is part of a parameter's name
+    (mmcv/runner/optimizer/default_constructor.py), so that the bias tables miss the factor of the backbone,
+    and norms have weight decay.
+mmaction2: mmaction2 1.x multiplies the factors of all matching keys (SwinOptimWrapperConstructor).
+clean: Only matrices have weight decay, and the whole backbone has one learning rate.
 """
 
 
 class GroupRow(NamedTuple):
-    """One parameter group, to print before a run."""
+    """Description of one parameter group, to be printed before a run."""
 
     name: str
-    tensors: int
-    numbers: int
-    rate: float
-    """The highest learning rate, before the schedule's factor."""
-    decay: float
+    """Part of the model, with or without weight decay."""
+    num_tensors: int
+    """Number of parameter tensors."""
+    num_parameters: int
+    """Number of parameters."""
+    lr: float
+    """Peak learning rate, before the schedule is applied."""
+    weight_decay: float
+    """Weight decay of the group."""
 
 
 def initialize_from_scratch(model: VideoSwin) -> None:
-    """Set first weights from which a small model learns without pretraining.
+    """Initialize a model, in place, so that a small one can be trained without pretraining.
 
-    Xavier-uniform matrices and a Kaiming patch embedding. The published initialization (normal, std 0.02) is
-    meant to be followed by image weights; a model as small as NANO stayed at chance with it alone.
+    Linear layers have Xavier-uniform weights, the patch embedding has Kaiming-normal ones. The published
+    initialization (normal, std 0.02) assumes that pretrained image weights follow; with it alone a model as
+    small as NANO stayed at chance accuracy.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    patches = model.patch_embed.proj
-    nn.init.kaiming_normal_(patches.weight, nonlinearity="linear")
-    assert patches.bias is not None
-    nn.init.zeros_(patches.bias)
+    projection = model.patch_embed.proj
+    nn.init.kaiming_normal_(projection.weight, nonlinearity="linear")
+    assert projection.bias is not None
+    nn.init.zeros_(projection.bias)
 
 
-def adamw(model: VideoSwin, plan: Optimizer, *, fused: bool = True) -> AdamW:
-    """AdamW over the groups of `parameter_groups`, in one fused step where the device has one.
+def build_adamw(model: VideoSwin, config: Optimizer, *, fused: bool = True) -> AdamW:
+    """Build AdamW over the groups of `parameter_groups`.
 
-    fused: False where Lightning must clip gradients under a loss scaler (`fp16`): it refuses fused steps.
+    Args:
+        model: The model on its device, after `set_trainable`.
+        config: Learning rate, weight decay and the rule of the groups.
+        fused: Use the fused implementation if the device has it. Pass False if Lightning clips gradients
+            under a loss scaler (`fp16`), which it refuses to do for fused optimizers.
     """
-    groups = parameter_groups(model, plan)
+    groups = parameter_groups(model, config)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return AdamW(groups, lr=plan.lr, betas=plan.betas, fused=fused and devices <= {"cpu", "cuda"})
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=fused and devices <= {"cpu", "cuda"})
 
 
-def parameter_groups(model: VideoSwin, plan: Optimizer) -> list[dict[str, Any]]:
-    """Groups for a torch optimizer (params, lr, weight_decay, name), each learning parameter in one of them.
+def parameter_groups(model: VideoSwin, config: Optimizer) -> list[dict[str, Any]]:
+    """Divide the trainable parameters into groups for a torch optimizer.
 
-    A parameter's learning rate is `plan.lr`, times `plan.backbone_lr_scale` unless RULES give its kind the
-    full rate, times `plan.layer_decay` for each block above it, itself included (see `depth_below_head`).
+    The learning rate of a parameter is `lr`, times `backbone_lr_scale` unless its kind is in
+    `GroupRule.full_lr`, times `layer_decay` to the power of `depth_below_head`.
+
+    Args:
+        model: The model, after `set_trainable`.
+        config: Learning rate, weight decay and the rule of the groups.
+
+    Returns:
+        Groups with the keys params, lr, weight_decay and name; each trainable parameter is in one of them.
     """
-    rule = RULES[plan.param_groups]
+    rule = RULES[config.param_groups]
     groups: dict[str, dict[str, Any]] = {}
     for path, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        kind = kind_of(path, parameter)
+        kind = parameter_kind(path, parameter)
         depth = depth_below_head(path, model.config.depths)
-        factor = (1.0 if kind in rule.full_rate else plan.backbone_lr_scale) * plan.layer_decay**depth
-        decays = kind not in rule.undecayed
-        name = _part(kind, rule)
-        if plan.layer_decay != 1.0 and not kind.startswith("head"):
+        lr_scale = (1.0 if kind in rule.full_lr else config.backbone_lr_scale) * config.layer_decay**depth
+        has_decay = kind not in rule.no_weight_decay
+        name = _part_name(kind, rule)
+        if config.layer_decay != 1.0 and not kind.startswith("head"):
             name += f" at depth {depth}"
-        name += ", weight decay" if decays else ", no weight decay"
+        name += ", weight decay" if has_decay else ", no weight decay"
         empty = {
             "params": [],
-            "lr": plan.lr * factor,
-            "weight_decay": plan.weight_decay if decays else 0.0,
+            "lr": config.lr * lr_scale,
+            "weight_decay": config.weight_decay if has_decay else 0.0,
             "name": name,
         }
         groups.setdefault(name, empty)["params"].append(parameter)
     return list(groups.values())
 
 
-def kind_of(path: str, parameter: Tensor) -> Kind:
-    """What the parameter at `path` of a VideoSwin is to the optimizer."""
+def parameter_kind(path: str, parameter: Tensor) -> Kind:
+    """Return the kind of a parameter, given its name in a VideoSwin."""
     if path.startswith("head."):
         return "head weight" if parameter.ndim > 1 else "head bias"
     if path.endswith(".relative_position_bias_table"):
         return "bias table"
-    if "norm" in path:  # norm, norm1, norm2, patch_embed.norm, downsample.norm, as mmcv's key matches them
+    if "norm" in path:  # norm, norm1, norm2, patch_embed.norm, downsample.norm: those that mmcv's key matches
         return "norm"
     if path.endswith((".down", ".up")):
         return "low-rank"
@@ -126,9 +148,15 @@ def kind_of(path: str, parameter: Tensor) -> Kind:
 
 
 def depth_below_head(path: str, depths: tuple[int, ...]) -> int:
-    """Blocks from the parameter at `path` to the head, its own included: 0 for the head and the last norm.
+    """Return the depth of a parameter, counted in blocks from the head.
 
-    The merging after a stage counts with the stage's last block, the patch embedding as one block more.
+    Args:
+        path: Name of the parameter in a VideoSwin.
+        depths: Number of blocks of each stage.
+
+    Returns:
+        0 for the head and the final norm, 1 for the last block, and so on. The patch merging after a stage
+        has the depth of the last block of that stage; the patch embedding is one deeper than the first block.
     """
     top, *rest = path.split(".")
     if top == "patch_embed":
@@ -140,59 +168,62 @@ def depth_below_head(path: str, depths: tuple[int, ...]) -> int:
     return sum(depths[stage:]) - block
 
 
-def _part(kind: Kind, rule: GroupRule) -> str:
+def _part_name(kind: Kind, rule: GroupRule) -> str:
+    """Return the part of the model that a group of this kind is named after."""
     if kind.startswith("head"):
         return "head"
-    if kind not in rule.full_rate:
+    if kind not in rule.full_lr:
         return "backbone"
-    return "bias tables" if kind == "bias table" else "low-rank changes"
+    return "bias tables" if kind == "bias table" else "low-rank updates"
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> list[GroupRow]:
-    """One row for each parameter group, to print before a run."""
+    """Return one row for each parameter group of an optimizer from `build_adamw`."""
     return [
         GroupRow(
             name=group["name"],
-            tensors=len(group["params"]),
-            numbers=sum(parameter.numel() for parameter in group["params"]),
-            rate=group.get("initial_lr", group["lr"]),  # a schedule has already changed `lr`
-            decay=group["weight_decay"],
+            num_tensors=len(group["params"]),
+            num_parameters=sum(parameter.numel() for parameter in group["params"]),
+            lr=group.get("initial_lr", group["lr"]),  # a scheduler has already changed `lr`
+            weight_decay=group["weight_decay"],
         )
         for group in optimizer.param_groups
     ]
 
 
-def schedule(optimizer: torch.optim.Optimizer, plan: Schedule, steps_per_epoch: int) -> LambdaLR:
-    """The learning rate of every group as `plan` says; to be stepped after every step of the optimizer."""
-    make = {"epoch": _epoch_factor, "step": _step_factor}[plan.lr_update]
-    return LambdaLR(optimizer, make(plan, steps_per_epoch))
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: Schedule, steps_per_epoch: int) -> LambdaLR:
+    """Build the learning rate scheduler; call its `step()` after every step of the optimizer."""
+    build_factor = {"epoch": _epoch_factor, "step": _step_factor}[config.lr_update]
+    return LambdaLR(optimizer, build_factor(config, steps_per_epoch))
 
 
-def _epoch_factor(plan: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
-    """Cosine over whole epochs, times a linear warm-up in every step from `warmup_start` to 1.
+def _epoch_factor(config: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the factor on the learning rate by step: cosine decay per epoch, times linear warm-up per step.
 
-    As CosineAnnealing with warmup="linear" in mmcv/runner/hooks/lr_updater.py, counted in optimizer steps.
+    The warm-up rises from `warmup_start_factor` to 1.
+
+    Source: CosineAnnealing with warmup="linear" in mmcv/runner/hooks/lr_updater.py, in optimizer steps.
     """
-    warmup_steps = plan.warmup_epochs * steps_per_epoch
+    warmup_steps = config.warmup_epochs * steps_per_epoch
 
     def factor(step: int) -> float:
-        epoch = min(step // steps_per_epoch, plan.epochs)
-        regular = 0.5 * (1 + math.cos(math.pi * epoch / plan.epochs))
-        missing = max(0.0, 1 - step / warmup_steps) if warmup_steps else 0.0
-        return regular * (1 - missing * (1 - plan.warmup_start_factor))
+        epoch = min(step // steps_per_epoch, config.epochs)
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+        remaining = max(0.0, 1 - step / warmup_steps) if warmup_steps else 0.0
+        return cosine * (1 - remaining * (1 - config.warmup_start_factor))
 
     return factor
 
 
-def _step_factor(plan: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
-    """A linear warm-up to 1, then a cosine that reaches 0 after the last step."""
-    steps = plan.epochs * steps_per_epoch
-    warmup_steps = round(plan.warmup_epochs * steps_per_epoch)
+def _step_factor(config: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the factor on the learning rate by step: linear warm-up to 1, then cosine decay to 0."""
+    num_steps = config.epochs * steps_per_epoch
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
 
     def factor(step: int) -> float:
         if step < warmup_steps:
             return (step + 1) / warmup_steps
-        progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+        progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     return factor

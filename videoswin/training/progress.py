@@ -1,4 +1,4 @@
-"""Progress of training: steps, and how much of the time is spent waiting for data."""
+"""Show the progress of training in steps, and measure its speed and the time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -8,28 +8,37 @@ from videoswin._progress import Progress
 
 
 class TrainingProgress(Progress):
-    """Progress over all steps that also measures clips/s and the part of the time spent waiting for data.
+    """Progress over all steps that also measures clips/s and the fraction of time spent waiting for data.
 
-    Only the first process of a distributed run shows anything.
+    In a distributed run only the first process prints.
     """
 
-    def __init__(self, steps: int, *, shown: bool) -> None:
-        super().__init__("train", steps, "steps", shown=shown)
-        self._clips, self._waited, self._since = 0, 0.0, time.monotonic()
+    def __init__(self, num_steps: int, *, shown: bool) -> None:
+        """Start the measurement.
 
-    def waited(self, seconds: float) -> None:
-        """This long no batch was ready."""
-        self._waited += seconds
+        Args:
+            num_steps: Number of steps of the whole run.
+            shown: False in every process but the first.
+        """
+        super().__init__("train", num_steps, "steps", shown=shown)
+        self._num_clips, self._waiting_seconds, self._start_of_interval = 0, 0.0, time.monotonic()
 
-    def stepped(self, clips: int) -> None:
-        """One more step, of so many clips over all devices."""
-        self._clips += clips
+    def add_waiting_time(self, seconds: float) -> None:
+        """Add time during which no batch was ready."""
+        self._waiting_seconds += seconds
+
+    def count_step(self, num_clips: int) -> None:
+        """Count one step with this number of clips over all devices."""
+        self._num_clips += num_clips
         self.count()
 
-    def speed(self) -> dict[str, float]:
-        """Clips a second and the part of the time that was waiting, since this was last asked."""
+    def measure_speed(self) -> dict[str, float]:
+        """Return clips per second and the fraction of time spent waiting for data since the last call."""
         now = time.monotonic()
-        passed = max(now - self._since, 1e-9)
-        facts = {"clips_per_second": self._clips / passed, "data_wait": min(self._waited / passed, 1.0)}
-        self._clips, self._waited, self._since = 0, 0.0, now
-        return facts
+        seconds = max(now - self._start_of_interval, 1e-9)
+        speed = {
+            "clips_per_second": self._num_clips / seconds,
+            "data_wait": min(self._waiting_seconds / seconds, 1.0),
+        }
+        self._num_clips, self._waiting_seconds, self._start_of_interval = 0, 0.0, now
+        return speed

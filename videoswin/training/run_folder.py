@@ -1,18 +1,18 @@
-"""What a run leaves behind: settings, metrics, curves, checkpoints, and what it could not read.
+"""Read and write the files of a run folder, and the state from which a run resumes exactly.
 
-recipe.json        every setting, fit to be run again
+recipe.json        all settings; the run can be repeated from this file
 environment.json   versions and machine
-metrics.jsonl      a line for every report and every validation
-tensorboard/       the same for TensorBoard
-curves.png         the same to look at
-samples.png        clips of the first batch as the model saw them
-training.csv       the videos that are learned from,
-validation.csv     and those that are validated on
+metrics.jsonl      one row for each log_every steps and for each validation
+tensorboard/       the same metrics for TensorBoard
+curves.png         the same metrics as curves
+samples.png        clips of the first batch after augmentation
+train.csv          the training videos
+val.csv            the validation videos
 failures.jsonl     videos that could not be read
-best.safetensors   the checkpoint that validated best
-last.safetensors   the newest
-state.pt           to go on from after an interruption; gone once the run is finished
-.lock              locked by the run that writes here
+best.safetensors   the checkpoint with the best validation score
+last.safetensors   the last checkpoint
+state.pt           the state from which an interrupted run resumes; deleted when the run is finished
+.lock              locked by the process that writes into the folder
 """
 
 from __future__ import annotations
@@ -40,55 +40,91 @@ from videoswin._optional import require
 from videoswin._text import dump_json
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.evaluation import plots
+from videoswin.training.data import DataSource
 from videoswin.training.safeguards import TrainingError
 
+EXECUTION_SETTINGS = frozenset(
+    {"data.num_workers", "run.num_threads", "run.log_every", "run.save_every", "run.device", "run.devices"}
+    | {"run.num_nodes", "run.strategy", "run.grad_accum_steps", "run.license", "name"}
+    | {"model.init_from", "data.train", "data.val", "data.root"}
+)
+"""Settings that may change when a run resumes, because they do not affect what is trained.
 
-class Part(Protocol):
-    """Something with a state: a module, an optimizer, a schedule, a moving average, the run's progress."""
+Paths of data and initial weights are among them, because digests of both are compared instead.
+"""
+
+
+class Stateful(Protocol):
+    """An object with a state: a module, an optimizer, a scheduler, a moving average, the recorder."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its state, as tensors and plain values."""
+        """Return the state as tensors and plain values."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
-        """Take up that state."""
+        """Restore the state from `state_dict()`."""
         ...
 
 
-def save_state(path: Path | None, identity: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
-    """Write the state of every part, whole or not at all; `identity` says which run it is a state of.
+def save_state(path: Path | None, identity: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
+    """Save the state of a run atomically. Every process must call it, because parts may be sharded.
 
-    Every process must call it, for a part may be spread over all of them; path: None in all but the first.
+    Args:
+        path: Where to save it; None in every process but the first.
+        identity: Identifies the run, so that its state is not loaded into another one.
+        parts: The objects whose state is saved, by name.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
     if path is None:
         return
-    # Written through a file of Python's, torch passes on the system's reason if it cannot write.
+    # With a Python file object, torch reports the operating system's reason if it cannot write.
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         torch.save({"identity": dict(identity), "parts": state}, file)
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """What two runs differ in, by name; nothing if they are the same run."""
+def run_identity(settings: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
+    """Return what must be equal for two runs to be the same run.
+
+    Args:
+        settings: All settings of the recipe; those in `EXECUTION_SETTINGS` are left out.
+        origin: Digests of data and initial weights, from `run_origin`.
+    """
+    return {key: value for key, value in settings.items() if key not in EXECUTION_SETTINGS} | dict(origin)
+
+
+def run_origin(source: DataSource, init_digest: str | None) -> dict[str, str]:
+    """Return the digests of the data of a run and, if it has them, of its initial weights."""
+    return {"data": source.digest} | ({} if init_digest is None else {"start": init_digest})
+
+
+def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the sorted keys in which two runs differ; empty if they are the same run."""
     return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
 
 
-def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part]) -> bool:
-    """Give every part its saved state; False if there is none.
+def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Stateful]) -> bool:
+    """Restore the state of a run.
 
-    ValueError naming what differs if the state is one of another run: its weights must not mix with ours.
-    TrainingError if the file is damaged.
+    Args:
+        path: The file that `save_state` wrote.
+        identity: Identifies the run; it must be equal to that in the file.
+        parts: The objects whose state is restored, by name.
+
+    Returns:
+        False if there is no such file.
+
+    Raises:
+        InputError: The state is that of another run; the message names the differences.
+        TrainingError: The file is damaged or from another version.
     """
     if not path.exists():
         return False
-    state = _read(path)
-    theirs = state["identity"]
-    if differing := differences(identity, theirs):
-        changes = "; ".join(
-            f"{key}: {theirs.get(key)!r} then, {identity.get(key)!r} now" for key in differing[:3]
-        )
+    state = _read_state(path)
+    saved = state["identity"]
+    if keys := differing_keys(identity, saved):
+        changes = "; ".join(f"{key}: {saved.get(key)!r} then, {identity.get(key)!r} now" for key in keys[:3])
         raise InputError(
-            f"{path.parent} holds an unfinished run that differs ({changes}): give the same settings to "
+            f"{path.parent} has an unfinished run that differs ({changes}): use the same settings to "
             "resume it, or choose another folder with --out"
         )
     if state["parts"].keys() != parts.keys():
@@ -101,11 +137,11 @@ def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Part
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return what `save_state` wrote; TrainingError if the file holds anything else."""
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read a file that `save_state` wrote; TrainingError if it is anything else."""
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch compares no checksums
+            damaged = archive.testzip()  # torch does not verify checksums
         state = torch.load(path, map_location="cpu", weights_only=True) if damaged is None else None
     except (
         zipfile.BadZipFile,
@@ -118,8 +154,9 @@ def _read(path: Path) -> dict[str, Any]:
         state = None
     if not isinstance(state, dict) or state.keys() != {"identity", "parts"}:
         raise TrainingError(
-            f"{path} is damaged, the run cannot be resumed from it. Checkpoints beside it are whole: start "
-            "from one with --model and another --out, or remove the file to train again from the start"
+            f"{path} is damaged, so that the run cannot resume from it. The checkpoints in this folder are "
+            "not affected: start a new run from one of them with --model and another --out, or remove the "
+            "file to train again from the first step"
         )
     return state
 
@@ -128,66 +165,75 @@ LIBRARIES = ("videoswin", "torch", "lightning", "av", "numpy", "safetensors")
 
 
 class RunFolder:
-    """The folder of one run, which all its processes can read; only the first one writes."""
+    """The folder of one run, which all processes can read; only the first process writes."""
 
     def __init__(self, path: Path) -> None:
-        """Create the folder."""
+        """Create the folder if it does not exist."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._board: Any = None
+        self._tensorboard: Any = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of the folder. Every process of the run must call it.
+        """Lock the folder against other runs inside the context. Every process of the run must call it.
 
         Raises:
             TrainingError: Another run is writing into the folder.
         """
         rank, _ = rank_and_world_size()
-        with lock(self.path / ".lock") if rank == 0 else nullcontext(True) as ours:
-            if not all(from_all_ranks(ours)):
+        with lock(self.path / ".lock") if rank == 0 else nullcontext(True) as is_locked:
+            if not all(from_all_ranks(is_locked)):
                 raise TrainingError(
-                    f"another training run is writing into {self.path}: wait for its end, or choose another "
-                    "folder with --out"
+                    f"another training run is writing into {self.path}: wait until it ends, or choose "
+                    "another folder with --out"
                 )
             yield
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """The last row of the run in it, with what it learned from, if it came to its end."""
-        return next((row for row in self._rows("metrics.jsonl") if "finished" in row), None)
+        """The final row of metrics, with the digests of data and initial weights; None if unfinished."""
+        return next((row for row in self._read_rows("metrics.jsonl") if "finished" in row), None)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those that its recipe.json says; none if there is no such file."""
+        """The settings in recipe.json; empty if there is no such file.
+
+        Raises:
+            InputError: The file is damaged.
+        """
         path = self.path / "recipe.json"
         try:
-            written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            settings = written.get("settings", written)
-            return dict(settings)
+            recipe = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            return dict(recipe.get("settings", recipe))
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"{path} is damaged, so that the run in this folder cannot be compared; its checkpoints are "
-                "whole. Choose another folder with --out"
+                f"{path} is damaged, so that the run in this folder cannot be compared with yours; its "
+                "checkpoints are not affected. Choose another folder with --out"
             ) from error
 
     @property
     def best(self) -> Path:
-        """The checkpoint that validated best."""
+        """Path of the checkpoint with the best validation score."""
         return self.path / "best.safetensors"
 
     @property
     def last(self) -> Path:
-        """The newest checkpoint."""
+        """Path of the last checkpoint."""
         return self.path / "last.safetensors"
 
     @property
     def state(self) -> Path:
-        """Where the run's state is kept."""
+        """Path of the state from which the run resumes."""
         return self.path / "state.pt"
 
-    def describe(self, recipe: dict[str, Any]) -> None:
-        """Write the settings and the environment."""
+    @property
+    def result(self) -> Path:
+        """Path of the best checkpoint, or of the last one if there was no validation."""
+        scores = [row.get("val_score", math.nan) for row in self._read_rows("metrics.jsonl")]
+        return self.best if any(score > -math.inf for score in scores) else self.last
+
+    def write_settings(self, recipe: dict[str, Any]) -> None:
+        """Write recipe.json and environment.json."""
         environment = {
             "command": sys.argv,
             "python": platform.python_version(),
@@ -200,46 +246,46 @@ class RunFolder:
         self._write_json("recipe.json", recipe)
         self._write_json("environment.json", environment)
 
-    def list_videos(self, training: Manifest | None, validation: Manifest | None) -> None:
-        """Write which videos are learned from and which are validated on, for evaluations to come."""
-        for name, manifest in (("training.csv", training), ("validation.csv", validation)):
+    def write_video_lists(self, training: Manifest | None, validation: Manifest | None) -> None:
+        """Write train.csv and val.csv, so that later evaluations can use the same videos."""
+        for name, manifest in (("train.csv", training), ("val.csv", validation)):
             if manifest is not None:
                 write_manifest(manifest, self.path / name)
 
     def resume_from(self, step: int) -> None:
-        """Forget what was recorded after `step`, which will come again, and what is half written."""
-        for abandoned in self.path.glob(".*.part"):
-            abandoned.unlink()
+        """Open the metrics, without rows after `step`, which will be repeated, and delete partial files."""
+        for partial in self.path.glob(".*.part"):
+            partial.unlink()
         for name in ("metrics.jsonl", "failures.jsonl"):
-            kept = [row for row in self._rows(name) if row["step"] <= step]
+            kept = [row for row in self._read_rows(name) if row["step"] <= step]
             with replacing(self.path / name) as unfinished:
                 unfinished.write_text("".join(f"{dump_json(row)}\n" for row in kept), encoding="utf-8")
-        board = require("torch.utils.tensorboard", extra="train")
-        self._board = board.SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        tensorboard = require("torch.utils.tensorboard", extra="train")
+        self._tensorboard = tensorboard.SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
-    def record(self, row: dict[str, Any]) -> None:
-        """One row of metrics, with its `step`, to the JSON lines and to TensorBoard."""
+    def write_metrics(self, row: dict[str, Any]) -> None:
+        """Append a row of metrics, which must have a `step`, to metrics.jsonl and TensorBoard."""
         self._append("metrics.jsonl", row)
         with naming(self.path / "tensorboard"):
             for name, value in row.items():
                 if isinstance(value, float):
-                    self._board.add_scalar(name, value, row["step"])
-            self._board.flush()
+                    self._tensorboard.add_scalar(name, value, row["step"])
+            self._tensorboard.flush()
 
-    def record_failures(self, step: int, reasons: Mapping[str, str]) -> None:
-        """Videos that could not be read, by path, and the step after which that was known."""
+    def write_failures(self, step: int, reasons: Mapping[str, str]) -> None:
+        """Append unreadable videos, given as path and reason, and the step at which they were recorded."""
         for path, reason in reasons.items():
             self._append("failures.jsonl", {"step": step, "path": path, "reason": reason})
 
     def draw_curves(self) -> None:
-        """Loss, accuracy and learning rate over the steps so far."""
-        rows = self._rows("metrics.jsonl")
+        """Draw loss, accuracy and learning rate over the steps so far."""
+        rows = self._read_rows("metrics.jsonl")
 
-        widest = max((row.get("num_steps", 0) for row in rows), default=0)
+        most_steps = max((row.get("num_steps", 0) for row in rows), default=0)
 
         def curve(name: str) -> tuple[list[int], list[float]]:
-            # The mean of a few steps at the end is noise beside means of many.
-            complete = (row for row in rows if row.get("num_steps", widest) == widest)
+            # The last row may be the mean of fewer steps, which is noisier than the others.
+            complete = (row for row in rows if row.get("num_steps", most_steps) == most_steps)
             points = [(row["step"], row[name]) for row in complete if name in row]
             return [step for step, _ in points], [value for _, value in points]
 
@@ -253,26 +299,20 @@ class RunFolder:
             plots.draw_curves(unfinished, panels, fractions=("accuracy",))
 
     def draw_samples(self, clips: list[tuple[str, Tensor]]) -> None:
-        """Clips as the model sees them, each with its caption: (T, H, W, 3) uint8."""
+        """Draw clips (T, H, W, 3), uint8, with their captions."""
         with replacing(self.path / "samples.png") as unfinished:
             plots.draw_contact_sheet(unfinished, clips)
 
     def finish(self, step: int, origin: Mapping[str, str]) -> None:
-        """The run, from `origin`, is over: its state is of no more use."""
+        """Mark the run as finished, with the digests of `run_origin`, and delete its state."""
         self._append("metrics.jsonl", {"step": step, "finished": True, **origin})
         self.state.unlink(missing_ok=True)
 
-    @property
-    def result(self) -> Path:
-        """The best checkpoint; the last where nothing was validated."""
-        scores = [row.get("val_score", math.nan) for row in self._rows("metrics.jsonl")]
-        return self.best if any(score > -math.inf for score in scores) else self.last
-
     def close(self) -> None:
-        """Let go of TensorBoard's file."""
-        if self._board is not None:
-            with suppress(OSError):  # every row was flushed, or its error raised
-                self._board.close()
+        """Close the files of TensorBoard."""
+        if self._tensorboard is not None:
+            with suppress(OSError):  # every row was already flushed, or raised its error
+                self._tensorboard.close()
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         with replacing(self.path / name) as unfinished:
@@ -283,8 +323,8 @@ class RunFolder:
         with naming(path), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(dump_json(row) + "\n")
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        """Every whole line; the last may have been cut off by a kill. InputError for a damaged one."""
+    def _read_rows(self, name: str) -> list[dict[str, Any]]:
+        """Read all complete rows; InputError for a damaged one. The last row is incomplete after a kill."""
         path = self.path / name
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         rows = []
@@ -293,17 +333,16 @@ class RunFolder:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 row = None
-            if not (isinstance(row, dict) and isinstance(row.get("step"), int) and _holds_numbers(row)):
+            if not (isinstance(row, dict) and isinstance(row.get("step"), int) and _has_valid_metrics(row)):
                 raise InputError(
-                    f"line {number} of {path} is damaged: remove that line. Checkpoints and state do not "
-                    "depend on it"
+                    f"line {number} of {path} is damaged: remove that line. Checkpoints and state are not "
+                    "affected"
                 )
             rows.append(row)
         return rows
 
 
-def _holds_numbers(row: Mapping[str, Any]) -> bool:
-    """Whether what is drawn or compared of a row, where it is there, are numbers."""
+def _has_valid_metrics(row: Mapping[str, Any]) -> bool:
+    """Return whether all metrics of a row that are drawn or compared are numbers."""
     names = ("loss", "accuracy", "lr", "val_score", "val_loss")
-    numbers = (row.get(name, 0) for name in names)
-    return all(isinstance(number, (int, float)) for number in numbers)
+    return all(isinstance(row.get(name, 0), (int, float)) for name in names)

@@ -1,4 +1,4 @@
-"""What protects a user from a run that cannot go well: checks before it starts, and a way to stop it."""
+"""Check a run before it starts, stop it on SIGTERM, and explain failures that the user can fix."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from videoswin._errors import InputError, VideoSwinError
 from videoswin._text import plural
 from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.data.groups import describe_sharing
-from videoswin.training.data import Source
+from videoswin.training.data import DataSource
 from videoswin.training.distributed import any_rank
 from videoswin.training.learner import Learner
-from videoswin.training.losses import expected_first_loss
+from videoswin.training.losses import expected_initial_loss
 from videoswin.training.memory import available_bytes, estimate_training_bytes, format_bytes
 from videoswin.training.optim import describe_groups
 from videoswin.training.recipe import Recipe
@@ -31,72 +31,78 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SAME_REQUEST_SECONDS = 5.0
-"""Schedulers and launchers may send SIGTERM twice; later than this it is a request to end at once."""
+"""Schedulers and launchers may send SIGTERM twice; after this time a second one ends the process."""
 
-Thing = TypeVar("Thing")
+T = TypeVar("T")
 
 
 class TrainingError(VideoSwinError, RuntimeError):
-    """A run that cannot continue; the message says why and what helps."""
+    """A run that cannot continue; the message states the reason and a cure."""
 
 
 class StopRequest:
-    """Whether SIGTERM has asked for an end, as schedulers do; inside `with`, it no longer kills.
+    """A request to stop the run, set by SIGTERM, which job schedulers send; used as a context manager.
 
-    A second one, some seconds later, does: the run may be stuck. Outside the main thread, where Python takes
-    no signals, SIGTERM does what it does in the rest of the program.
+    Inside the context, SIGTERM does not end the process, unless a second one follows after more than
+    `SAME_REQUEST_SECONDS`, because the run may hang. Python delivers signals to the main thread only; in
+    other threads SIGTERM is handled as in the rest of the program.
     """
 
     def __init__(self) -> None:
-        self._asked_at: float | None = None
-        self._waiting = False
-        self._before: Any = None
+        self._requested_at: float | None = None
+        self._is_waiting = False
+        self._previous_handler: Any = None
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._previous_handler = signal.signal(signal.SIGTERM, self._handle_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
 
-    def heard(self, fabric: Fabric) -> bool:
-        """True in every process once one of them was asked. Every process must call it."""
-        return any_rank(self._asked_at is not None, fabric)
+    def is_set(self, fabric: Fabric) -> bool:
+        """Return True in every process if one of them got the request. Every process must call it."""
+        return any_rank(self._requested_at is not None, fabric)
 
-    def wait_for(self, result: Callable[[], Thing]) -> Thing | None:
-        """Return the result of a call that may take long; None, at once, if asked to stop meanwhile."""
+    def wait_for(self, call: Callable[[], T]) -> T | None:
+        """Return the result of a call that may take long; None immediately after a request to stop."""
         try:
             try:
-                self._waiting = True
-                return None if self._asked_at is not None else result()
+                self._is_waiting = True
+                return None if self._requested_at is not None else call()
             finally:
-                self._waiting = False
-        except _Stopped:
+                self._is_waiting = False
+        except _StopWaiting:
             return None
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._asked_at is None:
-            self._asked_at = now
-        elif now - self._asked_at > SAME_REQUEST_SECONDS:
+        if self._requested_at is None:
+            self._requested_at = now
+        elif now - self._requested_at > SAME_REQUEST_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if self._waiting:
-            raise _Stopped
+        if self._is_waiting:
+            raise _StopWaiting
 
 
-class _Stopped(BaseException):
-    """Ends a wait; no handler of errors may take it for one."""
+class _StopWaiting(BaseException):
+    """Interrupts `StopRequest.wait_for`; not an Exception, so that no error handler catches it."""
 
 
 @contextmanager
-def explain_failures(folder: Path, resuming: Callable[[], str]) -> Iterator[None]:
-    """Raise a TrainingError with a cure for what the machine may do to a run in `folder`.
+def explain_failures(folder: Path, describe_resume: Callable[[], str]) -> Iterator[None]:
+    """Convert failures of the machine to a TrainingError with a cure.
 
-    That is: out of memory, a disk that is full, a data worker that was killed. resuming: says what can be
-    resumed, and how.
+    Args:
+        folder: The run folder.
+        describe_resume: Returns how the run can be resumed, as the end of a sentence.
+
+    Raises:
+        TrainingError: A file of the run folder could not be written, for example on a full disk, a data
+            worker was killed, or the device is out of memory.
     """
     try:
         yield
@@ -104,10 +110,10 @@ def explain_failures(folder: Path, resuming: Callable[[], str]) -> Iterator[None
         if not isinstance(error.filename, str) or folder not in Path(error.filename).parents:
             raise
         raise TrainingError(
-            f"{error.filename} cannot be written: {error.strerror}. Once that is fixed, {resuming()}"
+            f"{error.filename} cannot be written: {error.strerror}. Once that is fixed, {describe_resume()}"
         ) from error
     except WorkerKilledError as error:
-        cure = resuming()
+        cure = describe_resume()
         raise TrainingError(f"{error} (data.num_workers). {cure[0].upper()}{cure[1:]}") from error
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -118,80 +124,93 @@ def explain_failures(folder: Path, resuming: Callable[[], str]) -> Iterator[None
         raise
 
 
-def require_divisible_batch(recipe: Recipe, clips_per_item: int, processes: int) -> None:
-    """ValueError if a batch cannot be dealt out evenly to processes and micro-batches."""
-    parts = processes * recipe.run.grad_accum_steps * clips_per_item
-    if recipe.data.batch_size % parts:
+def require_divisible_batch(recipe: Recipe, clips_per_item: int, num_processes: int) -> None:
+    """Raise InputError if a batch cannot be divided evenly over processes, accumulation steps and videos."""
+    accum_steps = recipe.run.grad_accum_steps
+    divisor = num_processes * accum_steps * clips_per_item
+    if recipe.data.batch_size % divisor:
         raise InputError(
-            f"data.batch_size is {recipe.data.batch_size}, wanted a multiple of {parts}: "
-            f"{plural(processes, 'process')} x {plural(recipe.run.grad_accum_steps, 'micro-batch')} x "
-            f"{plural(clips_per_item, 'clip')} of each video"
+            f"data.batch_size must be a multiple of {divisor} ({plural(num_processes, 'process')} x "
+            f"{plural(accum_steps, 'accumulation step')} x {plural(clips_per_item, 'clip')} of each video), "
+            f"got {recipe.data.batch_size}"
         )
 
 
-def log_start(learner: Learner, source: Source, say: Callable[[str], None]) -> None:
-    """Say what will happen: data, learning rates and decay by group, memory; and warn of what looks wrong."""
+def log_start(learner: Learner, source: DataSource, log: Callable[[str], None]) -> None:
+    """Log the data, the parameter groups and the memory of a run before it starts, with warnings.
+
+    Args:
+        learner: The learner before its first step.
+        source: Training and validation data.
+        log: Prints one line.
+    """
     recipe = learner.recipe
-    say(f"training on {source.description}; {plural(len(source.labels), 'class')}")
+    log(f"training on {source.description}; {plural(len(source.labels), 'class')}")
     if source.validation is None:
-        say(
-            "no validation: no accuracy is measured on other videos, training does not stop early, and "
-            "last.safetensors, of the last step, is the checkpoint that is kept"
+        log(
+            "no validation: the accuracy on other videos is not measured, there is no early stopping, and "
+            "the checkpoint of the last step, last.safetensors, is kept"
         )
     else:
-        say(f"validating on {plural(len(source.validation.samples), 'video')}")
+        log(f"validating on {plural(len(source.validation.samples), 'video')}")
     if source.training and source.validation:
-        say(describe_sharing(source.training, source.validation))
+        log(describe_sharing(source.training, source.validation))
     manifests = [manifest for manifest in (source.training, source.validation) if manifest is not None]
     for note in dict.fromkeys(note for manifest in manifests for note in manifest.notes):
-        say(f"note: {note}")
-    say(f"starting from {learner.lineage['started from']}; trainable parameters:")
+        log(f"note: {note}")
+    log(f"initialized from {learner.lineage['started from']}; trainable parameters:")
     for row in describe_groups(learner.optimizer):
-        tensors = "tensor" if row.tensors == 1 else "tensors"
-        say(
-            f"  {row.name:36} {row.tensors:4} {tensors:7} {row.numbers:12,} parameters  "
-            f"lr {row.rate:.1e}  weight decay {row.decay:g}"
+        tensors = "tensor" if row.num_tensors == 1 else "tensors"
+        log(
+            f"  {row.name:36} {row.num_tensors:4} {tensors:7} {row.num_parameters:12,} parameters  "
+            f"lr {row.lr:.1e}  weight decay {row.weight_decay:g}"
         )
     if warning := flip_warning(recipe, source.labels):
-        say(warning)
+        log(warning)
+    _log_memory(learner, log)
+    clip, batch_size = recipe.data.clip, recipe.data.batch_size // learner.fabric.world_size
+    batch_bytes = batch_size * 3 * clip.frames * clip.size**2
+    if notice := shared_memory_notice(batch_bytes, recipe.data.num_workers):
+        log(notice)
+
+
+def _log_memory(learner: Learner, log: Callable[[str], None]) -> None:
+    """Log the estimated and the available memory, with a cure if it may not be enough."""
+    recipe = learner.recipe
     clips = recipe.data.batch_size // (learner.fabric.world_size * recipe.run.grad_accum_steps)
-    wanted = estimate_training_bytes(
-        learner.bare.config,
+    needed = estimate_training_bytes(
+        learner.raw_model.config,
         recipe.data.clip,
         clips,
         precision=recipe.run.precision,
         grad_checkpointing=recipe.model.grad_checkpointing,
         trainable=recipe.model.trainable,
-        average=learner.average is not None,
+        ema=learner.ema is not None,
         lora_rank=recipe.model.lora_rank,
         device_type=learner.fabric.device.type,
     )
-    there = available_bytes(learner.fabric.device)
-    free = "" if there is None else f", {format_bytes(there)} are free"
-    say(f"memory: about {format_bytes(wanted)} for {plural(clips, 'clip')} at a time{free}")
-    if there is not None and wanted > there:
-        say("  that may not fit: raise run.grad_accum_steps, or set model.grad_checkpointing=true")
-    clip, batch_size = recipe.data.clip, recipe.data.batch_size // learner.fabric.world_size
-    batch_bytes = batch_size * 3 * clip.frames * clip.size**2
-    if notice := shared_memory_notice(batch_bytes, recipe.data.num_workers):
-        say(notice)
+    available = available_bytes(learner.fabric.device)
+    free = "" if available is None else f", {format_bytes(available)} are free"
+    log(f"memory: about {format_bytes(needed)} for {plural(clips, 'clip')} at a time{free}")
+    if available is not None and needed > available:
+        log("  this may not fit: increase run.grad_accum_steps, or set model.grad_checkpointing=true")
 
 
 def flip_warning(recipe: Recipe, labels: tuple[str, ...]) -> str | None:
-    """What to say if clips are mirrored although labels tell left from right."""
+    """Return a warning if clips are flipped although labels distinguish left and right, else None."""
     paired = {label for pair in recipe.augment.flip_pairs for label in pair}
-    directed = [label for label in labels if reads_direction(label) and label not in paired]
-    if recipe.augment.flip == 0 or not directed:
+    directional = [label for label in labels if reads_direction(label) and label not in paired]
+    if recipe.augment.flip == 0 or not directional:
         return None
     return (
-        f"warning: clips are mirrored, but {directed[0]!r} may mean something else then: set augment.flip=0, "
-        "or name the labels that trade places in augment.flip_pairs"
+        f"warning: clips are flipped horizontally, which may change the meaning of {directional[0]!r}: set "
+        "augment.flip=0, or list the labels that are swapped by flipping in augment.flip_pairs"
     )
 
 
-def first_loss_warning(learner: Learner, loss: float) -> str | None:
-    """What to say if a new head does not start at even odds, whose loss is known beforehand."""
-    expected = expected_first_loss(
+def initial_loss_warning(learner: Learner, loss: float) -> str | None:
+    """Return a warning if the loss of a new head differs from that of equal probabilities, else None."""
+    expected = expected_initial_loss(
         len(learner.labels),
         multi_label=learner.multi_label,
         label_smoothing=learner.recipe.augment.label_smoothing,
@@ -200,6 +219,7 @@ def first_loss_warning(learner: Learner, loss: float) -> str | None:
     if learner.keeps_head or abs(loss - expected) <= 0.25 * expected + 0.25:
         return None
     return (
-        f"warning: the first loss is {loss:.2f}; a new head for {len(learner.labels)} classes should start "
-        f"near {expected:.2f}. Are the labels right, and the weights those of a video model?"
+        f"warning: the initial loss is {loss:.2f}, but about {expected:.2f} is expected of a new head for "
+        f"{len(learner.labels)} classes. Check that the labels are correct and that the initial weights are "
+        "those of a video model"
     )

@@ -1,7 +1,7 @@
-"""A recipe as settings: dotted names and JSON values that can be written down, changed and read back.
+"""Convert a recipe to settings, dotted names with JSON values, and change a recipe by settings.
 
-`optimizer.lr` names `recipe.optimizer.lr`. Functions, such as `Generated.clips`, are not settings:
-they come with the function that made the recipe.
+`optimizer.lr` is the setting of `recipe.optimizer.lr`. Fields that are functions, such as
+`SyntheticData.clips`, are not settings: they come from the function that builds the recipe.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ from videoswin.training.recipe import Recipe
 
 
 def parse_value(value: Any, hint: Any) -> list[Any]:
-    """What `value` can mean as a `hint`, most likely first; nothing if it is of the wrong type.
+    """Return the possible interpretations of a value as a type.
 
-    value: as JSON has it, or text: "3e-4", "null", "[16, 7, 7]", "true". hint: bool, int, float, str, None,
-    and Literals, tuples and unions of them. Numbers are finite.
+    Args:
+        value: A JSON value, or text such as "3e-4", "null", "[16, 7, 7]" or "true".
+        hint: Type hint: bool, int, float, str, None, or Literals, tuples and unions of them.
+
+    Returns:
+        The interpretations, most probable first; empty if the value does not have this type. Numbers that
+        are not finite have no interpretation.
     """
     found: list[Any] = []
     for kind in sorted(union_members(hint), key=lambda kind: (kind is str, kind is not NoneType)):
@@ -47,29 +52,29 @@ def parse_value(value: Any, hint: Any) -> list[Any]:
 
 
 def describe_type(hint: Any) -> str:
-    """What `parse_value` accepts, in words."""
+    """Describe in words which values `parse_value` accepts for a type hint."""
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
-    return " or ".join(words.get(kind) or _wanted_compound(kind) for kind in union_members(hint))
+    return " or ".join(words.get(kind) or _describe_compound(kind) for kind in union_members(hint))
 
 
 def union_members(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; of another hint, itself."""
+    """Return the members of a union, or the hint itself if it is not a union."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def json_value(value: Any) -> Any:
-    """The value as JSON gives it back: tuples are lists."""
-    return [json_value(one) for one in value] if isinstance(value, tuple) else value
+    """Convert tuples to lists, as JSON does."""
+    return [json_value(element) for element in value] if isinstance(value, tuple) else value
 
 
-def _wanted_compound(kind: Any) -> str:
+def _describe_compound(kind: Any) -> str:
     members = get_args(kind)
     if get_origin(kind) is Literal:
         return " or ".join(map(str, members))
     if get_origin(kind) is tuple:
-        return f"[{', '.join('...' if one is Ellipsis else describe_type(one) for one in members)}]"
+        return f"[{', '.join('...' if member is Ellipsis else describe_type(member) for member in members)}]"
     assert is_dataclass(kind), kind
-    return "its parts"
+    return "its fields"
 
 
 def _same(value: Any, choice: Any) -> bool:
@@ -98,22 +103,22 @@ def _tuples(value: Any, members: tuple[Any, ...]) -> list[Any]:
         members = members[:1] * len(value)
     if len(value) != len(members):
         return []
-    each = [parse_value(one, member) for one, member in zip(value, members, strict=True)]
-    return [tuple(found[0] for found in each)] if all(each) else []
+    elements = [parse_value(element, member) for element, member in zip(value, members, strict=True)]
+    return [tuple(found[0] for found in elements)] if all(elements) else []
 
 
 FORMAT_VERSION = 2
-"""Version of what `recipe_to_dict` gives; a file with another one is refused."""
+"""Version of the format of recipe.json; files with another version are refused."""
 _ALL_SETTINGS = "The recipe.json of any run lists all settings"
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
-    """Every setting and its value, fit for JSON; `with_settings` puts them back."""
+    """Return all settings of a recipe as JSON values; `with_settings` is the inverse."""
     return dict(_leaves(recipe, ""))
 
 
 def describe_settings(recipe: Recipe) -> list[dict[str, Any]]:
-    """Return a row for each setting of a recipe: its name, its value as `--set` takes it, and what it is."""
+    """Return a row for each setting of a recipe: name, value in the syntax of `--set`, and description."""
     descriptions = dict(_descriptions(recipe, ""))
     return [
         {
@@ -126,76 +131,102 @@ def describe_settings(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with these settings changed; values as text from the command line, or as JSON has them.
+    """Return the recipe with some settings changed.
 
-    ValueError for a setting that does not exist, naming the nearest that do, for a value of the wrong type,
-    naming what was wanted, and for values that contradict each other.
+    Args:
+        recipe: The recipe to change.
+        settings: Values by name, as text from the command line or as JSON values.
+
+    Raises:
+        InputError: A setting does not exist (the message suggests similar ones), a value has the wrong type
+            or is out of range, or values contradict each other.
+
+    Example:
+        with_settings(recipe, {"optimizer.lr": "3e-4", "schedule.epochs": 10})
     """
     known = list(_settable(type(recipe), recipe, ""))
     for key in settings:
         if key not in known:
-            raise InputError(_no_such_setting(key, known, flatten(recipe)))
-    changed: Recipe = _changed(recipe, settings, "")
-    return changed
+            raise InputError(_describe_unknown(key, known, flatten(recipe)))
+    new_recipe: Recipe = _replace(recipe, settings, "")
+    return new_recipe
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """["optimizer.lr=3e-4", ...] as settings; ValueError for one without `=`, or the same one twice."""
+    """Parse assignments such as "optimizer.lr=3e-4" into settings.
+
+    Raises:
+        InputError: An assignment has no name or no `=`, or a name occurs twice.
+    """
     settings: dict[str, str] = {}
     for assignment in assignments:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not (key and equals):
-            raise InputError(f"--set {assignment!r}: wanted --set name=value, as in --set optimizer.lr=3e-4")
+            raise InputError(f"--set must be name=value, such as --set optimizer.lr=3e-4, got {assignment!r}")
         if key in settings:
-            raise InputError(f"--set {key} is given twice: {settings[key]!r} and {value!r}")
+            raise InputError(f"--set {key} must be given once, got {settings[key]!r} and {value!r}")
         settings[key] = value
     return settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRecipe:
-    """A recipe as a run folder keeps it."""
+    """Content of the recipe.json of a run folder."""
 
     name: str
-    """Of the function that made it: one of videoswin.recipes, or `module:function`."""
+    """Name of the function that built the recipe: one of videoswin.recipes, or `module:function`."""
     data: str | None
-    """What the function was given as `data`."""
+    """The argument `data` of that function."""
     init_from: str | None
-    """What it was given as `init_from`."""
+    """Its argument `init_from`."""
     settings: dict[str, Any]
-    """Every setting of the run, those too that were changed by hand."""
+    """All settings of the run, including those that the user has changed."""
 
 
 def recipe_to_dict(recipe: Recipe, name: str, data: str | None, init_from: str | None) -> dict[str, Any]:
-    """What a run folder keeps of its recipe, fit for JSON: `videoswin.recipes.build_recipe` runs it again.
+    """Return the content of recipe.json, with which `videoswin.recipes.build_recipe` can repeat the run.
 
-    name, data, init_from: as `build_recipe` was given them; a saved recipe stands for what it was saved from.
+    Args:
+        recipe: The recipe of the run.
+        name: The name that was passed to `build_recipe`. If it is a recipe file, the function, and missing
+            data and weights, are taken from that file.
+        data: The data that was passed to `build_recipe`.
+        init_from: The initial weights that were passed to `build_recipe`.
     """
     if is_recipe_file(name):
         origin = read_recipe_file(name)
         name, data, init_from = origin.name, data or origin.data, init_from or origin.init_from
-    written = SavedRecipe(name=name, data=data, init_from=init_from, settings=flatten(recipe))
-    return {"version": FORMAT_VERSION} | dataclasses.asdict(written)
+    saved = SavedRecipe(name=name, data=data, init_from=init_from, settings=flatten(recipe))
+    return {"version": FORMAT_VERSION} | dataclasses.asdict(saved)
 
 
 def is_recipe_file(name: str) -> bool:
-    """Whether the name of a recipe is that of a file that `recipe_to_dict` went into."""
+    """Return whether the name of a recipe is a file name, not the name of a function."""
     return name.endswith(".json")
 
 
 def read_recipe_file(path: str) -> SavedRecipe:
-    """The recipe of a run folder; ValueError if the file is something else or from another version."""
+    """Read the recipe.json of a run folder.
+
+    Raises:
+        InputError: The file cannot be read, is not a recipe.json, or is from another version.
+    """
     try:
         contents = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, digits or brackets without end
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or too many digits or brackets
         raise InputError(f"{path} is not JSON ({error}): is it the recipe.json of a run folder?") from error
     types = get_type_hints(SavedRecipe) | {"version": int, "settings": dict}
     if not isinstance(contents, dict) or contents.keys() != types.keys():
-        raise InputError(f"{path} is no recipe of a run folder: it does not hold {', '.join(sorted(types))}")
+        raise InputError(
+            f"{path} is not the recipe.json of a run folder: it must have the keys {', '.join(sorted(types))}"
+        )
     if (version := contents.pop("version")) != FORMAT_VERSION:
-        raise InputError(f"{path} has version {version!r}, this package reads {FORMAT_VERSION}")
+        raise InputError(
+            f"{path} must have version {FORMAT_VERSION}, got {version!r}: use the version of videoswin that "
+            "wrote it"
+        )
     for name, value in contents.items():
         if not isinstance(value, types[name]):
             kind = describe_type(types[name]) if name != "settings" else "an object"
@@ -204,6 +235,7 @@ def read_recipe_file(path: str) -> SavedRecipe:
 
 
 def _leaves(part: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the name and value of each setting of a dataclass."""
     for name in _hints(type(part)):
         value = getattr(part, name)
         if is_dataclass(value):
@@ -223,7 +255,7 @@ def _descriptions(part: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _settable(kind: Any, part: Any, prefix: str) -> Iterator[str]:
-    """Every name that can be set, those too of parts that are None now."""
+    """Yield all names that can be set, including those of dataclasses that are None in this recipe."""
     for name, hint in _hints(kind).items():
         value = getattr(part, name, None)
         for inner in [type(value)] if is_dataclass(value) else filter(is_dataclass, union_members(hint)):
@@ -233,7 +265,7 @@ def _settable(kind: Any, part: Any, prefix: str) -> Iterator[str]:
 
 
 def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields by name, without those that hold functions."""
+    """Return the type hints of a dataclass by field name, without fields that are functions."""
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
     return {name: hints[name] for name in names if not any(map(_is_function, union_members(hints[name])))}
@@ -243,42 +275,45 @@ def _is_function(kind: Any) -> bool:
     return get_origin(kind) is Callable
 
 
-def _changed(part: Any, settings: Mapping[str, Any], path: str) -> Any:
-    """The dataclass with settings changed, named from here on; `path` leads here."""
+def _replace(part: Any, settings: Mapping[str, Any], prefix: str) -> Any:
+    """Return a dataclass with some settings changed; their names are relative to `prefix`."""
     changes = {
-        name: _value(getattr(part, name), _hints(type(part))[name], below, f"{path}{name}")
-        for name, below in _by_field(settings).items()
+        name: _new_value(getattr(part, name), _hints(type(part))[name], values, f"{prefix}{name}")
+        for name, values in _group_by_field(settings).items()
     }
     try:
         return dataclasses.replace(part, **changes)
     except ValueError as error:
-        raise InputError(f"{path.rstrip('.') or 'the recipe'}: {error}") from error
+        raise InputError(f"{prefix.rstrip('.') or 'the recipe'}: {error}") from error
 
 
-def _value(value: Any, hint: Any, below: Mapping[str, Any], path: str) -> Any:
-    """What a field becomes: `below` holds its own value under the empty name, or those of its parts."""
-    if "" not in below:
-        return _changed(value, below, f"{path}.") if is_dataclass(value) else _made(hint, below, path)
-    given = below[""]
-    if len(below) > 1:
-        raise InputError(f"{path} is set as a whole and in parts, {path}.{next(filter(None, below))}")
-    if not (meanings := parse_value(given, hint)):
+def _new_value(value: Any, hint: Any, values: Mapping[str, Any], path: str) -> Any:
+    """Return the new value of a field: `values` has it under the name "", or the values of its own fields."""
+    if "" not in values:
+        return _replace(value, values, f"{path}.") if is_dataclass(value) else _create(hint, values, path)
+    given = values[""]
+    if len(values) > 1:
+        raise InputError(
+            f"{path} must be set as a whole or by its fields, got both: {path} and "
+            f"{path}.{next(filter(None, values))}"
+        )
+    if not (interpretations := parse_value(given, hint)):
         example = f", as in {_assignment(path, value)}" if _is_example(value) else ""
         raise InputError(f"{path} must be {describe_type(hint)}, got {given!r}{example}")
-    return meanings[0]
+    return interpretations[0]
 
 
-def _made(hint: Any, settings: Mapping[str, Any], path: str) -> Any:
-    """The dataclass that the settings make up, where there was none."""
+def _create(hint: Any, settings: Mapping[str, Any], path: str) -> Any:
+    """Create the dataclass of a field that was None from its settings."""
     kind: Any = next(filter(is_dataclass, union_members(hint)))
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    below = _by_field(settings)
-    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in below]
+    groups = _group_by_field(settings)
+    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in groups]
     if missing:
-        raise InputError(f"{path} is not there yet: with it set {', '.join(f'{path}.{n}' for n in missing)}")
+        raise InputError(f"{path} is null: also set {', '.join(f'{path}.{name}' for name in missing)}")
     hints = _hints(kind)
     values = {
-        name: _value(fields[name].default, hints[name], below[name], f"{path}.{name}") for name in below
+        name: _new_value(fields[name].default, hints[name], groups[name], f"{path}.{name}") for name in groups
     }
     try:
         return kind(**values)
@@ -286,38 +321,42 @@ def _made(hint: Any, settings: Mapping[str, Any], path: str) -> Any:
         raise InputError(f"{path}: {error}") from error
 
 
-def _by_field(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """{"a.b": 1, "a.c": 2} as {"a": {"b": 1, "c": 2}}; a value of `a` itself has the empty name."""
-    fields: dict[str, dict[str, Any]] = {}
+def _group_by_field(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Convert {"a.b": 1, "a.c": 2} to {"a": {"b": 1, "c": 2}}; a value of `a` itself has the name ""."""
+    groups: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         name, _, rest = key.partition(".")
-        fields.setdefault(name, {})[rest] = value
-    return fields
+        groups.setdefault(name, {})[rest] = value
+    return groups
 
 
-def _no_such_setting(key: str, known: list[str], values: Mapping[str, Any]) -> str:
-    parts = [name for name in known if name.startswith(f"{key}.")]
-    if parts:
+def _describe_unknown(key: str, known: list[str], values: Mapping[str, Any]) -> str:
+    """Return the error message for a setting that does not exist, with similar ones."""
+    fields = [name for name in known if name.startswith(f"{key}.")]
+    if fields:
         return (
-            f"{key} cannot be set as a whole; set its parts, such as {', '.join(parts[:3])}. {_ALL_SETTINGS}"
+            f"{key} cannot be set as a whole; set its fields, such as {', '.join(fields[:3])}. "
+            f"{_ALL_SETTINGS}"
         )
     endings = difflib.get_close_matches(
         key.rpartition(".")[2], [n.rpartition(".")[2] for n in known], cutoff=0.8
     )
-    near = [name for name in known if name.rpartition(".")[2] in endings]
-    near += [name for name in difflib.get_close_matches(key, known, n=3) if name not in near]
-    if not near:
+    similar = [name for name in known if name.rpartition(".")[2] in endings]
+    close = difflib.get_close_matches(key, known, n=3)
+    similar += [name for name in close if name not in similar]
+    if not similar:
         return f"there is no setting {key!r}. {_ALL_SETTINGS}"
-    example = f" ({_assignment(near[0], values[near[0]])})" if _is_example(values.get(near[0])) else ""
-    return f"there is no setting {key!r}; did you mean {' or '.join(near[:3])}?{example} {_ALL_SETTINGS}"
+    first, value = similar[0], values.get(similar[0])
+    example = f" ({_assignment(first, value)})" if _is_example(value) else ""
+    return f"there is no setting {key!r}; did you mean {' or '.join(similar[:3])}?{example} {_ALL_SETTINGS}"
 
 
 def _is_example(value: Any) -> bool:
-    """Whether a value shows how such a setting is typed: null and an empty list or text do not."""
+    """Return whether a value shows the syntax of a setting, which null and empty values do not."""
     return value not in (None, (), [], "") and not is_dataclass(value)
 
 
 def _assignment(key: str, value: Any) -> str:
-    """How to type what a setting already is."""
+    """Return the `--set` option that sets a setting to this value."""
     text = value if isinstance(value, str) else json.dumps(json_value(value))
     return f"--set {shlex.quote(f'{key}={text}')}"
