@@ -6,8 +6,10 @@ disguise text. Letters of all scripts, emoji and right-to-left text are not chan
 
 from __future__ import annotations
 
+import difflib
 import json
 import unicodedata
+from collections.abc import Iterable
 from typing import Any, Final
 
 # Joiners are needed for letters (Persian, Indic scripts) and emoji; the other characters here are visible,
@@ -77,6 +79,19 @@ def plural(count: int, noun: str) -> str:
     """
     ending = "" if count == 1 else "es" if noun.endswith(("s", "ch")) else "s"
     return f"{count:,} {noun}{ending}"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:
+    """Return a question such as `did you mean 'wave'?`, or an empty text if nothing known is similar.
+
+    Args:
+        name: What was given.
+        known: Names that are allowed.
+        count: Maximum number of suggestions.
+        cutoff: Minimum similarity from 0 to 1, as in `difflib.get_close_matches`.
+    """
+    similar = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
+    return f"did you mean {' or '.join(map(repr, similar))}?" if similar else ""
 
 
 def csv_cell(text: str) -> str:

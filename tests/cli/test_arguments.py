@@ -14,7 +14,7 @@ from videoswin.cli.arguments import command_line
         ("predict x.mp4 --top three", "predict", ["--top", "'three'"]),
         ("convert a b --window 16", "convert", ["--window", "16,7,7", "'16'"]),
         ("train finetune", "train", ["required", "--out"]),
-        ("predict x.mp4 --modle tiny", "predict", ["--modle", "did you mean --model?"]),
+        ("predict x.mp4 --modle tiny", "predict", ["--modle", "did you mean '--model'?"]),
         ("predict x.mp4 --mod tiny", "predict", ["--mod"]),
         ("predict", "predict", ["required", "VIDEO"]),
     ],

@@ -106,9 +106,9 @@ def test_a_function_that_reads_the_videos_gets_their_root(own_file):
         (
             "kinetics:tinny",
             {"data": "d"},
-            r"^recipe must be a known name .*, got 'kinetics:tinny' .*; did you mean kinetics:tiny",
+            r"^recipe must be a known name .*, got 'kinetics:tinny' .*; did you mean 'kinetics:tiny'",
         ),
-        ("finetun", {"data": "d"}, "got 'finetun'; did you mean finetune"),
+        ("finetun", {"data": "d"}, "got 'finetun'; did you mean 'finetune'"),
         ("xyzzy", {}, "got 'xyzzy'; the known ones are finetune, camera-motion, "),
         ("no_such_module:f", {}, r"\(there is no module 'no_such_module'\)"),
         ("videoswin.no_such_module:f", {}, r"\(there is no module 'videoswin.no_such_module'\)"),

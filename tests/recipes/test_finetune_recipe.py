@@ -339,7 +339,7 @@ def test_a_run_is_repeated_with_the_settings_that_were_chosen_for_it(videos, tmp
     ("data", "init_from", "message"),
     [
         ("nowhere/", "camera-motion", "nowhere/: there is no such"),
-        ("", "camera-moton", "did you mean camera-motion"),
+        ("", "camera-moton", "did you mean 'camera-motion'"),
     ],
 )
 def test_missing_videos_and_an_unknown_checkpoint_are_named(data, init_from, message, videos):

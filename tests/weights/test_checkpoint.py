@@ -357,7 +357,7 @@ def test_another_window_resizes_tables_and_says_so(checkpoint):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tiny-k40", "'tiny-k40' is neither a file nor the name of a model; did you mean tiny-k400"),
+        ("tiny-k40", "'tiny-k40' is neither a file nor the name of a model; did you mean 'tiny-k400'"),
         (
             "no/such/file.pth",
             "'no/such/file.pth' is neither a file nor the name of a model; `videoswin models`",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin, g
 from docstring_parser import parse as parse_docstring
 
 from videoswin import __version__
-from videoswin._text import printable
+from videoswin._text import did_you_mean, printable
 
 _METAVARS: Final[Mapping[Any, str]] = MappingProxyType({int: "N", float: "X"})
 
@@ -67,9 +66,8 @@ class _Parser(argparse.ArgumentParser):
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             option = unknown[0].partition("=")[0]
-            close = difflib.get_close_matches(option, self._option_string_actions, n=1)
-            suggestion = f"; did you mean {close[0]}?" if close else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{suggestion}")
+            suggestion = did_you_mean(option, self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{suggestion and f'; {suggestion}'}")
         return namespace, unknown
 
     def error(self, message: str) -> NoReturn:

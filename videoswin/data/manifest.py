@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from unicodedata import normalize
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
-from videoswin._text import csv_cell, is_printable_name, plural
+from videoswin._text import csv_cell, did_you_mean, is_printable_name, plural
 from videoswin.data.holdout import choose_held_out, split_units
 from videoswin.data.lists.published import read_listing
 from videoswin.data.lists.rows import Listing, Row, folded_name, read_class_names
@@ -338,8 +337,8 @@ def _classes_of(
                 allowed = f"a number from 0 to {len(names) - 1}"
             else:
                 allowed = f"one of {plural(len(names), 'class')}"
-                if near := difflib.get_close_matches(unknown[0], names, 1):
-                    hint = f": did you mean {near[0]!r}?"
+                if suggestion := did_you_mean(unknown[0], names):
+                    hint = f": {suggestion}"
             raise InputError(f"{row.where}: the label must be {allowed}, got {unknown[0]!r}{hint}")
     return names, [tuple(dict.fromkeys(index[label] for label in row.labels)) for row in listing.rows]
 

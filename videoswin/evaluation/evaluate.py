@@ -8,7 +8,6 @@ Legend: V views, K classes.
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from videoswin._distributed import from_all_ranks, rank_and_world_size
 from videoswin._errors import InputError
 from videoswin._progress import Progress
+from videoswin._text import did_you_mean
 from videoswin._workers import (
     naming_killed_workers,
     require_startable_workers,
@@ -223,5 +223,5 @@ def _bytes_per_video(clip: ClipSpec, views: ViewPlan) -> int:
 
 
 def _with_suggestion(name: str, labels: Sequence[str]) -> str:
-    close = difflib.get_close_matches(folded_name(name), labels, n=1)
-    return f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name)
+    suggestion = did_you_mean(folded_name(name), labels)
+    return f"{name!r} ({suggestion})" if suggestion else repr(name)

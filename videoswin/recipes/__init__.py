@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
@@ -12,6 +11,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 from videoswin._errors import InputError
+from videoswin._text import did_you_mean
 from videoswin.camera_motion.recipe import camera_motion
 from videoswin.recipes import kinetics, something
 from videoswin.recipes.finetune import CHOSEN_SETTINGS, DEFAULTS, finetune
@@ -194,8 +194,7 @@ def _import_module(module_or_file: str, name: str) -> ModuleType:
 
 def _unknown_recipe_error(name: str, reason: str) -> InputError:
     """Return an InputError that suggests similar names, or lists all."""
-    similar = difflib.get_close_matches(name, RECIPES, n=3)
-    cure = f"did you mean {' or '.join(similar)}?" if similar else f"the known ones are {', '.join(RECIPES)}"
+    cure = did_you_mean(name, RECIPES, count=3) or f"the known ones are {', '.join(RECIPES)}"
     detail = f" ({reason})" if reason else ""
     return InputError(
         f"recipe must be a known name or MODULE:FUNCTION or FILE.py:FUNCTION, got {name!r}{detail}; {cure}"

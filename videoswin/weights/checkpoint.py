@@ -7,7 +7,6 @@ one versioned JSON object under the key `videoswin`; its tensors have the names 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
-from videoswin._text import printable
+from videoswin._text import did_you_mean, printable
 from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol, require_affordable
@@ -337,8 +336,7 @@ def _locate(name: str, license: str | None) -> tuple[Path, catalog.CatalogEntry 
             require_published_bytes(entry, path)
         return path, entry
     known = [*catalog.ENTRIES, *(path.stem for path in BUNDLED.glob("*.safetensors"))]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    suggestion = f"did you mean {', '.join(close)}?" if close else "`videoswin models` lists the names"
+    suggestion = did_you_mean(name, known, count=3, cutoff=0.5) or "`videoswin models` lists the names"
     what = "is a folder, not a file" if os.path.isdir(name) else "is neither a file nor the name of a model"
     raise InputError(f"{name!r} {what}; {suggestion}")
 
