@@ -28,7 +28,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/model_cpu.py --output benchmarks/results/model_cpu.json
 	$(BIN)/python benchmarks/attention_cpu.py --output benchmarks/results/attention_cpu.json
 	$(BIN)/python benchmarks/scaling_cpu.py --output benchmarks/results/scaling_cpu.json
-	test -d $(CLIPS) || echo "no $(CLIPS): int8 and looking less often are not measured"
+	test -d $(CLIPS) || echo "no $(CLIPS): int8 and fewer views are not measured"
 	test ! -d $(CLIPS) || $(BIN)/python benchmarks/int8_agreement.py --clips $(CLIPS) --output benchmarks/results/int8_agreement.json
 	$(BIN)/python benchmarks/file_to_prediction.py --output benchmarks/results/file_to_prediction.json
 	rm -f runs/approximate_views.jsonl

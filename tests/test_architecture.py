@@ -1,4 +1,4 @@
-"""The house of docs/architecture.md, held by assertions: layers, sizes, light imports, frozen commands."""
+"""Test the rules of docs/architecture.md: layers, file sizes, light imports, frozen commands."""
 
 import ast
 import re

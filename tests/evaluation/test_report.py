@@ -264,10 +264,10 @@ def test_a_person_sees_scores_weakest_classes_and_failures(
     for line in (
         r"random  fast-1x1: 1 clip x 1 crop = 1 view per video, 4 videos of made here, 2.0 s, 2.0 videos/s",
         r"top-1 +25\.0  4\.6 to 69\.9",
-        r"without looking at the videos: chance 33\.3 %, most frequent class 50\.0 %",
+        r"baselines: chance 33\.3 %, most frequent class 50\.0 %",
         r"warning: the 95 % interval, 4\.6 to 69\.9 %, includes the 50\.0 % of always predicting the most",
         r"sit +2 +0\.0[^%]+walk +2 +50\.0",
-        r"sit is taken for walk: 1",
+        r"sit predicted as walk: 1",
         r"cannot be read, and count as wrong: 1\n  3\.mp4: the file is empty",
         r"damaged: 1\n  0\.mp4: half of it",
     ):

@@ -45,7 +45,9 @@ FROM_NOTHING = dataclasses.replace(
     model=Model(init_from=None, config=NANO, initialize=initialize_from_scratch),
 )
 
-texts = st.text(max_size=8).filter(lambda text: text != "null")  # `null` typed for an optional text is None
+texts = st.text(max_size=8).filter(
+    lambda text: text not in ("null", "None")
+)  # typed for an optional text: None
 numbers = st.floats(0, 1, exclude_min=True)
 recipes = st.builds(
     lambda **parts: dataclasses.replace(RECIPE, **parts),

@@ -29,7 +29,7 @@ def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentPar
     """
     parser = _Parser(
         prog="videoswin",
-        description="Classify the action in each video.\n\n"
+        description="Video Swin Transformer: predict, train, evaluate and export.\n\n"
         "Example: videoswin predict clip.mp4 --model camera-motion",
     )
     parser.add_argument("--version", action="version", version=f"videoswin {__version__}")

@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as_json: bool) -> int:
-    """Print every answer as it comes; how many videos had none."""
+    """Print each result as it arrives; return the number of failed videos."""
     from videoswin.inference.predictor import Prediction
 
     failures = 0
@@ -240,7 +240,7 @@ def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as
 
 
 def _with_standard_input(paths: list[str]) -> Iterator[str]:
-    """The paths, with the lines of standard input in the place of `-`."""
+    """Yield the paths, with `-` replaced by the lines of standard input."""
     for path in paths:
         if path == "-":
             lines = (os.fsdecode(line).strip("\r\n") for line in sys.stdin.buffer)

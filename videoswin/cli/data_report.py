@@ -123,17 +123,15 @@ def _sections(report: DataReport) -> list[_Section]:
         _Section("Labeled part outside of its video", True, _finding_lines(report, report.outside)),
         _Section("Contradicting labels", True, _group_lines(report, report.contradictions)),
         _Section("Shared between splits", True, _group_lines(report, report.leaks)),
-        _Section("More than once", False, _group_lines(report, repeats)),
-        _Section(
-            "Similar: possible copies, or the same scene", False, _group_lines(report, report.possible_copies)
-        ),
+        _Section("Duplicates", False, _group_lines(report, repeats)),
+        _Section("Near duplicates, or the same scene", False, _group_lines(report, report.possible_copies)),
         _Section("Damaged: the readable part is used", False, _finding_lines(report, report.damaged)),
         _Section(
             "Shorter than a clip: fine-tuning shortens clips to fit most videos and loops the others",
             False,
             _finding_lines(report, report.too_short),
         ),
-        _Section("Unlike most", False, _finding_lines(report, report.odd)),
+        _Section("Outliers", False, _finding_lines(report, report.odd)),
         *_note_sections(report),
         _Section("File properties that predict the class", False, report.telltale),
     ]
@@ -159,11 +157,11 @@ def _class_warnings(report: DataReport) -> list[_Section]:
     if (report.imbalance or 1) > LARGE_IMBALANCE:
         cure = "consider training with --set data.class_balanced=true"
         line = f"the largest class has {report.imbalance:.0f} times the samples of the smallest: {cure}"
-        sections.append(_Section("Unequal classes", False, [line]))
+        sections.append(_Section("Class imbalance", False, [line]))
     if report.hardly_validated:
         names = ", ".join(truncate(report.hardly_validated))
         line = f"fewer than 3 validation videos, too few to measure an accuracy: {names}"
-        sections.append(_Section("Small classes", False, [line]))
+        sections.append(_Section("Too few validation videos", False, [line]))
     return sections
 
 

@@ -95,7 +95,7 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "classes", "top-1", "protocol", "license", "MB", "here"):
+    for column in ("name", "classes", "top-1", "protocol", "license", "MB", "downloaded"):
         table.add_column(column, no_wrap=True)
     for row in rows:
         score = next(iter(row["scores"]), {"top1": "", "protocol": ""})
@@ -105,7 +105,10 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
     # A file or a pipe has no width.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    console.print("Scores are published ones, not measured by us; models without a score are for training.")
+    console.print(
+        "Scores are quoted from the publishers; none was measured here. "
+        "Models without a score are for initialization."
+    )
     console.print(Text(f"Downloads go to {printable(folder)}."), soft_wrap=True)
 
 
@@ -121,9 +124,14 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, no_wrap=True)
     table.add_column(last)
     for row in rows:
-        table.add_row(*(Text(printable(str(value))) for value in row.values()))
+        *cells, description = (printable(str(value)) for value in row.values())
+        table.add_row(*(Text(_shorten(cell)) for cell in cells), Text(description))
     # A file or a pipe has no width.
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _shorten(text: str, width: int = 44) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def print_report(report: Report) -> None:
@@ -164,7 +172,7 @@ def _print_scores(console: Console, report: Report) -> None:
         score = f"{100 * getattr(report, name):.1f}"
         table.add_row(f"  {names[name]}", score, f"{100 * low:.1f} to {100 * high:.1f}")
     console.print(table)
-    console.print(f"  without looking at the videos: {report.baselines}")
+    console.print(f"  baselines: {report.baselines}")
     if report.chance_warning:
         console.print(f"  warning: {report.chance_warning}", style="yellow")
 
@@ -194,7 +202,7 @@ def _print_weakest_classes(console: Console, report: Report) -> None:
     if report.confusion is not None and (pairs := confused_pairs(report.confusion)):
         console.print(Text("\n  most often confused"))
         for true, predicted, videos in pairs[:LINES_PER_LIST]:
-            line = f"{report.labels[true]} is taken for {report.labels[predicted]}: {videos}"
+            line = f"{report.labels[true]} predicted as {report.labels[predicted]}: {videos}"
             console.print(Text(f"  {printable(line)}"))
 
 

@@ -212,7 +212,7 @@ def evaluate(
     )
     report = score(predictor, manifest, workers=workers, progress=True)
     if rank > 0:
-        return 0  # the first one speaks for all
+        return 0  # only rank 0 prints
     # Print first: if the report cannot be saved, its scores are not lost.
     if json:
         print(report.to_json(), flush=True)

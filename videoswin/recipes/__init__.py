@@ -83,7 +83,7 @@ def describe_recipe(name: str) -> list[dict[str, Any]]:
 
     Args:
         name: One of RECIPES, or `my_module:my_recipe`. Values of `finetune` that depend on the videos, the
-            initial weights and the machine are "chosen".
+            initial weights and the machine are "auto".
 
     Raises:
         InputError: There is no such recipe, or it requires other arguments than `data`.
@@ -91,7 +91,7 @@ def describe_recipe(name: str) -> list[dict[str, Any]]:
     function = _find_function(name)
     if function is finetune:
         rows = describe_settings(DEFAULTS)
-        return [row | {"value": "chosen"} if row["setting"] in CHOSEN_SETTINGS else row for row in rows]
+        return [row | {"value": "auto"} if row["setting"] in CHOSEN_SETTINGS else row for row in rows]
     has_data = "data" in inspect.signature(function).parameters
     return describe_settings(_call_function(function, name, "DATA" if has_data else None, None, {}))
 

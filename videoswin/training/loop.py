@@ -230,7 +230,7 @@ def is_finished(recipe: Recipe, source: DataSource, folder: RunFolder) -> bool:
         return False
     init_digest = weights_digest(load_initial_checkpoint(recipe.model))
     ours = run_identity(flatten(recipe), run_origin(source, init_digest))
-    saved_origin = {key: value for key, value in finished.items() if key in ("data", "start")}
+    saved_origin = {key: value for key, value in finished.items() if key in ("data", "init_from")}
     if keys := differing_keys(ours, run_identity(folder.settings, saved_origin)):
         raise InputError(
             f"{folder.path} has a finished run with another {', '.join(keys[:3])}; choose another folder "

@@ -111,7 +111,8 @@ class Model:
     """What is trained, and how it is initialized."""
 
     init_from: str | None
-    """Catalog name, bundled name or file with the initial weights; None calls `initialize`."""
+    """Catalog name, bundled name or file with the initial weights; None initializes at random,
+    in recipes that do so."""
     config: VideoSwinConfig | None = None
     """The architecture; None takes that of `init_from`. Its number of classes follows the data."""
     initialize: Callable[[VideoSwin], None] | None = None
@@ -120,6 +121,7 @@ class Model:
     trainable: Literal["all", "head", "lora"] = "all"
     """Trainable parameters: all, those of the head, or the head and low-rank changes (training/lora.py)."""
     lora_rank: int = 8
+    """Rank of the low-rank changes; used if `trainable` is `lora`."""
     frozen_stages: int = -1
     """Number of stages that are frozen, with the patch embedding before them; -1 freezes nothing."""
     drop_path: float = 0.1
@@ -153,7 +155,9 @@ class Optimizer:
     layer_decay: float = 1.0
     """Factor on the learning rate for each block of depth, counted from the head."""
     weight_decay: float = 0.05
+    """Decoupled weight decay of AdamW."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Coefficients of the running averages of AdamW."""
     param_groups: Literal["official", "mmaction2", "clean"] = "clean"
     """Which tensors have weight decay and which learning rate bias tables have; see training/optim.py."""
     max_grad_norm: float | None = None
@@ -170,7 +174,9 @@ class Schedule:
     """Length of training and learning rate schedule: linear warm-up, then cosine decay to 0."""
 
     epochs: int
+    """Number of passes over the training clips."""
     warmup_epochs: float
+    """Length of the linear warm-up in epochs."""
     lr_update: Literal["epoch", "step"] = "epoch"
     """`epoch`: the cosine covers all epochs and changes once per epoch (official); `step`: it begins after
     the warm-up and changes in every step."""
@@ -197,7 +203,9 @@ class Run:
     """How the run is executed and logged."""
 
     seed: int = 0
+    """Seed of everything random in the run."""
     precision: TrainingPrecision = "bf16"
+    """`bf16` and `fp16` are mixed precision, with parameters in float32."""
     device: str = "auto"
     """Accelerator as Lightning Fabric spells it: `auto`, `cpu`, `cuda`."""
     devices: int = 1
@@ -231,6 +239,7 @@ class Recipe:
     """One training run."""
 
     name: str
+    """Name of the run and of its checkpoints."""
     data: VideoData | SyntheticData
     model: Model
     augment: Augment

@@ -223,21 +223,21 @@ class Recorder:
             "step": self.step,
             "validated_step": self._validated_step,
             "best": best | {"interval": self._best_interval, "warning": self._best_warning},
-            "validations": self._num_validations,
-            "num_steps": self._step_metrics,
-            "failed": self._train_failures,
-            "unvalidated": self._val_failures,
+            "num_validations": self._num_validations,
+            "step_metrics": self._step_metrics,
+            "train_failures": self._train_failures,
+            "val_failures": self._val_failures,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the record from `state_dict()`."""
         self.step, self._validated_step = state["step"], state["validated_step"]
-        self._step_metrics = state["num_steps"]
-        self._train_failures, self._val_failures = state["failed"], state["unvalidated"]
+        self._step_metrics = state["step_metrics"]
+        self._train_failures, self._val_failures = state["train_failures"], state["val_failures"]
         best = state["best"]
         self._best_score, self._best_loss, self._best_epoch = best["score"], best["loss"], best["epoch"]
         self._best_interval, self._best_warning = best["interval"], best["warning"]
-        self._num_validations = state["validations"]
+        self._num_validations = state["num_validations"]
 
     def _log_best(self) -> None:
         """Log the best checkpoint and the uncertainty of its score."""

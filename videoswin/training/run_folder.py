@@ -94,7 +94,7 @@ def run_identity(settings: Mapping[str, Any], origin: Mapping[str, str]) -> dict
 
 def run_origin(source: DataSource, init_digest: str | None) -> dict[str, str]:
     """Return the digests of the data of a run and, if it has them, of its initial weights."""
-    return {"data": source.digest} | ({} if init_digest is None else {"start": init_digest})
+    return {"data": source.digest} | ({} if init_digest is None else {"init_from": init_digest})
 
 
 def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
@@ -41,7 +42,7 @@ def parse_value(value: Any, hint: Any) -> list[Any]:
         elif get_origin(kind) is tuple:
             found += _tuples(value, get_args(kind))
         elif kind is NoneType:
-            found += [None] if value in (None, "null") else []
+            found += [None] if value in (None, "null", "None") else []
         elif kind is bool:
             found += [choice for choice in (True, False) if value is choice or value == str(choice).lower()]
         elif kind in (int, float):
@@ -248,7 +249,10 @@ def _descriptions(part: Any, prefix: str) -> Iterator[tuple[str, str]]:
     """Yield the name of each setting with the docstring of its field."""
     for kind in type(part).__mro__[:-1]:
         for field in parse_from_object(kind).params:
-            yield f"{prefix}{field.arg_name}", " ".join((field.description or "").split())
+            yield (
+                f"{prefix}{field.arg_name}",
+                re.sub(r"\bNone\b", "null", " ".join((field.description or "").split())),
+            )
     for name in _hints(type(part)):
         if is_dataclass(value := getattr(part, name)):
             yield from _descriptions(value, f"{prefix}{name}.")

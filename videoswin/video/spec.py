@@ -330,7 +330,7 @@ def full_frame_1x1(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
 
 
 def adaptive_4x3(clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
-    """As official-4x3, but stops when top-1 leads top-2 by 0.9 (SAFE_MARGIN). Not published; for speed."""
+    """As official-4x3, but stops when top-1 leads top-2 by 0.9. Not published; for speed."""
     clip, views = official_4x3(clip)
     return clip, views.replace(margin=SAFE_MARGIN)
 

@@ -17,7 +17,7 @@ from videoswin._text import is_printable_name
 from videoswin.model.config import VideoSwinConfig
 from videoswin.video.spec import from_fields
 
-FIRST_AMERICAN: Final = 3
+FIRST_VERSION_WITH_LICENSE: Final = 3
 """First version whose metadata has `license` and `normalization` instead of their British spellings."""
 MAX_METADATA: Final = 1 << 24
 """Maximum length of the JSON in characters; the names of 100,000 classes take a third of it."""
@@ -46,7 +46,7 @@ def parse_metadata(text: str, *, latest_version: int) -> dict[str, Any]:
         raise InputError(
             f"version must be <= {latest_version}, got {version}; install a newer videoswin to read it"
         )
-    return _with_current_names(fields) if version < FIRST_AMERICAN else fields
+    return _with_current_names(fields) if version < FIRST_VERSION_WITH_LICENSE else fields
 
 
 def _with_current_names(fields: dict[str, Any]) -> dict[str, Any]:

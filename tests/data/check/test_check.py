@@ -127,7 +127,7 @@ def test_a_collection_with_problems_ends_with_the_way_to_a_clean_list(capsys):
     report = report_of(sample("a.mp4", "clap", "train"), sample("b.mp4", "clap", "val"), known=known)
     text = printed(report, capsys)
     assert "Shared between splits (1)\n  the same frames, in train and val: a.mp4, b.mp4\n" in text
-    assert "More than once" not in text
+    assert "Duplicates" not in text
     assert "Add --write clean.csv to the command for a list of the 1 of 2 samples that can be used." in text
     assert "--data clean.csv" in text
 
@@ -288,4 +288,4 @@ def test_hdr_is_a_sentence_of_its_own(capsys):
     known = [facts(f"{n}.mp4", notes=("colors look flat",)) for n in range(2)]
     text = printed(report_of(*(sample(video.path, "clap") for video in known), known=known), capsys)
     assert "\nColors look flat (2)\n  0.mp4\n  1.mp4\n" in text
-    assert "Unlike most" not in text
+    assert "Outliers" not in text
