@@ -18,11 +18,10 @@ LAYERS = [
     {"model", "video"},
     {"acceleration", "weights", "data"},
     {"inference"},
-    {"evaluation", "analysis"},
+    {"evaluation"},
     {"training"},
     {"camera_motion"},
     {"recipes"},
-    {"serve", "corpus", "huggingface"},
     {"cli"},
 ]
 """Parts of the package from the ground up; a part imports only from lower rows."""
