@@ -24,10 +24,10 @@ ITEMS_PER_STEP = BATCH_SIZE // 4
 
 
 def camera_motion() -> Recipe:
-    """Return the recipe that trains NANO to classify nine camera movements.
+    """A small model of nine camera movements, trained from scratch on synthetic clips.
 
     It uses 96,000 rendered clips in four variants each. Command: `videoswin train camera-motion --out run/`,
-    with the extras `train` and `camera-motion`. Duration: 66 minutes on two shared cores. Expected top-1 with
+    with the extras `train` and `camera-motion`. Cost: 66 minutes on two shared cores. Expected top-1 with
     3 x 3 views of H.264 files: 99 % on unseen photographs; docs/camera-motion.md has the results.
     """
     return Recipe(
