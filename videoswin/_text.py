@@ -94,6 +94,11 @@ def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: flo
     return f"did you mean {' or '.join(map(repr, similar))}?" if similar else ""
 
 
+def in_one_line(failure: Exception) -> str:
+    """Return the type of an exception and the start of its message in one line."""
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+
+
 def csv_cell(text: str) -> str:
     """Prefix `text` with an apostrophe if a spreadsheet would interpret it as a formula.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from videoswin._text import in_one_line
 from videoswin.model.attention import AttentionFn, box_attention, plain_attention
 from videoswin.model.config import TINY
 from videoswin.model.swin import Block
@@ -62,11 +63,6 @@ def kernel_failures() -> tuple[type[Exception], ...]:
     from triton.errors import TritonError
 
     return TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError
-
-
-def in_one_line(failure: Exception) -> str:
-    """Return the type of an exception and the start of its message in one line."""
-    return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
 
 
 def measured_fault(measure: Callable[[], float], tolerance: float) -> str | None:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from videoswin._errors import InputError
+from videoswin._text import plural
 
 Rule = Literal["dense", "segments"]
 Placement = Literal["official", "mmaction2", "torchvision", "omnivore"]
@@ -243,13 +244,9 @@ def describe_protocol(name: str) -> str:
         return name
     clips, crops = int(found["clips"]), int(found["crops"])
     is_full, most = "full-frame" in name, "up to " * name.startswith("adaptive")
-    looks = f"{_count(clips, 'clip')} x {_count(crops, 'full frame' if is_full else 'crop')}"
+    looks = f"{plural(clips, 'clip')} x {plural(crops, 'full frame' if is_full else 'crop')}"
     label = f"{name}: " if found["kind"] else ""
-    return f"{label}{most}{looks} = {_count(clips * crops, 'view')} per video"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return f"{label}{most}{looks} = {plural(clips * crops, 'view')} per video"
 
 
 def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:

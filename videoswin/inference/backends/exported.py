@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from videoswin._errors import InputError
-from videoswin.acceleration.verify import in_one_line
+from videoswin._text import in_one_line
 from videoswin.inference.backends import onnx, openvino, torch_export
 from videoswin.inference.backends.metadata import ExportMetadata, LoadedFile
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videoswin._errors import InputError
 from videoswin._optional import require
-from videoswin.acceleration.verify import in_one_line
+from videoswin._text import in_one_line
 from videoswin.inference.backends.metadata import KEY, ExportMetadata, LoadedFile
 
 if TYPE_CHECKING:

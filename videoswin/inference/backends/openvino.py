@@ -17,7 +17,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._optional import require
-from videoswin.acceleration.verify import in_one_line
+from videoswin._text import in_one_line
 from videoswin.inference.backends.metadata import KEY, ExportMetadata, ExportPrecision, LoadedFile
 
 if TYPE_CHECKING:

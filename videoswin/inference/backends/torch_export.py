@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from videoswin._errors import InputError
+from videoswin._text import in_one_line
 from videoswin.acceleration.cuda import warn_if_emulated
-from videoswin.acceleration.verify import in_one_line
 from videoswin.inference.backends.archive import require_harmless
 from videoswin.inference.backends.metadata import KEY, ExportMetadata, LoadedFile
 
