@@ -286,7 +286,7 @@ def test_a_run_does_not_resume_on_other_videos_or_from_another_start(folder, tmp
         loop.train(recipe(tmp_path / "other", model__init_from=made.model.init_from), tmp_path / "run")
     start.weights["head.bias"] += 1
     start.save(tmp_path / "start.safetensors")
-    with pytest.raises(ValueError, match=r"differs \(start: .* then, .* now.*same settings to resume"):
+    with pytest.raises(ValueError, match=r"differs \(init_from: .* then, .* now.*same settings to resume"):
         loop.train(made, tmp_path / "run")
 
 

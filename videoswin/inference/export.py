@@ -216,7 +216,7 @@ def require_possible(
 def _format_of(target: Path, format: Format | None, precision: ExportPrecision) -> Format:
     """Return the format by argument or suffix; raise InputError if the three arguments are incompatible."""
     if target.suffix not in LOADERS:
-        raise InputError(f"out must end in one of {', '.join(LOADERS)}, got {target}")
+        raise InputError(f"out must end in {', '.join(LOADERS)}, got {target}")
     by_suffix: Format = next(name for name, suffix in SUFFIX.items() if suffix == target.suffix)
     kind = format or by_suffix
     if SUFFIX[kind] != target.suffix:
