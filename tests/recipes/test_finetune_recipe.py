@@ -20,7 +20,13 @@ from videoswin.model.swin import VideoSwin
 from videoswin.recipes import autoconfig, build_recipe
 from videoswin.recipes.autoconfig import Durations, Speed, TrainingContext, inspect_context, natural_precision
 from videoswin.recipes.clips import clip_warning, default_clip, describe_assumed_frame_rate, expected_time
-from videoswin.recipes.finetune import MAX_BATCH_SIZE, choose_settings, explain, read_measured_settings
+from videoswin.recipes.finetune import (
+    CHOSEN_SETTINGS,
+    MAX_BATCH_SIZE,
+    choose_settings,
+    explain,
+    read_measured_settings,
+)
 from videoswin.training.memory import estimate_training_bytes
 from videoswin.training.recipe import VideoData
 from videoswin.training.settings import flatten, recipe_to_dict
@@ -51,6 +57,11 @@ def chosen_settings(
     pairs = [item for choice in found for item in choice.settings.items()]
     assert len(dict(pairs)) == len(pairs), "a setting is chosen twice"
     return dict(pairs)
+
+
+@pytest.mark.parametrize("model", ["nano", "tiny"])
+def test_every_setting_that_is_chosen_is_listed_as_such(model):
+    assert chosen_settings(model).keys() <= CHOSEN_SETTINGS
 
 
 def context(

@@ -18,6 +18,7 @@ from videoswin._text import plural
 from videoswin.acceleration.cuda import use_fastest_attention
 from videoswin.data.dataset import read_random_clip
 from videoswin.data.manifest import Manifest, Sample
+from videoswin.inference.predictor import PRECISIONS
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.data import training_and_validation
@@ -257,19 +258,19 @@ def _train_seconds(
     config: VideoSwinConfig, clip: ClipSpec, trainable: Trainable, device: str, precision: str
 ) -> float:
     """Return the time of a forward and backward pass per clip."""
-    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    dtype = PRECISIONS[precision]
     with torch.random.fork_rng():
         model = VideoSwin(config)
         set_trainable(model, trainable, 8)
         model.to(device).train()
         if precision != "fp32":
-            use_fastest_attention(model, device, half)
+            use_fastest_attention(model, device, dtype)
 
         def time_step(count: int) -> float:
             shape = (count, config.in_channels, clip.frames, clip.size, clip.size)
             clips = torch.randn(shape, device=device)
             start = time.perf_counter()
-            with torch.autocast(device, half, enabled=precision != "fp32"):
+            with torch.autocast(device, dtype, enabled=precision != "fp32"):
                 loss = model(clips).float().logsumexp(1).sum()
             loss.backward()
             loss.item()  # waits for the device

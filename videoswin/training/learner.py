@@ -19,7 +19,7 @@ from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin.acceleration.cuda import use_fastest_attention, warn_if_emulated
 from videoswin.data.dataset import Batch
-from videoswin.inference.predictor import resolve_device
+from videoswin.inference.predictor import PRECISIONS, resolve_device
 from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.training.batch_augment import erase, mix, soft_targets
@@ -208,7 +208,7 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
     initial = load_initial_checkpoint(recipe.model)
     raw_model, keeps_head, lineage = build_model(recipe, initial, source.labels)
     if recipe.run.precision != "fp32":
-        dtype = torch.float16 if recipe.run.precision == "fp16" else torch.bfloat16
+        dtype = PRECISIONS[recipe.run.precision]
         if fabric.is_global_zero:
             warn_if_emulated(fabric.device, dtype)
         use_fastest_attention(raw_model, fabric.device, dtype)

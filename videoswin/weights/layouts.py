@@ -29,6 +29,10 @@ Rules = Mapping[str, str]
 
 _NUMBER: Final = re.compile(r"\{(\d*)([ij])(?:\+(\d+))?\}")
 """Factor, name and offset of an index in a rule."""
+_LAYERS: Final[Rules] = MappingProxyType(
+    {"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"}
+)
+"""Names of Microsoft's code, which the official video code and Omnivore share."""
 _THEIR_BLOCK: Final = "encoder.layers.{i}.blocks.{j}."
 _OUR_BLOCK: Final = "stages.{i}.blocks.{j}."
 
@@ -137,7 +141,7 @@ VIDEOSWIN: Final = Layout(
 # backbone has no prefix.
 OFFICIAL: Final = Layout(
     name="official Video Swin (mmaction 0.x)",
-    rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
+    rules=_LAYERS,
     prefixes=("backbone.", ""),
     heads=("cls_head.fc_cls.", "head."),
     required=("layers.0.blocks.",),
@@ -171,7 +175,7 @@ TORCHVISION_3D: Final = Layout(
 # depth, a head for each task. Only the video part is read; the EPIC-Kitchens model has only that head.
 OMNIVORE: Final = Layout(
     name="Omnivore",
-    rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
+    rules=_LAYERS,
     prefixes=("trunk.",),
     heads=("heads.video.1.", "heads.1."),
     license="CC-BY-NC-4.0",
@@ -181,7 +185,7 @@ OMNIVORE: Final = Layout(
 # Files of timm before 0.9 and MMAction2's mirrors of the image weights also have these names.
 MICROSOFT_2D: Final = Layout(
     name="Microsoft image Swin",
-    rules={"patch_embed.*": "patch_embed.*", "layers.*": "stages.*", "norm.*": "norm.*"},
+    rules=_LAYERS,
     prefixes=("encoder.", "backbone.", ""),
     rank=4,
     # The only other library with `layers`, timm, merges before a stage and has its classifier in head.fc.
