@@ -84,7 +84,7 @@ def list_packets(
     num_indexed = len(stream.index_entries) if container.format.name.startswith(("mov", "avi")) else 0
     for packet in packets(container, stream):
         budget.list_packet(packet.size)
-        if _is_hidden(packet):
+        if is_hidden(packet):
             num_hidden += 1
         else:
             listed.append(ListedPacket(packet.pts, packet.dts, packet.is_keyframe))
@@ -100,7 +100,7 @@ def list_packets(
     return listed, "its last frame is cut off" if cut_off else None
 
 
-def _is_hidden(packet: Packet[VideoStream]) -> bool:
+def is_hidden(packet: Packet[VideoStream]) -> bool:
     """Return whether a packet gives no frame: it is cut by an edit list, or a hidden VP8 reference frame."""
     is_vp8 = packet.stream.codec_context.name == "vp8"
     return packet.is_discard or (is_vp8 and not memoryview(packet)[0] & 0x10)  # its show_frame bit

@@ -16,7 +16,7 @@ TOLERANCE_SECONDS = 1e-3
 # The rate is measured over several frames, because pulldown alternates between two steps.
 _FRAMES_MEASURED = 10
 # In formats that allow jumps of the clock, a longer step is one. The value is FFmpeg's -dts_delta_threshold.
-_CLOCK_JUMP_SECONDS = 10.0
+CLOCK_JUMP_SECONDS = 10.0
 
 
 def measure_rate(times: NDArray[np.float64], stated: Iterable[float]) -> float:
@@ -44,9 +44,9 @@ def measure_rate(times: NDArray[np.float64], stated: Iterable[float]) -> float:
 def close_clock_jumps(times: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the times with steps of more than 10 seconds replaced by the median step."""
     steps = np.diff(times)
-    if not (steps > _CLOCK_JUMP_SECONDS).any():
+    if not (steps > CLOCK_JUMP_SECONDS).any():
         return times
-    return np.append(0.0, np.cumsum(np.where(steps > _CLOCK_JUMP_SECONDS, np.median(steps), steps)))
+    return np.append(0.0, np.cumsum(np.where(steps > CLOCK_JUMP_SECONDS, np.median(steps), steps)))
 
 
 def variable_rate_times(times: NDArray[np.float64], fps: float) -> NDArray[np.float64] | None:
