@@ -6,7 +6,9 @@ T frames, H height, W width, S side of the square crop, V views.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -79,17 +81,13 @@ def read_views(reader: VideoReader, clip: ClipSpec, views: ViewPlan) -> Views:
         num_frames = reader.num_readable
         clips = sample_clips(num_frames, reader.fps, clip, views, reader.times)
         crops = {
-            index: _resize_and_crop(reader, frame_hwc, clip, views)
+            index: crop_frame(reader.path, frame_hwc, clip, views)
             for index, frame_hwc in reader.frames({index for indices in clips for index in indices})
         }  # each (crops, 3, 1, S, S)
         if reader.num_readable == num_frames:
             break
-    pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
     seconds = [[reader.start_seconds + reader.seconds(index) for index in indices] for indices in clips]
-    times = np.repeat(np.array(seconds), views.views_per_clip, axis=0)  # (V, T)
-    if views.is_adaptive:
-        order = view_order(views)
-        pixels, times = pixels[order], times[order]
+    pixels, times = stack_views(crops, clips, seconds, views)
     return Views(
         pixels=pixels,
         times=times,
@@ -136,12 +134,34 @@ def view_order(views: ViewPlan) -> list[int]:
     return [clip * per_clip + crop for crop in center_first for clip in clips]
 
 
-def _resize_and_crop(reader: VideoReader, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:
+def stack_views(
+    crops: Mapping[int, Tensor], clips: list[list[int]], seconds: list[list[float]], views: ViewPlan
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """Stack the crops of frames to the views of clips.
+
+    Args:
+        crops: (crops, 3, 1, S, S) of each frame, by its number.
+        clips: Frame numbers of each clip.
+        seconds: Display time of each of these frames.
+        views: Number and placement of the views.
+
+    Returns:
+        Pixels (V, 3, T, S, S) and times (V, T), in the order of `view_order` for an adaptive plan.
+    """
+    pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
+    times = np.repeat(np.array(seconds), views.views_per_clip, axis=0)
+    if views.is_adaptive:
+        order = view_order(views)
+        pixels, times = pixels[order], times[order]
+    return pixels, times
+
+
+def crop_frame(path: Path, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:
     """Resize a frame and return its crops: (H, W, 3) -> (crops, 3, 1, S, S)."""
     height, width, _ = frame_hwc.shape
     if views.crops == "full" and max(height, width) > LONGEST_FULL_FRAME * min(height, width):
         raise VideoError(
-            reader.path,
+            path,
             f"the aspect ratio of a full-frame view must be <= {LONGEST_FULL_FRAME:g}, got frames of "
             f"{width}x{height}; use three crops, as in official-4x3",
         )

@@ -1,0 +1,1 @@
+"""What happens when in a video of any length, and where the evidence is."""
