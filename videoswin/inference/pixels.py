@@ -36,6 +36,14 @@ class PixelModel(nn.Module):
             self._mean, self._std = mean_and_std(normalization, model.patch_embed.proj.weight.device)
         self.training = model.training  # train() would also change the model
 
+    def features(self, pixels: Tensor) -> Tensor:
+        embedding = self.model.patch_embed
+        dtype = embedding.proj.weight.dtype
+        if isinstance(self.normalization, Normalization):
+            weight, bias = self._folded_weights(embedding.proj)
+            return self.model._stage_outputs(embedding.embed(patches(pixels).to(dtype) - CENTER, weight, bias))[-1]
+        return self.model.forward_features(self._normalized(pixels).to(dtype))
+
     def forward(self, pixels: Tensor) -> Tensor:
         embedding = self.model.patch_embed
         dtype = embedding.proj.weight.dtype

@@ -255,6 +255,14 @@ class Predictor:
             means = self._probabilities(means) * looked.bool()[:, None]
         return means, looked.tolist()
 
+    def score_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        with torch.inference_mode():
+            batches_ = pixels.split(self.views_per_batch)
+            feats = [PixelModel(self.model, self.clip.normalization).features(b.to(self.device)) for b in batches_]
+            logits = torch.cat([self.model.forward_head(f).float() for f in feats])
+            tokens = torch.cat([self.model.head(f.mean((2, 3))).float() for f in feats])
+            return self._probabilities(logits).mean(0).cpu(), self._probabilities(tokens).cpu()
+
     def score_each(self, views: Tensor) -> Tensor:
         """Return the probabilities (V, K), on the device, of views (V, 3, T, H, W) uint8, in one batch."""
         return self._probabilities(self.logits_each(views))

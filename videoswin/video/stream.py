@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ class VideoStream:
     lists_ahead: bool
     """Whether the times of frames are known before they are decoded. False for files without usable
     timestamps, such as an AVI with B-frames: their frames are numbered as they are decoded."""
+    times: array[float]
+    """Display time in seconds of every frame yielded so far."""
 
     def __init__(
         self,
@@ -103,6 +106,7 @@ class VideoStream:
             self._stream.codec_context.thread_count = 1
             self._time_base = float(self._stream.time_base or 1)
             self._packets = packets(self._container, self._stream)
+            self.times = array("d")
             self._listing = _Listing()
             self._queue: deque[Any] = deque()  # packets that are listed but not decoded
             self._last_dts: int | None = None
@@ -224,6 +228,7 @@ class VideoStream:
             self._listing.append(index, seconds)
             self._listing.horizon = seconds
         self._listing.forget_before(seconds - self._ahead, index)
+        self.times.append(seconds)
         return StreamFrame(index, seconds, picture)
 
     def _have_packet_times(self, first: list[VideoFrame]) -> bool:

@@ -1,0 +1,267 @@
+"""What happens when in a video: timeline, Timeline and Segment."""
+
+from __future__ import annotations
+
+import math
+import os
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videoswin._errors import InputError
+from videoswin.analysis.segments import Span, TokenEvidence, find_spans, place_edges, smooth
+from videoswin.analysis.windows import Window, clip_seconds, seconds_ahead, sliding_windows
+from videoswin.video.stream import VideoStream
+from videoswin.video.timestamps import variable_rate_times
+
+if TYPE_CHECKING:
+    from videoswin.inference.predictor import Predictor
+
+THRESHOLD: Final = 0.3
+"""Default probability that starts a segment."""
+
+_WINDOWS_AHEAD: Final = 4
+"""Windows that are decoded ahead of the model."""
+
+_LEADING_CLASSES: Final = 8
+"""Classes of a window whose token probabilities are kept, to place the edges of segments."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of a video with one label."""
+
+    start_seconds: float
+    """Start in seconds from the first frame of the video."""
+    end_seconds: float
+    """End in seconds; the frame displayed at this time is not part of the segment."""
+    start_frame: int
+    end_frame: int
+    """Number of the frame after the last frame of the segment."""
+    label: str
+    probability: float
+    """Largest probability of the label in the segment, as a moving average over windows."""
+    peak_seconds: float
+    """Time of that probability."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Timeline:
+    """The segments of one video, and the probabilities of its windows."""
+
+    path: str
+    model: str
+    protocol: str
+    labels: tuple[str, ...] = field(repr=False)
+    duration_seconds: float
+    num_frames: int
+    fps: float
+    """Frames per second as stated by the file, or by the median step."""
+    variable_rate: bool
+    """Whether a frame is displayed more than half a step from where `fps` would put it."""
+    window_seconds: float
+    hop_seconds: float
+    smooth_seconds: float
+    threshold: float
+    min_seconds: float
+    segments: tuple[Segment, ...]
+    starts: NDArray[np.float64] = field(repr=False)
+    """(N,) start of each window in seconds."""
+    ends: NDArray[np.float64] = field(repr=False)
+    """(N,) end of each window."""
+    probabilities: NDArray[np.float32] = field(repr=False)
+    """(N, K) probabilities of each window, not smoothed."""
+    damage: str | None = None
+    """What could not be read; None if everything could."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def centers(self) -> NDArray[np.float64]:
+        """(N,) center of each window in seconds."""
+        return (self.starts + self.ends) / 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the timeline without the probabilities of windows, as values for JSON."""
+        return {
+            "format": "videoswin-timeline",
+            "version": 1,
+            "path": self.path,
+            "model": self.model,
+            "protocol": self.protocol,
+            "duration_seconds": self.duration_seconds,
+            "num_frames": self.num_frames,
+            "fps": self.fps,
+            "variable_rate": self.variable_rate,
+            "window_seconds": self.window_seconds,
+            "hop_seconds": self.hop_seconds,
+            "smooth_seconds": self.smooth_seconds,
+            "threshold": self.threshold,
+            "min_seconds": self.min_seconds,
+            "damage": self.damage,
+            "notes": list(self.notes),
+            "segments": [vars(segment) for segment in self.segments],
+        }
+
+
+def timeline(
+    path: str | os.PathLike[str],
+    predictor: Predictor,
+    *,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
+    smooth_seconds: float | None = None,
+    threshold: float = THRESHOLD,
+    min_seconds: float | None = None,
+    on_window: Callable[[Window, NDArray[np.float32]], None] | None = None,
+) -> Timeline:
+    """Find what happens when in a video of any length, in one pass and constant memory.
+
+    The predictor's clip slides over the video. The probabilities of a window equal those of the predictor for
+    that part of the file.
+
+    Args:
+        path: Video file.
+        predictor: Model and views of a window; the protocol fast-1x1 has one view.
+        window_seconds: Length of a window; None is the length of a clip, the shortest one allowed.
+        hop_seconds: Time between the starts of windows; None is half a window.
+        smooth_seconds: Length of the moving average over windows; None is one window, 0 turns it off.
+        threshold: Probability that starts a segment, 0 < threshold <= 1; it lasts while the probability is at
+            least 0.6 of it.
+        min_seconds: Shortest segment; None is one hop.
+        on_window: Called with each window and its probabilities (K,).
+
+    Raises:
+        VideoError: The video cannot be read.
+        InputError: A value is out of range, or the window is shorter than a clip.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(f"threshold must be > 0 and <= 1, got {threshold}")
+    with VideoStream(path, limits=predictor.limits) as probe:
+        span = clip_seconds(predictor.clip, probe.fps)
+    window = span if window_seconds is None else window_seconds
+    if not span * 0.999 <= window < math.inf:
+        raise InputError(
+            f"window_seconds must be at least {span:.3g}, the length of a clip of this model, got {window:g}"
+        )
+    hop = window / 2 if hop_seconds is None else hop_seconds
+    smoothing = window if smooth_seconds is None else smooth_seconds
+    shortest = hop if min_seconds is None else min_seconds
+    for name, value in (("smooth_seconds", smoothing), ("min_seconds", shortest)):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be >= 0, got {value}")
+
+    starts, ends, rows, evidence = array("d"), array("d"), [], []
+    with VideoStream(path, ahead_seconds=seconds_ahead(window, hop), limits=predictor.limits) as stream:
+        windows = sliding_windows(
+            stream, predictor.clip, predictor.views, window_seconds=window, hop_seconds=hop
+        )
+        for each in read_ahead(windows, _WINDOWS_AHEAD):
+            probabilities, tokens = predictor.score_tokens(each.pixels)
+            starts.append(each.start_seconds)
+            ends.append(each.end_seconds)
+            rows.append(probabilities.numpy())
+            if tokens is not None:
+                evidence += _leading(tokens.numpy(), each.times)
+            if on_window is not None:
+                on_window(each, rows[-1])
+        frame_times = np.array(stream.times)
+        damage, notes, fps = stream.damage, stream.notes, stream.fps
+    duration = float(frame_times[-1]) + 1 / fps
+    probabilities = np.stack(rows)
+    spans = find_spans(
+        smooth(probabilities.astype(np.float64), _odd(smoothing / hop)),
+        np.array(starts),
+        np.array(ends),
+        threshold=threshold,
+        merge_seconds=hop,
+        min_seconds=min(shortest, duration),
+    )
+    if evidence:
+        spans = place_edges(spans, evidence, reach_seconds=(window + hop) / 2, end_seconds=duration)
+    return Timeline(
+        path=os.fspath(path),
+        model=predictor.name,
+        protocol=predictor.protocol,
+        labels=predictor.labels,
+        duration_seconds=duration,
+        num_frames=len(frame_times),
+        fps=fps,
+        variable_rate=variable_rate_times(frame_times, fps) is not None,
+        window_seconds=window,
+        hop_seconds=hop,
+        smooth_seconds=smoothing,
+        threshold=threshold,
+        min_seconds=shortest,
+        segments=tuple(_segment(span, predictor.labels, frame_times, duration) for span in spans),
+        starts=np.array(starts),
+        ends=np.array(ends),
+        probabilities=probabilities,
+        damage=damage,
+        notes=notes,
+    )
+
+
+def _odd(ratio: float) -> int:
+    """Return the odd number of windows whose centers lie within `ratio` hops."""
+    return 2 * math.floor(ratio / 2 + 1e-6) + 1
+
+
+def _segment(span: Span, labels: tuple[str, ...], times: NDArray[np.float64], duration: float) -> Segment:
+    """Return a segment that begins and ends with the display of a frame."""
+    slack = 1e-6
+    first, stop = (int(n) for n in np.searchsorted(times, [span.start - slack, span.end - slack]))
+    first = min(first, len(times) - 1)
+    stop = max(stop, first + 1)
+    return Segment(
+        start_seconds=float(times[first]),
+        end_seconds=duration if stop == len(times) else float(times[stop]),
+        start_frame=first,
+        end_frame=stop,
+        label=labels[span.class_index],
+        probability=span.probability,
+        peak_seconds=span.peak,
+    )
+
+
+def _leading(tokens: NDArray[np.float32], times: NDArray[np.float64]) -> list[TokenEvidence]:
+    """Return the evidence of each clip of a window.
+
+    Args:
+        tokens: (V, T', K) probabilities of tokens along time.
+        times: (V, T) display times of the frames.
+    """
+    frames_per_token = -(-times.shape[1] // tokens.shape[1])
+    evidence = []
+    for clip_times in np.unique(times, axis=0):
+        views = (times == clip_times).all(1)
+        curves = tokens[views].mean(0)  # (T', K)
+        leading = np.argsort(-curves.max(0), kind="stable")[:_LEADING_CLASSES]
+        evidence.append(
+            TokenEvidence(clip_times[::frames_per_token], leading, curves[:, leading].astype(np.float64))
+        )
+    return evidence
+
+
+def read_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """Yield the items of an iterator that runs up to `count` items ahead in a thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
+        waiting: deque[Future[Item | None]] = deque()
+        try:
+            while True:
+                while len(waiting) < count:
+                    waiting.append(thread.submit(next, items, None))
+                item = waiting.popleft().result()
+                if item is None:
+                    return
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
