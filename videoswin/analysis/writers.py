@@ -19,7 +19,7 @@ from xml.sax.saxutils import quoteattr
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
-from videoswin._text import csv_cell, did_you_mean, dump_json
+from videoswin._text import csv_cell, did_you_mean, dump_json, printable
 from videoswin.analysis.page import to_html
 from videoswin.analysis.timeline import Segment, Timeline
 
@@ -56,14 +56,14 @@ def to_tsv(timeline: Timeline) -> dict[str, str]:
     lines = ["start\tend\ttext"]
     for segment in timeline.segments:
         start, end = _milliseconds(segment.start_seconds), _milliseconds(segment.end_seconds)
-        lines.append(f"{start}\t{end}\t{_in_one_line(segment.label)}")
+        lines.append(f"{start}\t{end}\t{segment.label}")
     return {".tsv": "\n".join(lines) + "\n"}
 
 
 def to_srt(timeline: Timeline) -> dict[str, str]:
     """SubRip subtitles; segments at the same time are lines of one cue."""
     cues = [
-        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_cue_text(segments)}\n"
+        f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_srt_text(segments)}\n"
         for number, (start, end, segments) in enumerate(_cues(timeline), 1)
     ]
     return {".srt": "\n".join(cues)}
@@ -89,13 +89,13 @@ def to_edl(timeline: Timeline) -> dict[str, str]:
         seconds, frames = divmod(frame, rate)
         return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{frames:02}"
 
-    lines = [f"TITLE: {_in_one_line(Path(timeline.path).name)}", "FCM: NON-DROP FRAME", ""]
+    lines = [f"TITLE: {printable(Path(timeline.path).name)}", "FCM: NON-DROP FRAME", ""]
     for number, segment in enumerate(timeline.segments, 1):
         start, end = timecode(segment.start_frame), timecode(segment.end_frame)
         lines += [
             f"{number:03}  AX       V     C        {start} {end} {start} {end}",
-            f"* FROM CLIP NAME: {_in_one_line(Path(timeline.path).name)}",
-            f"* COMMENT: {_in_one_line(segment.label)} ({segment.probability:.2f})",
+            f"* FROM CLIP NAME: {printable(Path(timeline.path).name)}",
+            f"* COMMENT: {segment.label} ({segment.probability:.2f})",
             "",
         ]
     return {".edl": "\n".join(lines)}
@@ -277,11 +277,12 @@ def _clock(milliseconds: int, separator: str) -> str:
 
 
 def _cue_text(segments: Sequence[Segment]) -> str:
-    return "\n".join(_in_one_line(segment.label).replace("-->", "->") for segment in segments)
+    return "\n".join(segment.label for segment in segments)
 
 
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split()) or "-"
+def _srt_text(segments: Sequence[Segment]) -> str:
+    """Return the text of a cue of SRT, which has tags but no way to escape them."""
+    return _cue_text(segments).replace("<", "‹").replace(">", "›")
 
 
 def _constant_rate(timeline: Timeline, name: str) -> float:
