@@ -106,7 +106,7 @@ def test_csv_is_a_list_of_training_videos(tmp_path: Path) -> None:
 
 
 def test_several_videos_share_one_header() -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_text([EXAMPLE, EXAMPLE]))))
+    rows = list(csv.DictReader(io.StringIO(csv_text([(EXAMPLE.path, EXAMPLE.segments)] * 2))))
     assert len(rows) == 6
     assert rows[0] == {
         "path": "videos/a b.mp4",

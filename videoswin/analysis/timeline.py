@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from videoswin._errors import InputError
 from videoswin.analysis.segments import Span, TokenEvidence, find_spans, place_edges, smooth
-from videoswin.analysis.windows import Window, clip_seconds, seconds_ahead, sliding_windows
+from videoswin.analysis.windows import clip_seconds, seconds_ahead, sliding_windows
 from videoswin.video.stream import VideoStream
 from videoswin.video.timestamps import variable_rate_times
 
@@ -120,7 +120,8 @@ def timeline(
     smooth_seconds: float | None = None,
     threshold: float = THRESHOLD,
     min_seconds: float | None = None,
-    on_window: Callable[[Window, NDArray[np.float32]], None] | None = None,
+    known: Sequence[WindowScores] = (),
+    on_window: Callable[[WindowScores], None] | None = None,
 ) -> Timeline:
     """Find what happens when in a video of any length, in one pass and constant memory.
 
@@ -136,7 +137,8 @@ def timeline(
         threshold: Probability that starts a segment, 0 < threshold <= 1; it lasts while the probability is at
             least 0.6 of it.
         min_seconds: Shortest segment; None is one hop.
-        on_window: Called with each window and its probabilities (K,).
+        known: Scores of the first windows from an interrupted call, which are not computed again.
+        on_window: Called with the scores of each further window.
 
     Raises:
         VideoError: The video cannot be read.
@@ -158,55 +160,161 @@ def timeline(
         if not 0 <= value < math.inf:
             raise InputError(f"{name} must be >= 0, got {value}")
 
-    starts, ends, rows, evidence = array("d"), array("d"), [], []
-    with VideoStream(path, ahead_seconds=seconds_ahead(window, hop), limits=predictor.limits) as stream:
-        windows = sliding_windows(
-            stream, predictor.clip, predictor.views, window_seconds=window, hop_seconds=hop
-        )
-        for each in read_ahead(windows, _WINDOWS_AHEAD):
-            probabilities, tokens = predictor.score_tokens(each.pixels)
-            starts.append(each.start_seconds)
-            ends.append(each.end_seconds)
-            rows.append(probabilities.numpy())
-            if tokens is not None:
-                evidence += _leading(tokens.numpy(), each.times)
-            if on_window is not None:
-                on_window(each, rows[-1])
-        frame_times = np.array(stream.times)
-        damage, notes, fps = stream.damage, stream.notes, stream.fps
-    duration = float(frame_times[-1]) + 1 / fps
-    probabilities = np.stack(rows)
-    spans = find_spans(
-        smooth(probabilities.astype(np.float64), _odd(smoothing / hop)),
-        np.array(starts),
-        np.array(ends),
-        threshold=threshold,
-        merge_seconds=hop,
-        min_seconds=min(shortest, duration),
+    found = scan(
+        path, predictor, window_seconds=window, hop_seconds=hop, known=known, on_window=on_window
     )
-    if evidence:
-        spans = place_edges(spans, evidence, reach_seconds=(window + hop) / 2, end_seconds=duration)
+    spans = found.spans(
+        smooth_seconds=smoothing, threshold=threshold, merge_seconds=hop, min_seconds=shortest
+    )
     return Timeline(
         path=os.fspath(path),
         model=predictor.name,
         protocol=predictor.protocol,
         labels=predictor.labels,
-        duration_seconds=duration,
-        num_frames=len(frame_times),
-        fps=fps,
-        variable_rate=variable_rate_times(frame_times, fps) is not None,
+        duration_seconds=found.duration_seconds,
+        num_frames=len(found.frame_times),
+        fps=found.fps,
+        variable_rate=variable_rate_times(found.frame_times, found.fps) is not None,
         window_seconds=window,
         hop_seconds=hop,
         smooth_seconds=smoothing,
         threshold=threshold,
         min_seconds=shortest,
-        segments=tuple(_segment(span, predictor.labels, frame_times, duration) for span in spans),
-        starts=np.array(starts),
-        ends=np.array(ends),
-        probabilities=probabilities,
-        damage=damage,
-        notes=notes,
+        segments=tuple(found.segment(span, predictor.labels) for span in spans),
+        starts=found.starts,
+        ends=found.ends,
+        probabilities=found.probabilities,
+        damage=found.damage,
+        notes=found.notes,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class WindowScores:
+    """What a model says about one window."""
+
+    start_seconds: float
+    end_seconds: float
+    probabilities: NDArray[np.float32]
+    """(K,)."""
+    evidence: tuple[TokenEvidence, ...]
+    """Tokens of each clip; empty if the backend has none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """What a model says about all windows of a video."""
+
+    windows: list[WindowScores] = field(repr=False)
+    frame_times: NDArray[np.float64] = field(repr=False)
+    """Display time of every frame in seconds."""
+    fps: float
+    window_seconds: float
+    hop_seconds: float
+    damage: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def starts(self) -> NDArray[np.float64]:
+        """(N,) start of each window in seconds."""
+        return np.array([window.start_seconds for window in self.windows])
+
+    @property
+    def ends(self) -> NDArray[np.float64]:
+        """(N,) end of each window in seconds."""
+        return np.array([window.end_seconds for window in self.windows])
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(N, K)."""
+        return np.stack([window.probabilities for window in self.windows])
+
+    @property
+    def duration_seconds(self) -> float:
+        """Duration of the video in seconds; the last frame counts as 1 / fps."""
+        return float(self.frame_times[-1]) + 1 / self.fps
+
+    def spans(
+        self, *, smooth_seconds: float, threshold: float, merge_seconds: float, min_seconds: float
+    ) -> list[Span]:
+        """Return the spans of all classes, as described for `timeline`."""
+        probabilities = smooth(
+            self.probabilities.astype(np.float64), _odd(smooth_seconds / self.hop_seconds)
+        )
+        spans = find_spans(
+            probabilities,
+            self.starts,
+            self.ends,
+            threshold=threshold,
+            merge_seconds=merge_seconds,
+            min_seconds=min(min_seconds, self.duration_seconds),
+        )
+        evidence = [tokens for window in self.windows for tokens in window.evidence]
+        if not evidence:
+            return spans
+        reach = (self.window_seconds + self.hop_seconds) / 2
+        return place_edges(spans, evidence, reach_seconds=reach, end_seconds=self.duration_seconds)
+
+    def segment(self, span: Span, labels: tuple[str, ...]) -> Segment:
+        """Return a segment that begins and ends with the display of a frame."""
+        slack = 1e-6
+        first, stop = np.searchsorted(self.frame_times, [span.start - slack, span.end - slack]).tolist()
+        first = min(first, len(self.frame_times) - 1)
+        stop = max(stop, first + 1)
+        is_last = stop == len(self.frame_times)
+        return Segment(
+            start_seconds=float(self.frame_times[first]),
+            end_seconds=self.duration_seconds if is_last else float(self.frame_times[stop]),
+            start_frame=first,
+            end_frame=stop,
+            label=labels[span.class_index],
+            probability=span.probability,
+            peak_seconds=span.peak,
+        )
+
+
+def scan(
+    path: str | os.PathLike[str],
+    predictor: Predictor,
+    *,
+    window_seconds: float,
+    hop_seconds: float,
+    known: Sequence[WindowScores] = (),
+    on_window: Callable[[WindowScores], None] | None = None,
+) -> Scan:
+    """Score all windows of a video; see `timeline`.
+
+    Args:
+        path: Video file.
+        predictor: Model and views of a window.
+        window_seconds: Length of a window.
+        hop_seconds: Time between the starts of windows.
+        known: Scores of the first windows from an interrupted scan with the same arguments, which are not
+            computed again.
+        on_window: Called with the scores of each further window.
+    """
+    scored = list(known)
+    ahead = seconds_ahead(window_seconds, hop_seconds)
+    with VideoStream(path, ahead_seconds=ahead, limits=predictor.limits) as stream:
+        windows = sliding_windows(
+            stream, predictor.clip, predictor.views, window_seconds=window_seconds, hop_seconds=hop_seconds
+        )
+        for window in islice(read_ahead(windows, _WINDOWS_AHEAD), len(known), None):
+            probabilities, tokens = predictor.score_tokens(window.pixels)
+            evidence = () if tokens is None else _leading(tokens.numpy(), window.times)
+            scores = WindowScores(window.start_seconds, window.end_seconds, probabilities.numpy(), evidence)
+            scored.append(scores)
+            if on_window is not None:
+                on_window(scores)
+        return Scan(
+            windows=scored,
+            frame_times=np.array(stream.times),
+            fps=stream.fps,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+            damage=stream.damage,
+            notes=stream.notes,
+        )
 
 
 def _odd(ratio: float) -> int:
@@ -214,24 +322,7 @@ def _odd(ratio: float) -> int:
     return 2 * math.floor(ratio / 2 + 1e-6) + 1
 
 
-def _segment(span: Span, labels: tuple[str, ...], times: NDArray[np.float64], duration: float) -> Segment:
-    """Return a segment that begins and ends with the display of a frame."""
-    slack = 1e-6
-    first, stop = (int(n) for n in np.searchsorted(times, [span.start - slack, span.end - slack]))
-    first = min(first, len(times) - 1)
-    stop = max(stop, first + 1)
-    return Segment(
-        start_seconds=float(times[first]),
-        end_seconds=duration if stop == len(times) else float(times[stop]),
-        start_frame=first,
-        end_frame=stop,
-        label=labels[span.class_index],
-        probability=span.probability,
-        peak_seconds=span.peak,
-    )
-
-
-def _leading(tokens: NDArray[np.float32], times: NDArray[np.float64]) -> list[TokenEvidence]:
+def _leading(tokens: NDArray[np.float32], times: NDArray[np.float64]) -> tuple[TokenEvidence, ...]:
     """Return the evidence of each clip of a window.
 
     Args:
@@ -247,7 +338,7 @@ def _leading(tokens: NDArray[np.float32], times: NDArray[np.float64]) -> list[To
         evidence.append(
             TokenEvidence(clip_times[::frames_per_token], leading, curves[:, leading].astype(np.float64))
         )
-    return evidence
+    return tuple(evidence)
 
 
 def read_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:

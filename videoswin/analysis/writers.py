@@ -11,7 +11,7 @@ import html
 import io
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -34,20 +34,18 @@ def to_json(timeline: Timeline) -> dict[str, str]:
 
 def to_csv(timeline: Timeline) -> dict[str, str]:
     """CSV with a row per segment; after corrections, it is a training list."""
-    return {".csv": csv_text([timeline])}
+    return {".csv": csv_text([(timeline.path, timeline.segments)])}
 
 
-def csv_text(timelines: Sequence[Timeline]) -> str:
-    """Return the CSV of several timelines, with one header."""
+def csv_text(segments: Iterable[tuple[str, Sequence[Segment]]]) -> str:
+    """Return the CSV of the segments of several videos, given as pairs of path and segments."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(CSV_HEADER)
-    for timeline in timelines:
-        for segment in timeline.segments:
+    for path, of_video in segments:
+        for segment in of_video:
             times = (f"{segment.start_seconds:.6f}", f"{segment.end_seconds:.6f}")
-            rows.writerow(
-                (csv_cell(timeline.path), *times, csv_cell(segment.label), f"{segment.probability:.4f}")
-            )
+            rows.writerow((csv_cell(path), *times, csv_cell(segment.label), f"{segment.probability:.4f}"))
     return text.getvalue()
 
 
@@ -229,7 +227,7 @@ def save(timeline: Timeline, stem: Path, formats: Sequence[str]) -> list[Path]:
     Returns:
         The files.
     """
-    timeline = dataclasses.replace(timeline, path=relative_path(timeline.path, stem.parent))
+    timeline = dataclasses.replace(timeline, path=os.path.relpath(timeline.path, stem.parent))
     files = []
     for name in formats:
         for suffix, text in WRITERS[name](timeline).items():
@@ -238,14 +236,6 @@ def save(timeline: Timeline, stem: Path, formats: Sequence[str]) -> list[Path]:
                 partial.write_text(text, encoding="utf-8", newline="\n")
             files.append(path)
     return files
-
-
-def relative_path(path: str, folder: Path) -> str:
-    """Return the path relative to a folder; unchanged if they are on different drives."""
-    try:
-        return os.path.relpath(path, folder)
-    except ValueError:
-        return path
 
 
 def _cues(timeline: Timeline) -> Iterator[tuple[int, int, list[Segment]]]:

@@ -1,0 +1,215 @@
+"""Timelines of many videos in a folder; a repeated call continues where the last one ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import numpy as np
+
+from videoswin._files import replacing
+from videoswin._progress import Progress
+from videoswin._text import dump_json
+from videoswin.analysis.segments import TokenEvidence
+from videoswin.analysis.timeline import Segment, WindowScores, timeline
+from videoswin.analysis.writers import csv_text, save
+from videoswin.video.errors import VideoError
+from videoswin.video.stream import VideoStream
+
+if TYPE_CHECKING:
+    from videoswin.inference.predictor import Predictor
+
+COMBINED_CSV: Final = "timelines.csv"
+"""File with the segments of all videos of a call."""
+
+
+@dataclass(frozen=True)
+class SavedTimeline:
+    """The timeline of one video, in files."""
+
+    path: str
+    """The video."""
+    files: tuple[Path, ...]
+    content: Mapping[str, Any]
+    """Content of the JSON file: that of `Timeline.to_dict`, a fingerprint and the names of the files."""
+    is_new: bool
+    """False if an earlier call had written it."""
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments in the order of their start."""
+        return tuple(Segment(**fields) for fields in self.content["segments"])
+
+
+def save_timelines(
+    paths: Iterable[str],
+    predictor: Predictor,
+    out: Path,
+    *,
+    formats: Sequence[str] = ("json", "csv", "html"),
+    progress: bool = True,
+    **settings: Any,
+) -> Iterator[SavedTimeline | VideoError]:
+    """Write the timeline of each video into a folder, and at the end a CSV of the segments of all videos.
+
+    A video is skipped if the folder has its timeline for the same file, model, protocol and settings. After
+    an interruption, windows that were already scored are not scored again.
+
+    Args:
+        paths: Video files.
+        predictor: Model and views of a window.
+        out: Folder, which is created if it does not exist.
+        formats: Names from WRITERS; JSON is always written.
+        progress: Show the position in each video on stderr.
+        settings: Arguments of `timeline`: window_seconds, hop_seconds, threshold, ...
+
+    Yields:
+        The files of each video, or the VideoError of one that cannot be read.
+    """
+    paths = list(paths)
+    out.mkdir(parents=True, exist_ok=True)
+    others = [name for name in dict.fromkeys(formats) if name != "json"]
+    saved = []
+    for path, stem in zip(paths, _stems(paths), strict=True):
+        try:
+            result = _save_one(path, predictor, out / stem, others, progress, settings)
+        except VideoError as error:
+            yield error
+            continue
+        saved.append(result)
+        yield result
+    with replacing(out / COMBINED_CSV) as partial:
+        text = csv_text([(os.path.relpath(each.path, out), each.segments) for each in saved])
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _save_one(
+    path: str,
+    predictor: Predictor,
+    stem: Path,
+    formats: Sequence[str],
+    progress: bool,
+    settings: Mapping[str, Any],
+) -> SavedTimeline:
+    with VideoStream(path, limits=predictor.limits) as stream:
+        duration = stream.stated_seconds
+    fingerprint = _fingerprint(path, predictor, formats, settings)
+    json_file = stem.with_name(f"{stem.name}.timeline.json")
+    if (content := _finished(json_file, fingerprint)) is not None:
+        return SavedTimeline(path, tuple(stem.with_name(name) for name in content["files"]), content, False)
+    part = stem.with_name(f".{stem.name}.windows.part")
+    known = _read_windows(part, fingerprint)
+    total = None if duration is None else round(duration)
+    with (
+        Progress(Path(path).name, total, "video seconds", shown=progress) as bar,
+        _WindowFile(part, fingerprint, known) as file,
+    ):
+
+        def on_window(scores: WindowScores) -> None:
+            file.append(scores)
+            bar.advance_to(min(int(scores.end_seconds), total or int(scores.end_seconds)))
+
+        result = timeline(path, predictor, known=known, on_window=on_window, **settings)
+    files = save(result, stem, formats)
+    # Last, because it marks the timeline as finished.
+    names = [file.name for file in files] + [json_file.name]
+    content = result.to_dict() | {"fingerprint": fingerprint, "files": names}
+    content["path"] = os.path.relpath(path, stem.parent)
+    with replacing(json_file) as partial:
+        partial.write_text(dump_json(content, indent=2) + "\n", encoding="utf-8")
+    part.unlink(missing_ok=True)
+    return SavedTimeline(path, (*files, json_file), content, True)
+
+
+def _fingerprint(
+    path: str, predictor: Predictor, formats: Sequence[str], settings: Mapping[str, Any]
+) -> str:
+    """Return a digest of everything that determines a timeline."""
+    status = os.stat(path)
+    identity = {
+        "file": [os.path.abspath(path), status.st_size, status.st_mtime_ns],
+        "model": predictor.name,
+        "weights": predictor.digest,
+        "clip": predictor.clip.to_dict(),
+        "views": predictor.views.to_dict(),
+        "formats": list(formats),
+        "settings": dict(settings),
+    }
+    return hashlib.sha256(dump_json(identity).encode()).hexdigest()
+
+
+def _finished(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return the content of a finished timeline with this fingerprint; None if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("fingerprint") != fingerprint:
+        return None
+    return content if all(path.with_name(name).exists() for name in content["files"]) else None
+
+
+def _stems(paths: Sequence[str]) -> list[str]:
+    """Return a name for the files of each video: its stem, or as much of its name as makes it unique."""
+    stems, names = (Counter(each) for each in ([Path(p).stem for p in paths], [Path(p).name for p in paths]))
+    unique = []
+    for path in map(Path, paths):
+        digest = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:8]
+        name = path.name if names[path.name] == 1 else f"{path.name}-{digest}"
+        unique.append(path.stem if stems[path.stem] == 1 else name)
+    return unique
+
+
+class _WindowFile:
+    """The scores of the windows of an unfinished timeline, as arrays in the format of numpy.save."""
+
+    def __init__(self, path: Path, fingerprint: str, known: Sequence[WindowScores]) -> None:
+        self._path, self._known = path, known
+        self._header = np.array(fingerprint)
+
+    def __enter__(self) -> _WindowFile:
+        # Rewritten, because its last window may be incomplete.
+        self._file: BinaryIO = self._path.open("wb")
+        np.save(self._file, self._header, allow_pickle=False)
+        for scores in self._known:
+            self.append(scores)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, scores: WindowScores) -> None:
+        """Add the scores of the next window."""
+        arrays = [np.array([scores.start_seconds, scores.end_seconds, len(scores.evidence)])]
+        arrays.append(scores.probabilities)
+        for tokens in scores.evidence:
+            arrays += [tokens.seconds, tokens.classes, tokens.probabilities]
+        for array in arrays:
+            np.save(self._file, array, allow_pickle=False)
+        self._file.flush()
+
+
+def _read_windows(path: Path, fingerprint: str) -> list[WindowScores]:
+    """Return the complete windows of an unfinished timeline with this fingerprint."""
+    windows: list[WindowScores] = []
+    # numpy raises ValueError or EOFError at an incomplete array, the end of an interrupted file.
+    with suppress(FileNotFoundError, ValueError, EOFError), path.open("rb") as file:
+
+        def read() -> Any:
+            return np.load(file, allow_pickle=False)
+
+        if str(read()) != fingerprint:
+            return []
+        while True:
+            start, end, count = read().tolist()
+            probabilities = read()
+            evidence = tuple(TokenEvidence(read(), read(), read()) for _ in range(int(count)))
+            windows.append(WindowScores(start, end, probabilities, evidence))
+    return windows
