@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videoswin._errors import InputError
-from videoswin.analysis.segments import TokenEvidence, find_spans, place_edges, smooth
+from videoswin.analysis.segments import TokenEvidence, find_spans, place_edges
 
 HOP, WINDOW = 1.0, 2.0
 
@@ -76,12 +76,6 @@ def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
         spans_of(column(0.5), threshold=threshold)
 
 
-def test_smoothing_averages_over_the_windows_around_and_fewer_at_the_ends() -> None:
-    smoothed = smooth(np.array(column(0.0, 3.0, 6.0, 0.0)), 3)[:, 0]
-    assert smoothed.tolist() == pytest.approx([1.5, 3.0, 3.0, 3.0])
-    assert smooth(np.array(column(1.0, 2.0)), 1)[:, 0].tolist() == [1.0, 2.0]
-
-
 def evidence(change: float, *, classes=(0,), step: float = 0.25) -> list[TokenEvidence]:
     """Tokens of overlapping windows: class 0 is certain until the change, class 1 after it."""
     windows = []
@@ -93,22 +87,44 @@ def evidence(change: float, *, classes=(0,), step: float = 0.25) -> list[TokenEv
     return windows
 
 
+def placed(probabilities: list[list[float]], evidence: list[TokenEvidence]):
+    spans = spans_of(probabilities)
+    return place_edges(
+        spans,
+        np.array(probabilities),
+        HOP * np.arange(len(probabilities)) + WINDOW / 2,
+        evidence,
+        reach_seconds=2.0,
+        end_seconds=HOP * (len(probabilities) - 1) + WINDOW,
+    )
+
+
+@given(st.floats(2.5, 6.5))
+def test_the_edge_of_a_ramp_is_its_middle(change: float) -> None:
+    """The probability of a window is the fraction of it before the change."""
+    starts = HOP * np.arange(9)
+    curve = np.clip((change - starts) / WINDOW, 0, 1)
+    (span,) = placed(column(*curve.tolist()), [])
+    assert span.start == 0.0
+    assert span.end == pytest.approx(change, abs=1e-9)
+
+
 @given(st.integers(10, 28))
-def test_an_edge_moves_to_the_token_at_which_the_evidence_changes(token: int) -> None:
+def test_an_edge_is_between_the_crossings_of_windows_and_of_tokens(token: int) -> None:
     change = token * 0.25
-    (span,) = spans_of(column(*(0.9 if start + WINDOW / 2 < change else 0.1 for start in range(9))))
-    (placed,) = place_edges([span], evidence(change), reach_seconds=1.5, end_seconds=10.0)
-    assert (placed.start, placed.end) == (0.0, change)
+    curve = [0.9 if start + WINDOW / 2 < change else 0.1 for start in range(9)]
+    (without,), (span,) = placed(column(*curve), []), placed(column(*curve), evidence(change))
+    assert span.start == 0.0
+    assert span.end == pytest.approx((without.end + change - 0.125) / 2)
 
 
 def test_two_neighbors_share_the_edge_between_them() -> None:
-    spans = spans_of([[0.9, 0.1]] * 4 + [[0.4, 0.4]] + [[0.1, 0.9]] * 4)
-    assert spans[0].end != spans[1].start
-    first, second = place_edges(spans, evidence(5.25, classes=(0, 1)), reach_seconds=1.5, end_seconds=10.0)
-    assert (first.end, second.start) == (5.25, 5.25)
+    probabilities = [[0.9, 0.1]] * 4 + [[0.4, 0.4]] + [[0.1, 0.9]] * 4
+    assert spans_of(probabilities)[0].end != spans_of(probabilities)[1].start
+    first, second = placed(probabilities, evidence(5.25, classes=(0, 1)))
+    assert first.end == second.start
 
 
 def test_without_a_change_in_the_evidence_an_edge_stays() -> None:
-    (span,) = spans_of(column(0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1))
-    (placed,) = place_edges([span], evidence(99.0), reach_seconds=1.5, end_seconds=10.0)
-    assert placed == span
+    probabilities = column(0.5, 0.5, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4)
+    assert placed(probabilities, evidence(99.0)) == spans_of(probabilities)

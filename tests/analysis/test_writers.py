@@ -44,7 +44,6 @@ def timeline(*segments: Segment, **changes: object) -> Timeline:
         variable_rate=False,
         window_seconds=2.0,
         hop_seconds=1.0,
-        smooth_seconds=2.0,
         threshold=0.3,
         min_seconds=1.0,
         segments=segments,

@@ -128,9 +128,7 @@ def _save_one(
     return SavedTimeline(path, (*files, json_file), content, True)
 
 
-def _fingerprint(
-    path: str, predictor: Predictor, formats: Sequence[str], settings: Mapping[str, Any]
-) -> str:
+def _fingerprint(path: str, predictor: Predictor, formats: Sequence[str], settings: Mapping[str, Any]) -> str:
     """Return a digest of everything that determines a timeline."""
     status = os.stat(path)
     identity = {

@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 RELEASE: Final = 0.6
 """A segment lasts while the probability is at least this fraction of the threshold that started it."""
 
-_MIN_TOKENS: Final = 4
-"""Fewest token times around an edge from which it is placed."""
+_MIN_STEP: Final = 0.2
+"""Smallest difference between two levels of a curve between which an edge is placed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Span:
     """Seconds from the first frame."""
     end: float
     probability: float
-    """Largest smoothed probability of the class in this part."""
+    """Largest probability of the class in this part."""
     peak: float
     """Time of that probability, in seconds."""
 
@@ -42,22 +42,11 @@ class TokenEvidence:
     """The probabilities of the leading classes at the token times of one window."""
 
     seconds: Floats
-    """(T',) start of each token in seconds from the first frame, increasing."""
+    """(T',) mean time of the frames of each token, increasing."""
     classes: NDArray[np.int64]
     """(M,) classes with the largest probability at any token."""
     probabilities: Floats
     """(T', M)."""
-
-
-def smooth(probabilities: Floats, count: int) -> Floats:
-    """Return the moving average over `count` windows, an odd number; fewer at both ends: (N, K) -> (N, K)."""
-    if count < 1 or count % 2 == 0:
-        raise ValueError(f"count must be odd and >= 1, got {count}")
-    sums = np.cumsum(np.vstack([np.zeros((1, probabilities.shape[1])), probabilities]), axis=0)
-    position = np.arange(len(probabilities))
-    first = np.maximum(position - count // 2, 0)
-    stop = np.minimum(position + count // 2 + 1, len(probabilities))
-    return np.asarray((sums[stop] - sums[first]) / (stop - first)[:, None])
 
 
 def find_spans(
@@ -76,7 +65,7 @@ def find_spans(
     of its neighbors.
 
     Args:
-        probabilities: (N, K), smoothed.
+        probabilities: (N, K).
         starts: (N,) start of each window in seconds, increasing.
         ends: (N,) end of each window.
         threshold: Probability that starts a part, 0 < threshold <= 1.
@@ -130,17 +119,25 @@ def _merged(runs: list[tuple[int, int]], edges: Floats, seconds: float) -> list[
 
 
 def place_edges(
-    spans: Sequence[Span], evidence: Sequence[TokenEvidence], *, reach_seconds: float, end_seconds: float
+    spans: Sequence[Span],
+    probabilities: Floats,
+    centers: Floats,
+    evidence: Sequence[TokenEvidence],
+    *,
+    reach_seconds: float,
+    end_seconds: float,
 ) -> list[Span]:
-    """Move the edges of spans to where the probability of tokens changes most, without more model time.
+    """Move the edges of spans to where the probabilities change, without more model time.
 
-    An edge is the split of the token times around it into two parts with a constant probability each, by
-    least squares. Where one span ends and another begins, both have the split of the difference of their
-    classes.
+    An edge is where the probability of the class crosses the middle between its lowest and its highest value
+    nearby: the mean of the crossings of the windows and of the tokens. Where one span ends and another
+    begins, both have the crossing of the difference of their classes.
 
     Args:
         spans: Result of `find_spans`.
-        evidence: Tokens of all windows, in their order.
+        probabilities: (N, K) of windows.
+        centers: (N,) center of each window in seconds.
+        evidence: Tokens of all windows, in their order; empty if there are none.
         reach_seconds: Farthest move of an edge.
         end_seconds: End of the video. Edges at its start or end stay there.
 
@@ -148,28 +145,34 @@ def place_edges(
         The spans with other edges, in the same order.
     """
     tokens = _Tokens(evidence)
+
+    def crossing(span: Span, *, rising: bool) -> float:
+        edge, edge_of_other = ("start", "end") if rising else ("end", "start")
+        at = getattr(span, edge)
+        other = _neighbor(spans, span, at=at, edge=edge_of_other, reach=reach_seconds)
+        middle, far = (span.start + span.end) / 2, None if other is None else (other.start + other.end) / 2
+        if other is not None:
+            at = (at + getattr(other, edge_of_other)) / 2
+        low, high = at - reach_seconds, at + reach_seconds
+        if rising:
+            low, high = max(low, low if far is None else min(far, at)), min(high, max(middle, at))
+        else:
+            low, high = max(low, min(middle, at)), min(high, high if far is None else max(far, at))
+        curve = probabilities[:, span.class_index]
+        if other is not None:
+            curve = curve - probabilities[:, other.class_index]
+        inside = (low <= centers) & (centers <= high)
+        of_windows = _crossing(centers[inside], curve[inside], rising=rising, near=at)
+        of_tokens = _crossing(*tokens.curve(span, other, low, high), rising=rising, near=at)
+        found = [time for time in (of_windows, of_tokens) if time is not None]
+        return sum(found) / len(found) if found else at
+
     placed = []
     for span in spans:
-        before = _neighbor(spans, span, at=span.start, edge="end", reach=reach_seconds)
-        after = _neighbor(spans, span, at=span.end, edge="start", reach=reach_seconds)
-        start, end = span.start, span.end
-        middle = (span.start + span.end) / 2
-        if start > 0:
-            about = start if before is None else (start + before.end) / 2
-            low = about - reach_seconds if before is None else max(about - reach_seconds, _middle(before))
-            curve = tokens.curve(span, before, low, min(about + reach_seconds, middle))
-            start = _split(*curve, rising=True, otherwise=about)
-        if end < end_seconds:
-            about = end if after is None else (end + after.start) / 2
-            high = about + reach_seconds if after is None else min(about + reach_seconds, _middle(after))
-            curve = tokens.curve(span, after, max(about - reach_seconds, middle), high)
-            end = _split(*curve, rising=False, otherwise=about)
+        start = crossing(span, rising=True) if span.start > 0 else span.start
+        end = crossing(span, rising=False) if span.end < end_seconds else span.end
         placed.append(replace(span, start=start, end=end) if start < end else span)
     return placed
-
-
-def _middle(span: Span) -> float:
-    return (span.start + span.end) / 2
 
 
 def _neighbor(spans: Sequence[Span], span: Span, *, at: float, edge: str, reach: float) -> Span | None:
@@ -179,20 +182,23 @@ def _neighbor(spans: Sequence[Span], span: Span, *, at: float, edge: str, reach:
     return min(near, key=lambda other: abs(getattr(other, edge) - at), default=None)
 
 
-def _split(seconds: Floats, values: Floats, *, rising: bool, otherwise: float) -> float:
-    """Return the time that splits a curve into two constant parts by least squares.
+def _crossing(seconds: Floats, values: Floats, *, rising: bool, near: float) -> float | None:
+    """Return the time, closest to `near`, at which a curve crosses the middle of its range.
 
-    Return `otherwise` if there are too few values, or the best split goes in the other direction.
+    Values in between are interpolated. Return None if the curve does not cross in this direction, or hardly
+    changes.
     """
-    if len(values) < _MIN_TOKENS:
-        return otherwise
-    sums = np.cumsum(values)
-    left = np.arange(1, len(values))
-    right = len(values) - left
-    step = (sums[-1] - sums[:-1]) / right - sums[:-1] / left
-    gain = np.where((step > 0) == rising, left * right * step**2, 0.0)
-    best = int(gain.argmax())
-    return float(seconds[best + 1]) if gain[best] > 0 else otherwise
+    if len(values) < 2 or values.max() - values.min() < _MIN_STEP:
+        return None
+    above = values - (values.max() + values.min()) / 2
+    before, after = above[:-1], above[1:]
+    crosses = (before < 0) & (after >= 0) if rising else (before > 0) & (after <= 0)
+    positions = np.flatnonzero(crosses)
+    if not len(positions):
+        return None
+    step = before[positions] / (before[positions] - after[positions])
+    times = seconds[positions] + step * (seconds[positions + 1] - seconds[positions])
+    return float(times[np.abs(times - near).argmin()])
 
 
 class _Tokens:
@@ -228,4 +234,3 @@ def _of_class(tokens: TokenEvidence, class_index: int) -> Floats:
     """Return the probability of a class at each token; 0 if it is not among the leading ones."""
     found = np.flatnonzero(tokens.classes == class_index)
     return tokens.probabilities[:, found[0]] if len(found) else np.zeros(len(tokens.seconds))
-

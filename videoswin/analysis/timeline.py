@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videoswin._errors import InputError
-from videoswin.analysis.segments import Span, TokenEvidence, find_spans, place_edges, smooth
+from videoswin.analysis.segments import Span, TokenEvidence, find_spans, place_edges
 from videoswin.analysis.windows import clip_seconds, seconds_ahead, sliding_windows
 from videoswin.video.stream import VideoStream
 from videoswin.video.timestamps import variable_rate_times
@@ -48,7 +48,7 @@ class Segment:
     """Number of the frame after the last frame of the segment."""
     label: str
     probability: float
-    """Largest probability of the label in the segment, as a moving average over windows."""
+    """Largest probability of the label in a window of the segment."""
     peak_seconds: float
     """Time of that probability."""
 
@@ -69,7 +69,6 @@ class Timeline:
     """Whether a frame is displayed more than half a step from where `fps` would put it."""
     window_seconds: float
     hop_seconds: float
-    smooth_seconds: float
     threshold: float
     min_seconds: float
     segments: tuple[Segment, ...]
@@ -78,7 +77,7 @@ class Timeline:
     ends: NDArray[np.float64] = field(repr=False)
     """(N,) end of each window."""
     probabilities: NDArray[np.float32] = field(repr=False)
-    """(N, K) probabilities of each window, not smoothed."""
+    """(N, K) probabilities of each window."""
     damage: str | None = None
     """What could not be read; None if everything could."""
     notes: tuple[str, ...] = ()
@@ -102,7 +101,6 @@ class Timeline:
             "variable_rate": self.variable_rate,
             "window_seconds": self.window_seconds,
             "hop_seconds": self.hop_seconds,
-            "smooth_seconds": self.smooth_seconds,
             "threshold": self.threshold,
             "min_seconds": self.min_seconds,
             "damage": self.damage,
@@ -117,7 +115,6 @@ def timeline(
     *,
     window_seconds: float | None = None,
     hop_seconds: float | None = None,
-    smooth_seconds: float | None = None,
     threshold: float = THRESHOLD,
     min_seconds: float | None = None,
     known: Sequence[WindowScores] = (),
@@ -133,7 +130,6 @@ def timeline(
         predictor: Model and views of a window; the protocol fast-1x1 has one view.
         window_seconds: Length of a window; None is the length of a clip, the shortest one allowed.
         hop_seconds: Time between the starts of windows; None is half a window.
-        smooth_seconds: Length of the moving average over windows; None is one window, 0 turns it off.
         threshold: Probability that starts a segment, 0 < threshold <= 1; it lasts while the probability is at
             least 0.6 of it.
         min_seconds: Shortest segment; None is one hop.
@@ -154,18 +150,12 @@ def timeline(
             f"window_seconds must be at least {span:.3g}, the length of a clip of this model, got {window:g}"
         )
     hop = window / 2 if hop_seconds is None else hop_seconds
-    smoothing = window if smooth_seconds is None else smooth_seconds
     shortest = hop if min_seconds is None else min_seconds
-    for name, value in (("smooth_seconds", smoothing), ("min_seconds", shortest)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} must be >= 0, got {value}")
+    if not 0 <= shortest < math.inf:
+        raise InputError(f"min_seconds must be >= 0, got {shortest}")
 
-    found = scan(
-        path, predictor, window_seconds=window, hop_seconds=hop, known=known, on_window=on_window
-    )
-    spans = found.spans(
-        smooth_seconds=smoothing, threshold=threshold, merge_seconds=hop, min_seconds=shortest
-    )
+    found = scan(path, predictor, window_seconds=window, hop_seconds=hop, known=known, on_window=on_window)
+    spans = found.spans(threshold=threshold, min_seconds=shortest)
     return Timeline(
         path=os.fspath(path),
         model=predictor.name,
@@ -177,7 +167,6 @@ def timeline(
         variable_rate=variable_rate_times(found.frame_times, found.fps) is not None,
         window_seconds=window,
         hop_seconds=hop,
-        smooth_seconds=smoothing,
         threshold=threshold,
         min_seconds=shortest,
         segments=tuple(found.segment(span, predictor.labels) for span in spans),
@@ -234,26 +223,25 @@ class Scan:
         """Duration of the video in seconds; the last frame counts as 1 / fps."""
         return float(self.frame_times[-1]) + 1 / self.fps
 
-    def spans(
-        self, *, smooth_seconds: float, threshold: float, merge_seconds: float, min_seconds: float
-    ) -> list[Span]:
+    def spans(self, *, threshold: float, min_seconds: float) -> list[Span]:
         """Return the spans of all classes, as described for `timeline`."""
-        probabilities = smooth(
-            self.probabilities.astype(np.float64), _odd(smooth_seconds / self.hop_seconds)
-        )
+        probabilities = self.probabilities.astype(np.float64)
         spans = find_spans(
             probabilities,
             self.starts,
             self.ends,
             threshold=threshold,
-            merge_seconds=merge_seconds,
+            merge_seconds=self.hop_seconds,
             min_seconds=min(min_seconds, self.duration_seconds),
         )
-        evidence = [tokens for window in self.windows for tokens in window.evidence]
-        if not evidence:
-            return spans
-        reach = (self.window_seconds + self.hop_seconds) / 2
-        return place_edges(spans, evidence, reach_seconds=reach, end_seconds=self.duration_seconds)
+        return place_edges(
+            spans,
+            probabilities,
+            (self.starts + self.ends) / 2,
+            [tokens for window in self.windows for tokens in window.evidence],
+            reach_seconds=self.window_seconds,
+            end_seconds=self.duration_seconds,
+        )
 
     def segment(self, span: Span, labels: tuple[str, ...]) -> Segment:
         """Return a segment that begins and ends with the display of a frame."""
@@ -317,11 +305,6 @@ def scan(
         )
 
 
-def _odd(ratio: float) -> int:
-    """Return the odd number of windows whose centers lie within `ratio` hops."""
-    return 2 * math.floor(ratio / 2 + 1e-6) + 1
-
-
 def _leading(tokens: NDArray[np.float32], times: NDArray[np.float64]) -> tuple[TokenEvidence, ...]:
     """Return the evidence of each clip of a window.
 
@@ -329,14 +312,18 @@ def _leading(tokens: NDArray[np.float32], times: NDArray[np.float64]) -> tuple[T
         tokens: (V, T', K) probabilities of tokens along time.
         times: (V, T) display times of the frames.
     """
-    frames_per_token = -(-times.shape[1] // tokens.shape[1])
+    frames = np.array_split(np.arange(times.shape[1]), range(2, times.shape[1], 2))  # two frames per token
     evidence = []
     for clip_times in np.unique(times, axis=0):
         views = (times == clip_times).all(1)
         curves = tokens[views].mean(0)  # (T', K)
         leading = np.argsort(-curves.max(0), kind="stable")[:_LEADING_CLASSES]
         evidence.append(
-            TokenEvidence(clip_times[::frames_per_token], leading, curves[:, leading].astype(np.float64))
+            TokenEvidence(
+                np.array([clip_times[numbers].mean() for numbers in frames]),
+                leading,
+                curves[:, leading].astype(np.float64),
+            )
         )
     return tuple(evidence)
 

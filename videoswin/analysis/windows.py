@@ -107,7 +107,9 @@ def seconds_ahead(window_seconds: float, hop_seconds: float) -> float:
 class _Planner:
     """Plans each window as soon as all of its frames are listed."""
 
-    def __init__(self, stream: VideoStream, clip: ClipSpec, plan: ViewPlan, window: float, hop: float) -> None:
+    def __init__(
+        self, stream: VideoStream, clip: ClipSpec, plan: ViewPlan, window: float, hop: float
+    ) -> None:
         if not (0 < hop <= window < math.inf):
             raise InputError(f"hop_seconds must be > 0 and at most window_seconds = {window:g}, got {hop:g}")
         self._stream, self._clip, self._plan = stream, clip, plan
@@ -150,9 +152,7 @@ class _Planner:
             stop = begin + 1
         inside = times[begin:stop]
         fps = measure_rate(inside - inside[0], [self._stream.fps])
-        clips = sample_clips(
-            len(inside), fps, self._clip, self._plan, variable_rate_times(inside, fps)
-        )
+        clips = sample_clips(len(inside), fps, self._clip, self._plan, variable_rate_times(inside, fps))
         numbers = [[first + begin + index for index in indices] for indices in clips]
         seconds = {n: float(times[n - first]) for indices in numbers for n in indices}
         return _Plan(start, end, first + begin, first + stop, numbers, seconds)
