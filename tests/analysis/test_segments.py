@@ -94,7 +94,7 @@ def placed(probabilities: list[list[float]], evidence: list[TokenEvidence]):
         np.array(probabilities),
         HOP * np.arange(len(probabilities)) + WINDOW / 2,
         evidence,
-        reach_seconds=2.0,
+        reach_seconds=WINDOW + HOP,
         end_seconds=HOP * (len(probabilities) - 1) + WINDOW,
     )
 

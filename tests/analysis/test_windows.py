@@ -66,7 +66,9 @@ def test_a_video_shorter_than_a_window_is_one_window(make_video: MakeVideo) -> N
 
 def test_a_window_in_a_gap_shows_the_frame_before_it(make_video: MakeVideo) -> None:
     path = make_video("v.mkv", milliseconds=[40 * n for n in range(20)] + [5000 + 40 * n for n in range(20)])
-    inside = [w for w in windows_of(path, CLIP, ONE, 0.5, 0.5) if 1 <= w.start_seconds and w.end_seconds <= 4.5]
+    inside = [
+        w for w in windows_of(path, CLIP, ONE, 0.5, 0.5) if 1 <= w.start_seconds and w.end_seconds <= 4.5
+    ]
     assert len(inside) == 7
     assert all((w.first_frame, w.stop_frame) == (19, 20) for w in inside)
 
@@ -83,5 +85,7 @@ def test_each_frame_is_resized_once(make_video: MakeVideo, monkeypatch: pytest.M
 
 
 def test_a_hop_longer_than_the_window_is_refused(make_video: MakeVideo) -> None:
-    with pytest.raises(InputError, match=r"hop_seconds must be > 0 and at most window_seconds = 0\.5, got 0\.6"):
+    with pytest.raises(
+        InputError, match=r"hop_seconds must be > 0 and at most window_seconds = 0\.5, got 0\.6"
+    ):
         windows_of(make_video("v.mp4"), CLIP, ONE, 0.5, 0.6)

@@ -50,11 +50,24 @@ def test_frames_and_times_equal_those_of_the_reader(make_video: MakeVideo, name:
     assert stream.damage is None
 
 
-@pytest.mark.parametrize("name", ["b-frames.mp4", "two-rates.mp4", "gap.mkv", "late-start.mkv", "transport.ts"])
+@pytest.mark.parametrize(
+    "name", ["b-frames.mp4", "two-rates.mp4", "gap.mkv", "late-start.mkv", "transport.ts"]
+)
 def test_times_are_the_timestamps_that_ffprobe_finds(make_video: MakeVideo, name: str) -> None:
     path = make_video(name, **FILES[name])
     probe = subprocess.run(
-        ["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "frame=pts_time", "-of", "json", path],
+        [
+            "ffprobe",
+            "-v",
+            "error",
+            "-select_streams",
+            "v",
+            "-show_entries",
+            "frame=pts_time",
+            "-of",
+            "json",
+            path,
+        ],
         capture_output=True,
         check=True,
     )

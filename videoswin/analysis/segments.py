@@ -150,14 +150,15 @@ def place_edges(
         edge, edge_of_other = ("start", "end") if rising else ("end", "start")
         at = getattr(span, edge)
         other = _neighbor(spans, span, at=at, edge=edge_of_other, reach=reach_seconds)
-        middle, far = (span.start + span.end) / 2, None if other is None else (other.start + other.end) / 2
         if other is not None:
             at = (at + getattr(other, edge_of_other)) / 2
         low, high = at - reach_seconds, at + reach_seconds
         if rising:
-            low, high = max(low, low if far is None else min(far, at)), min(high, max(middle, at))
+            high = min(high, max(span.peak, at))
+            low = low if other is None else max(low, min(other.peak, at))
         else:
-            low, high = max(low, min(middle, at)), min(high, high if far is None else max(far, at))
+            low = max(low, min(span.peak, at))
+            high = high if other is None else min(high, max(other.peak, at))
         curve = probabilities[:, span.class_index]
         if other is not None:
             curve = curve - probabilities[:, other.class_index]

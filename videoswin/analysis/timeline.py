@@ -239,7 +239,7 @@ class Scan:
             probabilities,
             (self.starts + self.ends) / 2,
             [tokens for window in self.windows for tokens in window.evidence],
-            reach_seconds=self.window_seconds,
+            reach_seconds=self.window_seconds + self.hop_seconds,
             end_seconds=self.duration_seconds,
         )
 

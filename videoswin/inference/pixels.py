@@ -41,7 +41,9 @@ class PixelModel(nn.Module):
         dtype = embedding.proj.weight.dtype
         if isinstance(self.normalization, Normalization):
             weight, bias = self._folded_weights(embedding.proj)
-            return self.model._stage_outputs(embedding.embed(patches(pixels).to(dtype) - CENTER, weight, bias))[-1]
+            return self.model._stage_outputs(
+                embedding.embed(patches(pixels).to(dtype) - CENTER, weight, bias)
+            )[-1]
         return self.model.forward_features(self._normalized(pixels).to(dtype))
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -99,6 +99,7 @@ class Prediction:
 
 
 class Predictor:
+    digest = "draft"
     """A model together with everything needed to classify a video with it.
 
     Attributes: model (VideoSwin in eval mode, or ExportedModel), clip (ClipSpec), views (ViewPlan), labels,
@@ -258,7 +259,9 @@ class Predictor:
     def score_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         with torch.inference_mode():
             batches_ = pixels.split(self.views_per_batch)
-            feats = [PixelModel(self.model, self.clip.normalization).features(b.to(self.device)) for b in batches_]
+            feats = [
+                PixelModel(self.model, self.clip.normalization).features(b.to(self.device)) for b in batches_
+            ]
             logits = torch.cat([self.model.forward_head(f).float() for f in feats])
             tokens = torch.cat([self.model.head(f.mean((2, 3))).float() for f in feats])
             return self._probabilities(logits).mean(0).cpu(), self._probabilities(tokens).cpu()

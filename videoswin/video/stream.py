@@ -179,9 +179,7 @@ class VideoStream:
         try:
             return self._to_rgb(frame.picture)
         except av.FFmpegError as error:
-            raise VideoError(
-                self.path, f"frame {frame.index} cannot be converted to RGB: {error}"
-            ) from error
+            raise VideoError(self.path, f"frame {frame.index} cannot be converted to RGB: {error}") from error
 
     def __iter__(self) -> Iterator[StreamFrame]:
         """Yield the frames in display order; the file is read once, so that a second iteration is empty.
