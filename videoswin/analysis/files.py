@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,9 @@ from videoswin.video.stream import VideoStream
 
 if TYPE_CHECKING:
     from videoswin.inference.predictor import Predictor
+
+_NOT_IN_END: Final = ("format", "version", "fingerprint", "files")
+"""Keys of the JSON file that are not in the `end` event."""
 
 COMBINED_CSV: Final = "timelines.csv"
 """File with the segments of all videos of a call."""
@@ -55,6 +58,7 @@ def save_timelines(
     *,
     formats: Sequence[str] = ("json", "csv", "html"),
     progress: bool = True,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
     **settings: Any,
 ) -> Iterator[SavedTimeline | VideoError]:
     """Write the timeline of each video into a folder, and at the end a CSV of the segments of all videos.
@@ -68,6 +72,8 @@ def save_timelines(
         out: Folder, which is created if it does not exist.
         formats: Names from WRITERS; JSON is always written.
         progress: Show the position in each video on stderr.
+        on_event: Called with a dictionary for each video, window, segment and error, in the order in which they
+            are known; every video ends with an `end` or an `error`.
         settings: Arguments of `timeline`: window_seconds, hop_seconds, threshold, ...
 
     Yields:
@@ -76,13 +82,20 @@ def save_timelines(
     paths = list(paths)
     out.mkdir(parents=True, exist_ok=True)
     others = [name for name in dict.fromkeys(formats) if name != "json"]
+    report = on_event or (lambda event: None)
     saved = []
     for path, stem in zip(paths, _stems(paths), strict=True):
+        report({"type": "start", "path": path, "model": predictor.name, "protocol": predictor.protocol})
         try:
-            result = _save_one(path, predictor, out / stem, others, progress, settings)
+            result = _save_one(path, predictor, out / stem, others, progress, report, settings)
         except VideoError as error:
+            report({"type": "error", "path": path, "error": error.reason})
             yield error
             continue
+        for segment in result.segments:
+            report({"type": "segment", "path": path} | vars(segment))
+        facts = {name: value for name, value in result.content.items() if name not in _NOT_IN_END}
+        report({"type": "end"} | facts | {"path": path, "segments": len(result.segments)})
         saved.append(result)
         yield result
     with replacing(out / COMBINED_CSV) as partial:
@@ -96,6 +109,7 @@ def _save_one(
     stem: Path,
     formats: Sequence[str],
     progress: bool,
+    report: Callable[[dict[str, Any]], None],
     settings: Mapping[str, Any],
 ) -> SavedTimeline:
     with VideoStream(path, limits=predictor.limits) as stream:
@@ -114,6 +128,7 @@ def _save_one(
 
         def on_window(scores: WindowScores) -> None:
             file.append(scores)
+            report({"type": "window", "path": path} | scores.to_dict(predictor.labels))
             bar.advance_to(min(int(scores.end_seconds), total or int(scores.end_seconds)))
 
         result = timeline(path, predictor, known=known, on_window=on_window, **settings)

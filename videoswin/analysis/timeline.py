@@ -189,6 +189,15 @@ class WindowScores:
     evidence: tuple[TokenEvidence, ...]
     """Tokens of each clip; empty if the backend has none."""
 
+    def to_dict(self, labels: Sequence[str], k: int = 5) -> dict[str, Any]:
+        """Return start, end and the k most probable labels, as values for JSON."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k].tolist()
+        return {
+            "start_seconds": self.start_seconds,
+            "end_seconds": self.end_seconds,
+            "top": [{"label": labels[i], "probability": float(self.probabilities[i])} for i in order],
+        }
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scan:
