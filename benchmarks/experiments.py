@@ -20,7 +20,7 @@ from videoswin.data.dataset import Draw
 from videoswin.training.loop import train
 from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 
 HELD_OUT_SEED = 2**20
 """No run has this seed, so none has seen these clips."""

@@ -24,11 +24,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.camera_motion import REAL, SIZES, film_of, test_photos
 from benchmarks.measure import circumstances, result_file
-from videoswin import Checkpoint, Predictor, open_video
+from videoswin import Checkpoint, Predictor
 from videoswin.camera_motion.camera import LABELS
 from videoswin.camera_motion.clips import write_h264
 from videoswin.inference.export import export_model
-from videoswin.video.views import read_views
+from videoswin.video.views import load_views
 
 MODEL = "camera-motion"
 FILMS = 45
@@ -38,8 +38,8 @@ CLIPS_PER_VIDEO = 150
 def real_views(predictor: Predictor, folder: str, names: tuple[str, ...]) -> Iterator[Tensor]:
     """uint8 (V, 3, T, S, S) of clips spread over each real video."""
     for name in names:
-        with open_video(Path(folder, name)) as video:
-            yield read_views(video, predictor.clip, predictor.views.replace(clips=CLIPS_PER_VIDEO)).pixels
+        views = predictor.views.replace(clips=CLIPS_PER_VIDEO)
+        yield load_views(Path(folder, name), predictor.clip, views).pixels
 
 
 def film_views(predictor: Predictor) -> Iterator[Tensor]:

@@ -31,7 +31,7 @@ import av
 import numpy as np
 from numpy.random import Generator
 
-from videoswin.video.errors import VideoError
+from videoswin._errors import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import load_views
 

@@ -33,8 +33,8 @@ from benchmarks.measure import circumstances, quartiles, result_file, time_in_tu
 from videoswin.camera_motion.camera import MotionRange, camera_path, to_pixels, view_from_base, warp
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
-from videoswin.video.rgb import RgbConverter
-from videoswin.video.transforms import resize_short_side
+from videoswin.video.ffmpeg import RgbConverter
+from videoswin.video.views import resize_short_side
 
 HEIGHT, WIDTH, FPS, FRAMES = 1080, 1920, 30, 20
 SHORT_SIDE = 224

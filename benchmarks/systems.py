@@ -20,7 +20,7 @@ from videoswin.inference.backends.openvino import settings
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
 
 CONFIGS: dict[str, VideoSwinConfig] = {"t": TINY, "s": SMALL, "b": BASE}

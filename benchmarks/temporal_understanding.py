@@ -35,7 +35,7 @@ from benchmarks.moving_pictures import CLIP, LABELS, DriftingDots
 from videoswin import VideoSwin, VideoSwinConfig
 from videoswin.data.dataset import Draw
 from videoswin.model.config import PATCH
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 
 STEPS = 1200
 SEEDS = (0, 1, 2)

@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from videoswin._errors import VideoError
     from videoswin.inference.predictor import Prediction, Predictor
     from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
     from videoswin.model.swin import VideoSwin
     from videoswin.video.limits import ReadLimits
-    from videoswin.video.reader import VideoError, open_video
+    from videoswin.video.reader import open_video
     from videoswin.video.spec import ClipSpec, ViewPlan
     from videoswin.video.views import Views, load_views
     from videoswin.weights.checkpoint import Checkpoint, load_model
@@ -33,7 +34,7 @@ _MODULES = {
     "ReadLimits": "video.limits",
     "SMALL": "model.config",
     "TINY": "model.config",
-    "VideoError": "video.reader",
+    "VideoError": "_errors",
     "VideoSwin": "model.swin",
     "VideoSwinConfig": "model.config",
     "ViewPlan": "video.spec",

@@ -1,5 +1,9 @@
 """Exceptions of the package; any other exception that it raises is a bug."""
 
+from __future__ import annotations
+
+import os
+
 
 class VideoSwinError(Exception):
     """Base class of the package's exceptions; the message is sufficient without a traceback.
@@ -19,3 +23,21 @@ class InputError(VideoSwinError, ValueError):
 
 class MissingPackageError(VideoSwinError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
+
+
+class VideoError(VideoSwinError):
+    """Raised for a video that cannot be read; has its `path`, and the `reason` in one line."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        """Create the exception.
+
+        Args:
+            path: Video file or folder of images.
+            reason: Why it cannot be read, in one line and without the path.
+        """
+        super().__init__(path, reason)  # both arguments, so that the exception can be pickled
+        self.path = os.fspath(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"

@@ -22,7 +22,7 @@ from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import Grid
 from videoswin.video.spec import IMAGENET
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 
 pytest.importorskip("triton")
 pytestmark = [

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from videoswin._errors import VideoError
 from videoswin._text import dump_json
 from videoswin.cli import commands, terminal
 from videoswin.cli.data_report import print_data_report
@@ -15,7 +16,6 @@ from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
 from videoswin.inference.predictor import Prediction
-from videoswin.video.reader import VideoError
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2K\x9b31m\u202egnp\nclip.mp4: 100 % safe\r"
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -9,7 +9,7 @@ from videoswin.inference.pixels import PixelModel
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import IMAGENET, PER_CLIP, Normalization
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 
 UNEVEN = Normalization(mean=(0.1, 0.5, 0.9), std=(0.05, 0.25, 1.0))
 

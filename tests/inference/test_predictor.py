@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from videoswin._errors import VideoError
 from videoswin.camera_motion.clips import write_h264
 from videoswin.inference.predictor import Prediction, Predictor, resolve_device
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.limits import ReadLimits
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video.reader import open_video
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videoswin._errors import VideoError
 from videoswin.inference.prefetch import batches, copy_to_device, decoding_threads, load_ahead
-from videoswin.video.reader import VideoError
 
 
 def one_by_one(groups: Iterator[list]) -> list:

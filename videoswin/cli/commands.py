@@ -22,8 +22,8 @@ from videoswin.cli.terminal import (
 from videoswin.cli.training import check, evaluate, recipes, train
 
 if TYPE_CHECKING:
+    from videoswin._errors import VideoError
     from videoswin.inference.predictor import Prediction
-    from videoswin.video.reader import VideoError
 
 
 def demo(*, video: str | None = None, model: str = "camera-motion", out: str = "demo") -> int:

@@ -15,12 +15,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from videoswin._distributed import rank_and_world_size
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoError
 from videoswin._progress import Progress
 from videoswin._text import plural
 from videoswin.data.check.fingerprint import examine_video, find_same_scenes
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.video.reader import VideoError
 
 GROUPS_SHOWN = 3
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from videoswin._distributed import from_all_ranks, rank_and_world_size
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoError
 from videoswin._progress import Progress
 from videoswin._text import did_you_mean
 from videoswin._workers import (
@@ -31,7 +31,6 @@ from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
 from videoswin.inference.predictor import Predictor, require_finite_scores
 from videoswin.video.limits import ReadLimits
-from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import Views, load_views
 

@@ -14,17 +14,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from videoswin._errors import VideoError
 from videoswin._files import replacing
 from videoswin._text import csv_cell, dump_json, plural
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
 from videoswin.evaluation.metrics import TOP, VideoScores
 from videoswin.evaluation.plots import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
-from videoswin.video.frames import excerpt
-from videoswin.video.reader import VideoError, VideoReader, open_video
+from videoswin.video.excerpt import excerpt
+from videoswin.video.reader import VideoReader, open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.transforms import resize_short_side
+from videoswin.video.views import resize_short_side
 
 SHOWN_MISTAKES: Final = 12
 MISTAKES_PER_LINE: Final = 2

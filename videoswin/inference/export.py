@@ -263,7 +263,7 @@ def _clips(
 
 def _halves(path: str) -> list[tuple[float | None, float | None]]:
     """Return start and end of the two halves of a video in seconds; they share no frame."""
-    with open_video(path, threads=1) as video:
+    with open_video(path) as video:
         if video.num_frames < 2:
             raise InputError(
                 f"{path} must have at least 2 frames, got a single picture; int8 is calibrated on one half "

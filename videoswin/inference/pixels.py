@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from videoswin.model.config import PATCH
 from videoswin.model.swin import VideoSwin, patches
 from videoswin.video.spec import Normalization
-from videoswin.video.transforms import mean_and_std, normalize
+from videoswin.video.views import mean_and_std, normalize
 
 CENTER: Final = 128.0
 """Subtracted from every pixel first: -128 to 127 are exact in bfloat16, and rounding errors of the weights

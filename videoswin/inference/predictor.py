@@ -13,7 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from videoswin._errors import InputError, VideoSwinError
+from videoswin._errors import InputError, VideoError, VideoSwinError
 from videoswin._text import dump_json
 from videoswin.acceleration.cuda import use_fastest_blocks, warn_if_emulated
 from videoswin.inference.adaptive import score_adaptively
@@ -23,10 +23,8 @@ from videoswin.inference.pixels import PixelModel
 from videoswin.inference.prefetch import batches, copy_to_device, decoding_threads, load_ahead, wait_for_copy
 from videoswin.model.swin import VideoSwin
 from videoswin.video.limits import ReadLimits
-from videoswin.video.reader import VideoError
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
-from videoswin.video.transforms import normalize
-from videoswin.video.views import Views, load_views
+from videoswin.video.views import Views, load_views, normalize
 from videoswin.weights.checkpoint import Checkpoint
 
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from videoswin.video.reader import VideoError
+from videoswin._errors import VideoError
 
 MOST_THREADS: Final = 32
 """Maximum number of decoding threads; each keeps videos in memory, about 60 MB of views each."""

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 
+from videoswin._errors import VideoError
 from videoswin._text import plural
 from videoswin.acceleration.cuda import use_fastest_attention
 from videoswin.data.dataset import read_random_clip
@@ -26,8 +27,8 @@ from videoswin.training.learner import natural_precision, training_device
 from videoswin.training.lora import set_trainable
 from videoswin.training.memory import Trainable, estimate_training_bytes, format_bytes, total_bytes
 from videoswin.training.recipe import TrainingPrecision, VideoData
-from videoswin.video.frames import excerpt
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video.excerpt import excerpt
+from videoswin.video.reader import open_video
 from videoswin.video.spec import ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 

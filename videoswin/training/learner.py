@@ -38,7 +38,7 @@ from videoswin.training.recipe import (
     VideoData,
     require_one_weighting,
 )
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.metadata import require_description
 

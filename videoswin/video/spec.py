@@ -172,7 +172,7 @@ class ViewPlan:
     crops: Crops = 3
     """Crops per clip: 1 in the center, 3 along the longer side of the frame, or `full` for the full frame."""
     placement: Placement = "official"
-    """Library whose rules place the clips and the crops; see sampling.py and transforms.py."""
+    """Library whose rules place the clips and the crops; see sampling.py and views.py."""
     average: Average = "probabilities"
     """Outputs that are averaged over the views: probabilities, or logits (before the softmax)."""
     margin: float = 1.0

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from videoswin._errors import VideoError
 from videoswin.data.check.fingerprint import VideoFacts
 from videoswin.data.check.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec
 
 CLASSES = ("clap", "jump", "wave")

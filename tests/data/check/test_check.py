@@ -12,6 +12,7 @@ import pytest
 from tests.data.check.labeled import facts, report_of, same_pictures, sample
 from tests.video.numbered import numbered_picture, write_image, write_video
 from tests.video.test_damage import write_sound
+from videoswin._errors import VideoError
 from videoswin.cli.arguments import command_line
 from videoswin.cli.commands import COMMANDS
 from videoswin.cli.data_report import print_data_report
@@ -21,7 +22,6 @@ from videoswin.data.manifest import Manifest, Sample, read_manifest
 from videoswin.training.data import training_and_validation
 from videoswin.training.recipe import VideoData
 from videoswin.training.settings import parse_assignments
-from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 
 REASONS = {

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests.data.check.labeled import facts, report_of, same_pictures, sample
+from videoswin._errors import VideoError
 from videoswin.data.check.findings import Finding
 from videoswin.data.check.report import DataReport, make_report
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.video.reader import VideoError
 
 BROKEN = VideoError("broken.mp4", "the file is empty")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.video.numbered import numbered_picture, write_image, write_video
+from videoswin._errors import VideoError
 from videoswin.data.check.fingerprint import (
     SCENE_TOLERANCE,
     StreamFacts,
@@ -19,7 +20,7 @@ from videoswin.data.check.fingerprint import (
     find_same_scenes,
     find_similar_videos,
 )
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video.reader import open_video
 
 
 def film(seed: int, num_frames: int = 48) -> list[np.ndarray]:

@@ -7,13 +7,12 @@ from contextlib import closing
 from functools import partial
 from typing import Final
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoError
 from videoswin._progress import Progress
 from videoswin.data.check.fingerprint import VideoFacts, examine_video
 from videoswin.data.check.processes import map_in_processes
 from videoswin.data.check.report import DataReport, make_report
 from videoswin.data.manifest import Manifest
-from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec
 
 SHORTEST_FRAMES: Final = 64

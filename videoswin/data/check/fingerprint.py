@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from videoswin.video.containers import VIDEO_CONTAINERS, open_options
-from videoswin.video.ffmpeg import video_streams
-from videoswin.video.reader import VideoError, VideoReader, open_video
-from videoswin.video.rgb import display_matrix
+from videoswin._errors import VideoError
+from videoswin.video.ffmpeg import display_matrix, open_container
+from videoswin.video.limits import WorkBudget
+from videoswin.video.reader import VideoReader, open_video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,10 @@ def read_stream_facts(video: VideoReader) -> StreamFacts:
     """Return the properties of the stream that `video` reads, from the header and first frame of its file."""
     if video.path.is_dir():
         return StreamFacts()
-    options = open_options(VIDEO_CONTAINERS, video.limits.max_frame_pixels)
-    with av.open(
-        f"file:{video.path}", options=options, timeout=video.limits.stall_seconds, metadata_errors="replace"
-    ) as container:
-        stream = video_streams(Path(video.path), container)[0]
+    container, (stream, *_) = open_container(
+        video.path, WorkBudget(video.path, video.limits, os.path.getsize(video.path))
+    )
+    with container:
         try:
             a, b, c, d = display_matrix(next(container.decode(stream)))
         except (av.FFmpegError, StopIteration):

@@ -15,8 +15,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import torch
 
+from videoswin._errors import VideoError
 from videoswin.video.limits import STALL_SECONDS
-from videoswin.video.reader import VideoError
 
 TIMEOUT_SECONDS: Final = 2 * STALL_SECONDS
 """Seconds without a heartbeat after which a process is killed. The reader has its own limit of half of it;

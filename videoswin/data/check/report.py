@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
+from videoswin._errors import VideoError
 from videoswin._text import dump_json, plural
 from videoswin.data.check.advice import describe_single_class, training_samples
 from videoswin.data.check.findings import (
@@ -32,7 +33,6 @@ from videoswin.data.check.findings import (
 from videoswin.data.check.fingerprint import VideoFacts
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Manifest
-from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec
 
 HELD_OUT: Final = 0.2

@@ -5,14 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.video.corners import crop_corners
 from videoswin.video.spec import IMAGENET, PER_CLIP
-from videoswin.video.transforms import (
-    crop_corners,
-    normalize,
-    resize_short_side,
-    resized_length,
-    spatial_crops,
-)
+from videoswin.video.views import normalize, resize_short_side, spatial_crops
 
 
 @pytest.mark.parametrize(
@@ -96,7 +91,9 @@ def test_crops_of_omnivore_are_those_of_its_code(height, width):
 def test_longer_side_of_omnivore_is_rounded_down():
     # short_side_scale of pytorchvideo: int(math.floor((float(w) / h) * size))
     for width in range(240, 960):
-        assert resized_length(240, width, 224, "omnivore") == math.floor((float(width) / 240) * 224)
+        frame_thwc = torch.zeros(1, 240, width, 3, dtype=torch.uint8)
+        resized = resize_short_side(frame_thwc, 224, antialias=False, placement="omnivore")
+        assert resized.shape[2] == math.floor((float(width) / 240) * 224)
 
 
 @settings(deadline=None, max_examples=30)
