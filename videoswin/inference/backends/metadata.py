@@ -1,14 +1,11 @@
-"""ExportMetadata, the metadata of an exported file, and LoadedFile, an exported file that is ready to run."""
+"""ExportMetadata, the metadata of an exported file."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, get_args
-
-from torch import Tensor
+from typing import Final, Literal, get_args
 
 from videoswin._errors import InputError
 from videoswin.video.spec import ClipSpec, ViewPlan, require_affordable
@@ -92,11 +89,3 @@ class ExportMetadata:
             return cls(**({name: fields[name] for name in names} | specs))
         except InputError as error:
             raise InputError(f"{path} is an exported model that does not load: {error}") from error
-
-
-class LoadedFile(NamedTuple):
-    """An exported file, ready to run."""
-
-    metadata: ExportMetadata
-    run: Callable[[Tensor], Tensor]
-    """Runs the model: uint8 (V, 3, T, S, S) -> logits (V, K)."""

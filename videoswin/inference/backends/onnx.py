@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin._text import in_one_line
-from videoswin.inference.backends.metadata import KEY, ExportMetadata, LoadedFile
+from videoswin.inference.backends.metadata import KEY, ExportMetadata
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -65,8 +65,10 @@ def _route_through_cast(graph: Any) -> None:
     graph.node.insert(0, cast)
 
 
-def load(path: Path, device: torch.device) -> LoadedFile:
-    """Load a model in ONNX Runtime.
+def load(
+    path: Path, device: torch.device, *, trust: bool = False
+) -> tuple[ExportMetadata, Callable[[Tensor], Tensor]]:
+    """Load a model in ONNX Runtime; `trust` has no effect, because ONNX files contain no code.
 
     Raises:
         InputError: ONNX Runtime cannot use `device`, or the file is not a valid exported model.
@@ -95,7 +97,7 @@ def load(path: Path, device: torch.device) -> LoadedFile:
             raise RuntimeError(str(error)) from error
         return torch.from_numpy(logits).to(device)
 
-    return LoadedFile(metadata, run)
+    return metadata, run
 
 
 def _require_self_contained(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin._text import in_one_line
-from videoswin.inference.backends.metadata import KEY, ExportMetadata, ExportPrecision, LoadedFile
+from videoswin.inference.backends.metadata import KEY, ExportMetadata, ExportPrecision
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -47,8 +47,12 @@ def write(
     openvino.save_model(model, path, compress_to_fp16=half)
 
 
-def load(path: Path, device: torch.device) -> LoadedFile:
+def load(
+    path: Path, device: torch.device, *, trust: bool = False
+) -> tuple[ExportMetadata, Callable[[Tensor], Tensor]]:
     """Load a model in OpenVINO on the CPU, with as many threads as torch.
+
+    `trust` has no effect, because OpenVINO files contain no code.
 
     Raises:
         InputError: `device` is not the CPU, or the file is not a valid exported model.
@@ -66,7 +70,7 @@ def load(path: Path, device: torch.device) -> LoadedFile:
     def run(pixels: Tensor) -> Tensor:
         return torch.stack([torch.from_numpy(compiled(view[None].numpy())[0][0].copy()) for view in pixels])
 
-    return LoadedFile(metadata, run)
+    return metadata, run
 
 
 def run_batch(path: Path, pixels: Tensor) -> Tensor:
