@@ -23,13 +23,13 @@ from videoswin._progress import Progress, format_duration
 from videoswin._text import dump_json, plural
 from videoswin.inference.backends import onnx, openvino, torch_export
 from videoswin.inference.backends.exported import LOADERS, ExportedModel
-from videoswin.inference.backends.metadata import ExportMetadata, ExportPrecision
 from videoswin.inference.pixels import PixelModel
 from videoswin.inference.predictor import Predictor
 from videoswin.video.reader import open_video
 from videoswin.video.spec import ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import ExportPrecision, Metadata
 
 Format = Literal["onnx", "openvino", "torch", "aotinductor"]
 
@@ -142,7 +142,7 @@ def export_model(
                 f"int8 needs at least 2 videos, got 1: {checkpoint.name} uses a single clip of each video"
             )
     clips = torch.cat(parts)
-    metadata = ExportMetadata.of(checkpoint, precision)
+    metadata = checkpoint.export_metadata(precision)
     with replacing_all(target) as staged:
         millions = sum(weight.numel() for weight in checkpoint.weights.values()) / 1e6
         say(f"phase 1 of 4: tracing the model, {millions:.1f} million parameters, with torch.export")
@@ -293,7 +293,7 @@ def _compare(
     path: Path,
     clips: Tensor,
     format: Format,
-    metadata: ExportMetadata,
+    metadata: Metadata,
     source: str,
     float32: Path | None,
     say: Callable[[str], None],

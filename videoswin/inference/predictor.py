@@ -18,16 +18,16 @@ from videoswin._text import dump_json
 from videoswin.acceleration.cuda import use_fastest_blocks, warn_if_emulated
 from videoswin.inference.adaptive import score_adaptively
 from videoswin.inference.backends.exported import ExportedModel, is_exported
-from videoswin.inference.backends.metadata import ExportMetadata
 from videoswin.inference.pixels import PixelModel
 from videoswin.inference.prefetch import batches, copy_to_device, decoding_threads, load_ahead, wait_for_copy
 from videoswin.model.swin import VideoSwin
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError
-from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
+from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.transforms import normalize
 from videoswin.video.views import Views, load_views
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import Metadata
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -131,7 +131,7 @@ class Predictor:
             self.device = checkpoint.device
             if device not in ("auto", str(self.device)):
                 raise InputError(f"device must be {self.device}, which {checkpoint.path} is on, got {device}")
-            metadata: ExportMetadata | Checkpoint = checkpoint.metadata
+            metadata: Metadata = checkpoint.metadata
         else:
             self.device = resolve_device(device)
             metadata = checkpoint
@@ -144,7 +144,7 @@ class Predictor:
         self.views: ViewPlan = metadata.views
         if protocol is not None:
             self.clip, self.views = apply_protocol(protocol, metadata.clip)
-        self.protocol = protocol or _protocol_name(self.clip, self.views)
+        self.protocol = protocol or metadata.protocol
         if self.multi_label and self.views.is_adaptive:
             raise InputError(
                 f"the adaptive protocol {self.protocol} needs a single-label model, but {self.name} is "
@@ -344,12 +344,6 @@ def require_finite_scores(probabilities: Tensor, model: str) -> Tensor:
     if not probabilities.isfinite().all():
         raise NonFiniteScoresError(f"scores of {model} must be finite, got NaN or infinity: damaged weights?")
     return probabilities
-
-
-def _protocol_name(clip: ClipSpec, views: ViewPlan) -> str:
-    """Return the name of the protocol with this clip and these views, or else clips x crops."""
-    names = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
-    return next(names, views.name)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -13,9 +13,9 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin._text import in_one_line
 from videoswin.inference.backends import onnx, openvino, torch_export
-from videoswin.inference.backends.metadata import ExportMetadata, LoadedFile
+from videoswin.weights.metadata import Metadata
 
-LOADERS: Final[dict[str, Callable[..., LoadedFile]]] = {
+LOADERS: Final[dict[str, Callable[..., tuple[Metadata, Callable[[Tensor], Tensor]]]]] = {
     ".onnx": onnx.load,
     ".xml": openvino.load,
     ".pt2": torch_export.load,
@@ -35,7 +35,7 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
 class ExportedModel:
     """A model in another runtime.
 
-    Attributes: path, device, metadata (ExportMetadata).
+    Attributes: path, device, metadata (Metadata).
     """
 
     def __init__(self, path: str | os.PathLike[str], *, device: torch.device, trust: bool = False) -> None:
@@ -55,7 +55,7 @@ class ExportedModel:
             raise InputError(f"an exported model must end in {', '.join(LOADERS)}, got {path}")
         self.path = path
         self.device = device
-        self.metadata: ExportMetadata
+        self.metadata: Metadata
         self.metadata, self._run = LOADERS[path.suffix](
             path, device, **({"trust": trust} if path.suffix in MAY_CONTAIN_CODE else {})
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,13 @@ from videoswin._errors import InputError
 from videoswin._text import in_one_line
 from videoswin.acceleration.cuda import warn_if_emulated
 from videoswin.inference.backends.archive import require_harmless
-from videoswin.inference.backends.metadata import KEY, ExportMetadata, LoadedFile
+from videoswin.weights.metadata import KEY, Metadata
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
+def write(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
     """Write a program that torch runs without this package, and without contents that torch unpickles."""
     from torch.export import save
 
@@ -31,7 +32,7 @@ def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> Non
     save(program, path, extra_files={KEY: metadata.to_json()})
 
 
-def write_compiled(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
+def write_compiled(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
     """Compile the program to machine code for this processor and write it; this needs a C++ compiler."""
     from torch._inductor import aoti_compile_and_package
 
@@ -39,7 +40,7 @@ def write_compiled(program: ExportedProgram, path: Path, metadata: ExportMetadat
     aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=configs)
 
 
-def load(path: Path, device: torch.device, *, trust: bool) -> LoadedFile:
+def load(path: Path, device: torch.device, *, trust: bool) -> tuple[Metadata, Callable[[Tensor], Tensor]]:
     """Load a program, compiled or not.
 
     Args:
@@ -69,14 +70,14 @@ def load(path: Path, device: torch.device, *, trust: bool) -> LoadedFile:
     return _load_compiled(path, device) if compiled else _load_program(path, device)
 
 
-def _load_program(path: Path, device: torch.device) -> LoadedFile:
+def _load_program(path: Path, device: torch.device) -> tuple[Metadata, Callable[[Tensor], Tensor]]:
     from torch.export import load as load_program  # slow to import
     from torch.export.passes import move_to_device_pass
 
     extra = {KEY: ""}
     try:
         program = load_program(path, extra_files=extra)
-        metadata = ExportMetadata.from_json(extra[KEY], path)
+        metadata = Metadata.of_exported_file(extra[KEY], path)
         # Not module.to(device), because the graph itself has devices.
         module = move_to_device_pass(program, device).module()
     except InputError:
@@ -93,10 +94,10 @@ def _load_program(path: Path, device: torch.device) -> LoadedFile:
         logits: Tensor = module(pixels.to(device))
         return logits
 
-    return LoadedFile(metadata, run)
+    return metadata, run
 
 
-def _load_compiled(path: Path, device: torch.device) -> LoadedFile:
+def _load_compiled(path: Path, device: torch.device) -> tuple[Metadata, Callable[[Tensor], Tensor]]:
     from torch._inductor import aoti_load_package
 
     package = aoti_load_package(os.fspath(path))
@@ -112,4 +113,4 @@ def _load_compiled(path: Path, device: torch.device) -> LoadedFile:
         logits: Tensor = package(pixels.to(device))
         return logits
 
-    return LoadedFile(ExportMetadata.from_json(metadata.get(KEY), path), run)
+    return Metadata.of_exported_file(metadata.get(KEY), path), run
