@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
 from videoswin.inference.backends import load_backend
-from videoswin.inference.backends.metadata import ExportPrecision
 from videoswin.inference.backends.openvino import settings
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import ExportPrecision
 
 CONFIGS: dict[str, VideoSwinConfig] = {"t": TINY, "s": SMALL, "b": BASE}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -22,12 +22,12 @@ from videoswin._optional import require
 from videoswin._progress import Progress, format_duration
 from videoswin._text import dump_json, plural, printable
 from videoswin.inference.backends import FORMATS, SUFFIXES, load_backend
-from videoswin.inference.backends.metadata import ExportMetadata, ExportPrecision
 from videoswin.inference.predictor import Predictor
 from videoswin.video.reader import open_video
 from videoswin.video.spec import ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import ExportPrecision, Metadata
 
 LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"fp32": 1e-3, "bf16": 0.05, "int8": 0.2}
 """Maximum difference of logits, relative to PyTorch's largest. More is a broken file, not rounding."""
@@ -135,7 +135,7 @@ def export_model(
                 f"int8 needs at least 2 videos, got 1: {checkpoint.name} uses a single clip of each video"
             )
     clips = torch.cat(parts)
-    metadata = ExportMetadata.of(checkpoint, precision)
+    metadata = checkpoint.export_metadata(precision)
     with replacing_all(target) as staged:
         millions = sum(weight.numel() for weight in checkpoint.weights.values()) / 1e6
         say(f"phase 1 of 4: tracing the model, {millions:.1f} million parameters, with torch.export")
@@ -286,7 +286,7 @@ def _compare(
     path: Path,
     clips: Tensor,
     format: str,
-    metadata: ExportMetadata,
+    metadata: Metadata,
     source: str,
     float32: Path | None,
     say: Callable[[str], None],

@@ -21,7 +21,7 @@ from videoswin.inference.prefetch import copy_to_device, decoding_threads, load_
 from videoswin.model.swin import VideoSwin
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoError
-from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
+from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.views import Views, load_views
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -78,7 +78,7 @@ class Predictor:
         self.views: ViewPlan = metadata.views
         if protocol is not None:
             self.clip, self.views = apply_protocol(protocol, metadata.clip)
-        self.protocol = protocol or _protocol_name(self.clip, self.views)
+        self.protocol = protocol or metadata.protocol
         if self.multi_label and self.views.is_adaptive:
             raise InputError(
                 f"the adaptive protocol {self.protocol} needs a single-label model, but {self.name} is "
@@ -308,7 +308,7 @@ def _require_same(backend: Backend, device: str, precision: Precision | None) ->
     name, own_device = backend.metadata.name, str(backend.device)
     if device not in ("auto", own_device):
         raise InputError(f"device must be {own_device}, which {name} is on, got {device}")
-    own_precision = getattr(backend.metadata, "precision", None)
+    own_precision = backend.metadata.precision
     if precision not in (None, own_precision):
         raise InputError(
             f"precision must be {own_precision}, the precision of {name}, got {precision}; export the model "
@@ -325,12 +325,6 @@ def require_finite_scores(probabilities: Tensor, model: str) -> Tensor:
     if not probabilities.isfinite().all():
         raise NonFiniteScoresError(f"scores of {model} must be finite, got NaN or infinity: damaged weights?")
     return probabilities
-
-
-def _protocol_name(clip: ClipSpec, views: ViewPlan) -> str:
-    """Return the name of the protocol with this clip and these views, or else clips x crops."""
-    names = (name for name, apply in PROTOCOLS.items() if apply(clip) == (clip, views))
-    return next(names, views.name)
 
 
 def resolve_device(device: str) -> torch.device:

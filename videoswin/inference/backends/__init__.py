@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from videoswin.inference.backends.metadata import ExportMetadata, ExportPrecision
-    from videoswin.weights.checkpoint import Checkpoint
+    from videoswin.weights.metadata import ExportPrecision, Metadata
 
 
 class Backend(Protocol):
@@ -30,7 +29,7 @@ class Backend(Protocol):
     """
 
     @property
-    def metadata(self) -> Checkpoint | ExportMetadata:
+    def metadata(self) -> Metadata:
         """Name, labels, clip and views of the model."""
 
     @property
@@ -47,7 +46,7 @@ class Runtime(NamedTuple):
     write: Callable[..., None]
     """`write(program, path, metadata)` writes the result of `graph.trace`. The writer of a format with int8
     also takes `calibration`, the clips for the scales of the quantization."""
-    load: Callable[..., tuple[ExportMetadata, Callable[[Tensor], Tensor]]]
+    load: Callable[..., tuple[Metadata, Callable[[Tensor], Tensor]]]
     """`load(path, device, trust=False)` returns the metadata of a file and the function that runs it, uint8
     (V, 3, T, S, S) -> logits (V, K)."""
     run_batch: Callable[[Path, Tensor], Tensor] | None = None

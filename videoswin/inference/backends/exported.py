@@ -11,7 +11,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._text import in_one_line
-from videoswin.inference.backends.metadata import ExportMetadata
+from videoswin.weights.metadata import Metadata
 
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, LookupError, AssertionError)
 """Exceptions of runtimes for a foreign file with another input or computation."""
@@ -20,14 +20,14 @@ _FAILURES: Final = (RuntimeError, TypeError, ValueError, LookupError, AssertionE
 class ExportedBackend:
     """A model in another runtime; `load_backend` returns it.
 
-    Attributes: path, device, metadata (ExportMetadata).
+    Attributes: path, device, metadata (Metadata).
     """
 
     def __init__(
         self,
         path: Path,
         device: torch.device,
-        metadata: ExportMetadata,
+        metadata: Metadata,
         run: Callable[[Tensor], Tensor],
     ) -> None:
         self.path, self.device, self.metadata, self._run = path, device, metadata, run

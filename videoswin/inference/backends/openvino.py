@@ -18,14 +18,14 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin._optional import require
 from videoswin._text import in_one_line
-from videoswin.inference.backends.metadata import KEY, ExportMetadata, ExportPrecision
+from videoswin.weights.metadata import KEY, ExportPrecision, Metadata
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
 def write(
-    program: ExportedProgram, path: Path, metadata: ExportMetadata, calibration: Iterable[Tensor] = ()
+    program: ExportedProgram, path: Path, metadata: Metadata, calibration: Iterable[Tensor] = ()
 ) -> None:
     """Write an OpenVINO model.
 
@@ -49,7 +49,7 @@ def write(
 
 def load(
     path: Path, device: torch.device, *, trust: bool = False
-) -> tuple[ExportMetadata, Callable[[Tensor], Tensor]]:
+) -> tuple[Metadata, Callable[[Tensor], Tensor]]:
     """Load a model in OpenVINO on the CPU, with as many threads as torch.
 
     `trust` has no effect, because OpenVINO files contain no code.
@@ -80,7 +80,7 @@ def run_batch(path: Path, pixels: Tensor) -> Tensor:
     return torch.from_numpy(compiled(pixels.numpy())[0].copy())
 
 
-def _read(path: Path) -> tuple[Any, Any, ExportMetadata]:
+def _read(path: Path) -> tuple[Any, Any, Metadata]:
     """Return OpenVINO's core, the model with a dynamic batch, and the metadata."""
     core = require("openvino", extra="openvino").Core()
     try:
@@ -88,7 +88,7 @@ def _read(path: Path) -> tuple[Any, Any, ExportMetadata]:
     except RuntimeError as error:
         raise InputError(f"OpenVINO cannot read {path}: {in_one_line(error)}") from error
     info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    return core, model, ExportMetadata.from_json(info, path)
+    return core, model, Metadata.of_exported_file(info, path)
 
 
 def settings(precision: ExportPrecision) -> dict[str, object]:

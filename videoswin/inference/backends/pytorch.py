@@ -49,7 +49,7 @@ class PyTorchBackend:
             raise InputError(
                 f"{checkpoint.name} must take RGB videos, got {checkpoint.config.in_channels} channels"
             )
-        self.metadata = checkpoint
+        self.metadata = checkpoint.export_metadata("fp32")  # without the weights
         self.device = device
         self.model = checkpoint.model().to(device, dtype)
         if dtype != torch.float32:

@@ -24,7 +24,7 @@ from torch import Tensor
 from videoswin._errors import InputError
 from videoswin._text import in_one_line
 from videoswin.acceleration.cuda import warn_if_emulated
-from videoswin.inference.backends.metadata import KEY, ExportMetadata
+from videoswin.weights.metadata import KEY, Metadata
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Run = Callable[[Tensor], Tensor]
 
 
-def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
+def write(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
     """Write a program that torch runs without this package, and without contents that torch unpickles."""
     from torch.export import save
 
@@ -43,7 +43,7 @@ def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> Non
     save(program, path, extra_files={KEY: metadata.to_json()})
 
 
-def write_compiled(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
+def write_compiled(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
     """Compile the program to machine code for this processor and write it; this needs a C++ compiler."""
     from torch._inductor import aoti_compile_and_package
 
@@ -51,7 +51,7 @@ def write_compiled(program: ExportedProgram, path: Path, metadata: ExportMetadat
     aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=configs)
 
 
-def load(path: Path, device: torch.device, *, trust: bool = False) -> tuple[ExportMetadata, Run]:
+def load(path: Path, device: torch.device, *, trust: bool = False) -> tuple[Metadata, Run]:
     """Load a program, compiled or not.
 
     Args:
@@ -81,14 +81,14 @@ def load(path: Path, device: torch.device, *, trust: bool = False) -> tuple[Expo
     return _load_compiled(path, device) if compiled else _load_program(path, device)
 
 
-def _load_program(path: Path, device: torch.device) -> tuple[ExportMetadata, Run]:
+def _load_program(path: Path, device: torch.device) -> tuple[Metadata, Run]:
     from torch.export import load as load_program  # slow to import
     from torch.export.passes import move_to_device_pass
 
     extra = {KEY: ""}
     try:
         program = load_program(path, extra_files=extra)
-        metadata = ExportMetadata.from_json(extra[KEY], path)
+        metadata = Metadata.of_exported_file(extra[KEY], path)
         # Not module.to(device), because the graph itself has devices.
         module = move_to_device_pass(program, device).module()
     except InputError:
@@ -108,7 +108,7 @@ def _load_program(path: Path, device: torch.device) -> tuple[ExportMetadata, Run
     return metadata, run
 
 
-def _load_compiled(path: Path, device: torch.device) -> tuple[ExportMetadata, Run]:
+def _load_compiled(path: Path, device: torch.device) -> tuple[Metadata, Run]:
     from torch._inductor import aoti_load_package
 
     package = aoti_load_package(os.fspath(path))
@@ -124,7 +124,7 @@ def _load_compiled(path: Path, device: torch.device) -> tuple[ExportMetadata, Ru
         logits: Tensor = package(pixels.to(device))
         return logits
 
-    return ExportMetadata.from_json(metadata.get(KEY), path), run
+    return Metadata.of_exported_file(metadata.get(KEY), path), run
 
 
 _PROGRAM: Final = "models/model.json"
