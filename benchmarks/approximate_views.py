@@ -110,10 +110,10 @@ def answered(views: Tensor, plan: ViewPlan, decode_seconds: float) -> Row:
     predictor = predictor_of(MODEL)
     predictor.views = plan
     since = time.process_time()
-    means, (looked,) = predictor.score_videos([(0, views)], 1)
+    means, (num_scored,) = predictor.score_videos([(0, views)], 1)
     return {
         "answer": int(means[0].argmax()),
-        "views": looked,
+        "views": num_scored,
         "decode_seconds": round(decode_seconds, 5),
         "model_seconds": round(time.process_time() - since, 5),
     }

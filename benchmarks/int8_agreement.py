@@ -56,7 +56,7 @@ def film_views(predictor: Predictor) -> Iterator[Tensor]:
 
 def agreement(ours: Predictor, theirs: Predictor, source: str, each: Iterator[Tensor]) -> dict[str, Any]:
     """Every view a clip of its own."""
-    scores = [(ours.score_each(views), theirs.score_each(views)) for views in each]
+    scores = [(ours.backend(views).softmax(-1), theirs.backend(views).softmax(-1)) for views in each]
     int8, exact = (torch.cat(part) for part in zip(*scores, strict=True))
     return {
         "clips_from": source,

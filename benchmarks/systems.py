@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
-from videoswin.inference.backends.exported import ExportedModel
-from videoswin.inference.backends.metadata import ExportPrecision
+from videoswin.inference.backends import load_backend
 from videoswin.inference.backends.openvino import settings
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import ExportPrecision
 
 CONFIGS: dict[str, VideoSwinConfig] = {"t": TINY, "s": SMALL, "b": BASE}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,7 +66,7 @@ def torch_pass(model: nn.Module, dtype: str, compiled: bool = False) -> Pass:
 
 def exported_pass(path: Path) -> Pass:
     """A pass of an exported file on the pixels, which it normalizes itself."""
-    model, views = ExportedModel(path, device=torch.device("cpu")), pixels()
+    model, views = load_backend(path, torch.device("cpu")), pixels()
     return lambda: model(views)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from videoswin._errors import VideoError
-    from videoswin.inference.predictor import Prediction, Predictor
+    from videoswin.inference.prediction import Prediction
+    from videoswin.inference.predictor import Predictor
     from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
     from videoswin.model.swin import VideoSwin
     from videoswin.video.limits import ReadLimits
@@ -29,7 +30,7 @@ _MODULES = {
     "ClipSpec": "video.spec",
     "LARGE": "model.config",
     "NANO": "model.config",
-    "Prediction": "inference.predictor",
+    "Prediction": "inference.prediction",
     "Predictor": "inference.predictor",
     "ReadLimits": "video.limits",
     "SMALL": "model.config",

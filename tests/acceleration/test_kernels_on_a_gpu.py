@@ -16,7 +16,7 @@ from videoswin.acceleration.cuda import (
 from videoswin.acceleration.fused import BRANCHES, FusedBlock, can_fuse, fuse, norm_linear
 from videoswin.acceleration.triton.attention import triton_attention, window_attention
 from videoswin.acceleration.verify import TOLERANCE, branch_error
-from videoswin.inference.pixels import PixelModel
+from videoswin.inference.backends.pytorch import PixelModel
 from videoswin.model.attention import box_attention
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin

@@ -17,7 +17,6 @@ from videoswin.evaluation.evaluate import evaluate
 from videoswin.inference import export
 from videoswin.inference.backends import openvino as runtime
 from videoswin.inference.backends.exported import ExportedModel
-from videoswin.inference.backends.metadata import ExportPrecision
 from videoswin.inference.export import ExportError, Format, export_model
 from videoswin.inference.predictor import Predictor
 from videoswin.model.config import VideoSwinConfig
@@ -25,6 +24,7 @@ from videoswin.model.swin import VideoSwin, token_grid
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import ExportPrecision
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -185,7 +185,8 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
     description = json.loads(metadata["videoswin"])
     assert description["version"] == 3
     assert set(description) == {
-        "version", "config", "clip", "views", "labels", "lineage", "license", "name",
+        "version", "config", "clip", "views", "protocol", "labels", "multi_label", "lineage", "license",
+        "name", "precision",
     }  # fmt: skip
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 
@@ -15,6 +16,13 @@ from videoswin import __version__
 from videoswin._text import did_you_mean, printable
 
 _METAVARS: Final[Mapping[Any, str]] = MappingProxyType({int: "N", float: "X"})
+
+
+@dataclass(frozen=True, eq=False)  # a table has no hash, which `| None` needs
+class Choices:
+    """The allowed values of an option whose values are not fixed text: Annotated[str, Choices(TABLE)]."""
+
+    values: Iterable[str]
 
 
 def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentParser:
@@ -49,7 +57,7 @@ def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentPar
         )
         subparser.set_defaults(command=command)
         helps = {argument.arg_name: argument.description or "" for argument in docstring.params}
-        hints = get_type_hints(command)
+        hints = get_type_hints(command, include_extras=True)
         for parameter in inspect.signature(command).parameters.values():
             _add_argument(subparser, parameter, hints[parameter.name], helps[parameter.name])
     return parser
@@ -96,6 +104,9 @@ def _add_argument(
         )
         return
     choices = get_args(hint) if get_origin(hint) is Literal else None
+    if get_origin(hint) is Annotated:
+        hint, annotation = get_args(hint)
+        choices = tuple(annotation.values)
     if not required and default is not None:
         description += f" (default: {default})"
     parser.add_argument(

@@ -4,12 +4,12 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from videoswin._errors import InputError
 from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._text import printable
-from videoswin.cli.arguments import command_line
+from videoswin.cli.arguments import Choices, command_line
 from videoswin.cli.exit_codes import exit_code
 from videoswin.cli.terminal import (
     print_failure,
@@ -17,13 +17,15 @@ from videoswin.cli.terminal import (
     print_models,
     print_prediction,
     print_table,
+    print_text,
     print_to_stderr,
 )
 from videoswin.cli.training import check, evaluate, recipes, train
+from videoswin.inference.backends import FORMATS
 
 if TYPE_CHECKING:
     from videoswin._errors import VideoError
-    from videoswin.inference.predictor import Prediction
+    from videoswin.inference.prediction import Prediction
 
 
 def demo(*, video: str | None = None, model: str = "camera-motion", out: str = "demo") -> int:
@@ -164,7 +166,7 @@ def export(
     model: str,
     out: str,
     *,
-    format: Literal["onnx", "openvino", "torch", "aotinductor"] | None = None,
+    format: Annotated[str, Choices(FORMATS)] | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
     data: str | None = None,
     json: bool = False,
@@ -184,7 +186,6 @@ def export(
         json: Print the comparison as one JSON object.
         license: Accept the license of restricted weights by repeating it, e.g. CC-BY-NC-4.0.
     """
-    from videoswin.cli.terminal import print_comparison
     from videoswin.inference.export import export_model, require_possible
     from videoswin.video.listing import find_videos
     from videoswin.weights.checkpoint import Checkpoint
@@ -205,7 +206,7 @@ def export(
     if json:
         print(comparison.to_json())
     else:
-        print_comparison(comparison)
+        print_text(comparison.to_text(), printable(comparison.path))
     return 0
 
 
@@ -227,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as_json: bool) -> int:
     """Print each result as it arrives; return the number of failed videos."""
-    from videoswin.inference.predictor import Prediction
+    from videoswin.inference.prediction import Prediction
 
     failures = 0
     for result in results:

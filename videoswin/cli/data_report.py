@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from videoswin._text import plural, printable
-from videoswin.cli.terminal import draw_bar, truncate
+from videoswin._text import plural, printable, truncate
+from videoswin.cli.terminal import draw_bar
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -25,7 +25,8 @@ from videoswin.camera_motion.camera import (
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
-from videoswin.inference.predictor import Prediction, Predictor
+from videoswin.inference.prediction import Prediction
+from videoswin.inference.predictor import Predictor
 from videoswin.video.reader import open_video
 
 SECONDS, FPS = 2.0, 30

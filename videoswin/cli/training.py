@@ -5,7 +5,7 @@ from typing import Literal
 from videoswin._errors import InputError
 from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._text import printable
-from videoswin.cli.terminal import print_json, print_table, print_to_stderr
+from videoswin.cli.terminal import print_json, print_table, print_text, print_to_stderr
 
 
 def check(
@@ -185,7 +185,6 @@ def evaluate(
         trust: Allow a .pt2 file that can run code.
     """
     from videoswin._distributed import join_ranks
-    from videoswin.cli.terminal import print_report
     from videoswin.data.manifest import read_manifest
     from videoswin.evaluation.evaluate import evaluate as score
     from videoswin.evaluation.plots import require_drawing
@@ -217,7 +216,7 @@ def evaluate(
     if json:
         print(report.to_json(), flush=True)
     else:
-        print_report(report)
+        print_text(report.to_text(), printable(report.model))
     if out is not None:
         report.save(out)
         print_to_stderr(f"saved the report, its tables and its pictures in {out}")

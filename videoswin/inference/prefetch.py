@@ -1,7 +1,4 @@
-"""Load videos ahead while another is scored, and batch views across videos.
-
-Legend: V views, T frames, H W height and width of a view.
-"""
+"""Load the next videos in threads while another is scored, and copy their views to the device."""
 
 from __future__ import annotations
 
@@ -143,32 +140,3 @@ def wait_for_copy(views: Tensor) -> Tensor:
         # Another copy must not reuse the memory before the kernels that read it are done.
         views.record_stream(torch.cuda.current_stream(views.device))
     return views
-
-
-def batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of `size` views, (V, 3, T, H, W), with the video index of each view, (V,).
-
-    Only views of equal shape share a batch; a batch ends early if the next video has another shape.
-    """
-    parts: list[tuple[int, Tensor]] = []
-    room = size
-    for video, views in videos:
-        if parts and parts[-1][1].shape[1:] != views.shape[1:]:
-            yield _joined(parts)
-            parts, room = [], size
-        while len(views):
-            parts.append((video, views[:room]))
-            views = views[room:]
-            room -= len(parts[-1][1])
-            if not room:
-                yield _joined(parts)
-                parts, room = [], size
-    if parts:
-        yield _joined(parts)
-
-
-def _joined(parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    (_, first), *others = parts
-    # The views of a single video are not copied.
-    pixels = torch.cat([views for _, views in parts]) if others else first
-    return pixels, torch.tensor([video for video, views in parts for _ in views])

@@ -7,7 +7,6 @@ one versioned JSON object under the key `videoswin`; its tensors have the names 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from videoswin._files import replacing
 from videoswin._text import did_you_mean, printable
 from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol, require_affordable
+from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 from videoswin.weights import catalog
 from videoswin.weights.convert import Conversion, check_window, convert
 from videoswin.weights.download import fetch, in_cache, require_published_bytes
@@ -40,27 +39,17 @@ from videoswin.weights.infer import (
 from videoswin.weights.inflate import Method, resize_tables
 from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
 from videoswin.weights.layouts import WRITERS
-from videoswin.weights.metadata import (
-    MAX_METADATA,
-    parse_config,
-    parse_metadata,
-    require_description,
-    require_fields,
-)
+from videoswin.weights.metadata import KEY, UNKNOWN_LICENSE, ExportPrecision, Metadata
 from videoswin.weights.unpickle import read_file
 
-FORMAT_VERSION = 3
-"""Version of the metadata that `save` writes. Versions 1 and 2 (multi-label) can also be read."""
 BUNDLED = Path(__file__).parent / "bundled"
 
-_METADATA_KEY = "videoswin"
-_UNKNOWN_LICENSE = "unknown: ask the source of the file"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Checkpoint:
-    """Weights with their architecture, sampling rule, labels, origin and license.
+class Checkpoint(Metadata):
+    """Weights with their metadata: architecture, clip, views, labels, origin and license.
 
     Raises:
         InputError: The parts disagree, a name is not printable, or the views of one video are too large.
@@ -71,42 +60,21 @@ class Checkpoint:
 
     weights: dict[str, Tensor] = field(repr=False)
     """All tensors by their name in our layout; without `head.*` for a backbone that has no classes yet."""
-    config: VideoSwinConfig
+    config: VideoSwinConfig = field()
     """The architecture; `num_classes` has no meaning without a head."""
-    clip: ClipSpec
-    """The clips that these weights were trained on."""
-    views: ViewPlan
-    """The default views of a video."""
-    labels: tuple[str, ...] = field(repr=False)
-    """Names of the classes in the order of the logits; empty without a head."""
-    multi_label: bool = False
-    """True if a video can show several classes: each logit then gets a sigmoid instead of the softmax."""
-    lineage: dict[str, str] = field(default_factory=dict, repr=False)
-    """Origin of the weights as free text: source, command, summary of the conversion."""
-    license: str = _UNKNOWN_LICENSE
-    """License of the weights, as an SPDX name where there is one."""
-    name: str = "unnamed"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_floating_point(self.weights)
         if gaps := describe_gaps(self.weights, self.config):
             raise InputError(f"weights must match the config: {gaps}")
         if unknown := sorted(self.weights.keys() - parameter_shapes(self.config).keys()):
             raise InputError(f"weights must match the config, got unknown tensors {first_few(unknown)}")
-        require_description(
-            name=self.name,
-            labels=self.labels,
-            multi_label=self.multi_label,
-            license=self.license,
-            lineage=self.lineage,
-        )
-        object.__setattr__(self, "labels", tuple(self.labels))
         classes = self.config.num_classes if self.has_head else 0
         if len(self.labels) != classes:
             raise InputError(
                 f"labels must have {classes} names, one for each class of the head, got {len(self.labels)}"
             )
-        require_affordable(self.clip, self.views)
 
     @property
     def has_head(self) -> bool:
@@ -140,8 +108,8 @@ class Checkpoint:
         except ValueError as error:
             cure = "; remove it to download it again" if in_cache(path) else ""
             raise InputError(f"{error}{cure}") from error
-        if _METADATA_KEY in metadata:
-            checkpoint = cls._from_metadata(contents, metadata[_METADATA_KEY], path)
+        if KEY in metadata:
+            checkpoint = cls._from_metadata(contents, metadata[KEY], path)
             return checkpoint.with_window(window) if window else checkpoint
         try:
             conversion = convert(contents, method=inflate, window=window)
@@ -219,6 +187,11 @@ class Checkpoint:
             raise InputError(f"layout must be one of {', '.join(WRITERS)}, got {layout!r}")
         return WRITERS[layout](self.weights, self.config)
 
+    def export_metadata(self, precision: ExportPrecision) -> Metadata:
+        """Return the metadata of a file that is exported from this checkpoint in this precision."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Metadata)}
+        return Metadata(**(values | {"precision": precision}))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file; an existing file is replaced only when the new one is complete."""
         path = Path(path)
@@ -226,46 +199,19 @@ class Checkpoint:
             raise InputError(
                 f"path must end in .safetensors, got {path}; for other layouts torch.save(to_state_dict(...))"
             )
-        description = {
-            "version": FORMAT_VERSION,
-            "config": self.config.to_dict(),
-            "clip": self.clip.to_dict(),
-            "views": self.views.to_dict(),
-            "labels": self.labels,
-            "lineage": self.lineage,
-            "license": self.license,
-            "name": self.name,
-        }
-        if self.multi_label:
-            description |= {"multi_label": True}
-        if len(metadata := json.dumps(description)) > MAX_METADATA:
-            raise InputError(
-                f"metadata must have at most {MAX_METADATA} characters, got {len(metadata)}; "
-                "shorten the lineage"
-            )
+        metadata = {KEY: self.to_json()}
         # Safetensors refuses tensors that share memory or are not contiguous.
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights.items()}
         with replacing(path) as partial:
-            safetensors.torch.save_file(tensors, partial, metadata={_METADATA_KEY: metadata})
+            safetensors.torch.save_file(tensors, partial, metadata=metadata)
 
     @classmethod
     def _from_metadata(cls, weights: Mapping[str, Tensor], metadata: str, path: Path) -> Checkpoint:
         try:
-            fields = parse_metadata(metadata, latest_version=FORMAT_VERSION)
-            require_fields(fields, ("config", "clip", "views", "labels", "lineage", "license", "name"))
+            described = Metadata.from_json(metadata, "config")
             require_floating_point(weights)
             require_finite(weights)
-            return cls(
-                weights=dict(weights),
-                config=parse_config(fields["config"]),
-                clip=ClipSpec.from_dict(fields["clip"]),
-                views=ViewPlan.from_dict(fields["views"]),
-                labels=fields["labels"],
-                multi_label=fields.get("multi_label", False),
-                lineage=fields["lineage"],
-                license=fields["license"],
-                name=fields["name"],
-            )
+            return cls(weights=dict(weights), **vars(described))
         except InputError as error:
             raise InputError(f"{path} is a videoswin checkpoint that does not load: {error}") from error
 
@@ -278,7 +224,7 @@ class Checkpoint:
         lineage = {"source": source, "conversion": "; ".join((conversion.summary(), *conversion.notes))}
         labels, lineage["labels"] = _choose_labels(conversion, entry)
         if entry is None:
-            license = conversion.license or _UNKNOWN_LICENSE
+            license = conversion.license or UNKNOWN_LICENSE
             segments = lineage["labels"].startswith("something-v2")
             clip, views, lineage["clip"] = _assume_clip(conversion.config, segments=segments)
         else:

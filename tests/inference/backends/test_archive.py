@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from videoswin._errors import InputError
 from videoswin.inference.backends import torch_export
-from videoswin.inference.backends.metadata import ExportMetadata
 from videoswin.inference.predictor import Predictor
 from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.weights.metadata import Metadata
 
 pytestmark = [
     pytest.mark.timeout(600),  # torch.export is slow to import on a busy machine
@@ -46,7 +46,7 @@ class Model(nn.Module):
         return logits
 
 
-FACTS = ExportMetadata(
+FACTS = Metadata(
     name="small",
     precision="fp32",
     clip=ClipSpec(frames=2, stride=1, size=4, short_side=4),

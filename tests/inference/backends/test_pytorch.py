@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-
 from videoswin.inference.pixels import PixelModel
+
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import IMAGENET, PER_CLIP, Normalization
