@@ -14,14 +14,14 @@ from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.metadata import ExportPrecision
 
-CONFIG = VideoSwinConfig(embed_dim=16, depths=(1, 2), num_heads=(1, 2), window=(2, 4, 4), num_classes=3)
+CONFIG = VideoSwinConfig(embed_dim=16, depths=(1, 2), num_heads=(1, 2), window=(2, 4, 8), num_classes=3)
 WHOLE = ClipSpec(frames=4, stride=1, size=40, short_side=40)
 """Grids of 2 x 10 x 10 and 2 x 5 x 5 tokens: whole tokens, padded windows, an odd grid after merging, shifted
-windows in the second stage."""
+windows in the second stage; only the height is divided there, because every shape of window is one operation to export."""
 PADDED = ClipSpec(frames=5, stride=1, size=34, short_side=34, normalization=PER_CLIP)
 """Incomplete tokens, incomplete windows, an odd grid to merge."""
 
-Exported = tuple[Path, Comparison]
+Export = Callable[[Checkpoint, str, ExportPrecision], tuple[Path, Comparison]]
 
 
 def checkpoint_for(clip: ClipSpec) -> Checkpoint:
@@ -65,13 +65,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, videos: list[str]
-) -> Callable[[Checkpoint, str, ExportPrecision], Exported]:
+def exported(tmp_path_factory: pytest.TempPathFactory, videos: list[str]) -> Export:
     """Exports a checkpoint, once for each suffix and precision."""
-    files: dict[tuple[Checkpoint, str, ExportPrecision], Exported] = {}
+    files: dict[tuple[Checkpoint, str, ExportPrecision], tuple[Path, Comparison]] = {}
 
-    def export(checkpoint: Checkpoint, suffix: str, precision: ExportPrecision) -> Exported:
+    def export(checkpoint: Checkpoint, suffix: str, precision: ExportPrecision) -> tuple[Path, Comparison]:
         key = (checkpoint, suffix, precision)
         if key not in files:
             path = tmp_path_factory.mktemp("exported") / f"model{suffix}"

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from videoswin._errors import InputError
-from videoswin.inference.backends import torch_export
+from videoswin.inference.backends import load_backend, torch_export
+from videoswin.inference.export import export_model
 from videoswin.inference.predictor import Predictor
+from videoswin.model.swin import token_grid
 from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.metadata import Metadata
 
 pytestmark = [
@@ -337,3 +340,30 @@ def test_a_damaged_file_is_one_clear_error(plain: Path, tmp_path: Path) -> None:
         path.write_bytes(damaged)
         error = error_of(path)
         assert error is None or "model.pt2" in error or "scores of small must be finite" in error
+
+
+@pytest.mark.slow
+def test_compiled_code_answers_as_the_checkpoint_does(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    target = tmp_path / "model.pt2"
+    comparison = export_model(checkpoint, target, format="aotinductor")
+    assert comparison.largest_difference < 1e-5
+    with pytest.raises(ValueError, match=r"machine code compiled by AOTInductor; .* use --trust"):
+        load_backend(target, torch.device("cpu"))
+    model = load_backend(target, torch.device("cpu"), trust=True)
+    assert model.metadata.labels == checkpoint.labels
+    assert model(torch.zeros(3, 3, 4, 40, 40, dtype=torch.uint8)).shape == (3, 3)
+
+
+def test_a_zip_file_that_is_no_program_is_one_clear_error(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt2")
+    with pytest.raises(ValueError, match="archive, got another zip file"):
+        Predictor.from_pretrained(tmp_path / "model.pt2")
+
+
+def test_a_program_holds_every_weight_once(checkpoint: Checkpoint) -> None:
+    from videoswin.inference.backends.graph import fold_norms, trace  # slow to import
+
+    numbers = sum(tensor.numel() for tensor in trace(checkpoint, torch.bfloat16).state_dict.values())
+    folded = checkpoint.model()
+    fold_norms(folded, token_grid((checkpoint.clip.frames, checkpoint.clip.size, checkpoint.clip.size)))
+    assert numbers == sum(parameter.numel() for parameter in folded.parameters())
