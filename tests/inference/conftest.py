@@ -17,7 +17,7 @@ from videoswin.weights.metadata import ExportPrecision
 CONFIG = VideoSwinConfig(embed_dim=16, depths=(1, 2), num_heads=(1, 2), window=(2, 4, 8), num_classes=3)
 WHOLE = ClipSpec(frames=4, stride=1, size=40, short_side=40)
 """Grids of 2 x 10 x 10 and 2 x 5 x 5 tokens: whole tokens, padded windows, an odd grid after merging, shifted
-windows in the second stage; only the height is divided there, because every shape of window is one operation to export."""
+windows in the second stage. Only the height is divided there, because every shape of window takes time."""
 PADDED = ClipSpec(frames=5, stride=1, size=34, short_side=34, normalization=PER_CLIP)
 """Incomplete tokens, incomplete windows, an odd grid to merge."""
 
