@@ -171,10 +171,10 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 FROZEN_COMMANDS = {
-    "check": {"data", "model", "quick", "root", "shortest", "write", "workers", "json"},
-    "convert": {"model", "out", "layout", "inflate", "window", "license"},
+    "check": {"data", "model", "quick", "root", "min_frames", "out", "workers", "license", "json"},
+    "convert": {"model", "out", "layout", "inflation", "window", "license", "json"},
     "demo": {"video", "model", "out"},
-    "export": {"model", "out", "format", "precision", "data", "json", "license"},
+    "export": {"model", "out", "format", "precision", "videos", "json", "license"},
     "models": {"json"},
     "predict": {"videos", "model", "protocol", "top", "device", "precision", "json", "license", "trust"},
     "evaluate": {
@@ -185,7 +185,7 @@ FROZEN_COMMANDS = {
     "recipes": {"name", "json"},
     "train": {
         *("recipe", "out", "data", "model", "epochs", "lr", "batch_size", "seed", "device", "precision"),
-        *("workers", "set", "trust"),
+        *("root", "workers", "set", "license", "trust", "json"),
     },
 }
 """Scripts depend on these: adding one is a decision, removing one is a break."""
