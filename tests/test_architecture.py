@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "videoswin"
 LAYERS = [
     {"_errors", "_text"},
-    {"_files", "_optional", "_progress", "_distributed", "_workers"},
+    {"_files", "_progress", "_distributed"},
     {"model", "video"},
     {"acceleration", "weights", "data"},
     {"inference"},

@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from videoswin._errors import InputError
-from videoswin._optional import require
+from videoswin._errors import InputError, require
 from videoswin._text import did_you_mean
 from videoswin.data.lists.rows import (
     Listing,

@@ -22,7 +22,7 @@ from videoswin.video.reader import FOLDER_FPS
 
 _BACKWARDS_NUMBERS: Final = re.compile(r"(?:\d{1,18}-?[ \t,]+)+")
 
-_FEWEST_FRAMES: Final = 8
+_MIN_FRAMES: Final = 8
 """A column with smaller numbers is not a number of frames: no clip of a dataset is that short."""
 
 
@@ -108,19 +108,18 @@ def _layout_of(lines: list[_Line], num_classes: int) -> _Layout:
     if (
         widths == {2}
         and set(columns[0]) <= {0, 1}
-        and (set(columns[1]) == {-1} or min(columns[1]) >= _FEWEST_FRAMES)
+        and (set(columns[1]) == {-1} or min(columns[1]) >= _MIN_FRAMES)
     ):
         raise InputError(
             f"{lines[0].where}: the numbers look like 'start frames' of a list for pre-training VideoMAE, "
             "which has no labels: use a list with a label in each line"
         )
-    if widths == {3} and (min(columns[1]) >= _FEWEST_FRAMES or set(columns[1]) == {-1}):
+    if widths == {3} and (min(columns[1]) >= _MIN_FRAMES or set(columns[1]) == {-1}):
         return _PART
     if not is_video:
         return _LABELS if widths == {1} else _FRAMES
     if widths == {2} and (
-        min(columns[0]) >= _FEWEST_FRAMES
-        or (num_classes and max(columns[0]) >= num_classes > max(columns[1]))
+        min(columns[0]) >= _MIN_FRAMES or (num_classes and max(columns[0]) >= num_classes > max(columns[1]))
     ):
         return _FRAMES
     return _LABELS
