@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
@@ -197,7 +198,7 @@ class Predictor:
         """
         sums = torch.zeros(count, len(self.labels), device=self.device)
         num_scored = torch.zeros(count, dtype=torch.long)
-        if self.views.is_adaptive:
+        if self.views.margin < 1:
             for video, pixels in videos:
                 sums[video], num_scored[video] = score_adaptively(
                     self._score_views, pixels, self.views.margin
@@ -246,30 +247,23 @@ class Predictor:
 def batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of `size` views, (V, 3, T, H, W), with the video index of each view, (V,).
 
-    Only views of equal shape share a batch; a batch ends early if the next video has another shape.
+    Only views of equal shape share a batch; a batch ends early if the next video has another shape. The views
+    of a single video are not copied.
     """
-    parts: list[tuple[int, Tensor]] = []
-    room = size
-    for video, views in videos:
-        if parts and parts[-1][1].shape[1:] != views.shape[1:]:
-            yield _joined(parts)
-            parts, room = [], size
-        while len(views):
-            parts.append((video, views[:room]))
-            views = views[room:]
-            room -= len(parts[-1][1])
-            if not room:
-                yield _joined(parts)
-                parts, room = [], size
-    if parts:
-        yield _joined(parts)
-
-
-def _joined(parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    (_, first), *others = parts
-    # The views of a single video are not copied.
-    pixels = torch.cat([views for _, views in parts]) if others else first
-    return pixels, torch.tensor([video for video, views in parts for _ in views])
+    parts: list[Tensor] = []
+    owners: list[int] = []
+    for video, pixels in chain[tuple[int, Tensor | None]](videos, [(-1, None)]):  # None ends the last batch
+        rest = pixels
+        while True:
+            if parts and (rest is None or len(owners) == size or rest.shape[1:] != parts[0].shape[1:]):
+                yield torch.cat(parts) if len(parts) > 1 else parts[0], torch.tensor(owners)
+                parts, owners = [], []
+            if rest is None or not len(rest):
+                break
+            room = size - len(owners)
+            parts.append(rest[:room])
+            owners += [video] * len(parts[-1])
+            rest = rest[room:]
 
 
 def score_adaptively(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,7 +81,7 @@ def load_views(
     Raises:
         VideoError: The video cannot be read or exceeds `limits`, or the part is outside of it.
     """
-    with open_video(path, limits=limits) as video:
+    with closing(open_video(path, limits=limits)) as video:
         reader = video
         if start_seconds is not None or end_seconds is not None:
             reader = excerpt(video, start_seconds, end_seconds)
@@ -97,8 +98,8 @@ def load_views(
             if reader.num_readable == num_frames:
                 break
         pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
-        seconds = [[reader.start_seconds + reader.seconds(index) for index in indices] for indices in clips]
-        times = np.repeat(np.array(seconds), len(pixels) // len(clips), axis=0)  # (V, T)
+        seconds = np.array(clips) / reader.fps if reader.times is None else reader.times[np.array(clips)]
+        times = np.repeat(reader.start_seconds + seconds, len(pixels) // len(clips), axis=0)  # (V, T)
         if views.margin < 1:
             order = adaptive_order(views)
             pixels, times = pixels[order], times[order]

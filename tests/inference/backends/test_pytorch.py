@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from videoswin.inference.pixels import PixelModel
 
+from videoswin.inference.backends.pytorch import PixelModel
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import IMAGENET, PER_CLIP, Normalization
@@ -88,11 +88,14 @@ def test_no_number_is_copied_from_python_while_a_graph_may_be_captured(
 
 
 @torch.no_grad()
-def test_weights_changed_later_are_heeded(model: VideoSwin) -> None:
+def test_the_patch_embedding_is_read_once_and_all_other_weights_at_every_call(model: VideoSwin) -> None:
     changing = copy.deepcopy(model)
     ours = PixelModel(changing, IMAGENET)
     pixels = torch.randint(256, (1, 3, 8, 32, 32), dtype=torch.uint8)
     before = ours(pixels)
-    torch.nn.init.normal_(changing.patch_embed.proj.weight)
+    torch.nn.init.normal_(changing.head.weight)
     torch.testing.assert_close(ours(pixels), changing(normalize(pixels, IMAGENET)), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(before, ours(pixels))
+    torch.nn.init.normal_(changing.patch_embed.proj.weight)
+    again = PixelModel(changing, IMAGENET)
+    torch.testing.assert_close(again(pixels), changing(normalize(pixels, IMAGENET)), rtol=1e-4, atol=1e-4)
