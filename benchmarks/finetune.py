@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.experiments import Results, Row, parsed, trained
 from benchmarks.gestures import COMPOUND, TOLD_BY_ORDER, Gestures, write_gestures
 from videoswin import NANO
-from videoswin._optional import require
+from videoswin._errors import require
 from videoswin.camera_motion.scenes import TEST_PHOTOS, TRAIN_PHOTOS
 from videoswin.recipes import build_recipe
 from videoswin.training.optim import initialize_from_scratch

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from videoswin.inference.prediction import Prediction
 
 _STYLES: Final = {
+    r"^problem: .*$": "red",
+    r"^warning: .*$": "yellow",
     r"^  warning: .*$": "yellow",
     r"^damaged: .*$": "yellow",
     r"^cannot be read, and count as wrong: .*$": "red",

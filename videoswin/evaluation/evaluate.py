@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from videoswin._distributed import from_all_ranks, rank_and_world_size
-from videoswin._errors import InputError, VideoError
-from videoswin._progress import Progress
-from videoswin._text import did_you_mean
-from videoswin._workers import (
+from videoswin._distributed import (
+    from_all_ranks,
     naming_killed_workers,
+    rank_and_world_size,
     require_startable_workers,
     shared_memory_notice,
     start_data_worker,
 )
+from videoswin._errors import InputError, VideoError
+from videoswin._progress import Progress
+from videoswin._text import did_you_mean
 from videoswin.data.lists.rows import folded_name
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
@@ -87,7 +88,7 @@ def evaluate(
     shown = progress and rank == 0
     with Progress(title, len(share.indices), "videos", shown=shown) as bar:
         if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
-            bar.say(notice)
+            bar.print_line(notice)
         readable = _readable(loaded, share, bar.advance)
         with naming_killed_workers():
             share.scores, _ = predictor.score_videos(

@@ -16,9 +16,8 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from videoswin._errors import InputError, VideoSwinError
+from videoswin._errors import InputError, VideoSwinError, require
 from videoswin._files import replacing_all
-from videoswin._optional import require
 from videoswin._progress import Progress, format_duration
 from videoswin._text import dump_json, plural, printable
 from videoswin.inference.backends import FORMATS, SUFFIXES, load_backend

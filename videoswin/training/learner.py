@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from videoswin._errors import InputError
-from videoswin._optional import require
+from videoswin._errors import InputError, require
 from videoswin.acceleration.cuda import use_fastest_attention, warn_if_emulated
 from videoswin.data.dataset import Batch
 from videoswin.inference.predictor import PRECISIONS, resolve_device

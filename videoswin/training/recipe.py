@@ -77,7 +77,7 @@ class VideoData(Data):
     """Fraction of the videos of each class that is held out if there are no validation videos."""
     group_by: str | None = None
     """What videos share that must not be split between training and validation: `folder`, `folder:2`,
-    `pattern:REGULAR_EXPRESSION` or `similarity` (data/groups.py); None takes the column `group`, if any."""
+    `pattern:REGULAR_EXPRESSION` or `similarity` (data/splits.py); None takes the column `group`, if any."""
     root: str | None = None
     """Folder that relative paths start from; None is the folder of the list."""
     class_balanced: bool = False

@@ -23,7 +23,7 @@ from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import VideoReader, open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import (
-    LONGEST_FULL_FRAME,
+    MAX_VIEW_ASPECT_RATIO,
     PER_CLIP,
     ClipSpec,
     Crops,
@@ -116,10 +116,10 @@ def load_views(
 def _require_short_frame(reader: VideoReader, frame_hwc: Tensor) -> None:
     """Raise VideoError if a frame is too long for a view of the full frame."""
     height, width, _ = frame_hwc.shape
-    if max(height, width) > LONGEST_FULL_FRAME * min(height, width):
+    if max(height, width) > MAX_VIEW_ASPECT_RATIO * min(height, width):
         raise VideoError(
             reader.path,
-            f"the aspect ratio of a full-frame view must be <= {LONGEST_FULL_FRAME:g}, got frames of "
+            f"the aspect ratio of a full-frame view must be <= {MAX_VIEW_ASPECT_RATIO:g}, got frames of "
             f"{width}x{height}; use three crops, as in official-4x3",
         )
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videoswin._errors import InputError
-from videoswin._optional import require
+from videoswin._errors import InputError, require
 from videoswin._text import in_one_line
 from videoswin.weights.metadata import KEY, Metadata
 

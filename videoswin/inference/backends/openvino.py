@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from videoswin._errors import InputError
-from videoswin._optional import require
+from videoswin._errors import InputError, require
 from videoswin._text import in_one_line
 from videoswin.weights.metadata import KEY, ExportPrecision, Metadata
 

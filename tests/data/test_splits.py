@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videoswin.camera_motion.clips import write_h264
-from videoswin.data.groups import describe_sharing, group_by_folder, group_by_pattern, make_groups
-from videoswin.data.manifest import Manifest, Sample, hold_out, read_manifest, write_manifest
+from videoswin.data.manifest import Manifest, Sample, read_manifest, write_manifest
+from videoswin.data.splits import describe_sharing, group_by_folder, group_by_pattern, hold_out, make_groups
 
 
 def table(*samples: Sample, num_classes: int = 3) -> Manifest:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from videoswin import _workers
+from videoswin import _distributed
+from videoswin._distributed import require_startable_workers, shared_memory_notice, start_data_worker
 from videoswin._errors import InputError
-from videoswin._workers import require_startable_workers, shared_memory_notice, start_data_worker
 
 MB = 2**20
 
@@ -45,7 +45,7 @@ EXPECTED = [(index, index, index) for index in range(5)]
 
 @pytest.mark.parametrize("free", [0, MB - 1, None])
 def test_tensors_arrive_whatever_is_free(free: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workers, "free_shared_memory", lambda: free)
+    monkeypatch.setattr(_distributed, "free_shared_memory", lambda: free)
     assert received(num_workers=2) == EXPECTED
 
 
@@ -56,15 +56,15 @@ def test_tensors_arrive_although_shared_memory_refuses_what_it_promised(no_large
 def test_a_tensor_that_does_not_fit_is_pickled_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = torch.arange(100)
     for free, shared in ((799, False), (800, True)):
-        monkeypatch.setattr(_workers, "free_shared_memory", lambda free=free: free)
-        rebuild, arguments = _workers._reduce(tensor)
+        monkeypatch.setattr(_distributed, "free_shared_memory", lambda free=free: free)
+        rebuild, arguments = _distributed._reduce(tensor)
         assert (rebuild is not torch.from_numpy) is shared
         assert tensor.is_shared() is shared
         assert torch.equal(rebuild(*arguments), tensor)
 
 
 def test_the_notice_names_what_is_there_what_is_needed_and_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workers, "free_shared_memory", lambda: 64 * MB)
+    monkeypatch.setattr(_distributed, "free_shared_memory", lambda: 64 * MB)
     notice = shared_memory_notice(58 * MB, workers=2)
     assert notice is not None
     assert "64 MB free, but workers=2 needs up to 290 MB" in notice
@@ -75,7 +75,7 @@ def test_the_notice_names_what_is_there_what_is_needed_and_the_cure(monkeypatch:
 def test_there_is_no_notice_where_nothing_is_missing(
     free: int | None, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_workers, "free_shared_memory", lambda: free)
+    monkeypatch.setattr(_distributed, "free_shared_memory", lambda: free)
     assert shared_memory_notice(58 * MB, workers=workers) is None
 
 

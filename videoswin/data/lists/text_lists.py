@@ -1,24 +1,28 @@
-"""Detect the format of a list or folder, and read number lists and the split files of UCF101 and HMDB51."""
+"""Read text lists: lines of paths and integers, and the split files of UCF101 and HMDB51."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
 from os.path import basename, dirname, exists, join
 from typing import Final, NamedTuple
 
 from videoswin._errors import InputError
-from videoswin.data.lists.class_folders import read_class_folders
-from videoswin.data.lists.json_lists import JSON_START, read_json_list
-from videoswin.data.lists.rows import Listing, Row, number_lines, path_below, read_text, resolve_path
-from videoswin.data.lists.tables import header_delimiter, read_csv, read_parquet
+from videoswin.data.lists.rows import (
+    Listing,
+    ListSource,
+    Row,
+    number_lines,
+    path_below,
+    read_text,
+    resolve_path,
+)
 from videoswin.video.listing import VIDEO_SUFFIXES
 from videoswin.video.reader import FOLDER_FPS
 
 _BACKWARDS_NUMBERS: Final = re.compile(r"(?:\d{1,18}-?[ \t,]+)+")
 
-_FEWEST_FRAMES: Final = 8
+_MIN_FRAMES: Final = 8
 """A column with smaller numbers is not a number of frames: no clip of a dataset is that short."""
 
 
@@ -45,23 +49,22 @@ _FRAMES: Final = _Layout("a number of frames, then labels", 1)
 _PART: Final = _Layout("first frame, number of frames, label", 2)
 
 
-def read_number_list(path: str, lines: list[tuple[int, str]], root: str, classes: Collection[str]) -> Listing:
+def is_number_list(source: ListSource) -> bool:
+    """Return whether the first line is a path followed by integers."""
+    return bool(split_numbers(source.first_line)[1])
+
+
+def read_number_list(source: ListSource) -> Listing:
     """Read the rows of a list with numbers, separated by spaces, commas or tabs.
 
     A path ends where only numbers follow, so it may have spaces in it.
-
-    Args:
-        path: The file, for error messages.
-        lines: (line number, text) of each nonblank line.
-        root: Folder that the paths are relative to.
-        classes: Known class names; empty if unknown.
 
     Raises:
         InputError: A line has no number, or a number of frames would be read as a label.
     """
     parsed = []
-    for number, text in lines:
-        where = f"{path}, line {number}"
+    for number, text in number_lines(source.text):
+        where = f"{source.path}, line {number}"
         video, numbers = split_numbers(text)
         if not numbers:
             raise InputError(f"{where}: the line must be a path followed by integers, got {text[:80]!r}")
@@ -70,14 +73,14 @@ def read_number_list(path: str, lines: list[tuple[int, str]], root: str, classes
     layouts = {}
     for kind, name in ((True, "videos"), (False, "folders")):
         if some := [line for line in parsed if line.is_video is kind]:
-            layouts[kind] = _layout_of(some, len(classes))
+            layouts[kind] = _layout_of(some, len(source.classes))
             if layouts[kind] is _PART or (kind and layouts[kind] is _FRAMES):
                 notes.append(f"the numbers after the {name} are read as: {layouts[kind].name}")
-    rows = [_row(line, layouts[line.is_video], root) for line in parsed]
+    rows = [_row(line, layouts[line.is_video], source.root) for line in parsed]
     multi_label = any(len(row.labels) > 1 for row in rows)
-    if multi_label and not classes:
+    if multi_label and not source.classes:
         _reject_frame_counts(parsed, rows)
-    return Listing(source=path, rows=rows, multi_label=multi_label, notes=tuple(notes))
+    return Listing(source=source.path, rows=rows, multi_label=multi_label, notes=tuple(notes))
 
 
 def split_numbers(line: str) -> tuple[str, list[int]]:
@@ -105,19 +108,18 @@ def _layout_of(lines: list[_Line], num_classes: int) -> _Layout:
     if (
         widths == {2}
         and set(columns[0]) <= {0, 1}
-        and (set(columns[1]) == {-1} or min(columns[1]) >= _FEWEST_FRAMES)
+        and (set(columns[1]) == {-1} or min(columns[1]) >= _MIN_FRAMES)
     ):
         raise InputError(
             f"{lines[0].where}: the numbers look like 'start frames' of a list for pre-training VideoMAE, "
             "which has no labels: use a list with a label in each line"
         )
-    if widths == {3} and (min(columns[1]) >= _FEWEST_FRAMES or set(columns[1]) == {-1}):
+    if widths == {3} and (min(columns[1]) >= _MIN_FRAMES or set(columns[1]) == {-1}):
         return _PART
     if not is_video:
         return _LABELS if widths == {1} else _FRAMES
     if widths == {2} and (
-        min(columns[0]) >= _FEWEST_FRAMES
-        or (num_classes and max(columns[0]) >= num_classes > max(columns[1]))
+        min(columns[0]) >= _MIN_FRAMES or (num_classes and max(columns[0]) >= num_classes > max(columns[1]))
     ):
         return _FRAMES
     return _LABELS
@@ -158,72 +160,33 @@ def _reject_frame_counts(lines: list[_Line], rows: list[Row]) -> None:
 _UCF101: Final = re.compile(r"(train|val|test)list(\d+)\.txt")
 _HMDB51: Final = re.compile(r"(.+)_test_split(\d+)\.txt")
 
-KNOWN_FORMS: Final = (
-    "a header with path,label (CSV, TSV or Parquet; start, end, split and group are optional) or that of "
-    "Kinetics; 'path label', 'path frames label' or 'path start frames label' lines of MMAction2, GluonCV "
-    "and VideoMAE; JSON of Something-Something, Diving48, ActivityNet, Label Studio, FiftyOne or objects "
-    "with path and label (metadata.jsonl); the split files of UCF101 and HMDB51; or a folder with one folder "
-    "per class"
-)
+
+def is_ucf101(source: ListSource) -> bool:
+    """Return whether the source is a split file of UCF101, or a folder of them."""
+    return _first_named(_UCF101, source) is not None
 
 
-def read_listing(path: str, root: str | None, classes: Collection[str]) -> Listing:
-    """Read the rows of a list or folder of any supported format.
-
-    Args:
-        path: List file or folder.
-        root: Folder that the paths are relative to; None means the folder of the list.
-        classes: Known class names; empty if unknown.
-
-    Raises:
-        InputError: The format is none of KNOWN_FORMS, or the list is invalid.
-    """
-    if os.path.isdir(path):
-        for form, read in ((_UCF101, _read_ucf101), (_HMDB51, _read_hmdb51)):
-            if files := [name for name in sorted(os.listdir(path)) if form.fullmatch(name)]:
-                return read(join(path, files[0]), path if root is None else root)
-        return read_class_folders(path)
-    root = root if root is not None else dirname(path)
-    with open(path, "rb") as file:
-        beginning = file.read(4)
-    if beginning == b"PAR1":
-        return read_parquet(path, root, classes)
-    if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES:
-        raise InputError(f"{path}: the path must be a list or a folder of videos, got a video file")
-    return _read_text_list(path, root, classes)
+def is_hmdb51(source: ListSource) -> bool:
+    """Return whether the source is a split file of HMDB51, or a folder of them."""
+    return _first_named(_HMDB51, source) is not None
 
 
-def _read_text_list(path: str, root: str, classes: Collection[str]) -> Listing:
-    if _UCF101.fullmatch(basename(path)):
-        return _read_ucf101(path, root)
-    if _HMDB51.fullmatch(basename(path)):
-        return _read_hmdb51(path, root)
-    text = read_text(path)
-    # Spreadsheets may write the delimiter into a line above the header.
-    separator = re.match(r'"?sep=(.)"?[ \t]*(?=[\r\n])', text, re.IGNORECASE)
-    text = text[separator.end() :] if separator else text
-    lines = number_lines(text)
-    if not lines:
-        raise InputError(f"{path}: the list must have at least one video, got an empty file")
-    number, first = lines[0]
-    if JSON_START.match(first):
-        return read_json_list(path, text, root, classes)
-    if delimiter := separator[1] if separator else header_delimiter(first):
-        return read_csv(path, text, delimiter, root, classes)
-    if split_numbers(first)[1]:
-        return read_number_list(path, lines, root, classes)
-    raise InputError(
-        f"{path}, line {number}: the first line must be that of a known list format, got {first[:80]!r}; "
-        f"known formats: {KNOWN_FORMS}"
-    )
+def _first_named(form: re.Pattern[str], source: ListSource) -> str | None:
+    """Return the path of the file, or of the first file of the folder, with such a name; None without one."""
+    if not source.is_folder:
+        return source.path if form.fullmatch(basename(source.path)) else None
+    name = next((name for name in sorted(os.listdir(source.path)) if form.fullmatch(name)), None)
+    return name and join(source.path, name)
 
 
-def _read_ucf101(path: str, root: str) -> Listing:
-    """Read the fold of `path`: `trainlist01.txt` with `testlist01.txt`, and the classes in `classInd.txt`.
+def read_ucf101(source: ListSource) -> Listing:
+    """Read a fold of UCF101: `trainlist01.txt` with `testlist01.txt`, and the classes in `classInd.txt`.
 
     Source: https://www.crcv.ucf.edu/data/UCF101.php: lines are `Class/v_Class_g01_c01.avi`, in the training
     lists followed by the number of the class, from 1.
     """
+    path, root = _first_named(_UCF101, source), source.root
+    assert path is not None
     match = _UCF101.fullmatch(basename(path))
     assert match is not None
     classes = _ucf101_classes(join(dirname(path), "classInd.txt"))
@@ -260,13 +223,15 @@ def _ucf101_classes(path: str) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _read_hmdb51(path: str, root: str) -> Listing:
-    """Read the fold of `path`: every `<class>_test_split<fold>.txt` of its folder.
+def read_hmdb51(source: ListSource) -> Listing:
+    """Read a fold of HMDB51: every `<class>_test_split<fold>.txt` of its folder.
 
     The number after a file is 1 for training, 2 for test and 0 for neither.
 
     Source: split_readme.txt of HMDB51.
     """
+    path, root = _first_named(_HMDB51, source), source.root
+    assert path is not None
     folder, match = dirname(path), _HMDB51.fullmatch(basename(path))
     assert match is not None
     rows = []

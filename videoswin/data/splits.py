@@ -1,7 +1,8 @@
-"""Group videos that must not be split between training and validation: same person, place or source video.
+"""Split labeled videos into training and validation: held-out videos, and groups that must not be split.
 
-Validation on the people and places of the training videos overestimates the accuracy. Groups come from the
-`group` column of a list, from the names of folders and files, or from the similarity of the videos.
+A group is what videos share: a person, a place or the source video. Validation on the people and places of
+the training videos overestimates the accuracy. Groups come from the `group` column of a list, from the names
+of folders and files, or from the similarity of the videos.
 """
 
 from __future__ import annotations
@@ -9,21 +10,165 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from typing import Final
+
+import numpy as np
 
 from videoswin._distributed import rank_and_world_size
 from videoswin._errors import InputError, VideoError
 from videoswin._progress import Progress
 from videoswin._text import plural
-from videoswin.data.check.fingerprint import examine_video, find_same_scenes
+from videoswin.data.fingerprint import examine_video, find_same_scenes
 from videoswin.data.manifest import Manifest, Sample
 
-GROUPS_SHOWN = 3
+MAX_LISTED_GROUPS: Final = 3
+"""Largest number of group names in a sentence."""
 
-_OTHER_RULES = "use data.group_by=folder or pattern:..., or a column `group` in the list"
+_OTHER_RULES: Final = "use data.group_by=folder or pattern:..., or a column `group` in the list"
+
+
+def hold_out(manifest: Manifest, fraction: float, *, seed: int) -> tuple[Manifest, Manifest]:
+    """Split a manifest into a training part and a held-out validation part, stratified by class.
+
+    A class of two or more videos has at least one video on each side; the only video of a class stays in
+    training. If videos have several labels, training has priority. A file and its parts are on one side, and
+    so are all samples of a group; a class with a single group is treated like a class with a single video.
+
+    Args:
+        manifest: Labeled videos to split.
+        fraction: Fraction of each class to hold out, > 0 and < 1.
+        seed: Seed of the random choice; the same seed gives the same split.
+
+    Returns:
+        (training, validation). A note of the validation part names classes that it does not contain.
+
+    Raises:
+        InputError: The fraction is out of range, or nothing can be held out.
+    """
+    units = split_units(
+        [sample.path for sample in manifest.samples], [sample.group for sample in manifest.samples]
+    )
+    videos: dict[str, dict[int, set[str]]] = {}
+    for sample, unit in zip(manifest.samples, units, strict=True):
+        # Samples without a label count as one additional class.
+        for label in sample.labels or (len(manifest.classes),):
+            videos.setdefault(unit, {}).setdefault(label, set()).add(os.path.normpath(sample.path))
+    counts = {unit: {label: len(paths) for label, paths in of.items()} for unit, of in videos.items()}
+    held = choose_held_out(counts, fraction, seed)
+    unit_noun = "group" if any(sample.group for sample in manifest.samples) else "video"
+    if not held:
+        cure = "choose other groups (data.group_by), or " if unit_noun == "group" else ""
+        raise InputError(
+            f"{manifest.source}: no {unit_noun} can be held out for validation, because each is the only one "
+            f"of a class ({_describe_sizes(units, unit_noun)}); {cure}to train without validation set "
+            "data.val_fraction=0"
+        )
+    sides: tuple[list[Sample], list[Sample]] = ([], [])
+    for sample, unit in zip(manifest.samples, units, strict=True):
+        sides[unit in held].append(sample)
+    training, held_out = (replace(manifest, samples=tuple(side)) for side in sides)
+    missing = {label for sample in training.samples for label in sample.labels} - {
+        label for sample in held_out.samples for label in sample.labels
+    }
+    if missing:
+        names = ", ".join(repr(manifest.classes[label]) for label in sorted(missing)[:5])
+        more = ", ..." if len(missing) > 5 else ""
+        note = (
+            f"{plural(len(missing), 'class')} not in the validation split, because there is no second "
+            f"{unit_noun}: {names}{more}"
+        )
+        held_out = replace(held_out, notes=(*held_out.notes, f"{manifest.source}: {note}"))
+    return training, held_out
+
+
+def _describe_sizes(units: list[str], unit_noun: str) -> str:
+    """Return the number of groups or videos and, for groups, the size of the largest one."""
+    sizes = Counter(units)
+    largest = f", the largest with {max(sizes.values())} of {plural(len(units), 'sample')}"
+    return plural(len(sizes), unit_noun) + largest * (unit_noun == "group")
+
+
+def choose_held_out(videos_of: Mapping[str, Mapping[int, int]], fraction: float, seed: int) -> set[str]:
+    """Choose the units to hold out, where a unit is a video or a group of videos that stay together.
+
+    Args:
+        videos_of: Unit -> class -> number of its videos of that class. The order of units does not matter.
+        fraction: Fraction of the videos of each class to hold out, > 0 and < 1.
+        seed: Seed of the random choice.
+
+    Returns:
+        The held-out units: about `fraction` of the videos of every class, at least one unit of a class with
+        two or more units, and never all units of a class. If every unit has one class, the choices of the
+        classes are independent of each other. If units have several classes, the rarest class is chosen
+        first.
+
+    Raises:
+        InputError: `fraction` is out of range.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"fraction must be > 0 and < 1, got {fraction}")
+    units_of: dict[int, list[str]] = {}
+    for unit in sorted(videos_of):
+        for label in videos_of[unit]:
+            units_of.setdefault(label, []).append(unit)
+    total = {label: sum(videos_of[unit][label] for unit in units) for label, units in units_of.items()}
+    held: set[str] = set()
+    decided: set[str] = set()
+    for label in sorted(units_of, key=lambda label: (total[label], label)):
+        units = units_of[label]
+        free = [unit for unit in units if unit not in decided]
+        decided.update(free)
+        # The only unit of a class stays in training: the class could not be trained without it.
+        if len(units) == 1:
+            continue
+        target = min(max(round(fraction * total[label]), 1), total[label] - 1)
+        count = sum(videos_of[unit][label] for unit in held.intersection(units))
+        shuffled = [free[index] for index in np.random.default_rng((seed, label)).permutation(len(free))]
+        for unit in shuffled:
+            size = videos_of[unit][label]
+            if count + size / 2 <= target:  # adding the unit brings the count closer to the target
+                held.add(unit)
+                count += size
+        if count == 0 and shuffled:
+            held.add(min(shuffled, key=lambda unit: videos_of[unit][label]))
+    for units in units_of.values():
+        if held.issuperset(units):
+            held.remove(units[0])
+    return held
+
+
+def split_units(paths: Sequence[str], groups: Sequence[str | None]) -> list[str]:
+    """Return the name of the split unit of each sample: samples connected by files or groups share one.
+
+    Args:
+        paths: File of each sample, at least one.
+        groups: Group of each sample; None if unknown.
+    """
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root_of(node: tuple[str, str]) -> tuple[str, str]:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = parent[above]
+            node = above
+        return node
+
+    absolute = [os.path.abspath(path) for path in paths]
+    # Relative paths, so that the choice does not depend on the location of the videos or its spelling.
+    folder = os.path.commonpath(map(os.path.dirname, absolute))
+    nodes = [("file", os.path.relpath(path, folder)) for path in absolute]
+    for node, group in zip(nodes, groups, strict=True):
+        if group is not None:
+            parent[root_of(node)] = root_of(("group", group))
+    members: dict[tuple[str, str], str] = {}
+    for node, group in zip(nodes, groups, strict=True):
+        # The smallest name of the unit, so that names do not depend on the order of the samples.
+        name = node[1] if group is None else group
+        members[root_of(node)] = min(members.get(root_of(node), name), name)
+    return [members[root_of(node)] for node in nodes]
 
 
 def make_groups(manifest: Manifest, rule: str) -> Manifest:
@@ -175,7 +320,7 @@ def describe_sharing(training: Manifest, validation: Manifest) -> str:
             "data.group_by"
         )
     if shared := sorted(training_groups & validation_groups):
-        names = ", ".join(shared[:GROUPS_SHOWN]) + (", ..." if len(shared) > GROUPS_SHOWN else "")
+        names = ", ".join(shared[:MAX_LISTED_GROUPS]) + (", ..." if len(shared) > MAX_LISTED_GROUPS else "")
         return (
             f"warning: {len(shared)} of the {len(validation_groups)} validation groups are also in training "
             f"({names}): expect a lower accuracy on new groups"

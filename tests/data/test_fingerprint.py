@@ -11,7 +11,7 @@ import pytest
 
 from tests.video.numbered import numbered_picture, write_image, write_video
 from videoswin._errors import VideoError
-from videoswin.data.check.fingerprint import (
+from videoswin.data.fingerprint import (
     SCENE_TOLERANCE,
     StreamFacts,
     VideoFacts,
