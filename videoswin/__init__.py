@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from videoswin.acceleration import optimize_for_inference
     from videoswin.inference.predictor import Prediction, Predictor
     from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
     from videoswin.model.swin import VideoSwin
@@ -41,6 +42,7 @@ _MODULES = {
     "load_model": "weights.checkpoint",
     "load_views": "video.views",
     "open_video": "video.reader",
+    "optimize_for_inference": "acceleration",
 }
 __all__ = [
     "BASE",
@@ -61,6 +63,7 @@ __all__ = [
     "load_model",
     "load_views",
     "open_video",
+    "optimize_for_inference",
 ]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._text import dump_json
-from videoswin.acceleration.cuda import use_fastest_blocks, warn_if_emulated
+from videoswin.acceleration import optimize_for_inference
 from videoswin.inference.adaptive import score_adaptively
 from videoswin.inference.backends.exported import ExportedModel, is_exported
 from videoswin.inference.backends.metadata import ExportMetadata
@@ -327,12 +327,7 @@ def _model_of(
         return source
     if source.config.in_channels != 3:
         raise InputError(f"{source.name} must take RGB videos, got {source.config.in_channels} channels")
-    dtype = PRECISIONS[precision or "fp32"]
-    model = source.model().to(device, dtype)
-    if dtype != torch.float32:
-        warn_if_emulated(device, dtype)
-        use_fastest_blocks(model, device, dtype)
-    return model
+    return optimize_for_inference(source.model(), device, PRECISIONS[precision or "fp32"])
 
 
 class NonFiniteScoresError(VideoSwinError, ValueError):
