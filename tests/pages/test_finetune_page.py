@@ -81,7 +81,7 @@ def run_until_state_is_saved(command: str) -> Result:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The current folder of the page's reader: my_videos/, test_videos/ and a new clip; one file is broken."""
+    """The current folder of the page's reader: my_videos/ with a broken file, test_videos/, a new clip."""
     folder = tmp_path_factory.mktemp("reader")
     for part, count, first in (("my_videos", 5, 0), ("test_videos", 2, 100)):
         for gesture in GESTURES:
