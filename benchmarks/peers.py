@@ -1,4 +1,4 @@
-"""Other people's Video Swin, for tests and benchmarks only: importable anywhere, and given our weights."""
+"""Other implementations of Video Swin, for tests and benchmarks only, with our weights."""
 
 from __future__ import annotations
 

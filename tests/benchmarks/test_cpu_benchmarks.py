@@ -88,7 +88,7 @@ def test_films_of_other_code_are_not_mixed_in(tmp_path: Path, monkeypatch: pytes
     for row in ({"number": 0, "commit": "abc1234+"}, {"number": 0, "commit": "older"}, {"number": 0}):
         progress.write_text(json.dumps(row) + "\n")
         monkeypatch.setattr(sys, "argv", ["approximate_views.py", "--progress", str(progress)])
-        with pytest.raises(SystemExit, match="remove it to begin anew"):
+        with pytest.raises(SystemExit, match="remove it to start again"):
             approximate_views.main()
 
 
