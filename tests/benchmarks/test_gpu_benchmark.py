@@ -25,6 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 @pytest.mark.slow  # Triton's interpreter and three compilations take half a minute.
 @pytest.mark.timeout(3600)  # a slow machine must not fail
+@pytest.mark.filterwarnings("default")  # of the compiler; the script would report them as failures
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton interprets only where there is no GPU")
 def test_a_dry_run_fills_every_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_of_each_kind = ("reference, compiled, autocast", "triton, compiled blocks, autocast")
@@ -35,7 +36,7 @@ def test_a_dry_run_fills_every_section(tmp_path: Path, monkeypatch: pytest.Monke
     assert report.keys() == {
         "machine", "correctness", "attention", "branches", "inference", "training", "tiles",
     }  # fmt: skip
-    assert all(row["right"] for row in report["correctness"])
+    assert [row for row in report["correctness"] if not row["right"]] == []
     page = gpu_section(report)
     assert page.count("triton, bfloat16") == 2  # the best batch and a single clip
     assert page.count("fused, bfloat16") == 2
