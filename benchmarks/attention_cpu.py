@@ -1,10 +1,10 @@
-"""Attention alone, stage by stage: one block's window attention with its linear layers, ours and the peers'.
+"""Time of window attention with its linear layers in each stage, compared with other implementations.
 
     python benchmarks/attention_cpu.py --output benchmarks/results/attention_cpu.json
 
-The four grids of Swin-T on a 32 x 224 x 224 clip, plain and shifted windows, one clip, float32 and bfloat16,
-the same weights. Outputs are compared with torchvision's in float32 before any time is believed; the systems
-take turns in one process.
+The four grids of Swin-T on one 32 x 224 x 224 clip, plain and shifted windows, float32 and bfloat16, the same
+weights. Outputs are compared with torchvision's in float32 before timing; the systems take turns in one
+process.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7, help="timed passes of each system")
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     arguments = parser.parse_args()
     report: dict[str, Any] = {
         "circumstances": circumstances(torchvision=import_torchvision().__version__),

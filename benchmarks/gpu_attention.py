@@ -1,4 +1,4 @@
-"""Attention alone, ours and others' ways, by stage; part of benchmarks/gpu.py."""
+"""Time of attention alone in each stage, compared with other implementations; part of benchmarks/gpu.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of branches of blocks, plain and fused, by stage; part of benchmarks/gpu.py."""
+"""Time of the branches of blocks in each stage, plain and fused; part of benchmarks/gpu.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The systems that benchmarks/gpu.py compares: whole models, and attentions behind the model's seam."""
+"""The systems that benchmarks/gpu.py compares: whole models, and attention functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One GPU, or a CPU to try a script out: what it is, times of systems in turn, memory at its highest."""
+"""One GPU, or a CPU for a dry run: description of the device, times of systems in turn, peak memory."""
 
 from __future__ import annotations
 

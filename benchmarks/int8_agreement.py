@@ -1,10 +1,10 @@
-"""How often the bundled model names the same class in int8 as in float32.
+"""Top-1 agreement of the bundled model in int8 and float32.
 
     python benchmarks/int8_agreement.py --output benchmarks/results/int8_agreement.json
 
-Scales are chosen on the first half of every other real video. Compared are clips spread over the other ones
-and over all of the same ones, cropped as the model's own views are; and films of unseen photographs by a
-virtual camera (benchmarks/camera_motion.py), which have a truth.
+Scales are calibrated on the first half of every second real video. Agreement is measured on clips from the
+other videos and from all of the calibration videos, cropped as the model's views are, and on synthetic videos
+of unseen photographs (benchmarks/camera_motion.py), which have labels.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
-    parser.add_argument("--output", type=result_file, help="JSON file to write")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(MODEL)
     theirs = Predictor(checkpoint, device="cpu")

@@ -1,11 +1,11 @@
-"""How time and memory grow with frames and resolution on a CPU, in float32: T, S and B, and torchvision's T.
+"""Time and memory by frames and resolution on a CPU in float32: T, S and B, and torchvision's T.
 
     python benchmarks/scaling_cpu.py --output benchmarks/results/scaling_cpu.json
 
-One clip of every size, passes of all systems of one size in turn. The exponent is the slope of log(seconds)
-over log(tokens), of each size's fastest pass, as a busy machine would bend it: 1 is a cost that grows as the
-clip does. Before any time is believed, ours must answer as torchvision's model of the same weights. Memory is
-what one pass adds to the resident set's high-water mark (VmHWM, Linux) in a fresh process.
+One clip of every size; all systems of one size take turns. The exponent is the slope of log(seconds) over
+log(tokens), of the fastest pass of each size, which other load affects least: 1 is linear cost. Before
+timing, logits are compared with torchvision's for the same weights. Memory is the increase of the peak
+resident set size (VmHWM, Linux) by one pass in a fresh process.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "FRAMES", "SIZE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:

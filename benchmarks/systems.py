@@ -1,7 +1,7 @@
-"""Every way to put one clip through Swin-T that is measured side by side: ours, and its peers.
+"""The systems that benchmarks/model_cpu.py compares: our model and other implementations of Swin-T.
 
-All carry the same random weights and see the same clip; `BUILDERS` makes the function that does one pass.
-Runtimes are imported where they are used: the memory of one system must not have the libraries of another.
+All have the same random weights and the same clip; `BUILDERS` makes the function of one pass. Runtimes are
+imported where they are used, so that the memory of one system does not include the libraries of another.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Time and memory of one training step of Swin-T, ours against torchvision's.
+"""Time and memory of one training step of Swin-T, compared with torchvision.
 
     python benchmarks/training.py --rounds 5 --output benchmarks/results/training_cpu.json
 
-A step is forward, cross entropy, backward and AdamW, in float32 and under bfloat16 autocast. Both systems
-start from the same weights and see the same clips, take turns in one process, and their gradients are
-compared before any time is believed. Dropout and drop path are off, or gradients would differ by chance.
-Memory is the resident set's high-water mark (VmHWM, Linux) in one fresh process for each row.
+A step is forward pass, cross-entropy, backward pass and AdamW, in float32 and under bfloat16 autocast. Both
+systems have the same initial weights and clips and take turns in one process; gradients are compared before
+timing. Dropout and drop path are off, because their random numbers would make gradients differ. Memory is the
+peak resident set size (VmHWM, Linux) in a fresh process for each row.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each system")
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     parser.add_argument("--quick", action="store_true", help="two rounds of the small clips only")
     parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "DTYPE", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
