@@ -11,9 +11,9 @@ from videoswin._errors import InputError
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
+from videoswin.weights.catalog import load_labels
 from videoswin.weights.checkpoint import Checkpoint, load_model, save_state_dict
-from videoswin.weights.infer import parameter_shapes
-from videoswin.weights.labels import load_labels
+from videoswin.weights.convert import parameter_shapes
 from videoswin.weights.layouts import WRITERS
 
 
