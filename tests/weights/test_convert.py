@@ -539,7 +539,7 @@ def test_half_a_head_is_a_gap(config, weights):
 def test_a_config_with_more_blocks_than_the_file_has_tensors_creates_no_model(config, weights):
     huge = config.replace(depths=(MAX_DEPTH,) * MAX_STAGES, num_heads=(1,) * MAX_STAGES)
     parameter_shapes.cache_clear()
-    assert describe_gaps(weights, huge) == "2048 blocks must have several tensors each, got 63 tensors"
+    assert describe_gaps(weights, huge) == "2048 blocks have 13 tensors each, got only 63 tensors"
     assert parameter_shapes.cache_info().misses == 0
 
 

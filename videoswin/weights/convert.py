@@ -242,8 +242,9 @@ def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str
 
     A model without any head is complete.
     """
-    if len(weights) < sum(config.depths):  # before a module is created for each block of a made-up config
-        return f"{sum(config.depths)} blocks must have several tensors each, got {len(weights)} tensors"
+    # A module is created for each block, so the number of blocks must not be made up.
+    if len(weights) < 6 * (blocks := sum(config.depths)):
+        return f"{blocks} blocks have 13 tensors each, got only {len(weights)} tensors"
     expected = dict(parameter_shapes(config))
     if not has_head(weights):
         expected = {name: shape for name, shape in expected.items() if not name.startswith("head.")}
