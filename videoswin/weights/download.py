@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 from rich.console import Console
 
 from videoswin._errors import InputError, VideoSwinError
+from videoswin._files import lock
 from videoswin._progress import Progress
 from videoswin._text import did_you_mean
 from videoswin.weights import catalog
@@ -164,25 +164,13 @@ def _sha256_of(path: Path) -> str:
 
 @contextmanager
 def _one_process_at_a_time(path: Path) -> Iterator[None]:
-    """Hold the lock file next to `path`; the operating system releases it if the process dies."""
-    with path.with_name(path.name + ".lock").open("w") as file:
-        _lock(file)
-        yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[str]) -> None:
-        while True:
-            with suppress(OSError):  # LK_LOCK gives up after ten seconds
-                return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: IO[str]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Wait until no other process or thread holds the lock file next to `path`, and hold it."""
+    while True:
+        with lock(path.with_name(path.name + ".lock")) as is_held:
+            if is_held:
+                yield
+                return
+        time.sleep(0.1)
 
 
 @contextmanager
