@@ -75,7 +75,7 @@ class Conversion:
         """Return one line that accounts for all tensors of the file. Missing tensors are an error instead."""
         unused = [name for name in self.unused if not is_buffer(name)]
         names = f" ({first_few(unused)})" if unused else ""
-        name = published_name(self.config) or "not a published architecture"
+        name = _published_name(self.config) or "not a published architecture"
         return (
             f"{self.layout}: {name}, {len(self.loaded)} tensors loaded, {len(self.converted)} converted, "
             f"{len(unused)} unused{names}, {len(self.unused) - len(unused)} constants recomputed, 0 missing"
@@ -286,7 +286,7 @@ def has_head(weights: Mapping[str, Tensor]) -> bool:
     return "head.weight" in weights or "head.bias" in weights
 
 
-def published_name(config: VideoSwinConfig) -> str | None:
+def _published_name(config: VideoSwinConfig) -> str | None:
     """Return the published name, such as `Swin-T`, regardless of window and classes, or None."""
     sizes = _sizes(config)
     return next((name for name, published in _PUBLISHED.items() if _sizes(published) == sizes), None)
@@ -327,7 +327,7 @@ def _missing_blocks(config: VideoSwinConfig) -> tuple[str, list[str]] | None:
 
     None if the architecture is published itself, or is deeper in some stage than every published one.
     """
-    if published_name(config) is not None:
+    if _published_name(config) is not None:
         return None
     same_width = {
         name: published
