@@ -39,7 +39,7 @@ from videoswin.camera_motion.camera import (
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import TEST_PHOTOS, load_photo, random_crop
-from videoswin.weights.checkpoint import BUNDLED
+from videoswin.weights.catalog import BUNDLED
 
 FPS = 30
 SECONDS = 2.0

@@ -12,9 +12,8 @@ from benchmarks.tables import Figures, table
 from tests.model.reference import plain_attention
 from videoswin.model.config import BASE, LARGE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.weights.catalog import ENTRIES, CatalogEntry
+from videoswin.weights.catalog import ENTRIES, LABEL_SETS, CatalogEntry
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.labels import LABEL_SETS
 
 CONFIGS = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}
 MEASURED = {TINY: "videoswin t", SMALL: "videoswin s", BASE: "videoswin b"}

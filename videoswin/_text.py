@@ -86,6 +86,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def first_few(names: list[str] | tuple[str, ...], count: int = 3) -> str:
+    """Return the first names as text: `a, b, c and 7 more`."""
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+
+
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:
     """Return a question such as `did you mean 'wave'?`, or an empty text if nothing known is similar.
 

@@ -14,7 +14,7 @@ from videoswin._errors import InputError
 from videoswin.model.config import VideoSwinConfig
 from videoswin.video.spec import MAX_VIEW_BYTES, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.infer import parameter_shapes
+from videoswin.weights.convert import parameter_shapes
 from videoswin.weights.metadata import MAX_METADATA, Metadata
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=(1, 2, 2), num_classes=5)

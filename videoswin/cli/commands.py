@@ -92,8 +92,7 @@ def models(*, json: bool = False) -> int:
     Args:
         json: Print one JSON object per line.
     """
-    from videoswin.weights.download import cache_folder
-    from videoswin.weights.listing import list_models
+    from videoswin.weights.catalog import cache_folder, list_models
 
     rows = list_models()
     if json:

@@ -1,7 +1,7 @@
 """Checkpoint: weights together with everything needed to use them, in one .safetensors file.
 
-Conversion, training, export and prediction exchange models as checkpoints only. The metadata of the file is
-one versioned JSON object under the key `videoswin`; its tensors have the names of infer.parameter_shapes.
+Conversion, training, export and prediction exchange models as checkpoints only. The file has the Metadata as
+JSON under the key `videoswin`, and tensors with the names of `VideoSwin(config).state_dict()`.
 """
 
 from __future__ import annotations
@@ -20,29 +20,26 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
-from videoswin._text import did_you_mean, printable
+from videoswin._text import first_few, printable
 from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
-from videoswin.weights import catalog
-from videoswin.weights.convert import Conversion, check_window, convert
-from videoswin.weights.download import fetch, in_cache, require_published_bytes
-from videoswin.weights.infer import (
-    Window,
+from videoswin.weights.catalog import CatalogEntry, guess_label_set, load_labels, numbered_labels
+from videoswin.weights.convert import (
+    Conversion,
+    check_window,
+    convert,
     describe_gaps,
-    first_few,
     has_head,
     parameter_shapes,
     require_finite,
     require_floating_point,
 )
-from videoswin.weights.inflate import Method, resize_tables
-from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
+from videoswin.weights.download import in_cache, locate
+from videoswin.weights.inflate import Method, Window, resize_tables
 from videoswin.weights.layouts import WRITERS
 from videoswin.weights.metadata import KEY, UNKNOWN_LICENSE, ExportPrecision, Metadata
 from videoswin.weights.unpickle import read_file
-
-BUNDLED = Path(__file__).parent / "bundled"
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +99,7 @@ class Checkpoint(Metadata):
             InputError: The name is unknown, the file is not a model, or a license has to be accepted.
             DownloadError: The download failed; it is an OSError.
         """
-        path, entry = _locate(os.fspath(name_or_path), license)
+        path, entry = locate(os.fspath(name_or_path), license)
         try:
             contents, metadata = read_file(path)
         except ValueError as error:
@@ -217,7 +214,7 @@ class Checkpoint(Metadata):
 
     @classmethod
     def _from_conversion(
-        cls, conversion: Conversion, name: str, source: str, entry: catalog.CatalogEntry | None
+        cls, conversion: Conversion, name: str, source: str, entry: CatalogEntry | None
     ) -> Checkpoint:
         for note in conversion.notes:
             _log.warning("%s: %s", source, note)
@@ -268,26 +265,7 @@ def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[st
                 torch.save(dict(state_dict), file)
 
 
-def _locate(name: str, license: str | None) -> tuple[Path, catalog.CatalogEntry | None]:
-    """Return the file of a model, downloaded if it is published, and its catalog entry if it has one."""
-    if (entry := catalog.ENTRIES.get(name)) is not None:
-        catalog.require_license(entry, license)
-        return fetch(entry), entry
-    bundled = BUNDLED / f"{name}.safetensors"
-    if os.path.basename(name) == name and bundled.is_file():
-        return bundled, None
-    if os.path.isfile(name):
-        path = Path(name)
-        if (entry := catalog.entry_of_file(path.name)) is not None:
-            require_published_bytes(entry, path)
-        return path, entry
-    known = [*catalog.ENTRIES, *(path.stem for path in BUNDLED.glob("*.safetensors"))]
-    suggestion = did_you_mean(name, known, count=3, cutoff=0.5) or "`videoswin models` lists the names"
-    what = "is a folder, not a file" if os.path.isdir(name) else "is neither a file nor the name of a model"
-    raise InputError(f"{name!r} {what}; {suggestion}")
-
-
-def _require_architecture(config: VideoSwinConfig, entry: catalog.CatalogEntry, path: Path) -> None:
+def _require_architecture(config: VideoSwinConfig, entry: CatalogEntry, path: Path) -> None:
     """Raise InputError unless the config is that of the entry; most entries have no hash to check."""
     published = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}[entry.architecture]
     sizes = ("embed_dim", "depths", "num_heads")
@@ -299,7 +277,7 @@ def _require_architecture(config: VideoSwinConfig, entry: catalog.CatalogEntry, 
         )
 
 
-def _choose_labels(conversion: Conversion, entry: catalog.CatalogEntry | None) -> tuple[tuple[str, ...], str]:
+def _choose_labels(conversion: Conversion, entry: CatalogEntry | None) -> tuple[tuple[str, ...], str]:
     """Return the labels and a description of their origin."""
     classes = conversion.config.num_classes
     if not has_head(conversion.weights):
