@@ -1,7 +1,7 @@
 """Ours against torchvision's swin3d with the same random weights.
 
-The published variants differ in nothing but sizes, so their names and shapes are compared, and the logits and
-gradients of a narrow model with the stages, the window and the input of the published ones.
+The published variants differ in nothing but sizes, so `make test` compares their names and shapes, and the
+logits and gradients of a narrow model with the stages, the window and the input of the published ones.
 `sliced_bias=True` throughout: torchvision reads the position bias of clipped windows that way.
 """
 
@@ -27,18 +27,22 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
+    return make_pair(NARROW)
+
+
+def make_pair(config: VideoSwinConfig) -> Pair:
     """One model twice. Its position biases are as large as trained ones, so that a wrong lookup shows."""
     torch.manual_seed(0)
-    ours = VideoSwin(NARROW).eval()
+    ours = VideoSwin(config.replace(sliced_bias=True)).eval()
     for name, parameter in ours.named_parameters():
         if name.endswith(("bias_table", "bias")):
             nn.init.normal_(parameter, std=0.5 if name.endswith("bias_table") else 0.02)
     theirs = video.swin_transformer.SwinTransformer3d(
         patch_size=[2, 4, 4],
-        embed_dim=NARROW.embed_dim,
-        depths=list(NARROW.depths),
-        num_heads=list(NARROW.num_heads),
-        window_size=list(NARROW.window),
+        embed_dim=config.embed_dim,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=list(config.window),
     )
     weights = {torchvision_name(name): tensor for name, tensor in ours.state_dict().items()}
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
@@ -55,6 +59,12 @@ def test_published_variants_have_the_same_names_and_shapes(variant: str, config:
     assert {torchvision_name(name): tensor.shape for name, tensor in ours.named_parameters()} == {
         name: tensor.shape for name, tensor in theirs.named_parameters()
     }
+
+
+@pytest.mark.slow  # torchvision and we initialize up to 88 million parameters each
+@pytest.mark.parametrize("config", [TINY, SMALL, BASE], ids=["t", "s", "b"])
+def test_logits_of_published_variants_equal(config: VideoSwinConfig) -> None:
+    assert _logit_difference(make_pair(config), torch.randn(1, 3, 16, 64, 80)) < 1e-5
 
 
 @pytest.mark.parametrize(
