@@ -1,18 +1,25 @@
-# Only python3, pip and make are assumed. `make demo` predicts, `make test` tests, `make check` lints and types,
-# `make bench` measures.
+# Only python3, pip and make are assumed. `make demo` predicts, `make test` tests, `make test-slow` runs the few tests
+# that take long, `make check` lints and types, `make bench` measures.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VIDEO ?=
 CLIPS ?= ../shared/clips
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test test-slow check format bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/videoswin demo $(if $(VIDEO),--video "$(VIDEO)")
 
+# Each process starts with half of the tests in their order, so that a module's fixtures are made once, and takes
+# tests from the other when it has finished.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 tests
+	$(PYTEST) -m "not slow" tests
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

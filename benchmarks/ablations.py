@@ -1,14 +1,15 @@
-"""The paper's ablations in small: what the shift of the windows and their length in time are worth.
+"""The paper's ablations on a small scale: the effect of the window shift and of the temporal window size.
 
     python benchmarks/ablations.py
 
-Dots drift one way, then another, turning at any frame of the middle half, under noise; eight labels. Two of
-them remain to whoever sees both ways and not which came first, so a window must reach over the turn, or the
-shift must join two that do not. Proportions are those of Swin-T on 32 frames: half of the times fit in a
-window; in space the windows of the first stage are small and one of the last stage's covers all.
+Dots drift in one direction, then in another, with noise; the direction changes at any frame of the middle
+half, and there are eight labels. A model that sees both directions but not their order cannot distinguish two
+labels, so a window must contain the change, or the shift must connect two windows. Proportions are those of
+Swin-T on 32 frames: half of the time steps fit into a window; the windows of the first stage are small in
+space, and one window of the last stage covers the frame.
 
 Liu et al. 2021, ablations (Kinetics-400, top-1): shift in space and time 78.8, in space only 78.5, none 78.1;
-windows of all times 79.1, of half 78.8, of a quarter 78.6.
+windows of all time steps 79.1, of half 78.8, of a quarter 78.6.
 """
 
 from __future__ import annotations

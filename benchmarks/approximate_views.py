@@ -1,11 +1,11 @@
-"""What fewer views of a video cost in accuracy and save in time: the bundled model on films it has not seen.
+"""Accuracy and time of fewer views per video, with the bundled model on unseen synthetic videos.
 
     python benchmarks/approximate_views.py --clips ../shared/clips
 
-Films of one movement, H.264 at 30 fps, half of them of unseen photographs and half of single frames of real
-videos. Every other film is one of the model's test set (camera_motion.py), the rest are three times as long,
-slower and shakier. Every way of looking is asked about the same file; `exact` is official-4x3. Seconds are of
-processor time on one thread. Goes on where it was cut off.
+Each video shows one camera movement, H.264 at 30 fps; half are rendered from unseen photographs, half from
+single frames of real videos. Every second video belongs to the model's test set (camera_motion.py); the
+others are three times as long, slower and shakier. All protocols are applied to the same file; the exact
+one is official-4x3. Seconds are processor time on one thread. Run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ def answered(views: Tensor, plan: ViewPlan, decode_seconds: float) -> Row:
     predictor = predictor_of(MODEL)
     predictor.views = plan
     since = time.process_time()
-    means, (looked,) = predictor.score_videos([(0, views)], 1)
+    means, (num_scored,) = predictor.score_videos([(0, views)], 1)
     return {
         "answer": int(means[0].argmax()),
-        "views": looked,
+        "views": num_scored,
         "decode_seconds": round(decode_seconds, 5),
         "model_seconds": round(time.process_time() - since, 5),
     }
@@ -143,7 +143,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
-    parser.add_argument("--count", type=int, default=360, help="films, half of each kind")
+    parser.add_argument("--count", type=int, default=360, help="number of videos, half of each kind")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--progress", type=Path, default=Path("runs/approximate_views.jsonl"))
     parser.add_argument("--output", type=result_file, default=RESULTS)
@@ -154,7 +154,7 @@ def main() -> None:
     rows = [json.loads(line) for line in arguments.progress.read_text().splitlines()]
     before = {row.get("commit", "an unknown commit") for row in rows}
     if before - {conditions["commit"]} or any(commit.endswith("+") for commit in before):
-        raise SystemExit(f"{arguments.progress} has films of {', '.join(before)}: remove it to begin anew")
+        raise SystemExit(f"{arguments.progress} has videos of {', '.join(before)}: remove it to start again")
     remaining = sorted(set(range(arguments.count)) - {row["number"] for row in rows})
     with (
         ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool,

@@ -1,10 +1,10 @@
-"""Attention alone, stage by stage: one block's window attention with its linear layers, ours and the peers'.
+"""Time of window attention with its linear layers in each stage, compared with other implementations.
 
     python benchmarks/attention_cpu.py --output benchmarks/results/attention_cpu.json
 
-The four grids of Swin-T on a 32 x 224 x 224 clip, plain and shifted windows, one clip, float32 and bfloat16,
-the same weights. Outputs are compared with torchvision's in float32 before any time is believed; the systems
-take turns in one process.
+The four grids of Swin-T on one 32 x 224 x 224 clip, plain and shifted windows, float32 and bfloat16, the same
+weights. Outputs are compared with torchvision's in float32 before timing; the systems take turns in one
+process.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.measure import circumstances, result_file, time_in_turn, timing_
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.reference import fused_with_full_mask, materialised, stage_mask
 from benchmarks.systems import DTYPES, reference, swin, torch_kernels_of
+from videoswin.acceleration.cpu import attention_in_pieces
 from videoswin.model.config import TINY
 
 GRIDS = ((16, 56, 56), (16, 28, 28), (16, 14, 14), (16, 7, 7))
@@ -39,7 +40,8 @@ def attention_of(system: str, stage: int, block: int, dtype: torch.dtype) -> Cal
         name = f"features.{2 * stage}.{block}.attn"
         return torchvision_swin3d(swin(), "t").to(dtype).get_submodule(name)
     if system == "videoswin":
-        return swin().to(dtype).get_submodule(f"stages.{stage}.blocks.{block}.attn")
+        attn = swin().to(dtype).get_submodule(f"stages.{stage}.blocks.{block}.attn")
+        return partial(attention_in_pieces, attn=attn)
     attend = materialised if system == "official mathematics" else fused_with_full_mask
     model = reference(attend).to(dtype)
     # Made once for a stage, not in every block, so not counted here.
@@ -81,7 +83,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7, help="timed passes of each system")
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     arguments = parser.parse_args()
     report: dict[str, Any] = {
         "circumstances": circumstances(torchvision=import_torchvision().__version__),

@@ -1,10 +1,10 @@
-"""Measures the bundled model through real files: two seconds of H.264 at 30 fps, written, read and predicted.
+"""Accuracy of the bundled model on files: two seconds of H.264 at 30 fps, written, read and predicted.
 
     python benchmarks/camera_motion.py --clips ../shared/clips --out benchmarks/results/camera-motion.json
 
-Three questions, each over the same number of clips of every movement: unseen photographs, single frames of
-real videos, and the reverse of every one of those clips, whose answer must be the reverse of the clip's own.
-Then, without a truth to compare with, what the model says about the real videos as they are.
+The same number of clips of every movement is rendered from unseen photographs and from single frames of real
+videos. Each clip is also played backwards, where the opposite movement is correct. The real videos themselves
+have no labels; their predictions are recorded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from videoswin.camera_motion.camera import (
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import TEST_PHOTOS, load_photo, random_crop
-from videoswin.weights.checkpoint import BUNDLED
+from videoswin.weights.catalog import BUNDLED
 
 FPS = 30
 SECONDS = 2.0
@@ -173,9 +173,9 @@ def main() -> None:
     )
     parser.add_argument("--model", default="camera-motion", help="bundled name or checkpoint file")
     parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
-    parser.add_argument("--count", type=int, default=540, help="clips for each question")
+    parser.add_argument("--count", type=int, default=540, help="clips per movement and source")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
     result: dict[str, object] = {
         "model": arguments.model,

@@ -1,10 +1,10 @@
-"""Compares the pixels that open_video gives with those of the `ffmpeg` command and of decord, bit for bit.
+"""Compare the pixels of open_video with those of the `ffmpeg` command and of decord, bit for bit.
 
     python benchmarks/colors.py --decord other/bin/python --output benchmarks/results/colors.json
 
-`ffmpeg` must be installed. decord has wheels for few versions of Python and numpy: --decord is the Python of
-an environment that has it; without, decord is left out. For every clip the first frames that all give are
-compared; `accurate_rnd` is what the scaler gives with that flag.
+`ffmpeg` must be installed. decord has wheels for few versions of Python and numpy: --decord is the Python
+of an environment that has it; otherwise decord is omitted. The first frames of every clip that all readers
+return are compared; `accurate_rnd` is the output of the scaler with that flag.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
     )
     parser.add_argument("--clips", type=Path, default=Path("../shared/clips"), help="folder of videos")
     parser.add_argument("--decord", help="Python interpreter of an environment with decord")
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     arguments = parser.parse_args()
     version = subprocess.run(["ffmpeg", "-version"], check=True, stdout=subprocess.PIPE, text=True).stdout
     report: Row = {"circumstances": circumstances(ffmpeg=version.split()[2], av=av.__version__), "rows": []}

@@ -1,4 +1,4 @@
-"""Small training runs one after the other: each is kept as soon as it is finished, none is made twice."""
+"""Run small trainings one after the other; each result is saved at once, and none is computed twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from videoswin.data.dataset import Draw
 from videoswin.training.loop import train
 from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 
 HELD_OUT_SEED = 2**20
 """No run has this seed, so none has seen these clips."""
@@ -87,9 +87,11 @@ def summary(runs: list[Row]) -> dict[str, Row]:
 def parsed(description: str | None, name: str) -> Namespace:
     """The options of every experiment: `quick`, `output`, the JSON file, and `runs`, a folder to work in."""
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="see whether it works, in less than a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="reduced run of less than a minute, to see that it works"
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results", f"{name}.json"))
-    parser.add_argument("--runs", type=Path, default=Path("runs", name), help="where unfinished runs are")
+    parser.add_argument("--runs", type=Path, default=Path("runs", name), help="folder of unfinished runs")
     arguments = parser.parse_args()
     if arguments.quick:  # what it finds must not stand among the results
         arguments.runs = Path(tempfile.mkdtemp())

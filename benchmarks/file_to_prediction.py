@@ -1,15 +1,16 @@
-"""Videos a second from files to predictions, against decoding alone and the model alone.
+"""Videos per second from files to predictions, compared with decoding alone and the model alone.
 
     python benchmarks/file_to_prediction.py --output benchmarks/results/file_to_prediction.json
 
-Ten seconds of H.264, 340x256 at 30 fps, in three cases: the bundled model, for which decoding is most of the
-work, and Swin-T with random weights at one view and at twelve, for which the model is. Decoding alone has as
-many threads as `predict_all` has and no model beside it; the model alone is given views that are loaded, and
-`predict_all` must answer as it does. The three take turns in one process. `of_the_slower` is what
-`predict_all` reaches of the slower of the two.
+Ten seconds of H.264, 340x256 at 30 fps, in three cases: the bundled model, where decoding is most of the
+work, and Swin-T with random weights at one and at twelve views, where the model is. Decoding alone uses as
+many threads as `predict_all`; the model alone gets loaded views, and `predict_all` must return the same
+probabilities. The three take turns in one process. `of_the_slower` is the throughput of `predict_all`
+relative to the slower of the two.
 
-On a CPU both want the same cores: whatever overlaps, it takes no less than the processor seconds of both,
-divided by the cores. `of_the_bound` is what is reached of that, or of the slower where that takes longer.
+On a CPU, decoding and the model share the cores: together they take at least the sum of their processor
+seconds divided by the number of cores. `of_the_bound` is the throughput relative to this bound, or to the
+slower of the two where that takes longer.
 """
 
 from __future__ import annotations
@@ -156,13 +157,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="timed passes of each of the three")
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of decoding, model and both")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--threads", type=int, nargs="+", help="decoders; by default as many as predict takes"
+        "--threads", type=int, nargs="+", help="decoding threads; by default as many as predict uses"
     )
     parser.add_argument("--cases", type=int, nargs="+", choices=range(len(CASES)), default=range(len(CASES)))
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     arguments = parser.parse_args()
     report: Row = {
         "circumstances": circumstances(),

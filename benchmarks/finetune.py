@@ -1,15 +1,15 @@
-"""Does fine-tuning pay? Camera gestures, 20 films of each, from the bundled model and from nothing.
+"""Fine-tuning of the bundled model on 20 videos per class, compared with training from scratch.
 
     python benchmarks/finetune.py
 
-`videoswin train finetune` makes the recipe, here cut to fewer epochs without early stopping. The runs from
-nothing have the same one (films, augmentation, batches, steps, learning rates, which for a model of this size
-are those it was trained with from nothing) but for the weights at the start. Training films show the
-photographs that the bundled model was trained on; the films to test on show three that it never saw.
-Accuracies are those after the last epoch, at one view a film: the best epoch is not chosen.
+The recipe is that of `videoswin train finetune` with fewer epochs and without early stopping. Runs from
+scratch differ only in the initial weights: videos, augmentation, batches, steps and learning rates are
+equal (for a model of this size, the learning rates suit both). Training videos show the photographs that
+the bundled model was trained on; test videos show three that it has not seen. Accuracies are those after
+the last epoch, with one view per video: the best epoch is not selected.
 
-There are two sets of gestures: some made of the movements that the bundled model knows, and some that differ
-by the order of these movements alone, which it was never asked for.
+There are two sets of classes: combinations of movements that the bundled model knows, and classes that differ
+only in the order of these movements, on which it was not trained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.experiments import Results, Row, parsed, trained
 from benchmarks.gestures import COMPOUND, TOLD_BY_ORDER, Gestures, write_gestures
 from videoswin import NANO
-from videoswin._optional import require
+from videoswin._errors import require
 from videoswin.camera_motion.scenes import TEST_PHOTOS, TRAIN_PHOTOS
 from videoswin.recipes import build_recipe
 from videoswin.training.optim import initialize_from_scratch

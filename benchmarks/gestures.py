@@ -1,8 +1,8 @@
-"""Films of a camera that makes a gesture: H.264 files in a folder for each class, to fine-tune on.
+"""Synthetic videos of camera gestures, as H.264 files in one folder per class, for fine-tuning.
 
-The bundled camera-motion model has a name for none of them. COMPOUND gestures are several of its movements at
-once, or one to and fro; none says left or right. Of those TOLD_BY_ORDER most have a twin that makes the same
-movements in the opposite order.
+The bundled camera-motion model has no class for any of them. COMPOUND gestures are several of its movements
+at once, or one back and forth; none depends on left or right. Most of those in TOLD_BY_ORDER have a
+counterpart with the same movements in the opposite order.
 """
 
 from __future__ import annotations

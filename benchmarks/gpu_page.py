@@ -43,7 +43,7 @@ def gpu_section(found: Figures) -> str:
 {at["date"]}; memory copies at {at["copy_GB_per_s"]:.0f} GB/s, bf16 matrix products at
 {at["bfloat16_TFLOP_per_s"]:.0f} TFLOP/s. Clips of 32 x 224 x 224. The baseline is torchvision's model under
 autocast, or the official mathematics (`benchmarks/reference.py`) where torchvision is not installed.
-"First s" is the duration of the first pass, with compilation.
+"First pass" includes compilation.
 
 Best batch size of each system:
 
@@ -61,7 +61,7 @@ Attention, milliseconds:
 
 Branches of a block in the first stages, in several kernels and fused (`videoswin/acceleration/fused.py`):
 
-{table("model | stage | branch | tokens | plain ms | fused ms | speedup", "lrlrrrr", branches)}
+{table("model | stage | branch | tokens | plain (ms) | fused (ms) | speedup", "lrlrrrr", branches)}
 """
 
 
@@ -98,8 +98,10 @@ def _inference_table(rows: dict[tuple[str, str], Figures]) -> str:
                 row["peak_MiB"] or "",
             )
         )
-    heads = "model | system | clips | ms per clip | H200 efficiency | speedup over eager | over compiled"
-    return table(f"{heads} | first s | MiB", "llrrrrrrr", lines)
+    heads = (
+        "model | system | clips | ms per clip | H200 efficiency | speedup over eager | speedup over compiled"
+    )
+    return table(f"{heads} | first pass (s) | MiB", "llrrrrrrr", lines)
 
 
 def _peer(rows: Iterable[Figures], variant: str, kind: str, clips: int | None = None) -> float | None:

@@ -1,4 +1,4 @@
-"""Times of the kernels for many ways to cut them into tiles; part of benchmarks/gpu.py."""
+"""Time of the kernels for many tile sizes; part of benchmarks/gpu.py."""
 
 from __future__ import annotations
 

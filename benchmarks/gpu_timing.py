@@ -1,4 +1,4 @@
-"""One GPU, or a CPU to try a script out: what it is, times of systems in turn, memory at its highest."""
+"""One GPU, or a CPU for a dry run: description of the device, times of systems in turn, peak memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from videoswin._text import in_one_line
-from videoswin.acceleration.verify import kernel_failures
+from videoswin.acceleration.cuda import kernel_failures
 
 Pass = Callable[[int], object]
 """One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""

@@ -1,10 +1,10 @@
-"""How often the bundled model names the same class in int8 as in float32.
+"""Top-1 agreement of the bundled model in int8 and float32.
 
     python benchmarks/int8_agreement.py --output benchmarks/results/int8_agreement.json
 
-Scales are chosen on the first half of every other real video. Compared are clips spread over the other ones
-and over all of the same ones, cropped as the model's own views are; and films of unseen photographs by a
-virtual camera (benchmarks/camera_motion.py), which have a truth.
+Scales are calibrated on the first half of every second real video. Agreement is measured on clips from the
+other videos and from all of the calibration videos, cropped as the model's views are, and on synthetic videos
+of unseen photographs (benchmarks/camera_motion.py), which have labels.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.camera_motion import REAL, SIZES, film_of, test_photos
 from benchmarks.measure import circumstances, result_file
-from videoswin import Checkpoint, Predictor, open_video
+from videoswin import Checkpoint, Predictor
 from videoswin.camera_motion.camera import LABELS
 from videoswin.camera_motion.clips import write_h264
 from videoswin.inference.export import export_model
-from videoswin.video.views import read_views
+from videoswin.video.views import load_views
 
 MODEL = "camera-motion"
 FILMS = 45
@@ -38,8 +38,8 @@ CLIPS_PER_VIDEO = 150
 def real_views(predictor: Predictor, folder: str, names: tuple[str, ...]) -> Iterator[Tensor]:
     """uint8 (V, 3, T, S, S) of clips spread over each real video."""
     for name in names:
-        with open_video(Path(folder, name)) as video:
-            yield read_views(video, predictor.clip, predictor.views.replace(clips=CLIPS_PER_VIDEO)).pixels
+        views = predictor.views.replace(clips=CLIPS_PER_VIDEO)
+        yield load_views(Path(folder, name), predictor.clip, views).pixels
 
 
 def film_views(predictor: Predictor) -> Iterator[Tensor]:
@@ -56,7 +56,7 @@ def film_views(predictor: Predictor) -> Iterator[Tensor]:
 
 def agreement(ours: Predictor, theirs: Predictor, source: str, each: Iterator[Tensor]) -> dict[str, Any]:
     """Every view a clip of its own."""
-    scores = [(ours.score_each(views), theirs.score_each(views)) for views in each]
+    scores = [(ours.backend(views).softmax(-1), theirs.backend(views).softmax(-1)) for views in each]
     int8, exact = (torch.cat(part) for part in zip(*scores, strict=True))
     return {
         "clips_from": source,
@@ -72,7 +72,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", default="../shared/clips", help="folder of real videos")
-    parser.add_argument("--output", type=result_file, help="JSON file to write")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     arguments = parser.parse_args()
     checkpoint = Checkpoint.load(MODEL)
     theirs = Predictor(checkpoint, device="cpu")

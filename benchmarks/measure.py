@@ -1,4 +1,4 @@
-"""What scripts share that measure time and memory of two systems against each other."""
+"""Measurement of time and memory, shared by the benchmark scripts."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Time and memory of Swin-T on one 32 x 224 x 224 clip on a CPU: ours, and its peers, in every precision.
+"""Time and memory of Swin-T on one 32 x 224 x 224 clip on a CPU, compared with other implementations.
 
     python benchmarks/model_cpu.py --clips ../shared/clips --output benchmarks/results/model_cpu.json
 
-All carry the same weights and see the same clip; logits are compared with torchvision's in float32 before any
-time is believed. After a warm-up the systems take turns in one process, so that a busy machine slows all.
-Memory is the resident set's high-water mark (VmHWM, Linux) in one fresh process for each.
+All systems have the same weights and the same clip; logits are compared with torchvision's in float32 before
+timing. After a warm-up the systems take turns in one process, so that other load slows all of them. Memory is
+the peak resident set size (VmHWM, Linux) of a fresh process for each system.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import import_torchvision, relative_difference
 from benchmarks.systems import BUILDERS, DTYPES, Pass, backend_of, write_files
+from videoswin.acceleration.cpu import linear
 from videoswin.cli.demo import make_clip
-from videoswin.model.cpu import linear
 from videoswin.video.listing import find_videos
 
 PRODUCT = 2048
@@ -137,10 +137,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=15, help="timed passes of each system")
-    parser.add_argument("--clips", help="videos to choose int8 scales on: file, folder or pattern")
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--clips", help="videos for the calibration of int8: file, folder or pattern")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     parser.add_argument(
-        "--without-compiled", action="store_true", help="leave torch.compile out: minutes for torchvision"
+        "--without-compiled",
+        action="store_true",
+        help="omit torch.compile, which takes minutes for torchvision",
     )
     parser.add_argument(
         "--memory-of", nargs=3, metavar=("SYSTEM", "PRECISION", "FILES"), help=argparse.SUPPRESS

@@ -9,12 +9,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import Figures, table
-from videoswin.model.attention import plain_attention
+from tests.model.reference import plain_attention
 from videoswin.model.config import BASE, LARGE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.weights.catalog import ENTRIES, CatalogEntry
+from videoswin.weights.catalog import ENTRIES, LABEL_SETS, CatalogEntry
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.labels import LABEL_SETS
 
 CONFIGS = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}
 MEASURED = {TINY: "videoswin t", SMALL: "videoswin s", BASE: "videoswin b"}
@@ -73,12 +72,17 @@ def _published_rows(scaling: Figures | None) -> Iterator[tuple[str, ...]]:
 def _size(config: VideoSwinConfig, frames: int, size: int) -> tuple[str, str]:
     """Return parameters and multiply-adds of one view, of whole windows as in the publications."""
     with torch.device("meta"):
-        model = VideoSwin(config, attention=plain_attention)
+        # Blocks of a stage have equal costs: one of each is run, and counted as often as there are blocks.
+        model = VideoSwin(config.replace(depths=(1,) * len(config.depths)), attention=plain_attention)
+        parameters = sum(parameter.numel() for parameter in VideoSwin(config).parameters())
         clip = torch.empty(1, 3, frames, size, size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(clip)
-    giga_macs = counter.get_total_flops() / 2e9
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    by_module = counter.get_flop_counts()
+    flops = counter.get_total_flops()
+    for stage, depth in enumerate(config.depths):
+        flops += (depth - 1) * sum(by_module[f"VideoSwin.stages.{stage}.blocks.0"].values())
+    giga_macs = flops / 2e9
     return f"{parameters / 1e6:.1f} M", f"{giga_macs:.0f}" if giga_macs >= 1 else f"{giga_macs:.1f}"
 
 

@@ -1,7 +1,7 @@
-"""Generated clips of dots that drift one way and then another: only the order of the frames says how.
+"""Synthetic clips of dots that drift in one direction and then in another; only the order reveals the label.
 
-A dot that leaves on one side comes in on the other, PERIOD pixels make a whole round, and every place of a
-frame is as likely as any other to have a dot. N clips, T frames, S side of a frame, P period.
+A dot that leaves on one side enters on the other (a torus), PERIOD pixels are a full cycle, and all positions
+are equally probable. N clips, T frames, S side of a frame, P period.
 """
 
 from __future__ import annotations

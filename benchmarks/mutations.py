@@ -1,8 +1,7 @@
 """Fuzz load_views: thousands of damaged copies of video files must give views or a VideoError, nothing else.
 
-Each mutated file is read in a worker process, so that a crash, a hang or a memory blow-up is seen and
-attributed to its file. A mutation follows from the seed and its number alone: `--first 7 --count 1` repeats
-one.
+Each mutated file is read in a worker process, so that a crash, a hang or excessive memory is attributed to
+its file. A mutation depends on the seed and its number only: `--first 7 --count 1` repeats one.
 
     python -m benchmarks.mutations --clips ../shared/clips --count 10000 --seed 0 --out mutations.json
 """
@@ -31,7 +30,7 @@ import av
 import numpy as np
 from numpy.random import Generator
 
-from videoswin.video.errors import VideoError
+from videoswin._errors import VideoError
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import load_views
 
@@ -375,7 +374,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="JSON file for the result")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--keep", type=Path, help="folder for mutated files that fail")
     options = parser.parse_args()
     numbers = range(options.first, options.first + options.count)

@@ -112,11 +112,11 @@ def model_section(found: Figures) -> str:
     }
     peak = in_pytorch["float32"]["peak_mib"] / eager["peak_mib"]
     return f"""
-Swin-T, one 32 x 224 x 224 clip, {_where(found)}. Speed is relative to eager torchvision in fp32. "MiB
-allocated" is memory that a pass requests from the operating system and returns: {eager["mib_taken_anew"]}
+Swin-T, one 32 x 224 x 224 clip, {_where(found)}. Speedup is over eager torchvision in fp32. "Allocated"
+is memory that a pass requests from the operating system and returns: {eager["mib_taken_anew"]}
 MiB for torchvision, where {eager["system_seconds"]:.1f} of {eager["cpu_seconds_median"]:.1f} processor
 seconds are spent in the kernel. Torchvision's time varies more between runs than ours, and so does every
-relative speed ([log](../benchmarks/LOG.md)).
+speedup ([log](../benchmarks/LOG.md)).
 
 {_model_table(row for row in rows if row["precision"] in EXACT)}
 
@@ -125,7 +125,7 @@ relative speed ([log](../benchmarks/LOG.md)).
 In OpenVINO and bf16, our graph is {peer / ours:.2f} times as fast as torchvision's.
 Of the memory that a pass of torchvision adds in fp32, ours in PyTorch adds {share["float32"]:.0%}, in bf16
 {share["bfloat16"]:.0%}. Peak memory, with libraries and weights, is {peak:.0%} of torchvision's.
-Runtimes that reserve memory when they compile did so before the pass; "MiB peak" includes it.
+Runtimes that reserve memory when they compile did so before the pass; "peak" includes it.
 "Compiled" is torch.compile with its defaults, without freezing.
 
 Int8 for linear layers and products of queries and keys, bf16 for the rest (approximate, see the agreement
@@ -138,8 +138,9 @@ below):
 
 
 def _model_table(rows: Iterable[Figures]) -> str:
+    heads = "system | precision | median (s) | quartiles (s) | speedup"
     return table(
-        "system | precision | median s | quartiles | speed | MiB added | MiB peak | MiB allocated",
+        f"{heads} | added (MiB) | peak (MiB) | allocated (MiB)",
         "llrlrrrr",
         (
             (
@@ -174,7 +175,7 @@ def _floor_part(found: Figures) -> str:
                     f"{floor['seconds'] / median:.0%}",
                 )
             )
-    heads = "system | precision | GFLOP/s | lower bound s | median s | efficiency"
+    heads = "system | precision | GFLOP/s | lower bound (s) | median (s) | efficiency"
     return f"""
 The lower bound is the time of the clip's {found["multiply_adds"] / 1e9:.1f} billion multiply-adds at the
 speed of a 2048 x 2048 matrix product in PyTorch (MKL or oneDNN, whichever is faster), measured in the
@@ -209,10 +210,10 @@ def attention_section(found: Figures) -> str:
         )
         for case, times in cases.items()
     )
-    heads = f"stage | windows | precision | {' | '.join(systems)} | speed"
+    heads = f"stage | windows | precision | {' | '.join(systems)} | speedup"
     return f"""
 Window attention of one block with its two linear layers, in milliseconds, {_where(found)}.
-"Full mask, SDPA" is the method of timm. Speed is relative to torchvision in the same precision.
+"Full mask, SDPA" is the method of timm. Speedup is over torchvision in the same precision.
 
 {table(heads, "rll" + "r" * len(systems) + "r", lines)}
 """
@@ -289,15 +290,15 @@ One view per video instead of twelve (approximate):
 
 {approximate}
 
-"Of the slower" is the throughput of both relative to the slower of decoding and model. On shared cores,
-both together take at least the sum of their processor seconds divided by the number of cores; "bound" is
-the throughput that this allows, relative to the slower. It is slightly too low, because threads that wait
-for each other use processor time.
+"Both / slower" is the throughput of `predict_all` relative to the slower of decoding and model. On shared
+cores, both together take at least the sum of their processor seconds divided by the number of cores; the
+"limit" is the throughput that this allows. It is slightly too low, because threads that wait for each other
+use processor time.
 """
 
 
 def _files_table(rows: Iterable[Figures]) -> str:
-    heads = "model and views | decoding threads | decoding | model | both | of the slower | quartiles"
+    heads = "model and views | decoding threads | decoding | model | both | both / slower | quartiles"
     lines = []
     for row in rows:
         of_slower = row["of_the_slower"]
@@ -312,7 +313,7 @@ def _files_table(rows: Iterable[Figures]) -> str:
                 f"{row['of_the_bound']['median']:.0%}",
             )
         )
-    return table(f"{heads} | bound | of the bound", "lrrrrrlrr", lines)
+    return table(f"{heads} | limit / slower | both / limit", "lrrrrrlrr", lines)
 
 
 def views_section(found: Figures) -> str:
@@ -346,7 +347,7 @@ on other videos a margin without changes here may change some predictions.
 
 
 def _views_table(ways: dict[str, Figures]) -> str:
-    heads = "views | top-1 | 95 % interval | agreement with exact | mean views | decoding ms | model ms"
+    heads = "views | top-1 | 95 % interval | agreement with exact | mean views | decoding (ms) | model (ms)"
     lines = (
         (
             way,
@@ -378,7 +379,7 @@ def training_section(found: Figures) -> str:
     return f"""
 Forward pass, cross-entropy, backward pass and AdamW of Swin-T, {_where(found)}.
 
-{table("clips | precision | system | median s | speed | MiB added", "lllrrr", lines)}
+{table("clips | precision | system | median (s) | speedup | added (MiB)", "lllrrr", lines)}
 """
 
 

@@ -1,4 +1,4 @@
-"""Other people's Video Swin, for tests and benchmarks only: importable anywhere, and given our weights."""
+"""Other implementations of Video Swin, for tests and benchmarks only, with our weights."""
 
 from __future__ import annotations
 
@@ -32,8 +32,26 @@ def import_torchvision() -> Any:
 
 
 def torchvision_swin3d(ours: nn.Module, variant: str, **options: object) -> nn.Module:
-    """torchvision's `swin3d_t`, `swin3d_s` or `swin3d_b` in eval mode with the weights of `ours`."""
+    """Return torchvision's `swin3d_t`, `swin3d_s` or `swin3d_b` in eval mode with the weights of `ours`."""
     theirs: nn.Module = getattr(import_torchvision().models.video, f"swin3d_{variant}")(**options)
+    return _with_weights(theirs, ours)
+
+
+def torchvision_like(ours: VideoSwin) -> nn.Module:
+    """Return torchvision's model of any size in eval mode with the sizes and weights of `ours`."""
+    config = ours.config
+    theirs: nn.Module = import_torchvision().models.video.swin_transformer.SwinTransformer3d(
+        patch_size=[2, 4, 4],
+        embed_dim=config.embed_dim,
+        depths=list(config.depths),
+        num_heads=list(config.num_heads),
+        window_size=list(config.window),
+        num_classes=config.num_classes,
+    )
+    return _with_weights(theirs, ours)
+
+
+def _with_weights(theirs: nn.Module, ours: nn.Module) -> nn.Module:
     weights = {torchvision_name(name): tensor for name, tensor in ours.state_dict().items()}
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected

@@ -1,13 +1,13 @@
-"""How far is validation from the truth if it shares places with training? Five actions, five places.
+"""Error of validation accuracy if training and validation share places: five actions, five places.
 
     python benchmarks/places.py
 
-A figure moves in one of five ways. Each action was filmed in two sessions in each place: one corner of the
-photograph that is the place, one figure, one light. A model can tell sessions apart by how they look, which
-says nothing about another place. Every place is held out in turn; two models are fine-tuned on the videos of
-the other four with the recipe of `videoswin train finetune`. One is validated on videos drawn at random, the
-other on the videos of a group, which is the place. Each row compares the validation accuracy of the best
-checkpoint, which is the one that is kept, with the accuracy of the same checkpoint in the place held out.
+A synthetic figure performs one of five actions. Each action is recorded in two sessions per place: one crop
+of the photograph of the place, one figure, one light. A model can recognize sessions by appearance, which
+does not help in another place. Each place is held out in turn; two models are fine-tuned on the videos of
+the other four with the recipe of `videoswin train finetune`, one validated on a random split, the other on
+a group, which is the place. Each row compares the validation accuracy of the best checkpoint with the
+accuracy of the same checkpoint in the place held out.
 """
 
 from __future__ import annotations

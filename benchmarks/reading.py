@@ -1,10 +1,10 @@
-"""Milliseconds a frame of 1080p costs before the model sees it: decoding, conversion to RGB, resizing.
+"""Milliseconds per frame of 1080p before the model: decoding, conversion to RGB, resizing.
 
     python benchmarks/reading.py --output benchmarks/results/reading.json
 
-Frames of a generated film, as H.264, go to a short side of 224, as the published models take them, in one
-thread. Conversion is timed with the flags in use and with `accurate_rnd`. Last, what the scaler would give if
-it resized in the pass that converts: its time, and how far its pixels are from those of converting and then
+Frames of a synthetic H.264 video are resized to a short side of 224, as for the published models, in one
+thread. Conversion is timed with the default flags and with `accurate_rnd`. The last rows resize in the
+scaler, in the pass that converts: time, and difference of the pixels from converting first and then
 resizing.
 """
 
@@ -33,8 +33,8 @@ from benchmarks.measure import circumstances, quartiles, result_file, time_in_tu
 from videoswin.camera_motion.camera import MotionRange, camera_path, to_pixels, view_from_base, warp
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
-from videoswin.video.rgb import RgbConverter
-from videoswin.video.transforms import resize_short_side
+from videoswin.video.ffmpeg import RgbConverter
+from videoswin.video.views import resize_short_side
 
 HEIGHT, WIDTH, FPS, FRAMES = 1080, 1920, 30, 20
 SHORT_SIDE = 224
@@ -131,7 +131,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="timed passes of each step")
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report: Row = {"circumstances": circumstances(), "size": [WIDTH, HEIGHT], "rounds": arguments.rounds}

@@ -1,9 +1,9 @@
-"""Video Swin as the official code computes it, step for step: what everything else is timed against.
+"""Video Swin as the official code computes it, step by step: the baseline of the benchmarks.
 
-Written anew after Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py: padding after the
-norm, a cyclic roll, windows cut before the linear map to q, k and v, logits held in full, the bias gathered
-in every pass, a mask of -100, windows put together and rolled back, channels first between stages. Only the
-regularization (dropout, drop path) is left out.
+Rewritten after Video-Swin-Transformer, mmaction/models/backbones/swin_transformer.py: padding after the norm,
+a cyclic roll, window partition before the linear projection to q, k and v, full attention logits, the bias
+gathered in every pass, a mask of -100, window merge and reverse roll, channels first between stages. Only the
+regularization (dropout, drop path) is omitted.
 
 Legend: B batch, D H W grid of tokens, C channels, N tokens per window.
 """

@@ -1,7 +1,7 @@
-"""Every way to put one clip through Swin-T that is measured side by side: ours, and its peers.
+"""The systems that benchmarks/model_cpu.py compares: our model and other implementations of Swin-T.
 
-All carry the same random weights and see the same clip; `BUILDERS` makes the function that does one pass.
-Runtimes are imported where they are used: the memory of one system must not have the libraries of another.
+All have the same random weights and the same clip; `BUILDERS` makes the function of one pass. Runtimes are
+imported where they are used, so that the memory of one system does not include the libraries of another.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
-from videoswin.inference.backends.exported import ExportedModel
-from videoswin.inference.backends.metadata import ExportPrecision
+from videoswin.acceleration import optimize_for_inference
+from videoswin.inference.backends import load_backend
 from videoswin.inference.backends.openvino import settings
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
+from videoswin.model.windows import window_geometry
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
+from videoswin.weights.metadata import ExportPrecision
 
 CONFIGS: dict[str, VideoSwinConfig] = {"t": TINY, "s": SMALL, "b": BASE}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -60,13 +62,15 @@ def clip(dtype: str = "float32", frames: int = 32, size: int = 224) -> Tensor:
 def torch_pass(model: nn.Module, dtype: str, compiled: bool = False) -> Pass:
     """A pass of a PyTorch model on the normalized clip."""
     model, clips = model.to(DTYPES[dtype]).eval(), clip(dtype)
+    if compiled:
+        torch.compiler.assume_constant_result(window_geometry)  # as compile_blocks does
     run: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     return lambda: run(clips)
 
 
 def exported_pass(path: Path) -> Pass:
     """A pass of an exported file on the pixels, which it normalizes itself."""
-    model, views = ExportedModel(path, device=torch.device("cpu")), pixels()
+    model, views = load_backend(path, torch.device("cpu")), pixels()
     return lambda: model(views)
 
 
@@ -92,8 +96,8 @@ BUILDERS: dict[tuple[str, str], Callable[[Path], Pass]] = {
     ("full mask, SDPA", "bfloat16"): lambda _: torch_pass(reference(fused_with_full_mask), "bfloat16"),
     ("torchvision in OpenVINO", "float32"): lambda files: openvino_pass(files / "peer.xml", "float32"),
     ("torchvision in OpenVINO", "bfloat16"): lambda files: openvino_pass(files / "peer-half.xml", "bfloat16"),
-    ("videoswin", "float32"): lambda _: torch_pass(swin(), "float32"),
-    ("videoswin", "bfloat16"): lambda _: torch_pass(swin(), "bfloat16"),
+    ("videoswin", "float32"): lambda _: torch_pass(optimize_for_inference(swin()), "float32"),
+    ("videoswin", "bfloat16"): lambda _: torch_pass(optimize_for_inference(swin()), "bfloat16"),
     ("videoswin, compiled", "float32"): lambda _: torch_pass(swin(), "float32", compiled=True),
     ("videoswin in ONNX Runtime", "float32"): lambda files: exported_pass(files / "model.onnx"),
     ("videoswin in OpenVINO", "float32"): lambda files: exported_pass(files / "float32.xml"),

@@ -1,16 +1,15 @@
-"""Does the model understand time? Dots drift one way, then another; only the order of the frames says how.
+"""Use of temporal order: dots drift in one direction, then in another; only the order reveals the label.
 
     python benchmarks/temporal_understanding.py
 
-Why nothing else can say it: each part of the movement is a whole round of the torus that the dots live on, so
-a picture of dots makes the same sixteen frames, pixel for pixel, whichever of the eight labels it is given;
-tests/benchmarks/test_moving_pictures.py holds that. One frame, or all of them without their order, says
-nothing: whatever a model does with a bag of frames, it is right in one of eight clips on average.
+Each part of the movement is a full cycle of the torus, so a picture of dots gives the same sixteen frames,
+pixel for pixel, for each of the eight labels (tests/benchmarks/test_moving_pictures.py). Single frames and
+unordered frames carry no information: the accuracy of any model of a set of frames is one in eight.
 
-The same small model is trained with time taken from it in two places, from both, and from neither: attention
-in windows one token long does not reach from one time to another, and where every frame is shown twice (and
-every second one not at all) the two frames that make a token are the same. What is left where both are done
-is the mean over all times at the end, to which the order does not matter; the script measures that, too.
+The same small model is trained with temporal information removed in two places, in both, and in neither:
+attention windows one token long do not connect time steps, and if every frame is doubled, the two frames of
+a token are equal. With both, only the final mean over time remains, which ignores the order; the script
+measures that, too.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from benchmarks.moving_pictures import CLIP, LABELS, DriftingDots
 from videoswin import VideoSwin, VideoSwinConfig
 from videoswin.data.dataset import Draw
 from videoswin.model.config import PATCH
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 
 STEPS = 1200
 SEEDS = (0, 1, 2)

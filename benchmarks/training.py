@@ -1,11 +1,11 @@
-"""Time and memory of one training step of Swin-T, ours against torchvision's.
+"""Time and memory of one training step of Swin-T, compared with torchvision.
 
     python benchmarks/training.py --rounds 5 --output benchmarks/results/training_cpu.json
 
-A step is forward, cross entropy, backward and AdamW, in float32 and under bfloat16 autocast. Both systems
-start from the same weights and see the same clips, take turns in one process, and their gradients are
-compared before any time is believed. Dropout and drop path are off, or gradients would differ by chance.
-Memory is the resident set's high-water mark (VmHWM, Linux) in one fresh process for each row.
+A step is forward pass, cross-entropy, backward pass and AdamW, in float32 and under bfloat16 autocast. Both
+systems have the same initial weights and clips and take turns in one process; gradients are compared before
+timing. Dropout and drop path are off, because their random numbers would make gradients differ. Memory is the
+peak resident set size (VmHWM, Linux) in a fresh process for each row.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import as_trained, import_torchvision, torchvision_name, torchvision_swin3d
 from benchmarks.systems import torch_kernels_of
+from videoswin.acceleration.cpu import recompute_attention
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
 
@@ -52,7 +53,8 @@ class Trainer:
         self.dtype = dtype
         # In eval mode both do exactly what they do in training but for dropout and drop path. The grids of
         # 112 pixels are smaller than a window, where torchvision looks its biases up otherwise.
-        self.model: nn.Module = as_trained(VideoSwin(TINY.replace(sliced_bias=True))).eval()
+        model = VideoSwin(TINY.replace(sliced_bias=True), attention=recompute_attention)
+        self.model: nn.Module = as_trained(model).eval()
         if system == "torchvision":
             self.model = torchvision_swin3d(self.model, "t")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
@@ -141,7 +143,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each system")
-    parser.add_argument("--output", type=result_file, help="write the figures to this JSON file too")
+    parser.add_argument("--output", type=result_file, help="JSON file for the results")
     parser.add_argument("--quick", action="store_true", help="two rounds of the small clips only")
     parser.add_argument("--memory-of", nargs=3, metavar=("SYSTEM", "DTYPE", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -34,7 +34,7 @@ def test_a_file_that_can_be_written_is_accepted_and_left_as_it_is(
     (tmp_path / "old").write_text("kept")
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path / "old", tmp_path / "new", "old"):
-        require_writable_file(path, name="--write")
+        require_writable_file(path, name="--out")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
 
 
@@ -44,5 +44,5 @@ def test_a_file_that_can_be_written_is_accepted_and_left_as_it_is(
 )
 def test_a_file_that_cannot_be_written_is_refused(file: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "old").write_text("in the way")
-    with pytest.raises(InputError, match=f"--write must be a writable file, got /.*: {reason}"):
-        require_writable_file(tmp_path / file, name="--write")
+    with pytest.raises(InputError, match=f"--out must be a writable file, got /.*: {reason}"):
+        require_writable_file(tmp_path / file, name="--out")

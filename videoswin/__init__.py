@@ -11,11 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from videoswin.inference.predictor import Prediction, Predictor
+    from videoswin._errors import VideoError
+    from videoswin.acceleration import optimize_for_inference
+    from videoswin.inference.prediction import Prediction
+    from videoswin.inference.predictor import Predictor
     from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
     from videoswin.model.swin import VideoSwin
     from videoswin.video.limits import ReadLimits
-    from videoswin.video.reader import VideoError, open_video
+    from videoswin.video.reader import open_video
     from videoswin.video.spec import ClipSpec, ViewPlan
     from videoswin.video.views import Views, load_views
     from videoswin.weights.checkpoint import Checkpoint, load_model
@@ -28,12 +31,12 @@ _MODULES = {
     "ClipSpec": "video.spec",
     "LARGE": "model.config",
     "NANO": "model.config",
-    "Prediction": "inference.predictor",
+    "Prediction": "inference.prediction",
     "Predictor": "inference.predictor",
     "ReadLimits": "video.limits",
     "SMALL": "model.config",
     "TINY": "model.config",
-    "VideoError": "video.reader",
+    "VideoError": "_errors",
     "VideoSwin": "model.swin",
     "VideoSwinConfig": "model.config",
     "ViewPlan": "video.spec",
@@ -41,6 +44,7 @@ _MODULES = {
     "load_model": "weights.checkpoint",
     "load_views": "video.views",
     "open_video": "video.reader",
+    "optimize_for_inference": "acceleration",
 }
 __all__ = [
     "BASE",
@@ -61,6 +65,7 @@ __all__ = [
     "load_model",
     "load_views",
     "open_video",
+    "optimize_for_inference",
 ]
 
 

@@ -1,4 +1,10 @@
-"""Exceptions of the package; any other exception that it raises is a bug."""
+"""Exceptions of the package, and the import of optional packages; any other exception is a bug."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from types import ModuleType
 
 
 class VideoSwinError(Exception):
@@ -17,5 +23,41 @@ class InputError(VideoSwinError, ValueError):
     """
 
 
+class VideoError(VideoSwinError):
+    """Raised for a video that cannot be read; has its `path`, and the `reason` in one line."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        """Create the exception.
+
+        Args:
+            path: Video file or folder of images.
+            reason: Why it cannot be read, in one line and without the path.
+        """
+        super().__init__(path, reason)  # both arguments, so that the exception can be pickled
+        self.path = os.fspath(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
 class MissingPackageError(VideoSwinError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Import and return a module; raise MissingPackageError, an ImportError, if it is not installed.
+
+    Args:
+        module: Name of the module.
+        extra: Extra of this package that installs it, for the message.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        # An installed library with a missing dependency is another error.
+        if error.name != module.partition(".")[0]:
+            raise
+        raise MissingPackageError(
+            f"this needs {module.partition('.')[0]}: pip install 'videoswin[{extra}]'", name=module
+        ) from error

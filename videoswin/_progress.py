@@ -14,7 +14,7 @@ from videoswin._text import printable
 
 FIRST_LINE_SECONDS: Final = 5.0
 """Time before the first plain line; the interval doubles with every further line."""
-LONGEST_PAUSE_SECONDS: Final = 300.0
+MAX_INTERVAL_SECONDS: Final = 300.0
 """Maximum interval between plain lines."""
 
 
@@ -67,13 +67,13 @@ class Progress:
         self._done = self._done_before = 0
         self._facts = ""
         self._start = self._last_line = clock()
-        self._pause = FIRST_LINE_SECONDS
+        self._interval = FIRST_LINE_SECONDS
 
     def __enter__(self) -> Progress:
         self._start = self._last_line = self._clock()
         self._bar.start()
         if not self._is_live:
-            self.say(
+            self.print_line(
                 self._title if self._total is None else f"{self._title}: {self._total} {self._unit_of_total}"
             )
         return self
@@ -81,7 +81,7 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
         if not self._is_live and self._done == self._total and self._elapsed > FIRST_LINE_SECONDS:
-            self.say(f"{self._count_text}, took {format_duration(self._elapsed)}")
+            self.print_line(f"{self._count_text}, took {format_duration(self._elapsed)}")
 
     def resume(self, done: int) -> None:
         """Set the number of units finished before this process started, which do not count for the speed."""
@@ -112,9 +112,13 @@ class Progress:
 
     def report_if_due(self) -> None:
         """Print a line if the interval since the last line has passed."""
-        pause = self._clock() - self._last_line
-        if not self._is_live and pause >= self._pause and (self._total is None or self._done < self._total):
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        elapsed = self._clock() - self._last_line
+        if (
+            not self._is_live
+            and elapsed >= self._interval
+            and (self._total is None or self._done < self._total)
+        ):
+            self._interval = min(2 * self._interval, MAX_INTERVAL_SECONDS)
             self.report()
 
     def report(self, facts: str | None = None) -> None:
@@ -125,9 +129,9 @@ class Progress:
         if not self._is_live:
             self._last_line = self._clock()
             left = "" if self._total is None else f"{format_duration(self._seconds_left(self._total))} left"
-            self.say(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
+            self.print_line(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a permanent line."""
         if self._shown:
             self._console.print(printable(line), markup=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 # Joiners are needed for letters (Persian, Indic scripts) and emoji; the other characters here are visible,
@@ -25,6 +25,11 @@ _BLANKS: Final = frozenset(" \u034f\u115f\u1160\u17b4\u17b5\u200c\u200d\u2800\u3
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # The last four are full-width forms, which East Asian spreadsheets also interpret as formulas.
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+BAR_WIDTH: Final = 24
+"""Characters of the bar of a fraction of 1."""
+LINES_PER_LIST: Final = 5
+"""Lines of a list that are shown as text; the JSON has all of them."""
 
 
 def is_printable_name(text: str) -> bool:
@@ -81,6 +86,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def first_few(names: list[str] | tuple[str, ...], count: int = 3) -> str:
+    """Return the first names as text: `a, b, c and 7 more`."""
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+
+
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:
     """Return a question such as `did you mean 'wave'?`, or an empty text if nothing known is similar.
 
@@ -97,6 +108,17 @@ def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: flo
 def in_one_line(failure: Exception) -> str:
     """Return the type of an exception and the start of its message in one line."""
     return f"{type(failure).__name__}: {' '.join(str(failure).split())[:200]}"
+
+
+def draw_bar(fraction: float) -> str:
+    """Return a bar of 0 to BAR_WIDTH characters for a fraction from 0 to 1."""
+    return "█" * round(BAR_WIDTH * fraction)
+
+
+def truncate(lines: Sequence[str]) -> list[str]:
+    """Return the first LINES_PER_LIST lines, and a line with the number of the others."""
+    more = len(lines) - LINES_PER_LIST
+    return [*lines[:LINES_PER_LIST], *([f"and {more} more"] if more > 0 else [])]
 
 
 def csv_cell(text: str) -> str:

@@ -17,14 +17,23 @@ from benchmarks import (
     measure,
     reading,
     scaling_cpu,
+    systems,
     training,
 )
+from benchmarks.peers import torchvision_like
+from videoswin.model.config import VideoSwinConfig
 
-pytestmark = pytest.mark.timeout(300)  # whole models are made on a busy machine
+NARROW = VideoSwinConfig(embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8))
+"""Takes the place of Swin-T; tests/parity compares the published sizes."""
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def narrow_models_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(systems.CONFIGS, "t", NARROW)
+    for script in (attention_cpu, systems, training):
+        monkeypatch.setattr(script, "TINY", NARROW)
+    for script in (attention_cpu, scaling_cpu, training):
+        monkeypatch.setattr(script, "torchvision_swin3d", lambda ours, variant: torchvision_like(ours))
     for script in (scaling_cpu, training):
         monkeypatch.setattr(script, "in_fresh_process", lambda *_: {"peak_mib": 1})
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of the other tests, too
@@ -74,11 +83,12 @@ def test_a_film_is_looked_at_in_every_way() -> None:
 
 
 def test_films_of_other_code_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approximate_views, "circumstances", lambda: {"commit": "abc1234"})
     progress = tmp_path / "progress.jsonl"
     for row in ({"number": 0, "commit": "abc1234+"}, {"number": 0, "commit": "older"}, {"number": 0}):
         progress.write_text(json.dumps(row) + "\n")
         monkeypatch.setattr(sys, "argv", ["approximate_views.py", "--progress", str(progress)])
-        with pytest.raises(SystemExit, match="remove it to begin anew"):
+        with pytest.raises(SystemExit, match="remove it to start again"):
             approximate_views.main()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import mutations
-from videoswin.video.errors import VideoError
+from videoswin._errors import VideoError
 from videoswin.video.views import load_views
 
 RESULT = Path(mutations.__file__).parent / "results" / "mutations.json"

@@ -22,7 +22,7 @@ def test_without_its_photographs_the_extra_is_named(monkeypatch):
     def missing(module):
         raise ModuleNotFoundError(f"No module named {module!r}", name="skimage")
 
-    monkeypatch.setattr("videoswin._optional.import_module", missing)
+    monkeypatch.setattr("videoswin._errors.import_module", missing)
     with pytest.raises(MissingPackageError, match=r"pip install 'videoswin\[camera-motion\]'"):
         load_photo("coffee.png")
 

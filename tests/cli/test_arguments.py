@@ -51,9 +51,10 @@ def test_options_become_the_arguments_of_the_function() -> None:
         "model": "a.pth",
         "out": "b.safetensors",
         "layout": "videoswin",
-        "inflate": "inflate",
+        "inflation": "average",
         "window": (16, 7, 7),
         "license": None,
+        "json": False,
     }
     options = vars(
         parser.parse_args(

@@ -214,7 +214,7 @@ def test_a_bug_is_printed_with_its_traceback_and_where_to_report_it(
     def broken() -> None:
         raise ValueError("shapes do not match")  # like an error of numpy or torch
 
-    monkeypatch.setattr("videoswin.weights.listing.list_models", broken)
+    monkeypatch.setattr("videoswin.weights.catalog.list_models", broken)
     assert run("models") == 1
     error = capsys.readouterr().err
     assert "Traceback" in error
@@ -246,6 +246,6 @@ def test_an_error_raised_on_purpose_is_one_line(
     def failing() -> None:
         raise error
 
-    monkeypatch.setattr("videoswin.weights.listing.list_models", failing)
+    monkeypatch.setattr("videoswin.weights.catalog.list_models", failing)
     assert run("models") == code
     assert capsys.readouterr().err == line

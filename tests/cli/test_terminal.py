@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from videoswin._text import dump_json
+from videoswin._errors import VideoError
+from videoswin._text import dump_json, printable
 from videoswin.cli import commands, terminal
-from videoswin.cli.data_report import print_data_report
-from videoswin.data.check.report import make_report
+from videoswin.data.check import make_report
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
 from videoswin.inference.predictor import Prediction
-from videoswin.video.reader import VideoError
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2K\x9b31m\u202egnp\nclip.mp4: 100 % safe\r"
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -82,12 +81,12 @@ def test_reports_print_no_control_character(capsys: pytest.CaptureFixture[str]) 
         seconds=1.0,
     )
     assert report.failures == (Failure(HOSTILE + "2", HOSTILE),)
-    terminal.print_report(report)
+    terminal.print_text(report.to_text(), printable(HOSTILE))
     samples = (Sample(path=HOSTILE, labels=(0,)), Sample(path="b.mp4", labels=(1,)))
     manifest = Manifest(source=HOSTILE, classes=(HOSTILE, "plain"), samples=samples)
     found = {sample.path: VideoError(sample.path, HOSTILE) for sample in samples}
-    data_report = make_report(manifest, found, shortest_frames=1)
-    print_data_report(data_report, written=HOSTILE)
+    data_report = make_report(manifest, found, min_frames=1)
+    terminal.print_text(data_report.to_text(written=HOSTILE), printable(HOSTILE))
     for text in (*capsys.readouterr(), report.to_json(), data_report.to_json()):
         assert_harmless(text)
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.data.manifest import Manifest, Sample, hold_out, read_manifest, write_manifest
+from videoswin.data.manifest import Manifest, Sample, read_manifest, write_manifest
+from videoswin.data.splits import hold_out
 
 
 def table(

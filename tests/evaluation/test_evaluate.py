@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from videoswin._workers import WorkerKilledError
+from videoswin._distributed import WorkerKilledError
 from videoswin.camera_motion.clips import write_h264
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.evaluate import evaluate, match_classes
@@ -243,7 +243,7 @@ def test_insufficient_shared_memory_is_reported_and_used(
 ) -> None:
     predictor = Predictor(checkpoint, device="cpu", protocol=protocol)
     sound = evaluate(predictor, manifest, workers=0)
-    monkeypatch.setattr("videoswin._workers.free_shared_memory", lambda: 1000)
+    monkeypatch.setattr("videoswin._distributed.free_shared_memory", lambda: 1000)
     report = evaluate(predictor, manifest, workers=2, progress=True)
     assert torch.equal(report.scores, sound.scores)
     assert f"workers=2 needs up to {math.ceil(megabytes)} MB" in capfd.readouterr().err.splitlines()[1]

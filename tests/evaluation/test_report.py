@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from videoswin.camera_motion.clips import write_h264
-from videoswin.cli.terminal import print_report
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
 from videoswin.evaluation import report as report_module
@@ -255,11 +254,8 @@ def test_the_headline_says_what_was_measured(report: Report, several: Report) ->
     )
 
 
-def test_a_person_sees_scores_weakest_classes_and_failures(
-    report: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_report(report)
-    text = capsys.readouterr().out
+def test_a_person_sees_scores_weakest_classes_and_failures(report: Report) -> None:
+    text = report.to_text()
     assert "top-5" not in text
     for line in (
         r"random  fast-1x1: 1 clip x 1 crop = 1 view per video, 4 videos of made here, 2.0 s, 2.0 videos/s",
@@ -274,8 +270,5 @@ def test_a_person_sees_scores_weakest_classes_and_failures(
         assert re.search(line, text), line
 
 
-def test_a_person_sees_the_map_of_multi_label_videos(
-    several: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_report(several)
-    assert re.search(r"mAP +77\.8  \d", capsys.readouterr().out)
+def test_a_person_sees_the_map_of_multi_label_videos(several: Report) -> None:
+    assert re.search(r"mAP +77\.8  \d", several.to_text())

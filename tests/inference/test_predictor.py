@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from videoswin._errors import VideoError
 from videoswin.camera_motion.clips import write_h264
-from videoswin.inference.predictor import Prediction, Predictor, resolve_device
+from videoswin.inference.backends.pytorch import PyTorchBackend
+from videoswin.inference.prediction import Prediction
+from videoswin.inference.predictor import Predictor, resolve_device
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.limits import ReadLimits
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video.reader import open_video
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
@@ -75,14 +78,14 @@ def test_the_score_is_the_mean_of_the_views_probabilities(predictor: Predictor, 
 def test_the_score_can_be_that_of_the_mean_logits(checkpoint: Checkpoint, video: Path) -> None:
     plan = checkpoint.views.replace(average="logits")
     predictor = Predictor(dataclasses.replace(checkpoint, views=plan), device="cpu")
-    views = load_views(video, checkpoint.clip, plan).pixels
-    logits = predictor.logits_each(views)
+    pixels = load_views(video, checkpoint.clip, plan).pixels
+    logits = predictor.backend(pixels)
     expected = logits.mean(0).softmax(-1)
     assert not torch.allclose(expected, logits.softmax(-1).mean(0), atol=1e-7, rtol=0)
-    torch.testing.assert_close(predictor.score(views), expected)
+    torch.testing.assert_close(predictor.score(pixels), expected)
     torch.testing.assert_close(predictor(video).probabilities, expected)
-    scores, looked = predictor.score_videos([(1, views)], 2)
-    assert looked == [0, len(views)]
+    scores, num_scored = predictor.score_videos([(1, pixels)], 2)
+    assert num_scored == [0, len(pixels)]
     assert scores[0].tolist() == [0.0, 0.0, 0.0]  # of a video that did not come up
 
 
@@ -202,8 +205,8 @@ def test_a_list_is_answered_as_each_video_alone_bit_for_bit(
 
 def test_videos_scored_together_have_the_scores_of_each_alone(predictor: Predictor, video: Path) -> None:
     views = load_views(video, predictor.clip, predictor.views).pixels
-    means, looked = predictor.score_videos([(0, views[:1]), (2, views[1:4]), (3, views)], 4)
-    assert looked == [1, 0, 3, 6]
+    means, num_scored = predictor.score_videos([(0, views[:1]), (2, views[1:4]), (3, views)], 4)
+    assert num_scored == [1, 0, 3, 6]
     assert means[1].tolist() == [0, 0, 0]
     for row, of_one in ((0, views[:1]), (2, views[1:4]), (3, views)):
         torch.testing.assert_close(means[row], predictor.score(of_one))
@@ -291,3 +294,30 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_a_word_that_is_no_device_is_refused() -> None:
     with pytest.raises(ValueError, match="device 'gpu' cannot be used here"):
         resolve_device("gpu")
+
+
+def test_a_backend_is_run_on_its_own_device_and_in_its_own_precision(checkpoint: Checkpoint) -> None:
+    backend = PyTorchBackend(checkpoint, torch.device("cpu"))
+    predictor = Predictor(backend, device="cpu")
+    pixels = torch.zeros(2, 3, 4, 24, 24, dtype=torch.uint8)
+    assert torch.equal(predictor.score(pixels), Predictor(checkpoint, device="cpu").score(pixels))
+    with pytest.raises(ValueError, match="device must be cpu, which random is on, got cuda"):
+        Predictor(backend, device="cuda")
+    with pytest.raises(ValueError, match="precision must be fp32, the precision of random, got bf16"):
+        Predictor(backend, precision="bf16")
+
+
+def test_the_model_is_that_of_a_checkpoint_only(checkpoint: Checkpoint) -> None:
+    class Constant:
+        metadata, device = checkpoint, torch.device("cpu")
+
+        def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(pixels), len(LABELS))
+
+    assert isinstance(Predictor(checkpoint, device="cpu").model, VideoSwin)
+    predictor = Predictor(Constant())
+    assert predictor.score(torch.zeros(1, 3, 1, 8, 8, dtype=torch.uint8)).tolist() == pytest.approx(
+        [1 / 3] * 3
+    )
+    with pytest.raises(AttributeError, match="random has no PyTorch model"):
+        predictor.model  # noqa: B018

@@ -1,4 +1,4 @@
-"""load_ahead is ordered, bounded and ends cleanly; batches have views of one shape."""
+"""load_ahead is ordered, bounded and ends cleanly."""
 
 import threading
 import time
@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from videoswin.inference.prefetch import batches, copy_to_device, decoding_threads, load_ahead
-from videoswin.video.reader import VideoError
+from videoswin._errors import VideoError
+from videoswin.inference.prefetch import copy_to_device, decoding_threads, load_ahead
 
 
 def one_by_one(groups: Iterator[list]) -> list:
@@ -145,42 +143,6 @@ def test_leaving_does_not_wait_for_a_path_that_has_not_come() -> None:
     results.close()
     assert not came.is_set()
     more.set()
-
-
-shapes = st.lists(st.tuples(st.integers(0, 7), st.sampled_from([(2, 3), (2, 4)])), max_size=8)
-
-
-@given(videos=shapes, size=st.integers(1, 5))
-def test_batches_hold_every_view_once_in_order_and_never_two_shapes(
-    videos: list[tuple[int, tuple[int, int]]], size: int
-) -> None:
-    first, given_views = 0, []
-    for number, (count, shape) in enumerate(videos):
-        values = torch.arange(first, first + count).view(-1, 1, 1).expand(-1, *shape)
-        given_views.append((number, values))
-        first += count
-    found = list(batches(given_views, size))
-    assert all(1 <= len(pixels) <= size and len(pixels) == len(owners) for pixels, owners in found)
-    views = [
-        (owner, int(view[0, 0]), tuple(view.shape))
-        for pixels, owners in found
-        for owner, view in zip(owners.tolist(), pixels, strict=True)
-    ]
-    assert views == [
-        (number, int(view[0, 0]), tuple(view.shape)) for number, views in given_views for view in views
-    ]
-
-
-@given(counts=st.lists(st.integers(1, 7), min_size=1, max_size=8), size=st.integers(1, 5))
-def test_of_equal_shapes_only_the_last_batch_is_not_full(counts: list[int], size: int) -> None:
-    sizes = [len(pixels) for pixels, _ in batches(enumerate(map(torch.zeros, counts)), size)]
-    assert sizes[:-1] == [size] * (sum(counts) // size - (sum(counts) % size == 0))
-
-
-def test_a_video_alone_in_its_batch_is_not_copied() -> None:
-    views = torch.zeros(6, 3, 2, 4, 4)
-    for pixels, _ in batches([(0, views)], 4):
-        assert pixels.untyped_storage().data_ptr() == views.untyped_storage().data_ptr()
 
 
 def test_beside_a_model_on_the_cpu_half_of_the_cores_decode(monkeypatch: pytest.MonkeyPatch) -> None:

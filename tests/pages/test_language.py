@@ -1,5 +1,6 @@
 """README, pages, help texts and descriptions of settings are in the standard terms of the field."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from videoswin.recipes import RECIPES, describe_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/LOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 )
-"""CHANGELOG.md is exempt, because it has old names; so is benchmarks/LOG.md, which is history."""
+"""CHANGELOG.md is exempt, because it has old names."""
 
 REFUSED = {
     r"licence[sd]?": "license",
@@ -39,6 +40,9 @@ REFUSED = {
     r"what learns|that learn": "trainable parameters",
     r"not measured yet": "results only",
     r"the whole way": "the workflow",
+    r"believed|believable": "verified, plausible",
+    r"to and fro": "back and forth",
+    r"earlier versions?|no longer|formerly": "the present state only; history is in CHANGELOG.md",
 }
 """Words and spellings that have a standard term -> that term."""
 PATTERN = re.compile("|".join(rf"\b(?:{words})\b" for words in REFUSED), re.IGNORECASE)
@@ -56,6 +60,11 @@ def refused_words(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_use_standard_terms(page: Path) -> None:
     assert refused_words(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda script: script.stem)
+def test_help_texts_of_benchmarks_use_standard_terms(script: Path) -> None:
+    assert refused_words(ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "") == []
 
 
 @pytest.mark.parametrize("command", [None, *(command.__name__ for command in COMMANDS)])

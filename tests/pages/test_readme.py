@@ -20,10 +20,17 @@ ELSEWHERE = ("pip", "make")
 """Lines that install; .ci/run runs those of a checkout."""
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The current folder of a reader who has a clip."""
+    folder = tmp_path_factory.mktemp("reader")
+    make_clip("pan right", folder / "clip.mp4")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def somewhere_with_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_clip("pan right", Path("clip.mp4"))
+def current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
 
 
 def python_examples() -> list[str]:

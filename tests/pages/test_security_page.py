@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from videoswin.model import config
-from videoswin.video import containers, limits, spec
+from videoswin.video import limits, spec
 from videoswin.weights import metadata, transfer, unpickle
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
@@ -18,7 +18,7 @@ WAIT = transfer.Timeouts()
     ("subject", "numbers"),
     [
         ("a frame", [READ.max_frame_pixels, READ.max_aspect_ratio]),
-        ("a video", [READ.max_frames, containers._MAX_STREAMS, READ.max_decoded_pixels]),
+        ("a video", [READ.max_frames, int(limits.OPEN_OPTIONS["max_streams"]), READ.max_decoded_pixels]),
         ("a video", [READ.max_decoded_pixels_per_byte, READ.stall_seconds]),
         ("a training clip", [READ.max_clip_pixels]),
         ("a checkpoint's clip", [spec.MAX_FRAMES, spec.MAX_STRIDE, spec.MIN_FPS, spec.MAX_FPS]),

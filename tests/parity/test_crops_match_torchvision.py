@@ -3,14 +3,9 @@
 import pytest
 import torch
 
+from tests.video.corners import crop_corners
 from videoswin.video.spec import IMAGENET, ClipSpec, apply_protocol
-from videoswin.video.transforms import (
-    crop_corners,
-    normalize,
-    resize_short_side,
-    resized_length,
-    spatial_crops,
-)
+from videoswin.video.views import normalize, resize_short_side, spatial_crops
 
 transforms = pytest.importorskip("torchvision.transforms")
 functional = transforms.functional
@@ -21,7 +16,8 @@ def test_longer_side_and_crop_match_torchvision_for_every_width(height):
     for width in range(height, 4 * height):
         frame = torch.arange(width, dtype=torch.float32).expand(1, height, width)
         resized = functional.resize(frame, [128], antialias=False)
-        length = resized_length(height, width, 128, "torchvision")
+        frame_thwc = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+        length = resize_short_side(frame_thwc, 128, antialias=False, placement="torchvision").shape[2]
         assert resized.shape == (1, 128, length), width
         columns = torch.arange(length).expand(1, 128, length)
         left = int(functional.center_crop(columns, [112, 112])[0, 0, 0])

@@ -6,9 +6,8 @@ from torch import nn
 
 from benchmarks.peers import relative_difference
 from videoswin.model.config import VideoSwinConfig
-from videoswin.weights.catalog import ENTRIES
+from videoswin.weights.catalog import ENTRIES, load_labels
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.labels import load_labels
 
 video = pytest.importorskip("torchvision").models.video
 

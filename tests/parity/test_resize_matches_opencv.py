@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoswin.video.transforms import resize_short_side
+from videoswin.video.views import resize_short_side
 
 cv2 = pytest.importorskip("cv2")
 

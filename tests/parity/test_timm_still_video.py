@@ -13,17 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import relative_difference
-from videoswin.model.config import PATCH, TINY
+from videoswin.model.config import PATCH, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 
 timm = pytest.importorskip("timm")
 
+CONFIG = VideoSwinConfig(embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), num_classes=10)
+
 
 @pytest.fixture(scope="module")
 def image_model() -> Any:
-    """timm's swin_tiny_patch4_window7_224 with random weights, position biases as large as trained ones."""
+    """A narrow swin_tiny_patch4_window7_224 of timm; its position biases are as large as trained ones."""
     torch.manual_seed(0)
-    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=10)
+    sizes = {"embed_dim": CONFIG.embed_dim, "depths": CONFIG.depths, "num_heads": CONFIG.num_heads}
+    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=10, **sizes)
     for name, parameter in model.named_parameters():
         if name.endswith("bias_table"):
             nn.init.normal_(parameter, std=0.5)
@@ -37,14 +40,14 @@ def inflated(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     if name == "patch_embed.proj.weight":
         tensor = tensor[:, :, None].repeat(1, 1, PATCH[0], 1, 1) / PATCH[0]
     if name.endswith("bias_table"):
-        tensor = tensor.repeat(2 * TINY.window[0] - 1, 1)  # time is the slowest axis of the table
+        tensor = tensor.repeat(2 * CONFIG.window[0] - 1, 1)  # time is the slowest axis of the table
     return name, tensor
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("frames", [2, 32])
 def test_every_stage_sees_the_image_at_every_moment(image_model: Any, frames: int) -> None:
-    video_model = VideoSwin(TINY.replace(num_classes=10)).eval()
+    video_model = VideoSwin(CONFIG).eval()
     state = image_model.state_dict()
     video_model.load_state_dict(dict(inflated(name, tensor) for name, tensor in state.items()))
     image = torch.randn(1, 3, 224, 224)

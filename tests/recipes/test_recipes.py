@@ -24,7 +24,8 @@ from videoswin.inference.predictor import Predictor, resolve_device
 from videoswin.recipes import build_recipe
 from videoswin.recipes.autoconfig import natural_precision
 from videoswin.training.recipe import Augment
-from videoswin.weights.checkpoint import BUNDLED, Checkpoint
+from videoswin.weights.catalog import BUNDLED
+from videoswin.weights.checkpoint import Checkpoint
 
 
 def test_the_recipe_is_found_by_its_name():

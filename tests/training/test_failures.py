@@ -15,7 +15,7 @@ import torch
 
 from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_child, stripes
 from videoswin import _files
-from videoswin._workers import WorkerKilledError, start_data_worker
+from videoswin._distributed import WorkerKilledError, start_data_worker
 from videoswin.training import loop, run_folder, safeguards
 from videoswin.training.recorder import Recorder
 from videoswin.training.safeguards import TrainingError

@@ -17,7 +17,7 @@ from videoswin.training.learner import _choose_diverse as different
 from videoswin.training.learner import build_learner, launch_fabric
 from videoswin.training.safeguards import TrainingError
 from videoswin.training.settings import flatten
-from videoswin.video.transforms import normalize
+from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
 
 

@@ -24,7 +24,7 @@ def test_lines_of_a_log_tell_the_steps_the_time_left_and_what_was_learned(
 def test_too_little_shared_memory_is_told_and_does_not_stop_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("videoswin._workers.free_shared_memory", lambda: 0)
+    monkeypatch.setattr("videoswin._distributed.free_shared_memory", lambda: 0)
     best = train(stripes(data__num_workers=1, schedule__epochs=1), tmp_path)
     assert best is not None
     assert best.exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.video.numbered import HEIGHT, WIDTH, numbered_picture, write_video
+from videoswin.video.limits import WorkBudget
 
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
 
@@ -23,6 +24,20 @@ def make_video(tmp_path: Path) -> MakeVideo:
         return write_video(tmp_path / name, pictures, **options)
 
     return make
+
+
+@pytest.fixture
+def decoded_packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by the pixels of every packet that is decoded, and of every flush of a decoder."""
+    counted: list[int] = []
+    decode = WorkBudget.decode
+
+    def counting(budget: WorkBudget, num_pixels: int, seconds: float) -> None:
+        counted.append(num_pixels)
+        decode(budget, num_pixels, seconds)
+
+    monkeypatch.setattr(WorkBudget, "decode", counting)
+    return counted
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from videoswin.video.augment import (
     reads_direction,
 )
 from videoswin.video.rand_augment import adjust_contrast, adjust_hue, equalize, jitter_color
-from videoswin.video.transforms import resize_short_side
-from videoswin.weights.labels import load_labels
+from videoswin.video.views import resize_short_side
+from videoswin.weights.catalog import load_labels
 
 STILL = ClipAugment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
 """Takes the central square of a frame and changes nothing else."""

@@ -6,7 +6,7 @@ import av
 import pytest
 
 from tests.video.numbered import frame_number
-from videoswin.video.containers import IMAGE_CONTAINERS, VIDEO_CONTAINERS
+from videoswin.video.limits import IMAGE_CONTAINERS, VIDEO_CONTAINERS
 from videoswin.video.reader import open_video
 
 FAST_VP9 = {"deadline": "realtime", "cpu-used": "8"}

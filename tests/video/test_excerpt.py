@@ -8,10 +8,11 @@ import pytest
 
 from tests.video.conftest import MakeVideo
 from tests.video.numbered import frame_number, numbered_picture, write_image
-from videoswin.video.frames import excerpt
-from videoswin.video.reader import VideoError, VideoReader, open_video
+from videoswin._errors import VideoError
+from videoswin.video.excerpt import excerpt
+from videoswin.video.reader import VideoReader, open_video
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.views import read_views
+from videoswin.video.views import load_views
 
 FPS = 30
 
@@ -134,8 +135,7 @@ def test_a_part_across_the_broken_end_finds_out_how_much_of_it_can_be_read(make_
 
 def test_views_of_a_part_across_the_broken_end_show_what_there_is(make_video: MakeVideo) -> None:
     clip = ClipSpec(frames=4, stride=1, fps=None, size=32, short_side=32)
-    with excerpt(open_video(with_broken_end(make_video)), 0.1, None) as part:
-        views = read_views(part, clip, ViewPlan(clips=2, crops=1))
+    views = load_views(with_broken_end(make_video), clip, ViewPlan(clips=2, crops=1), start_seconds=0.1)
     assert views.pixels.shape == (2, 3, 4, 32, 32)
 
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from tests.video.numbered import frame_number, numbered_picture, write_image
-from videoswin.video.reader import FOLDER_FPS, VideoError, open_video
+from videoswin._errors import VideoError
+from videoswin.video.reader import FOLDER_FPS, open_video
 
 
 def write_images(folder, names, size=(96, 64)):

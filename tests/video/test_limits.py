@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from tests.video.numbered import numbered_picture, write_image, write_video
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoError
 from videoswin.data.dataset import read_random_clip
-from videoswin.video import reader as reader_module
-from videoswin.video.containers import count_claimed_samples
-from videoswin.video.limits import ReadLimits, WorkBudget
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video import ffmpeg
+from videoswin.video.limits import ReadLimits, WorkBudget, count_claimed_samples
+from videoswin.video.reader import open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.views import load_views
@@ -109,7 +108,7 @@ def test_pixels_that_are_decoded_are_budgeted_by_the_size_of_the_file(tmp_path):
 
 def test_time_spent_in_decoding_is_budgeted(make_video, monkeypatch):
     clock = itertools.count(0, 20)
-    monkeypatch.setattr(reader_module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(ffmpeg.time, "monotonic", lambda: float(next(clock)))
     with pytest.raises(VideoError, match=r"decoding must take at most max_seconds = 50, got 80\.0 s"):
         load_views(make_video("video.mp4", 30), SMALL, TWO_CLIPS, limits=ReadLimits(max_seconds=50))
 
@@ -145,7 +144,7 @@ def test_samples_that_do_not_exist_are_refused_before_ffmpeg_allocates_them(
         replace_field(replace_field(make_video("same.mp4", 20), b"stsz", 8, 80_000_000), b"stsz", 4, 1),
         replace_field(write_fragmented(tmp_path / "fragments.mp4"), b"trun", 4, 80_000_000),
     ]
-    monkeypatch.setattr(reader_module.av, "open", lambda *args, **kwargs: pytest.fail("it was opened"))
+    monkeypatch.setattr(ffmpeg.av, "open", lambda *args, **kwargs: pytest.fail("it was opened"))
     for path in hostile:
         with pytest.raises(VideoError, match=r"a file of \d+ bytes cannot have the claimed 80\d{6} frames"):
             open_video(path)
@@ -233,11 +232,10 @@ def test_a_file_of_a_thousand_tracks_is_refused(make_video):
 def test_packets_that_overlap_in_the_file_are_no_work_without_end(tmp_path):
     path = tmp_path / "small"
     path.write_bytes(bytes(1000))
-    budget = WorkBudget(path, ReadLimits())
-    for _ in range(100):
-        budget.list_packet(500)
+    budget = WorkBudget(path, ReadLimits(), num_bytes=1000)
+    budget.require_num_frames(100, packet_bytes=100 * 500)
     with pytest.raises(VideoError, match="must not be much larger than the file of 1000 bytes, got"):
-        budget.list_packet(2**29)
+        budget.require_num_frames(101, packet_bytes=2**29)
 
 
 def test_more_packets_than_the_limit_are_refused_while_they_are_listed(make_video):

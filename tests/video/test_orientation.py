@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from tests.video.numbered import write_image, write_video
-from videoswin.data.check.fingerprint import read_stream_facts
+from videoswin.data.fingerprint import read_stream_facts
 from videoswin.video.reader import open_video
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}

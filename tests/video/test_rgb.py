@@ -10,8 +10,8 @@ import pytest
 import torch
 from av.filter import Graph
 
+from videoswin.video.ffmpeg import RgbConverter
 from videoswin.video.reader import open_video
-from videoswin.video.rgb import RgbConverter
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import load_views
 

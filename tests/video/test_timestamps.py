@@ -9,11 +9,10 @@ import pytest
 
 from tests.video.numbered import frame_number, numbered_picture
 from videoswin._errors import InputError
-from videoswin.video.frames import excerpt
+from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import open_video
-from videoswin.video.sampling import random_clip, sample_clips
+from videoswin.video.sampling import close_clock_jumps, measure_rate, random_clip, sample_clips
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.timestamps import close_clock_jumps, measure_rate, variable_rate_times
 
 
 @pytest.fixture
@@ -137,25 +136,26 @@ def test_a_jump_of_the_clock_is_no_frame_shown_for_long(make_video):
 
 def test_the_rate_is_the_stated_one_that_agrees_else_the_measured_one():
     times = np.arange(100) / 30
-    assert measure_rate(times, [0, 29.97]) == 29.97
-    assert measure_rate(times, [22.7, 30.0]) == 30.0
-    assert measure_rate(times, [25.0]) == pytest.approx(30)
-    assert measure_rate(np.round(times, 3), [30.0]) == 30.0
-    assert measure_rate(times[:1], [12.5, 30.0]) == 12.5
-    assert measure_rate(times[:0], []) == 25.0
+    assert measure_rate(times, [0, 29.97]) == (29.97, None)
+    assert measure_rate(times, [22.7, 30.0]) == (30.0, None)
+    assert measure_rate(times, [25.0])[0] == pytest.approx(30)
+    assert measure_rate(np.round(times, 3), [30.0]) == (30.0, None)
+    assert measure_rate(times[:1], [12.5, 30.0]) == (12.5, None)
+    assert measure_rate(times[:0], []) == (25.0, None)
 
 
 def test_pulldown_has_the_rate_of_the_film_and_is_no_varying_rate():
     """Frames of a film at 24 a second are shown for three and two fields in turn."""
-    times = np.cumsum([0] + [3, 2] * 60) / 60
-    assert measure_rate(times, [59.94]) == pytest.approx(24)
-    assert variable_rate_times(times, 24.0) is None
+    fps, varying_times = measure_rate(np.cumsum([0] + [3, 2] * 60) / 60, [59.94])
+    assert fps == pytest.approx(24)
+    assert varying_times is None
 
 
 def test_one_frame_left_out_makes_a_varying_rate():
     times = np.delete(np.arange(50) / 25, 20)
-    assert measure_rate(times, [25.0]) == 25.0
-    assert variable_rate_times(times + 7, 25.0) == pytest.approx(times)
+    fps, varying_times = measure_rate(times + 7, [25.0])
+    assert fps == 25.0
+    assert varying_times == pytest.approx(times)
 
 
 def test_only_steps_of_more_than_ten_seconds_are_clock_jumps():

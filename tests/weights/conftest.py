@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from videoswin.model.config import VideoSwinConfig
-from videoswin.weights.infer import parameter_shapes
+from videoswin.weights.convert import parameter_shapes
 
 CONFIG = VideoSwinConfig(embed_dim=32, depths=(2, 2), num_heads=(1, 2), window=(4, 4, 4), num_classes=5)
 

@@ -5,9 +5,8 @@ import sys
 import pytest
 
 from videoswin.video.spec import PROTOCOLS
-from videoswin.weights.catalog import ENTRIES, entry_of_file, require_license
+from videoswin.weights.catalog import ENTRIES, LABEL_SETS, entry_of_file, load_labels, require_license
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.labels import LABEL_SETS, load_labels
 
 ALL = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES.keys())
 

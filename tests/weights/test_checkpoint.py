@@ -11,10 +11,11 @@ from videoswin._errors import InputError
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
+from videoswin.weights.catalog import load_labels
 from videoswin.weights.checkpoint import Checkpoint, load_model, save_state_dict
-from videoswin.weights.infer import parameter_shapes
-from videoswin.weights.labels import load_labels
+from videoswin.weights.convert import parameter_shapes
 from videoswin.weights.layouts import WRITERS
+from videoswin.weights.metadata import Metadata
 
 
 @pytest.fixture
@@ -45,6 +46,15 @@ def test_everything_comes_back_from_a_file(checkpoint, tmp_path):
             assert getattr(loaded, field.name) == getattr(checkpoint, field.name)
     assert loaded.weights.keys() == checkpoint.weights.keys()
     assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in checkpoint.weights.items())
+
+
+def test_an_exported_file_gets_the_metadata_of_the_checkpoint_and_a_precision(checkpoint):
+    metadata = checkpoint.export_metadata("int8")
+    assert type(metadata) is Metadata
+    assert vars(metadata) == {
+        name: value for name, value in vars(checkpoint).items() if name != "weights"
+    } | {"precision": "int8"}
+    assert vars(Metadata.of_exported_file(metadata.to_json(), "x.onnx")) == vars(metadata)
 
 
 def test_a_multi_label_model_stays_one_and_older_packages_refuse_its_file(checkpoint, tmp_path):
@@ -185,7 +195,8 @@ def test_metadata_is_one_versioned_json_object(checkpoint, tmp_path):
     description = json.loads(metadata["videoswin"])
     assert description["version"] == 3
     assert set(description) == {
-        "version", "config", "clip", "views", "labels", "lineage", "license", "name",
+        "version", "config", "clip", "views", "protocol", "labels", "multi_label", "lineage", "license",
+        "name", "precision",
     }  # fmt: skip
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from videoswin._errors import InputError
-from videoswin.model.config import NANO, TINY
+from videoswin.model.config import BASE, BASE_W16, LARGE, LARGE_384, MAX_DEPTH, MAX_STAGES, NANO, SMALL, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import relative_position_index
-from videoswin.weights.containers import unwrap
-from videoswin.weights.convert import convert, is_model
-from videoswin.weights.infer import parameter_shapes
+from videoswin.weights import layouts
+from videoswin.weights.containers import recognize
+from videoswin.weights.convert import convert, describe_gaps, infer_config, parameter_shapes
 from videoswin.weights.layouts import LAYOUTS, WRITERS
 
 INDEX = relative_position_index((4, 4, 4), (4, 4, 4))
@@ -161,7 +161,7 @@ def outside_blocks_and_first(names):
     [(official, OFFICIAL_NAMES), (mmaction2, MMACTION2_NAMES), (omnivore, OMNIVORE_NAMES)],
 )
 def test_key_tables_are_those_of_the_libraries(build, names, weights):
-    assert outside_blocks_and_first(unwrap(build(weights), is_model).state_dict) == set(names)
+    assert outside_blocks_and_first(recognize(build(weights)).state_dict) == set(names)
 
 
 @pytest.mark.parametrize(("layout", "names"), [("official", OFFICIAL_NAMES), ("mmaction2", MMACTION2_NAMES)])
@@ -209,7 +209,7 @@ def test_layouts_are_written_without_a_head_too(layout, weights, config):
 @pytest.mark.parametrize("build", [official, mmaction2, omnivore, microsoft, simmim])
 def test_every_name_is_accounted_for(build, weights):
     contents = build(weights) | {"optimizer": {"lr": 1}}
-    state_dict = unwrap(contents, is_model).state_dict
+    state_dict = recognize(contents).state_dict
     conversion = convert(contents)
     assert len(conversion.loaded) + len(conversion.converted) == len(conversion.weights)
     assert len(conversion.weights) + len(conversion.unused) == len(state_dict) + 1
@@ -508,3 +508,71 @@ def test_no_file_is_recognized_twice(weights):
         contents = build(weights)
         flat = contents.get("model", contents)
         assert sum(layout.recognizes(flat) for layout in LAYOUTS) == 1
+
+
+VARIANTS = [TINY, SMALL, BASE, BASE_W16, LARGE, LARGE_384, NANO, TINY.replace(num_classes=174, in_channels=1)]
+
+
+def shapes_only(config):
+    return {name: torch.empty(shape, device="meta") for name, shape in parameter_shapes(config).items()}
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_every_variant_is_recognized_by_its_shapes(config):
+    assert infer_config(shapes_only(config)) == config
+
+
+def test_gaps_are_named(config, weights):
+    assert describe_gaps(weights, config) == ""
+    del weights["stages.1.blocks.0.norm2.bias"]
+    weights["norm.weight"] = torch.zeros(3)
+    gaps = describe_gaps(weights, config)
+    assert "1 of 63 tensors are missing: stages.1.blocks.0.norm2.bias" in gaps
+    assert "norm.weight must be (64,), got (3,)" in gaps
+
+
+def test_half_a_head_is_a_gap(config, weights):
+    del weights["head.weight"]
+    assert re.search(r"missing: head.weight", describe_gaps(weights, config))
+
+
+def test_a_config_with_more_blocks_than_the_file_has_tensors_creates_no_model(config, weights):
+    huge = config.replace(depths=(MAX_DEPTH,) * MAX_STAGES, num_heads=(1,) * MAX_STAGES)
+    parameter_shapes.cache_clear()
+    assert describe_gaps(weights, huge) == "2048 blocks have 13 tensors each, got only 63 tensors"
+    assert parameter_shapes.cache_info().misses == 0
+
+
+def test_shapes_of_an_architecture_take_no_random_numbers(config):
+    parameter_shapes.cache_clear()
+    before = torch.get_rng_state()
+    parameter_shapes(config)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_library_needs_only_one_layout(weights, config, monkeypatch):
+    """Its patch embedding, its head, its norm and the two parts of its files have names of their own."""
+    other = layouts.Layout(
+        name="other",
+        rules={
+            "stem.conv.*": "patch_embed.proj.*",
+            "stem.ln.*": "patch_embed.norm.*",
+            "body.{i+1}.{j}.*": "stages.{i}.blocks.{j}.*",
+            "merge.{i}.*": "stages.{i}.downsample.*",
+            "last.*": "norm.*",
+        },
+        prefixes=("encoder.",),
+        heads=("decoder.",),
+        patch_embed="stem.conv.weight",
+        parts=("encoder", "decoder"),
+    )
+    monkeypatch.setattr(layouts, "LAYOUTS", (*layouts.LAYOUTS, other))
+    written = other.from_videoswin(weights, config)
+    nested = {part: {} for part in other.parts}
+    for name, tensor in written.items():
+        part, _, rest = name.partition(".")
+        nested[part][rest] = tensor
+    for contents in (written, {"state_dict": {f"module.{name}": w for name, w in written.items()}}, nested):
+        conversion = convert(contents)
+        assert (conversion.layout, conversion.config) == ("other", config)
+        assert all(torch.equal(conversion.weights[name], tensor) for name, tensor in weights.items())

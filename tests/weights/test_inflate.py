@@ -1,8 +1,18 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from videoswin.weights.inflate import CROSS_FRAME_BIAS, image_window, inflate, resize_table
+from videoswin.model.windows import relative_position_index
+from videoswin.weights.inflate import (
+    CROSS_FRAME_BIAS,
+    image_window,
+    inflate,
+    resize_table,
+    window_of_lookup,
+    window_of_table,
+)
 
 WINDOW = (4, 7, 7)
 
@@ -80,7 +90,43 @@ def test_wrong_input_is_named(image_weights):
     with pytest.raises(ValueError, match="must have 75 rows, got"):
         resize_table(torch.zeros(10, 2), (2, 3, 3), (4, 3, 3))
     with pytest.raises(ValueError, match=r"\(2M - 1\)\^2 rows, got 170"):
-        image_window({"a.relative_position_bias_table": torch.zeros(170, 1)})
+        image_window(torch.zeros(170, 1))
     image_weights["patch_embed.proj.weight"] = torch.zeros(8, 3, 2, 2)
     with pytest.raises(ValueError, match=r"tokens must be \(4, 4\) pixels, got \(2, 2\)"):
         inflate(image_weights, WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("rows", "window"),
+    [
+        (2535, (8, 7, 7)),
+        (5239, (16, 7, 7)),
+        (7935, (8, 12, 12)),
+        (343, (4, 4, 4)),
+        (1, (1, 1, 1)),
+    ],
+)
+def test_window_follows_from_the_table(rows, window):
+    assert window_of_table(rows) == window
+
+
+@pytest.mark.parametrize("rows", [225, 539, 75, 169])
+def test_ambiguous_window_must_be_passed(rows):
+    with pytest.raises(ValueError, match=rf"{rows} rows: \d+ windows fit, .*pass window="):
+        window_of_table(rows)
+
+
+@pytest.mark.parametrize("window", [(4, 4, 6), (4, 6, 4), (6, 4, 4), (8, 7, 7), (1, 8, 8), (5, 3, 3)])
+def test_lookup_tells_windows_with_equal_tables_apart(window):
+    rows = math.prod(2 * size - 1 for size in window)
+    assert window_of_lookup(relative_position_index(window, window), rows) == window
+
+
+def test_table_that_no_window_has_is_an_error():
+    with pytest.raises(ValueError, match="170 rows: no window fits"):
+        window_of_table(170)
+
+
+def test_table_longer_than_any_valid_one_fits_no_window_and_takes_no_time():
+    with pytest.raises(ValueError, match="1000000000001 rows: no window fits"):
+        window_of_table(10**12 + 1)

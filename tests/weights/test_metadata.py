@@ -1,5 +1,6 @@
 """Untrusted metadata of a checkpoint is either valid or refused in one line."""
 
+import dataclasses
 import json
 import math
 
@@ -11,10 +12,10 @@ from safetensors.torch import save_file
 
 from videoswin._errors import InputError
 from videoswin.model.config import VideoSwinConfig
-from videoswin.video.spec import MAX_VIEW_BYTES, ClipSpec, ViewPlan
+from videoswin.video.spec import MAX_VIEW_BYTES, PROTOCOLS, ClipSpec, ViewPlan, apply_protocol
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.infer import parameter_shapes
-from videoswin.weights.metadata import MAX_METADATA, parse_metadata
+from videoswin.weights.convert import parameter_shapes
+from videoswin.weights.metadata import MAX_METADATA, Metadata
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=(1, 2, 2), num_classes=5)
 WEIGHTS = {name: torch.zeros(shape) for name, shape in parameter_shapes(CONFIG).items()}
@@ -92,7 +93,9 @@ NAMES = "must be printable text of 1 to 2000 characters, without control or invi
         (["multi_label"], 1, "multi_label must be True or False, got 1"),
         (["lineage"], ["a"], r"lineage must map names to text, got \['a'\]"),
         (["lineage", "command"], 7, "lineage must map names to text, got 'command': 7"),
-        (["config"], None, "VideoSwinConfig must be an object with embed_dim, .*, got None"),
+        (["config"], 7, "VideoSwinConfig must be an object with embed_dim, .*, got 7"),
+        (["config"], None, "missing: config"),
+        (["protocol"], ["official-4x3"], "protocol must be text, got"),
         (["config", "embed_dim"], 10**9, "config: embed_dim must be an integer from 1 to 4096, got 10"),
         (["config", "depths"], [10**9], "config: depths must be an integer from 1 to 256, got 1000000000"),
         (["config", "\x1b[2J"], 1, r"VideoSwinConfig has no '\\x1b\[2J'; it has"),
@@ -132,7 +135,25 @@ def test_missing_field_is_named(field, load):
 )
 def test_text_that_is_no_metadata_is_refused(text, message):
     with pytest.raises(InputError, match=message):
-        parse_metadata(text, latest_version=2)
+        Metadata.from_json(text)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_name_of_the_protocol_is_stored_and_follows_a_change_of_the_views(protocol):
+    clip, views = apply_protocol(protocol, ClipSpec())
+    metadata = Metadata(clip=clip, views=views, labels=())
+    assert json.loads(metadata.to_json())["protocol"] == metadata.protocol == protocol
+    other = ViewPlan(clips=1, crops=3, placement="mmaction2")
+    assert dataclasses.replace(metadata, views=other).protocol == "1x3"
+
+
+@pytest.mark.parametrize("stored", [None, "", "fast-1x1", "\x1b[2J"])
+def test_protocol_that_is_missing_or_does_not_fit_is_the_one_of_clip_and_views(stored):
+    fields = json.loads(Metadata(clip=ClipSpec(), views=ViewPlan(), labels=()).to_json())
+    fields |= {"protocol": stored}
+    if stored is None:
+        del fields["protocol"]
+    assert Metadata.from_json(json.dumps(fields)).protocol == "official-4x3"
 
 
 scalars = (

@@ -34,7 +34,7 @@ from videoswin.camera_motion.camera import (
 )
 from videoswin.camera_motion.scenes import TRAIN_PHOTOS, Scenery, load_photo
 from videoswin.data.dataset import Draw, Item
-from videoswin.video.rgb import RgbConverter
+from videoswin.video.ffmpeg import RgbConverter
 
 
 def through_h264(frames_thwc: Tensor, *, crf: int, preset: str, keep: list[int]) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from videoswin._optional import require
+from videoswin._errors import require
 
 TRAIN_PHOTOS = (
     "astronaut.png",

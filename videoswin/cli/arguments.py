@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 
@@ -15,6 +16,26 @@ from videoswin import __version__
 from videoswin._text import did_you_mean, printable
 
 _METAVARS: Final[Mapping[Any, str]] = MappingProxyType({int: "N", float: "X"})
+
+
+COMMON_OPTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "protocol": "Views (see `videoswin protocols`); by default those of the model.",
+        "device": "auto, cpu, cuda, cuda:1, mps.",
+        "root": "Base folder of the paths in a list.",
+        "workers": "Number of decoding processes.",
+        "license": "Accept this license of restricted weights.",
+        "trust": "Allow a .pt2 file that can run code.",
+    }
+)
+"""Help of options that mean the same in every command; a command may describe its own."""
+
+
+@dataclass(frozen=True, eq=False)  # a table has no hash, which `| None` needs
+class Choices:
+    """The allowed values of an option whose values are not fixed text: Annotated[str, Choices(TABLE)]."""
+
+    values: Iterable[str]
 
 
 def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentParser:
@@ -49,9 +70,11 @@ def command_line(commands: Sequence[Callable[..., int]]) -> argparse.ArgumentPar
         )
         subparser.set_defaults(command=command)
         helps = {argument.arg_name: argument.description or "" for argument in docstring.params}
-        hints = get_type_hints(command)
+        hints = get_type_hints(command, include_extras=True)
         for parameter in inspect.signature(command).parameters.values():
-            _add_argument(subparser, parameter, hints[parameter.name], helps[parameter.name])
+            text = helps.get(parameter.name) or COMMON_OPTIONS[parameter.name]
+            _add_argument(subparser, parameter, hints[parameter.name], text)
+        subparser.usage = _usage(subparser)
     return parser
 
 
@@ -72,6 +95,16 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {printable(message)} (see `{self.prog} --help`)\n")
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """Return one line with the positional arguments and the required options; the others are listed below."""
+    words = [parser.prog]
+    for action in parser._actions:
+        if action.required or not action.option_strings:
+            word = f"{action.option_strings[0]} {action.metavar}" if action.option_strings else action.metavar
+            words.append(f"{word}" if action.required else f"[{word}]")
+    return " ".join([*words, "[options]"])
 
 
 def _add_argument(
@@ -96,6 +129,9 @@ def _add_argument(
         )
         return
     choices = get_args(hint) if get_origin(hint) is Literal else None
+    if get_origin(hint) is Annotated:
+        hint, annotation = get_args(hint)
+        choices = tuple(annotation.values)
     if not required and default is not None:
         description += f" (default: {default})"
     parser.add_argument(

@@ -1,29 +1,32 @@
-"""Run `videoswin COMMAND`: parse, call one function, print. Large imports happen inside the commands."""
+"""Run `videoswin COMMAND`: parse, call one function, print, exit. Large imports are inside the commands."""
 
+import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._text import printable
-from videoswin.cli.arguments import command_line
-from videoswin.cli.exit_codes import exit_code
+from videoswin.cli.arguments import Choices, command_line
 from videoswin.cli.terminal import (
     print_failure,
     print_json,
     print_models,
     print_prediction,
     print_table,
+    print_text,
     print_to_stderr,
 )
 from videoswin.cli.training import check, evaluate, recipes, train
+from videoswin.inference.backends import FORMATS
 
 if TYPE_CHECKING:
-    from videoswin.inference.predictor import Prediction
-    from videoswin.video.reader import VideoError
+    from videoswin._errors import VideoError
+    from videoswin.inference.prediction import Prediction
 
 
 def demo(*, video: str | None = None, model: str = "camera-motion", out: str = "demo") -> int:
@@ -53,9 +56,9 @@ def predict(
     top: int = 5,
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
-    json: bool = False,
     license: str | None = None,
     trust: bool = False,
+    json: bool = False,
 ) -> int:
     """Classify the action in each video.
 
@@ -65,13 +68,9 @@ def predict(
     Args:
         videos: Files, folders, glob patterns, or - to read a list from standard input.
         model: Name (see `videoswin models`), checkpoint or exported file.
-        protocol: Views (see `videoswin protocols`); by default those of the model.
         top: Number of labels to print.
-        device: auto, cpu, cuda, cuda:1, mps.
         precision: bf16 is faster on GPUs and on CPUs with bf16 instructions; fp32 by default.
         json: Print one JSON object per line.
-        license: Accept the license of restricted weights by repeating it, e.g. CC-BY-NC-4.0.
-        trust: Allow a .pt2 file that can run code.
     """
     if top < 1:
         raise InputError(f"--top must be at least 1, got {top}")
@@ -93,8 +92,7 @@ def models(*, json: bool = False) -> int:
     Args:
         json: Print one JSON object per line.
     """
-    from videoswin.weights.download import cache_folder
-    from videoswin.weights.listing import list_models
+    from videoswin.weights.catalog import cache_folder, list_models
 
     rows = list_models()
     if json:
@@ -129,9 +127,10 @@ def convert(
     out: str,
     *,
     layout: Literal["videoswin", "official", "mmaction2", "torchvision"] = "videoswin",
-    inflate: Literal["inflate", "center"] = "inflate",
+    inflation: Literal["average", "center"] = "average",
     window: tuple[int, int, int] | None = None,
     license: str | None = None,
+    json: bool = False,
 ) -> int:
     """Convert weights between the layouts of libraries.
 
@@ -141,38 +140,47 @@ def convert(
         model: Name, or file in any known layout.
         out: Output file.
         layout: Layout of the output; videoswin is a .safetensors file with all metadata.
-        inflate: Inflation of image models: repeat over time, or use the center frame.
+        inflation: Of image models: weights averaged over time, or only in the center frame.
         window: Resize the bias tables to this window, e.g. 16,7,7.
-        license: Accept the license of restricted weights by repeating it, e.g. CC-BY-NC-4.0.
+        json: Print the output file and what was converted as one JSON object.
     """
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
 
     require_writable_file(out, name="out")
-    checkpoint = Checkpoint.load(model, inflate=inflate, window=window, license=license)
+    method: Literal["inflate", "center"] = "inflate" if inflation == "average" else "center"
+    checkpoint = Checkpoint.load(model, inflate=method, window=window, license=license)
     if layout == "videoswin":
         checkpoint.save(out)
     else:
         save_state_dict(checkpoint.to_state_dict(layout), out)
-    for fact in ("conversion", "labels", "clip"):
-        if fact in checkpoint.lineage:
-            print_to_stderr(f"{fact}: {checkpoint.lineage[fact]}")
+    lineage = checkpoint.lineage.items()
+    notes: dict[str, Any] = {name: note for name, note in lineage if name in _CONVERSION_NOTES}
+    if json:
+        print_json({"out": out, "layout": layout, **notes})
+        return 0
+    for name, note in notes.items():
+        print_to_stderr(f"{name}: {note}")
     print(printable(out))
     return 0
+
+
+_CONVERSION_NOTES: Final = ("conversion", "labels", "clip")
+"""Entries of a checkpoint's lineage that describe a conversion."""
 
 
 def export(
     model: str,
     out: str,
     *,
-    format: Literal["onnx", "openvino", "torch", "aotinductor"] | None = None,
+    format: Annotated[str, Choices(FORMATS)] | None = None,
     precision: Literal["fp32", "bf16", "int8"] = "fp32",
-    data: str | None = None,
-    json: bool = False,
+    videos: str | None = None,
     license: str | None = None,
+    json: bool = False,
 ) -> int:
     """Export a model to another runtime, and compare it with PyTorch.
 
-    Example: videoswin export tiny-k400 tiny.xml --precision int8 --data videos/
+    Example: videoswin export tiny-k400 tiny.xml --precision int8 --videos videos/
     `videoswin predict --model tiny.xml` and `evaluate` use the file like a checkpoint.
 
     Args:
@@ -180,54 +188,35 @@ def export(
         out: Output file: .onnx, .xml (OpenVINO) or .pt2 (torch.export).
         format: aotinductor for a compiled .pt2; by default from the file extension.
         precision: bf16 for OpenVINO and torch, int8 for OpenVINO.
-        data: Videos for the comparison and for int8 calibration: file, folder or pattern.
+        videos: For the comparison and for int8 calibration: file, folder or pattern.
         json: Print the comparison as one JSON object.
-        license: Accept the license of restricted weights by repeating it, e.g. CC-BY-NC-4.0.
     """
-    from videoswin.cli.terminal import print_comparison
     from videoswin.inference.export import export_model, require_possible
     from videoswin.video.listing import find_videos
     from videoswin.weights.checkpoint import Checkpoint
 
-    require_possible(out, format=format, precision=precision, videos=data is not None)
+    require_possible(out, format=format, precision=precision, videos=videos is not None)
     require_writable_file(out, name="out")
     checkpoint = Checkpoint.load(model, license=license)
-    videos = list(find_videos([data])) if data else []
     comparison = export_model(
         checkpoint,
         out,
         format=format,
         precision=precision,
-        videos=videos,
+        videos=list(find_videos([videos])) if videos else [],
         say=print_to_stderr,
         progress=True,
     )
     if json:
         print(comparison.to_json())
     else:
-        print_comparison(comparison)
+        print_text(comparison.to_text(), printable(comparison.path))
     return 0
-
-
-COMMANDS: tuple[Callable[..., int], ...] = (
-    *(demo, predict, models, protocols, recipes, check, train, evaluate, convert, export),
-)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 the work failed, 2 the call was wrong."""
-    for stream in (sys.stdout, sys.stderr):
-        # A file name may hold what the terminal cannot show.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    options = vars(command_line(COMMANDS).parse_args(arguments))
-    command: Callable[..., int] = options.pop("command")
-    raise SystemExit(exit_code(lambda: command(**options)))
 
 
 def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as_json: bool) -> int:
     """Print each result as it arrives; return the number of failed videos."""
-    from videoswin.inference.predictor import Prediction
+    from videoswin.inference.prediction import Prediction
 
     failures = 0
     for result in results:
@@ -247,6 +236,101 @@ def _with_standard_input(paths: list[str]) -> Iterator[str]:
             yield from filter(None, lines)
         else:
             yield path
+
+
+COMMANDS: tuple[Callable[..., int], ...] = (
+    *(demo, predict, models, protocols, recipes, check, train, evaluate, convert, export),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 the work failed, 2 the call was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold what the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    options = vars(command_line(COMMANDS).parse_args(arguments))
+    command: Callable[..., int] = options.pop("command")
+    raise SystemExit(exit_code(lambda: command(**options)))
+
+
+# Errors of the machine, not of the program; they may have no file name.
+_ENVIRONMENT_ERRNOS: Final = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EPIPE,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EROFS,
+        errno.ENOMEM,
+    }
+)
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code.
+
+    Errors raised on purpose and errors of the operating system are printed as one line, bugs with their
+    traceback.
+
+    Args:
+        command: Function without arguments that returns an exit code.
+
+    Returns:
+        The exit code of the command; 2 for invalid arguments, 1 if it failed, 130 if it was interrupted.
+    """
+    try:
+        code = command()
+        if sys.stdout is not None:  # None after `>&-`
+            sys.stdout.flush()
+        return code
+    except InputError as error:
+        return _fail(error, 2)
+    except VideoSwinError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        if not _output_is_closed():
+            return _report_bug()
+        # The reader closed the pipe, as in `| head`: discard the output, also that of the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _fail(error, 1) if _is_environment_error(error) else _report_bug()
+
+
+def _is_environment_error(error: Exception) -> bool:
+    """Return whether an error has an explanation by the operating system, such as a full disk."""
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in _ENVIRONMENT_ERRNOS)
+
+
+def _output_is_closed() -> bool:
+    """Return whether the reader of standard output closed it; other pipes are between our own processes."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
+def _report_bug() -> int:
+    """Print the traceback of the current exception and where to report it; return exit code 1."""
+    for line in traceback.format_exc().splitlines():
+        print_to_stderr(line)
+    print_to_stderr(
+        "videoswin: this is a bug in videoswin. Please report it with the lines above, the command and the "
+        "versions of videoswin, torch and av (`pip list`); see CONTRIBUTING.md"
+    )
+    return 1
+
+
+def _fail(error: object, code: int) -> int:
+    """Print an error as one line and return the exit code."""
+    print_to_stderr(f"videoswin: {error}")
+    return code
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from torch import Tensor
 
+from videoswin._errors import VideoError
 from videoswin._text import printable
 from videoswin.camera_motion.camera import (
     LABELS,
@@ -24,8 +25,9 @@ from videoswin.camera_motion.camera import (
 )
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
-from videoswin.inference.predictor import Prediction, Predictor
-from videoswin.video.reader import VideoError, open_video
+from videoswin.inference.prediction import Prediction
+from videoswin.inference.predictor import Predictor
+from videoswin.video.reader import open_video
 
 SECONDS, FPS = 2.0, 30
 HEIGHT, WIDTH = 240, 320

@@ -1,11 +1,13 @@
 """The commands that work on labeled videos: check, recipes, train, evaluate."""
 
+from json import loads
+from pathlib import Path
 from typing import Literal
 
 from videoswin._errors import InputError
 from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._text import printable
-from videoswin.cli.terminal import print_json, print_table, print_to_stderr
+from videoswin.cli.terminal import print_json, print_table, print_text, print_to_stderr
 
 
 def check(
@@ -13,49 +15,48 @@ def check(
     *,
     root: str | None = None,
     model: str | None = None,
-    shortest: int = 64,
+    out: str | None = None,
+    min_frames: int = 64,
     quick: bool = False,
-    write: str | None = None,
     workers: int = 2,
+    license: str | None = None,
     json: bool = False,
 ) -> int:
     """Decode every labeled video and report problems of the data.
 
-    Example: videoswin check my_videos/ --write clean.csv
+    Example: videoswin check my_videos/ --out clean.csv
     The exit code is 1 if files cannot be read or splits share videos.
 
     Args:
         data: Folder with one subfolder per class, or a list (CSV, Parquet, Kinetics, ...).
-        root: Base folder of relative paths in a list; by default the folder of the list.
         model: Initial weights: report videos shorter than a clip of this model.
-        shortest: Without --model, minimum number of frames of a video.
+        out: Output CSV file: the list without unreadable, empty and duplicate files.
+        min_frames: Without --model, minimum number of frames of a video.
         quick: Decode 8 frames per video only: faster, but damage can be missed.
-        write: Output CSV file: the list without unreadable, empty and duplicate files.
-        workers: Number of decoding processes.
         json: Print the report as one JSON object.
     """
-    from videoswin.cli.data_report import print_data_report
-    from videoswin.data.check.check import check_videos
+    from videoswin.data.check import check_videos
     from videoswin.data.manifest import read_manifest, write_manifest
     from videoswin.weights.checkpoint import Checkpoint
 
-    if write is not None:
-        if not write.lower().endswith(".csv"):
-            raise InputError(f"--write must be a file that ends in .csv, got {write}")
-        require_writable_file(write, name="--write")
+    if out is not None:
+        if not out.lower().endswith(".csv"):
+            raise InputError(f"--out must be a file that ends in .csv, got {out}")
+        require_writable_file(out, name="--out")
     manifest = read_manifest(data, root=root)
     for note in manifest.notes:
         print_to_stderr(f"note: {note}")
-    clip = Checkpoint.load(model).clip if model else None
+    clip = Checkpoint.load(model, license=license).clip if model else None
     report = check_videos(
-        manifest, workers=workers, shortest_frames=shortest, clip=clip, sampled=quick, progress=True
+        manifest, workers=workers, min_frames=min_frames, clip=clip, sampled=quick, progress=True
     )
-    if write is not None and (clean := report.clean()).samples:
-        write_manifest(clean, write)
+    if out is not None and (clean := report.clean()).samples:
+        write_manifest(clean, out)
     if json:
         print(report.to_json())
     else:
-        print_data_report(report, written=write, start=model, root=root)
+        text = report.to_text(written=out, model=model or "tiny-k400", root=root)
+        print_text(text, printable(report.manifest.source))
     return 0 if report.usable else 1
 
 
@@ -84,6 +85,7 @@ def train(
     *,
     out: str,
     data: str | None = None,
+    root: str | None = None,
     model: str | None = None,
     epochs: int | None = None,
     lr: float | None = None,
@@ -93,7 +95,9 @@ def train(
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     workers: int | None = None,
     set: list[str] = [],  # noqa: B006 - never changed
+    license: str | None = None,
     trust: bool = False,
+    json: bool = False,
 ) -> int:
     """Train a model: fine-tune on your videos, or run a published recipe.
 
@@ -103,7 +107,7 @@ def train(
     Args:
         recipe: finetune, kinetics:tiny, module:function or a file.
         out: Output folder of checkpoints, metrics and curves.
-        data: Folder with one subfolder per class, or a list of labeled videos.
+        data: Folder with one subfolder per class, or a list.
         model: Initial weights: name or checkpoint file.
         epochs: Number of epochs.
         lr: Peak learning rate.
@@ -114,9 +118,8 @@ def train(
         workers: Number of loader processes per device.
         set: Any other setting; see `videoswin recipes RECIPE`.
         trust: Allow a recipe.json to run code.
+        json: Print the result as one JSON object.
     """
-    from pathlib import Path
-
     from videoswin._distributed import is_first_process
     from videoswin.recipes import build_recipe
     from videoswin.recipes.finetune import explain, read_measured_settings
@@ -136,6 +139,8 @@ def train(
         "run.device": device,
         "run.precision": precision,
         "data.num_workers": workers,
+        "data.root": root,
+        "run.license": license,
     }
     plain = [f"{name}={value}" for name, value in given.items() if value is not None]
     settings = {**measured, **parse_assignments([*plain, *set])}
@@ -146,9 +151,18 @@ def train(
     if is_first_process():
         if best is None:
             print_to_stderr("stopped and saved; run the same command again to resume")
-        else:
+        if json:
+            checkpoint = None if best is None else str(best)
+            print_json({"run": out, "checkpoint": checkpoint, "val_score": _best_score(Path(out))})
+        elif best is not None:
             print(printable(str(best)))
     return 0
+
+
+def _best_score(run: Path) -> float | None:
+    """Return the highest validation score of a run so far; None without validation."""
+    rows = map(loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return max((row["val_score"] for row in rows if "val_score" in row), default=None)
 
 
 def evaluate(
@@ -162,9 +176,9 @@ def evaluate(
     workers: int = 2,
     device: str = "auto",
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
-    json: bool = False,
     license: str | None = None,
     trust: bool = False,
+    json: bool = False,
 ) -> int:
     """Evaluate a model on labeled videos; unreadable videos count as wrong.
 
@@ -173,19 +187,12 @@ def evaluate(
     Args:
         data: Folder with one subfolder per class, or a list.
         model: Name, checkpoint or exported file.
-        protocol: Views (see `videoswin protocols`); by default the model's.
         split: Split to evaluate; by default test, else val, if any.
         out: Output folder of the report, its tables and its plots.
-        root: Base folder of the paths in a list.
-        workers: Number of decoding processes.
-        device: auto, cpu, cuda, cuda:1, mps.
         precision: fp32 by default.
         json: Print the report as one JSON object.
-        license: Accept this license of restricted weights.
-        trust: Allow a .pt2 file that can run code.
     """
     from videoswin._distributed import join_ranks
-    from videoswin.cli.terminal import print_report
     from videoswin.data.manifest import read_manifest
     from videoswin.evaluation.evaluate import evaluate as score
     from videoswin.evaluation.plots import require_drawing
@@ -217,7 +224,7 @@ def evaluate(
     if json:
         print(report.to_json(), flush=True)
     else:
-        print_report(report)
+        print_text(report.to_text(), printable(report.model))
     if out is not None:
         report.save(out)
         print_to_stderr(f"saved the report, its tables and its pictures in {out}")

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoError
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.augment import ClipAugment, augment_clip
-from videoswin.video.frames import excerpt
-from videoswin.video.reader import VideoError, VideoReader, open_video
+from videoswin.video.excerpt import excerpt
+from videoswin.video.reader import VideoReader, open_video
 from videoswin.video.sampling import random_clip
 from videoswin.video.spec import ClipSpec
 

@@ -15,8 +15,7 @@ from unicodedata import normalize
 from videoswin._errors import InputError
 from videoswin._files import replacing
 from videoswin._text import csv_cell, did_you_mean, is_printable_name, plural
-from videoswin.data.holdout import choose_held_out, split_units
-from videoswin.data.lists.published import read_listing
+from videoswin.data.lists import read_listing
 from videoswin.data.lists.rows import Listing, Row, folded_name, read_class_names
 from videoswin.data.lists.tables import csv_text, join_labels
 
@@ -195,67 +194,6 @@ def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     else:
         _write_text(_classes_file(source), "".join(f"{name}\n" for name in manifest.classes))
     _write_text(source, text)
-
-
-def hold_out(manifest: Manifest, fraction: float, *, seed: int) -> tuple[Manifest, Manifest]:
-    """Split a manifest into a training part and a held-out validation part, stratified by class.
-
-    A class of two or more videos has at least one video on each side; the only video of a class stays in
-    training. If videos have several labels, training has priority. A file and its parts are on one side, and
-    so are all samples of a group; a class with a single group is treated like a class with a single video.
-
-    Args:
-        manifest: Labeled videos to split.
-        fraction: Fraction of each class to hold out, > 0 and < 1.
-        seed: Seed of the random choice; the same seed gives the same split.
-
-    Returns:
-        (training, validation). A note of the validation part names classes that it does not contain.
-
-    Raises:
-        InputError: The fraction is out of range, or nothing can be held out.
-    """
-    units = split_units(
-        [sample.path for sample in manifest.samples], [sample.group for sample in manifest.samples]
-    )
-    videos: dict[str, dict[int, set[str]]] = {}
-    for sample, unit in zip(manifest.samples, units, strict=True):
-        # Samples without a label count as one additional class.
-        for label in sample.labels or (len(manifest.classes),):
-            videos.setdefault(unit, {}).setdefault(label, set()).add(os.path.normpath(sample.path))
-    counts = {unit: {label: len(paths) for label, paths in of.items()} for unit, of in videos.items()}
-    held = choose_held_out(counts, fraction, seed)
-    unit_noun = "group" if any(sample.group for sample in manifest.samples) else "video"
-    if not held:
-        cure = "choose other groups (data.group_by), or " if unit_noun == "group" else ""
-        raise InputError(
-            f"{manifest.source}: no {unit_noun} can be held out for validation, because each is the only one "
-            f"of a class ({_describe_sizes(units, unit_noun)}); {cure}to train without validation set "
-            "data.val_fraction=0"
-        )
-    sides: tuple[list[Sample], list[Sample]] = ([], [])
-    for sample, unit in zip(manifest.samples, units, strict=True):
-        sides[unit in held].append(sample)
-    training, held_out = (replace(manifest, samples=tuple(side)) for side in sides)
-    missing = {label for sample in training.samples for label in sample.labels} - {
-        label for sample in held_out.samples for label in sample.labels
-    }
-    if missing:
-        names = ", ".join(repr(manifest.classes[label]) for label in sorted(missing)[:5])
-        more = ", ..." if len(missing) > 5 else ""
-        note = (
-            f"{plural(len(missing), 'class')} not in the validation split, because there is no second "
-            f"{unit_noun}: {names}{more}"
-        )
-        held_out = replace(held_out, notes=(*held_out.notes, f"{manifest.source}: {note}"))
-    return training, held_out
-
-
-def _describe_sizes(units: list[str], unit_noun: str) -> str:
-    """Return the number of groups or videos and, for groups, the size of the largest one."""
-    sizes = Counter(units)
-    largest = f", the largest with {max(sizes.values())} of {plural(len(units), 'sample')}"
-    return plural(len(sizes), unit_noun) + largest * (unit_noun == "group")
 
 
 def _expanded(path: str | os.PathLike[str]) -> str:

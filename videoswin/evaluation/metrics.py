@@ -111,7 +111,7 @@ class VideoScores:
     @property
     def score_interval(self) -> Interval:
         """95 % interval of `score`."""
-        return self.intervals["mean_class_accuracy" if self.multi_label else "top1"]
+        return self.intervals["mean_average_precision" if self.multi_label else "top1"]
 
     @property
     def chance_warning(self) -> str | None:
@@ -148,19 +148,19 @@ class VideoScores:
         )
 
     @property
-    def mean_class_accuracy(self) -> float:
-        """Mean class accuracy, or mAP if multi-label, of the classes that occur."""
-        return mean_over_classes(self._class_scores)
+    def mean_class_accuracy(self) -> float | None:
+        """Mean accuracy of the classes that occur, 0 to 1; None if multi-label."""
+        return None if self.multi_label else mean_over_classes(self._class_scores)
 
     @property
     def mean_average_precision(self) -> float | None:
-        """mAP of multi-label videos."""
-        return self.mean_class_accuracy if self.multi_label else None
+        """Mean average precision (mAP) of the classes that occur, 0 to 1; None unless multi-label."""
+        return mean_over_classes(self._class_scores) if self.multi_label else None
 
     @property
     def score(self) -> float:
         """The metric for comparing models: top-1 accuracy, or mAP if multi-label."""
-        return self.mean_class_accuracy if self.multi_label else self.top1
+        return mean_over_classes(self._class_scores) if self.multi_label else self.top1
 
     @cached_property
     def confusion(self) -> Tensor | None:
@@ -171,18 +171,19 @@ class VideoScores:
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals of top1, of top5 if there is one, and of mean_class_accuracy.
 
-        They are Wilson intervals, and a bootstrap over videos for mAP.
+        They are Wilson intervals. Multi-label videos have mean_average_precision instead of
+        mean_class_accuracy, with a bootstrap over videos.
         """
         labeled = int(self.targets.any(1).sum())
-        if self.multi_label:
-            rng = np.random.default_rng(0)  # for reproducible reports
-            mean_class_accuracy = mean_average_precision_interval(self.scores, self.targets, rng)
-        else:
-            mean_class_accuracy = mean_class_accuracy_interval(self.mean_class_accuracy, self.targets.sum(0))
         found = {"top1": wilson_interval(self.top1, labeled)}
         if self.top5 is not None:
             found["top5"] = wilson_interval(self.top5, labeled)
-        return found | {"mean_class_accuracy": mean_class_accuracy}
+        if self.multi_label:
+            rng = np.random.default_rng(0)  # for reproducible reports
+            interval = mean_average_precision_interval(self.scores, self.targets, rng)
+            return found | {"mean_average_precision": interval}
+        mean = mean_over_classes(self._class_scores)
+        return found | {"mean_class_accuracy": mean_class_accuracy_interval(mean, self.targets.sum(0))}
 
     def _fraction(self, hits: Tensor) -> float:
         """Return the fraction of hits among the videos that show any class."""

@@ -20,7 +20,7 @@ import torch
 from rich.cells import cell_len
 from torch import Tensor
 
-from videoswin._optional import require
+from videoswin._errors import require
 
 _log = logging.getLogger(__name__)
 

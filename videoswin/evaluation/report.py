@@ -14,17 +14,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from videoswin._errors import VideoError
 from videoswin._files import replacing
-from videoswin._text import csv_cell, dump_json, plural
+from videoswin._text import LINES_PER_LIST, csv_cell, draw_bar, dump_json, plural, printable, truncate
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
 from videoswin.evaluation.metrics import TOP, VideoScores
 from videoswin.evaluation.plots import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
-from videoswin.video.frames import excerpt
-from videoswin.video.reader import VideoError, VideoReader, open_video
+from videoswin.video.excerpt import excerpt
+from videoswin.video.reader import VideoReader, open_video
 from videoswin.video.sampling import sample_clips
-from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.transforms import resize_short_side
+from videoswin.video.spec import ClipSpec, ViewPlan, describe_protocol
+from videoswin.video.views import resize_short_side
 
 SHOWN_MISTAKES: Final = 12
 MISTAKES_PER_LINE: Final = 2
@@ -127,6 +128,59 @@ class Report(VideoScores):
     def to_json(self) -> str:
         """Return `to_dict` as one line of JSON."""
         return dump_json(self.to_dict())
+
+    def to_text(self) -> str:
+        """Return lines for a terminal: scores, weakest classes, confused pairs and unreadable videos.
+
+        Control characters are escaped, and long lists are truncated.
+        """
+        speed = f"{self.seconds:.1f} s, {self.videos_per_second:.1f} videos/s"
+        protocol = describe_protocol(self.protocol)
+        summary = f"{protocol}, {plural(self.num_videos, 'video')} of {self.source}, {speed}"
+        lines = [f"{printable(self.model)}  {printable(summary)}", *self._score_lines()]
+        lines += ["", *self._weakest_class_lines()]
+        if self.confusion is not None and (pairs := confused_pairs(self.confusion)):
+            lines += ["", "  most often confused"]
+            for true, predicted, videos in pairs[:LINES_PER_LIST]:
+                lines.append(f"  {self.labels[true]} predicted as {self.labels[predicted]}: {videos}")
+        for title, videos_with_reason in (
+            ("cannot be read, and count as wrong", self.failures),
+            ("damaged", self.damaged),
+        ):
+            if videos_with_reason:
+                named = [f"{video.path}: {video.reason}" for video in videos_with_reason]
+                lines += ["", f"{title}: {len(named)}", *(f"  {line}" for line in truncate(named))]
+        return "\n".join(printable(line) for line in lines)
+
+    def _score_lines(self) -> list[str]:
+        """Return a table of the scores with their 95 % intervals, the baselines and a warning."""
+        names = {
+            "top1": "top-1",
+            "top5": "top-5",
+            "mean_class_accuracy": "mean class",
+            "mean_average_precision": "mAP",
+        }
+        width = max(len(names[name]) for name in self.intervals)
+        lines = [f"  {'':{width}}      %  95 % interval"]
+        for name, (low, high) in self.intervals.items():
+            score = 100 * getattr(self, name)
+            lines.append(f"  {names[name]:{width}}  {score:5.1f}  {100 * low:.1f} to {100 * high:.1f}")
+        lines.append(f"  baselines: {self.baselines}")
+        return lines + ([f"  warning: {self.chance_warning}"] if self.chance_warning else [])
+
+    def _weakest_class_lines(self) -> list[str]:
+        """Return a table of the classes with the lowest scores."""
+        scored = [(entry.score, entry) for entry in self.per_class if entry.score is not None]
+        weakest = sorted(scored, key=lambda pair: pair[0])[:LINES_PER_LIST]
+        title = "weakest classes"
+        width = max(len(title), *(len(printable(entry.label)) for _, entry in weakest))
+        return [
+            f"  {title:{width}}  videos      %",
+            *(
+                f"  {printable(entry.label):{width}}  {entry.videos:6}  {100 * score:5.1f}  {draw_bar(score)}"
+                for score, entry in weakest
+            ),
+        ]
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the report, its tables and its plots into `folder`; each file is complete or absent.

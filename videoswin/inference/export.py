@@ -16,42 +16,17 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from videoswin._errors import InputError, VideoSwinError
+from videoswin._errors import InputError, VideoSwinError, require
 from videoswin._files import replacing_all
-from videoswin._optional import require
 from videoswin._progress import Progress, format_duration
-from videoswin._text import dump_json, plural
-from videoswin.inference.backends import onnx, openvino, torch_export
-from videoswin.inference.backends.exported import LOADERS, ExportedModel
-from videoswin.inference.backends.metadata import ExportMetadata, ExportPrecision
-from videoswin.inference.pixels import PixelModel
+from videoswin._text import dump_json, plural, printable
+from videoswin.inference.backends import FORMATS, SUFFIXES, load_backend
 from videoswin.inference.predictor import Predictor
 from videoswin.video.reader import open_video
 from videoswin.video.spec import ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
-
-Format = Literal["onnx", "openvino", "torch", "aotinductor"]
-
-SUFFIX: Final[dict[Format, str]] = {
-    "onnx": ".onnx",
-    "openvino": ".xml",
-    "torch": ".pt2",
-    "aotinductor": ".pt2",
-}
-EXPORT_PRECISIONS: Final[dict[Format, tuple[ExportPrecision, ...]]] = {
-    "onnx": ("fp32",),
-    "openvino": ("fp32", "bf16", "int8"),
-    "torch": ("fp32", "bf16"),
-    "aotinductor": ("fp32", "bf16"),
-}
-LIBRARIES: Final[dict[Format, tuple[tuple[str, str], ...]]] = {
-    "onnx": (("onnxscript", "export"), ("onnx", "export"), ("onnxruntime", "export")),
-    "openvino": (("openvino", "openvino"),),
-    "torch": (),
-    "aotinductor": (),
-}
-"""Format -> libraries for writing and running a file, each with the extra of this package that has it."""
+from videoswin.weights.metadata import ExportPrecision, Metadata
 
 LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"fp32": 1e-3, "bf16": 0.05, "int8": 0.2}
 """Maximum difference of logits, relative to PyTorch's largest. More is a broken file, not rounding."""
@@ -73,7 +48,7 @@ class Comparison:
     """An exported file compared with PyTorch in float32 on the same clips and threads."""
 
     path: str
-    format: Format
+    format: str
     precision: ExportPrecision
     clips: int
     """Number of compared clips."""
@@ -96,12 +71,28 @@ class Comparison:
         """Return all fields as one line of JSON."""
         return dump_json(asdict(self))
 
+    def to_text(self) -> str:
+        """Return lines for a terminal: accuracy, size and speed next to those of PyTorch."""
+        speed = self.seconds_per_clip_pytorch / self.seconds_per_clip
+        milliseconds, milliseconds_pytorch = 1e3 * self.seconds_per_clip, 1e3 * self.seconds_per_clip_pytorch
+        size = f"{self.megabytes:.1f} MB, weights {self.megabytes_pytorch:.1f} MB"
+        lines = (
+            f"{self.path}  {self.format}, {self.precision}",
+            f"  compared with PyTorch in float32 on {plural(self.clips, 'clip')}, {self.source_of_clips}",
+            f"  largest difference of logits  {self.largest_difference:.1e} of the largest logit",
+            f"  same top-1 class              {self.top1_agreement:.1%} of the clips",
+            f"  size                          {size}",
+            f"  {'a clip on ' + plural(self.threads, 'thread'):28}  {milliseconds:.1f} ms, PyTorch "
+            f"{milliseconds_pytorch:.1f} ms ({speed:.2f} times as fast)",
+        )
+        return "\n".join(map(printable, lines))
+
 
 def export_model(
     checkpoint: Checkpoint,
     target: str | Path,
     *,
-    format: Format | None = None,
+    format: str | None = None,
     precision: ExportPrecision = "fp32",
     videos: Iterable[str] = (),
     say: Callable[[str], None] = lambda step: None,
@@ -127,6 +118,7 @@ def export_model(
     """
     target, videos = Path(target), list(videos)
     kind = require_possible(target, format=format, precision=precision, videos=bool(videos))
+    chosen = FORMATS[kind]
     if not checkpoint.has_head:
         raise InputError(
             f"a checkpoint must have a head to be exported, {checkpoint.name} has none; train it"
@@ -142,7 +134,7 @@ def export_model(
                 f"int8 needs at least 2 videos, got 1: {checkpoint.name} uses a single clip of each video"
             )
     clips = torch.cat(parts)
-    metadata = ExportMetadata.of(checkpoint, precision)
+    metadata = checkpoint.export_metadata(precision)
     with replacing_all(target) as staged:
         millions = sum(weight.numel() for weight in checkpoint.weights.values()) / 1e6
         say(f"phase 1 of 4: tracing the model, {millions:.1f} million parameters, with torch.export")
@@ -150,32 +142,29 @@ def export_model(
         # Imported here, because torch.export is slow to import.
         from videoswin.inference.backends.graph import trace
 
-        # OpenVINO selects its precision when it loads a file.
-        is_bf16_graph = precision == "bf16" and kind != "openvino"
+        is_bf16_graph = precision == "bf16" and not chosen.sets_precision_on_loading
         program = trace(
             checkpoint,
             torch.bfloat16 if is_bf16_graph else torch.float32,
-            pixel_dtype=torch.float32 if kind == "onnx" else torch.uint8,
+            pixel_dtype=torch.float32 if chosen.casts_pixels_first else torch.uint8,
         )
         say(f"traced in {format_duration(time.monotonic() - started)}")
         scales = f", calibrated on {plural(len(calibration), 'clip')}" if len(calibration) else ""
         say(f"phase 2 of 4: writing {target.name} ({kind}, {precision}{scales})")
         started = time.monotonic()
-        writers: dict[Format, Callable[..., None]] = {
-            "onnx": onnx.write,
-            "openvino": partial(openvino.write, calibration=calibration),
-            "torch": torch_export.write,
-            "aotinductor": torch_export.write_compiled,
-        }
-        writers[kind](program, staged, metadata)
+        write = chosen.runtime().write
+        if precision == "int8":
+            write(program, staged, metadata, calibration)
+        else:
+            write(program, staged, metadata)
         say(f"written in {format_duration(time.monotonic() - started)}")
         say(f"phase 3 of 4: comparing the file with PyTorch on {plural(len(clips), 'clip')}, {source}")
         with TemporaryDirectory() as folder:
             float32 = None
-            if kind == "openvino" and precision != "fp32":
+            if chosen.sets_precision_on_loading and precision != "fp32":
                 say("writing the same file in float32 to compare the speed")
-                float32 = Path(folder, "float32.xml")
-                openvino.write(program, float32, replace(metadata, precision="fp32"))
+                float32 = Path(folder, f"float32{chosen.suffix}")
+                write(program, float32, replace(metadata, precision="fp32"))
             del program
             comparison = _compare(predictor, staged, clips, kind, metadata, source, float32, say, progress)
         comparison = replace(comparison, path=str(target))
@@ -189,8 +178,8 @@ def export_model(
 
 
 def require_possible(
-    target: str | Path, *, format: Format | None, precision: ExportPrecision, videos: bool
-) -> Format:
+    target: str | Path, *, format: str | None, precision: ExportPrecision, videos: bool
+) -> str:
     """Return the format that `export_model` would write, or raise its error before any file is read.
 
     Args:
@@ -206,25 +195,28 @@ def require_possible(
     if precision == "int8" and not videos:
         raise InputError("int8 needs at least 1 video for calibration, got 0; pass typical videos")
     quantizer = (("nncf", "openvino"),) if precision == "int8" else ()
-    for library, extra in (*LIBRARIES[kind], *quantizer):
+    for library, extra in (*FORMATS[kind].libraries, *quantizer):
         require(library, extra=extra)
     if kind == "aotinductor" and shutil.which(os.environ.get("CXX", "c++")) is None:
         raise ExportError("aotinductor needs a C++ compiler, got none; install g++, or use the format torch")
     return kind
 
 
-def _format_of(target: Path, format: Format | None, precision: ExportPrecision) -> Format:
+def _format_of(target: Path, format: str | None, precision: ExportPrecision) -> str:
     """Return the format by argument or suffix; raise InputError if the three arguments are incompatible."""
-    if target.suffix not in LOADERS:
-        raise InputError(f"out must end in {', '.join(LOADERS)}, got {target}")
-    by_suffix: Format = next(name for name, suffix in SUFFIX.items() if suffix == target.suffix)
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"out must end in {', '.join(SUFFIXES)}, got {target}")
+    by_suffix = next(name for name, each in FORMATS.items() if each.suffix == target.suffix)
     kind = format or by_suffix
-    if SUFFIX[kind] != target.suffix:
-        raise InputError(f"a file for {kind} must end in {SUFFIX[kind]}, got {target}")
-    if precision not in EXPORT_PRECISIONS[kind]:
-        supported = [name for name, precisions in EXPORT_PRECISIONS.items() if precision in precisions]
+    if kind not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}, got {kind}")
+    chosen = FORMATS[kind]
+    if chosen.suffix != target.suffix:
+        raise InputError(f"a file for {kind} must end in {chosen.suffix}, got {target}")
+    if precision not in chosen.precisions:
+        supported = [name for name, each in FORMATS.items() if precision in each.precisions]
         raise InputError(
-            f"precision of {kind} must be one of {', '.join(EXPORT_PRECISIONS[kind])}, got {precision}; "
+            f"precision of {kind} must be one of {', '.join(chosen.precisions)}, got {precision}; "
             f"{precision} is available for {', '.join(supported)}"
         )
     return kind
@@ -255,15 +247,15 @@ def _clips(
         for number in range(count):
             path = videos[number * len(videos) // count]
             for start, end in _halves(path) if in_halves else [(None, None)]:
-                part = load_views(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
-                parts.append(_without_repeats(part.pixels, crops))
+                views = load_views(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
+                parts.append(_without_repeats(views.pixels, crops))
             bar.advance()
     return parts, f"from {plural(count, 'video')}"
 
 
 def _halves(path: str) -> list[tuple[float | None, float | None]]:
     """Return start and end of the two halves of a video in seconds; they share no frame."""
-    with open_video(path, threads=1) as video:
+    with open_video(path) as video:
         if video.num_frames < 2:
             raise InputError(
                 f"{path} must have at least 2 frames, got a single picture; int8 is calibrated on one half "
@@ -273,10 +265,10 @@ def _halves(path: str) -> list[tuple[float | None, float | None]]:
     return [(None, middle), (middle, None)]
 
 
-def _without_repeats(views: Tensor, crops: int) -> Tensor:
+def _without_repeats(pixels: Tensor, crops: int) -> Tensor:
     """Remove clips equal to the previous one, as in a video that is shorter than a clip."""
-    kept = [i for i, view in enumerate(views) if i < crops or not torch.equal(view, views[i - crops])]
-    return views[kept]
+    kept = [i for i, view in enumerate(pixels) if i < crops or not torch.equal(view, pixels[i - crops])]
+    return pixels[kept]
 
 
 def _synthetic_clips(frames: int, size: int) -> Tensor:
@@ -292,32 +284,31 @@ def _compare(
     predictor: Predictor,
     path: Path,
     clips: Tensor,
-    format: Format,
-    metadata: ExportMetadata,
+    format: str,
+    metadata: Metadata,
     source: str,
     float32: Path | None,
     say: Callable[[str], None],
     progress: bool,
 ) -> Comparison:
     """Compare the file with PyTorch; `float32` is the same model in that precision for the speed, if any."""
-    assert not isinstance(predictor.model, ExportedModel)
-    pytorch = PixelModel(predictor.model, predictor.clip.normalization)
-    exported = ExportedModel(path, device=torch.device("cpu"), trust=True)  # we have just written it
+    cpu = torch.device("cpu")
+    pytorch, exported = predictor.backend, load_backend(path, cpu, trust=True)  # we have just written it
     pairs = []
     with Progress("compare", len(clips), "clips", shown=progress) as bar:
         for clip in torch.split(clips, 1):
             pairs.append((pytorch(clip), exported(clip).float()))
             bar.advance()
     expected, logits = map(torch.cat, zip(*pairs, strict=True))
-    # We run OpenVINO's files one clip at a time, but other programs may use batches.
-    as_batch = partial(openvino.run_batch, path) if format == "openvino" else exported
+    run_batch = FORMATS[format].runtime().run_batch
+    as_batch = partial(run_batch, path) if run_batch else exported
     if len(clips) > 1:
         say(f"comparing {plural(len(clips[:3]), 'clip')} in one batch with the same clips one by one")
     _require_equal_batch(as_batch(clips[:3]).float(), logits[:3], metadata.precision)
     if metadata.precision == "fp32":
         in_float32: Callable[[Tensor], Tensor] = exported
     else:
-        in_float32 = ExportedModel(float32, device=torch.device("cpu")) if float32 else pytorch
+        in_float32 = load_backend(float32, cpu) if float32 else pytorch
     models = (pytorch, exported, in_float32)
     say("phase 4 of 4: measuring the speed on one clip")
     seconds = _fastest_of_each(*(partial(model, clips[:1]) for model in models), progress=progress)

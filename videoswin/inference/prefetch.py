@@ -1,7 +1,4 @@
-"""Load videos ahead while another is scored, and batch views across videos.
-
-Legend: V views, T frames, H W height and width of a view.
-"""
+"""Load the next videos in threads while another is scored, and copy their views to the device."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor
 
-from videoswin.video.reader import VideoError
+from videoswin._errors import VideoError
 
 MOST_THREADS: Final = 32
 """Maximum number of decoding threads; each keeps videos in memory, about 60 MB of views each."""
@@ -121,54 +118,25 @@ def decoding_threads(device: torch.device) -> int:
     return max(1, min(cores // 2 if device.type == "cpu" else cores - 1, MOST_THREADS))
 
 
-def copy_to_device(views: Tensor, device: torch.device) -> Tensor:
-    """Copy views to a CUDA device, in a stream of the calling thread; return them unchanged for others.
+def copy_to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """Copy pixels to a CUDA device, in a stream of the calling thread; return them unchanged for others.
 
     Call it in a decoding thread, so that the copy overlaps with the kernels of the video being scored.
     """
     if device.type != "cuda":
-        return views
+        return pixels
     if not hasattr(_of_thread, "stream"):
         # One stream per decoding thread, because torch caches memory separately for each stream.
         _of_thread.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with torch.cuda.stream(_of_thread.stream):
-        copied = views.pin_memory().to(device, non_blocking=True)
+        copied = pixels.pin_memory().to(device, non_blocking=True)
     _of_thread.stream.synchronize()
     return copied
 
 
-def wait_for_copy(views: Tensor) -> Tensor:
+def wait_for_copy(pixels: Tensor) -> Tensor:
     """Make the result of `copy_to_device` usable in the scoring thread, and return it."""
-    if views.device.type == "cuda":
+    if pixels.device.type == "cuda":
         # Another copy must not reuse the memory before the kernels that read it are done.
-        views.record_stream(torch.cuda.current_stream(views.device))
-    return views
-
-
-def batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of `size` views, (V, 3, T, H, W), with the video index of each view, (V,).
-
-    Only views of equal shape share a batch; a batch ends early if the next video has another shape.
-    """
-    parts: list[tuple[int, Tensor]] = []
-    room = size
-    for video, views in videos:
-        if parts and parts[-1][1].shape[1:] != views.shape[1:]:
-            yield _joined(parts)
-            parts, room = [], size
-        while len(views):
-            parts.append((video, views[:room]))
-            views = views[room:]
-            room -= len(parts[-1][1])
-            if not room:
-                yield _joined(parts)
-                parts, room = [], size
-    if parts:
-        yield _joined(parts)
-
-
-def _joined(parts: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    (_, first), *others = parts
-    # The views of a single video are not copied.
-    pixels = torch.cat([views for _, views in parts]) if others else first
-    return pixels, torch.tensor([video for video, views in parts for _ in views])
+        pixels.record_stream(torch.cuda.current_stream(pixels.device))
+    return pixels

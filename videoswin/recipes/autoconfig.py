@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 
+from videoswin._errors import VideoError
 from videoswin._text import plural
-from videoswin.acceleration.cuda import use_fastest_attention
+from videoswin.acceleration import use_training_attention
 from videoswin.data.dataset import read_random_clip
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.inference.predictor import PRECISIONS
@@ -26,8 +27,8 @@ from videoswin.training.learner import natural_precision, training_device
 from videoswin.training.lora import set_trainable
 from videoswin.training.memory import Trainable, estimate_training_bytes, format_bytes, total_bytes
 from videoswin.training.recipe import TrainingPrecision, VideoData
-from videoswin.video.frames import excerpt
-from videoswin.video.reader import VideoError, open_video
+from videoswin.video.excerpt import excerpt
+from videoswin.video.reader import open_video
 from videoswin.video.spec import ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -263,8 +264,7 @@ def _train_seconds(
         model = VideoSwin(config)
         set_trainable(model, trainable, 8)
         model.to(device).train()
-        if precision != "fp32":
-            use_fastest_attention(model, device, dtype)
+        use_training_attention(model, device, dtype)
 
         def time_step(count: int) -> float:
             shape = (count, config.in_channels, clip.frames, clip.size, clip.size)

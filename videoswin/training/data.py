@@ -14,8 +14,8 @@ from videoswin._errors import InputError
 from videoswin._text import plural
 from videoswin.data.check.advice import describe_single_class
 from videoswin.data.dataset import Draw, Item, VideoClips
-from videoswin.data.groups import make_groups
-from videoswin.data.manifest import Manifest, hold_out, read_manifest
+from videoswin.data.manifest import Manifest, read_manifest
+from videoswin.data.splits import hold_out, make_groups
 from videoswin.training.recipe import Recipe, SyntheticData, VideoData
 
 

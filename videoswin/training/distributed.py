@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from videoswin._distributed import from_all_ranks
-from videoswin._optional import require
+from videoswin._errors import require
 from videoswin.model.swin import Block, VideoSwin
 
 if TYPE_CHECKING:

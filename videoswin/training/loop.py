@@ -20,9 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from videoswin._distributed import from_all_ranks
+from videoswin._distributed import (
+    from_all_ranks,
+    naming_killed_workers,
+    require_startable_workers,
+    start_data_worker,
+)
 from videoswin._errors import InputError
-from videoswin._workers import naming_killed_workers, require_startable_workers, start_data_worker
 from videoswin.data.dataset import Batch, BatchSampler, collate
 from videoswin.evaluation.evaluate import Report, evaluate
 from videoswin.inference.predictor import NonFiniteScoresError, Predictor

@@ -77,7 +77,7 @@ class VideoData(Data):
     """Fraction of the videos of each class that is held out if there are no validation videos."""
     group_by: str | None = None
     """What videos share that must not be split between training and validation: `folder`, `folder:2`,
-    `pattern:REGULAR_EXPRESSION` or `similarity` (data/groups.py); None takes the column `group`, if any."""
+    `pattern:REGULAR_EXPRESSION` or `similarity` (data/splits.py); None takes the column `group`, if any."""
     root: str | None = None
     """Folder that relative paths start from; None is the folder of the list."""
     class_balanced: bool = False
@@ -215,6 +215,8 @@ class Run:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """`ddp` replicates the model on each device, `fsdp` shards it (training/distributed.py; not with `fp16`).
     `auto` is `ddp` where there are several devices."""
+    kernels: Literal["triton"] | None = None
+    """`triton` computes attention with the Triton kernels on NVIDIA GPUs; None with PyTorch."""
     grad_accum_steps: int = 1
     """Number of forward and backward passes per step and device: less memory, the same result."""
     num_threads: int | None = None

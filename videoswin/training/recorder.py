@@ -108,7 +108,7 @@ class Recorder:
 
     def log(self, line: str) -> None:
         """Print a line, in the first process only."""
-        self.progress.say(line)
+        self.progress.print_line(line)
 
     def resume(self, state: Path) -> bool:
         """Restore learner, sampler and record from a saved state.

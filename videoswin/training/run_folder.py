@@ -34,9 +34,8 @@ import torch
 from torch import Tensor
 
 from videoswin._distributed import from_all_ranks, rank_and_world_size
-from videoswin._errors import InputError
+from videoswin._errors import InputError, require
 from videoswin._files import lock, naming, replacing
-from videoswin._optional import require
 from videoswin._text import dump_json
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.evaluation import plots

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from videoswin._distributed import WorkerKilledError, shared_memory_notice
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._text import plural
-from videoswin._workers import WorkerKilledError, shared_memory_notice
-from videoswin.data.groups import describe_sharing
+from videoswin.data.splits import describe_sharing
 from videoswin.training.data import DataSource
 from videoswin.training.distributed import any_rank
 from videoswin.training.learner import Learner

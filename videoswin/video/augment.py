@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from videoswin.video.imgaug_policy import IMGAUG_OPERATIONS, MAX_MAGNITUDE, imgaug_rand_augment
 from videoswin.video.rand_augment import jitter_color, rand_augment
-from videoswin.video.transforms import resize_short_side
+from videoswin.video.views import resize_short_side
 
 Policy = Literal["timm", "imgaug"]
 

@@ -1,34 +1,60 @@
-"""Open a file with FFmpeg, and list its video streams, packets and seek points."""
+"""Read a file with FFmpeg: open it, list and decode its packets, and convert its frames to upright RGB."""
 
 from __future__ import annotations
 
+import math
 import re
+import struct
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import av
+import numpy as np
+import torch
 from av.container import InputContainer
+from av.filter import Graph
+from av.filter.context import FilterContext
 from av.packet import Packet
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from torch import Tensor
 
-from videoswin.video.containers import VIDEO_CONTAINERS, open_options
-from videoswin.video.errors import VideoError
-from videoswin.video.limits import ReadLimits, WorkBudget
+from videoswin._errors import VideoError
+from videoswin.video.limits import IMAGE_CONTAINERS, OPEN_OPTIONS, VIDEO_CONTAINERS, WorkBudget
 
 
-def open_container(path: Path, limits: ReadLimits) -> InputContainer:
-    """Open a file for reading within the limits.
+def open_container(
+    path: Path, budget: WorkBudget, stream_index: int | None = None
+) -> tuple[InputContainer, list[VideoStream]]:
+    """Open a file for reading within its budget.
+
+    Args:
+        path: Video file.
+        budget: Limits on the number and the size of the frames.
+        stream_index: Index of the preferred stream; None is FFmpeg's choice.
+
+    Returns:
+        The open file, and its video streams that can be decoded: at least one, the preferred one first, whose
+        decoder is ready.
 
     Raises:
-        VideoError: FFmpeg cannot open the file, or its container is not allowed.
+        VideoError: FFmpeg cannot open the file, its container is not allowed, it has no such stream, or it
+            exceeds the budget.
     """
+    max_pixels = {"max_pixels": str(budget.limits.max_frame_pixels)}
     try:
-        return av.open(
+        container = av.open(
             f"file:{path}",
-            options=open_options(VIDEO_CONTAINERS, limits.max_frame_pixels),
-            timeout=limits.stall_seconds,
+            options={**OPEN_OPTIONS, **max_pixels, "format_whitelist": ",".join(VIDEO_CONTAINERS)},
+            timeout=budget.limits.stall_seconds,
             metadata_errors="replace",
         )
     except av.ArgumentError as error:  # FFmpeg also raises this for a container that is not on the list
@@ -36,97 +62,30 @@ def open_container(path: Path, limits: ReadLimits) -> InputContainer:
     except av.FFmpegError as error:
         reason = f"the file is not a video, or its start is damaged ({error.strerror})"
         raise VideoError(path, reason) from error
+    try:
+        best = container.streams.best("video")
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            raise VideoError(path, "the file has no video stream")
+        # A stream without a decoder has no context, contrary to PyAV's type stub.
+        streams = [stream for stream in streams if stream.codec_context is not None]
+        if not streams:
+            raise VideoError(path, "there is no decoder for its video stream")
+        streams.sort(key=lambda stream: (stream.index != stream_index, stream is not best))
+        budget.require_num_frames(streams[0].frames)
+        codec = streams[0].codec_context
+        if codec.width and codec.height:
+            budget.require_frame_size(codec.width, codec.height)
+        codec.options = max_pixels
+        codec.thread_count = 1  # with several, FFmpeg conceals damaged frames differently
+    except VideoError:
+        container.close()
+        raise
+    return container, streams
 
 
-def video_streams(path: Path, container: InputContainer) -> list[VideoStream]:
-    """Return the video streams that can be decoded, FFmpeg's choice first.
-
-    Raises:
-        VideoError: There are none.
-    """
-    best = container.streams.best("video")
-    streams = [
-        stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
-    ]
-    if not streams:
-        raise VideoError(path, "the file has no video stream")
-    # A stream without a decoder has no context, contrary to PyAV's type stub.
-    streams = [stream for stream in streams if stream.codec_context is not None]
-    if not streams:
-        raise VideoError(path, "there is no decoder for its video stream")
-    return sorted(streams, key=lambda stream: stream is not best)
-
-
-class ListedPacket(NamedTuple):
-    """Timestamps of a packet in the time base of its stream."""
-
-    pts: int | None
-    """Display time."""
-    dts: int | None
-    """Decoding time."""
-    is_keyframe: bool
-    """True if decoding can start at the packet."""
-
-
-def list_packets(
-    container: InputContainer, stream: VideoStream, budget: WorkBudget
-) -> tuple[list[ListedPacket], str | None]:
-    """List the packets that give a frame, in file order, and detect missing packets.
-
-    Returns:
-        The packets, and a description of missing packets; None if none is missing.
-
-    Raises:
-        VideoError: The packets exceed `budget`.
-    """
-    listed, num_hidden, cut_off = [], 0, False
-    # The number stated in the file includes frames hidden by an edit list, and empty chunks of an AVI.
-    num_indexed = len(stream.index_entries) if container.format.name.startswith(("mov", "avi")) else 0
-    for packet in packets(container, stream):
-        budget.list_packet(packet.size)
-        if is_hidden(packet):
-            num_hidden += 1
-        else:
-            listed.append(ListedPacket(packet.pts, packet.dts, packet.is_keyframe))
-            cut_off = packet.is_corrupt
-    if cut_off:
-        listed.pop()
-    num_stated = (min(stream.frames, num_indexed) if num_indexed else stream.frames) - num_hidden
-    if len(listed) < num_stated:
-        return listed, f"only {len(listed)} of its {num_stated} frames are in the file"
-    seconds_missing = _seconds_missing(container, stream, listed)
-    if seconds_missing > 0:
-        return listed, f"the file ends {seconds_missing:.1f} seconds before its stated duration"
-    return listed, "its last frame is cut off" if cut_off else None
-
-
-def is_hidden(packet: Packet[VideoStream]) -> bool:
-    """Return whether a packet gives no frame: it is cut by an edit list, or a hidden VP8 reference frame."""
-    is_vp8 = packet.stream.codec_context.name == "vp8"
-    return packet.is_discard or (is_vp8 and not memoryview(packet)[0] & 0x10)  # its show_frame bit
-
-
-def _seconds_missing(container: InputContainer, stream: VideoStream, listed: Sequence[ListedPacket]) -> float:
-    """Return the missing seconds of a file without a stated number of frames; 0 if less than 5 frames."""
-    if not container.format.name.startswith(("matroska", "flv")) or not container.duration:
-        return 0.0
-    stated_duration = container.duration / av.time_base
-    if stated := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
-        hours, minutes, seconds = map(float, stated.groups())
-        stated_duration = min(stated_duration, 3600 * hours + 60 * minutes + seconds)
-    elif len(container.streams) > 1:
-        return 0.0  # the stated duration may be that of the audio
-    shown = [packet.pts for packet in listed if packet.pts is not None]
-    if not shown:
-        return 0.0
-    first, last = (float(pts * (stream.time_base or 0)) for pts in (min(shown), max(shown)))
-    missing = stated_duration - last
-    step = (last - first) / (len(shown) - 1) if len(shown) > 1 else 1.0
-    return missing if missing > 5 * step else 0.0
-
-
-class IndexEntry(NamedTuple):
-    """A position where decoding can start."""
+class Entry(NamedTuple):
+    """A frame at which decoding can start."""
 
     number: int
     """Index of the frame."""
@@ -134,17 +93,100 @@ class IndexEntry(NamedTuple):
     """Timestamp to seek to, in the time base of the stream."""
 
 
-def list_entries(
-    container: InputContainer, listed: Sequence[ListedPacket], timestamps: Sequence[int]
-) -> list[IndexEntry]:
-    """Return the entries where decoding can start, in order; `timestamps` are those of all frames, sorted."""
-    if container.format.name == "mpeg":
-        return []  # timestamps of program streams differ after a seek
-    # FFmpeg seeks by decoding time in transport streams, by display time in other containers.
-    by_dts = container.format.name == "mpegts"
-    keyframes = {packet.pts: packet.dts if by_dts else packet.pts for packet in listed if packet.is_keyframe}
-    targets = ((number, keyframes.get(pts)) for number, pts in enumerate(timestamps))
-    return [IndexEntry(number, target) for number, target in targets if target is not None]
+class PacketList(NamedTuple):
+    """The packets of a stream that give a frame."""
+
+    timestamps: list[int]
+    """Display times in the time base of the stream, sorted."""
+    decoding_times: list[int]
+    """Decoding times in the time base of the stream, in file order."""
+    entries: list[Entry]
+    """Frames at which decoding can start, in order."""
+    num_packets: int
+    """Number of packets, with and without a timestamp."""
+    is_usable: bool
+    """True if timestamps can identify frames: each packet has one of its own."""
+    is_in_order: bool
+    """True if packets are in display order in the file."""
+    damage: str | None
+    """Description of missing packets; None if none is missing."""
+
+
+def list_packets(container: InputContainer, stream: VideoStream, budget: WorkBudget) -> PacketList:
+    """List the packets of a stream.
+
+    Args:
+        container: The open file, at its start.
+        stream: The video stream to list.
+        budget: Limits on the number and the size of the packets.
+
+    Raises:
+        VideoError: The packets exceed `budget`.
+    """
+    displayed: list[int | None] = []
+    decoded: list[int | None] = []
+    keyframes: dict[int | None, int | None] = {}
+    num_hidden = num_bytes = 0
+    is_cut_off = False
+    name, codec = container.format.name, stream.codec_context
+    # The number stated in the file includes frames hidden by an edit list, and empty chunks of an AVI.
+    num_indexed = len(stream.index_entries) if name.startswith(("mov", "avi")) else 0
+    num_stated = min(stream.frames, num_indexed) if num_indexed else stream.frames
+    for packet in packets(container, stream):
+        num_bytes += packet.size
+        budget.require_num_frames(len(displayed) + num_hidden + 1, num_bytes)
+        # No frame: the packet is cut by an edit list, or is a VP8 reference frame without its show_frame bit.
+        if packet.is_discard or (codec.name == "vp8" and not memoryview(packet)[0] & 0x10):
+            num_hidden += 1
+            continue
+        displayed.append(packet.pts)
+        decoded.append(packet.dts)
+        is_cut_off = packet.is_corrupt
+        if packet.is_keyframe:
+            # FFmpeg seeks by decoding time in transport streams, by display time in other containers.
+            keyframes[packet.pts] = packet.dts if name == "mpegts" else packet.pts
+    if is_cut_off:
+        displayed.pop()
+        decoded.pop()
+    damage = "its last frame is cut off" if is_cut_off else None
+    if len(displayed) < num_stated - num_hidden:
+        damage = f"only {len(displayed)} of its {num_stated - num_hidden} frames are in the file"
+    elif name.startswith(("matroska", "flv")):  # which state no number of frames
+        damage = _describe_early_end(container, stream, displayed) or damage
+    timestamps = sorted(pts for pts in displayed if pts is not None)
+    decoding_times = [dts for dts in decoded if dts is not None]
+    # Timestamps of program streams (mpeg) differ after a seek.
+    numbered = () if name == "mpeg" else enumerate(timestamps)
+    is_usable = len(set(timestamps)) == len(displayed) and decoding_times == sorted(decoding_times)
+    return PacketList(
+        timestamps=timestamps,
+        decoding_times=decoding_times,
+        entries=[Entry(number, to) for number, pts in numbered if (to := keyframes.get(pts)) is not None],
+        num_packets=len(displayed),
+        # An AVI has no timestamps; those that FFmpeg generates are wrong if B-frames change the order.
+        is_usable=is_usable and not (name == "avi" and codec.has_b_frames),
+        is_in_order=timestamps == displayed,
+        damage=damage,
+    )
+
+
+def _describe_early_end(
+    container: InputContainer, stream: VideoStream, displayed: Sequence[int | None]
+) -> str | None:
+    """Return a sentence if a file ends before its stated duration, by more than 5 frames; else None."""
+    shown = [pts for pts in displayed if pts is not None]
+    if not container.duration or not shown:
+        return None
+    stated_duration = container.duration / av.time_base
+    if stated := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, stated.groups())
+        stated_duration = min(stated_duration, 3600 * hours + 60 * minutes + seconds)
+    elif len(container.streams) > 1:
+        return None  # the stated duration may be that of the audio
+    first, last = (float(pts * (stream.time_base or 0)) for pts in (min(shown), max(shown)))
+    missing = stated_duration - last
+    step = (last - first) / (len(shown) - 1) if len(shown) > 1 else 1.0
+    return f"the file ends {missing:.1f} seconds before its stated duration" if missing > 5 * step else None
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -155,3 +197,202 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
                 yield packet
     except (av.FFmpegError, IndexError):  # PyAV raises IndexError at the end if a new stream has appeared
         return
+
+
+def decode_packets(
+    container: InputContainer, stream: VideoStream, budget: WorkBudget, *, from_keyframe: bool
+) -> Iterator[VideoFrame]:
+    """Yield every frame that can be decoded, from the position of the container on.
+
+    Args:
+        container: The open file.
+        stream: The video stream to decode.
+        budget: Limits on the pixels and the time.
+        from_keyframe: Skip the packets before the first one where decoding can start.
+
+    Raises:
+        VideoError: The limits are exceeded.
+    """
+    stalled, start = 0.0, time.monotonic()
+    for packet in chain(packets(container, stream), [None]):  # None flushes the decoder
+        if from_keyframe and packet is not None and not packet.is_keyframe:
+            continue
+        from_keyframe = False
+        try:
+            decoded = stream.codec_context.decode(packet)
+        except av.FFmpegError:
+            decoded = []
+        seconds = time.monotonic() - start
+        budget.decode(sum(frame.width * frame.height for frame in decoded), seconds)
+        stalled = 0.0 if decoded else stalled + seconds
+        if stalled > budget.limits.stall_seconds:
+            reason = f"the decoder returned no frame for {budget.limits.stall_seconds:g} seconds"
+            raise VideoError(budget.path, reason)
+        yield from decoded
+        start = time.monotonic()  # excludes the time that the caller takes for the frames
+
+
+def decode_image(path: Path, budget: WorkBudget) -> Tensor:
+    """Decode an image file to uint8 RGB (H, W, 3).
+
+    Raises:
+        VideoError: The image is larger than the limits.
+        av.FFmpegError, StopIteration, IndexError: The image cannot be decoded.
+    """
+    pixels = str(budget.limits.max_frame_pixels)
+    options = {**OPEN_OPTIONS, "format_whitelist": ",".join(IMAGE_CONTAINERS), "max_pixels": pixels}
+    with av.open(f"file:{path}", options=options, timeout=budget.limits.stall_seconds) as container:
+        codec = container.streams.video[0].codec_context
+        budget.require_frame_size(codec.width, codec.height)
+        codec.options = {"max_pixels": pixels}
+        return RgbConverter()(next(container.decode(video=0)))
+
+
+_EXIF: Final = 31  # AV_FRAME_DATA_EXIF
+
+# Color matrices, primaries and transfer functions by their numbers in ITU-T H.273.
+_SCALER_MATRICES: Final = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
+"""Color matrices that FFmpeg's scaler supports."""
+_YCGCO: Final = 8
+_DERIVED: Final = 12
+_OTHER_MATRICES: Final = {
+    3: "3 (reserved)",
+    10: "BT.2020 with constant luminance",
+    11: "SMPTE ST 2085",
+    12: "derived from the primaries, which are unknown",
+    13: "derived from the primaries, with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+_MATRIX_OF_PRIMARIES: Final = {
+    1: "bt709",
+    4: "fcc",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    9: "bt2020nc",
+}
+_HDR_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
+
+
+class RgbConverter:
+    """Converter of decoded frames to upright uint8 RGB (H, W, 3), all in the size of the first frame.
+
+    It uses a filter graph, because VideoFrame.reformat ignores the chroma location and rounds 10-bit values
+    inaccurately. The scaler flags are FFmpeg's default, which decord also uses: pixels are bit-exact.
+    """
+
+    substitution: str | None = None
+    """Unsupported color matrix and the one used instead; None if all matrices were supported."""
+    hdr: str | None = None
+    """HDR transfer function of the frames so far, "PQ" or "HLG"; None if they are SDR."""
+    _graph: Graph | None = None
+    _graph_for: tuple[object, ...] | None = None
+    _size: str | None = None
+
+    def __call__(self, frame: VideoFrame) -> Tensor:
+        """Convert a frame.
+
+        Args:
+            frame: A decoded frame of any size and pixel format.
+
+        Returns:
+            uint8 RGB (H, W, 3).
+
+        Raises:
+            av.FFmpegError: The frame cannot be converted.
+        """
+        source = (
+            *(frame.width, frame.height, frame.format.name),
+            *(frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc),
+        )
+        if self._graph is None or source != self._graph_for:
+            self._graph, self._graph_for = self._make_graph(frame), source
+        self._graph.vpush(frame)
+        converted = self._graph.vpull()
+        rgb_hwc: NDArray[Any] = (
+            _ycgco_to_rgb(converted) if frame.colorspace == _YCGCO else converted.to_ndarray()
+        )
+        a, b, c, d = display_matrix(frame)
+        if abs(b) > abs(a):  # rounded to the nearest quarter turn
+            rgb_hwc, a, d = rgb_hwc.transpose(1, 0, 2), c, b
+        upright_hwc = rgb_hwc[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        return torch.from_numpy(np.ascontiguousarray(upright_hwc))
+
+    def _make_graph(self, frame: VideoFrame) -> Graph:
+        self._size = self._size or f"{frame.width}:{frame.height}"
+        self.hdr = self.hdr or _HDR_TRANSFERS.get(int(frame.color_trc))
+        filters = [("scale", f"{self._size}:flags=bicubic")]
+        if frame.colorspace == _YCGCO:
+            # The scaler rejects this matrix even without a conversion, so it is relabeled.
+            filters = [("setparams", "colorspace=bt709"), *filters, ("format", "yuv444p")]
+        else:
+            if frame.colorspace not in _SCALER_MATRICES:
+                filters.insert(0, ("setparams", f"colorspace={self._replace_matrix(frame)}"))
+            filters.append(("format", "rgb24"))
+        return _graph(frame, *filters)
+
+    def _replace_matrix(self, frame: VideoFrame) -> str:
+        """Return the name of the matrix to use for one that the scaler does not support."""
+        primaries = int(frame.color_primaries)
+        if frame.colorspace == _DERIVED and primaries in _MATRIX_OF_PRIMARIES:
+            return _MATRIX_OF_PRIMARIES[primaries]  # the exact matrix
+        name = _OTHER_MATRICES.get(int(frame.colorspace), f"number {int(frame.colorspace)}")
+        replacement = "bt2020nc" if frame.colorspace in (10, 14) else "bt709"
+        replacement = _MATRIX_OF_PRIMARIES.get(primaries, replacement)
+        self.substitution = (
+            f"its color matrix is {name}, {replacement} was used instead: colors are approximate"
+        )
+        return replacement
+
+
+def _graph(frame: VideoFrame, *filters: tuple[str, str]) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    nodes: list[FilterContext] = [
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        ),
+        *(graph.add(name, arguments) for name, arguments in filters),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    return graph
+
+
+def _ycgco_to_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
+    """Convert a yuv444p frame with the planes Y, Cg and Co to RGB (H, W, 3), by ITU-T H.273."""
+    full_range = frame.color_range == 2
+    offset, luma_levels, chroma_levels = (0, 255, 255) if full_range else (16, 219, 224)
+    y, cg, co = frame.to_ndarray().astype(np.float32)  # (H, W) each
+    y = (y - offset) * (255 / luma_levels)
+    cg, co = ((chroma - 128) * (255 / chroma_levels) for chroma in (cg, co))
+    rgb_hwc = np.stack([y - cg + co, y + cg, y - cg - co], axis=-1)
+    return rgb_hwc.round().clip(0, 255).astype(np.uint8)
+
+
+def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
+    """Return a, b, c, d of the display matrix, which moves the pixel at (x, y) to (ax + cy, bx + dy).
+
+    FFmpeg also provides EXIF orientations as display matrices.
+    """
+    for has_exif in (False, True):
+        # PyAV raises ValueError for a frame with side data of a type that it does not know, such as EXIF.
+        with suppress(ValueError, av.FFmpegError):
+            source = _remove_exif(frame) if has_exif else frame
+            # PyAV's type stub has the element type instead of the container type.
+            for side_data in cast("SideDataContainer", source.side_data):
+                if side_data.type is Type.DISPLAYMATRIX:
+                    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data))
+                    return a, b, c, d
+            return 1.0, 0.0, 0.0, 1.0
+    turn = math.radians(frame.rotation)
+    return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
+
+
+def _remove_exif(frame: VideoFrame) -> VideoFrame:
+    graph = _graph(frame, ("sidedata", f"mode=delete:type={_EXIF}"))
+    graph.vpush(frame)
+    return graph.vpull()

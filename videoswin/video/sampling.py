@@ -1,4 +1,4 @@
-"""Choose the frames of each clip: pure index arithmetic, one function per published rule.
+"""Choose the frames of each clip: pure arithmetic on frame indices and display times, one function per rule.
 
 T frames in a clip. A clip that extends past the end of the video is looped: index modulo num_frames.
 """
@@ -6,7 +6,7 @@ T frames in a clip. A clip that extends past the end of the video is looped: ind
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -16,13 +16,23 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from videoswin.video.spec import ClipSpec, ViewPlan
-from videoswin.video.timestamps import frames_at
 
 # The timestamps of a file may claim a duration of years.
-_MAX_RESAMPLED_FRAMES = 2**40
+_MAX_RESAMPLED_FRAMES: Final = 2**40
 
 OMNIVORE_SECONDS: Final = 10.0
 """Length of the part of a video that Omnivore samples, from its start."""
+
+UNKNOWN_FPS: Final = 25.0
+"""Frame rate of a file that neither states its rate nor has timestamps to measure it."""
+
+TOLERANCE_SECONDS: Final = 1e-3
+"""Largest difference between equal times: files and lists round times to a millisecond."""
+
+# The rate is measured over several frames, because pulldown alternates between two steps.
+_FRAMES_MEASURED: Final = 10
+# In formats that allow jumps of the clock, a longer step is one. The value is FFmpeg's -dts_delta_threshold.
+_CLOCK_JUMP_SECONDS: Final = 10.0
 
 
 def sample_clips(
@@ -49,7 +59,10 @@ def sample_clips(
         ValueError: The video has no frames or no valid rate, or the rule is "segments", where one clip covers
             the video, and there are several clips.
     """
-    _require_sampleable(num_frames, fps, clip)
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be >= 1, got {num_frames}")
+    if clip.fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps must be > 0 and finite to resample to {clip.fps} frames/s, got {fps}")
     if clip.fps is not None and clip.rule == "dense" and times is not None:
         times = times[:num_frames]
         clips = sample_clips(_constant_rate_length(times, fps), fps, clip, views)
@@ -71,7 +84,7 @@ def sample_clips(
     if views.placement == "mmaction2":
         starts = end_aligned_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
     elif clip.fps is None:
-        starts = interval_center_starts(num_frames, clip.span, views.clips)
+        starts = interval_center_starts(num_frames, clip.frames * clip.stride, views.clips)
     else:
         starts = subframe_interval_center_starts(num_frames, (clip.frames - 1) * step + 1, views.clips)
     return [[int(start + i * step) % num_frames for i in range(clip.frames)] for start in starts]
@@ -105,7 +118,10 @@ def random_clip(
     Source: SampleFrames (`_get_train_clips`, `frame_uniform`) in Video-Swin-Transformer, which has no
     resampling.
     """
-    _require_sampleable(num_frames, fps, clip)
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be >= 1, got {num_frames}")
+    if clip.fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps must be > 0 and finite to resample to {clip.fps} frames/s, got {fps}")
     if clip.fps is not None and clip.rule == "dense" and times is not None:
         times = times[:num_frames]
         return _to_variable_rate(random_clip(_constant_rate_length(times, fps), fps, clip, rng), times, fps)
@@ -260,8 +276,47 @@ def _to_variable_rate(indices: Sequence[int], times: NDArray[np.float64], fps: f
     return frames_at([index / fps for index in indices], times, fps)
 
 
-def _require_sampleable(num_frames: int, fps: float, clip: ClipSpec) -> None:
-    if num_frames < 1:
-        raise ValueError(f"num_frames must be >= 1, got {num_frames}")
-    if clip.fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps must be > 0 and finite to resample to {clip.fps} frames/s, got {fps}")
+def measure_rate(
+    times: NDArray[np.float64], stated: Iterable[float]
+) -> tuple[float, NDArray[np.float64] | None]:
+    """Return the frame rate in frames per second, by the median step between frames, and variable times.
+
+    Args:
+        times: Display time of each frame in seconds, in increasing order; empty if unknown.
+        stated: Rates stated in the file; 0 is ignored.
+
+    Returns:
+        The first stated rate that agrees with the measured one to about 1 %, else the measured rate; with
+        fewer than two frames, the first stated rate, else UNKNOWN_FPS. And the times relative to the first
+        one; None if all are within half a step of a constant rate.
+    """
+    stated = [rate for rate in stated if rate]
+    if len(times) < 2:
+        return (stated[0] if stated else UNKNOWN_FPS), None
+    apart = min(_FRAMES_MEASURED, len(times) - 1)
+    step = float(np.median(times[apart:] - times[:-apart])) / apart
+    agreeing = (rate for rate in stated if abs(step - 1 / rate) <= 0.01 * step + TOLERANCE_SECONDS / apart)
+    fps = next(agreeing, 1 / step)
+    times = times - times[0]
+    is_constant = np.abs(times * fps - np.arange(len(times))).max() <= 0.5
+    return fps, None if is_constant else times
+
+
+def close_clock_jumps(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the times with steps of more than 10 seconds replaced by the median step."""
+    steps = np.diff(times)
+    if not (steps > _CLOCK_JUMP_SECONDS).any():
+        return times
+    return np.append(0.0, np.cumsum(np.where(steps > _CLOCK_JUMP_SECONDS, np.median(steps), steps)))
+
+
+def frames_at(seconds: Sequence[float], times: NDArray[np.float64], fps: float) -> list[int]:
+    """Return the index of the frame displayed at each time: the last frame at or before it, or the first."""
+    moments = np.asarray(seconds, dtype=np.float64) + tolerance(fps)
+    frames: list[int] = np.maximum(np.searchsorted(times, moments, side="right") - 1, 0).tolist()
+    return frames
+
+
+def tolerance(fps: float) -> float:
+    """Return the largest difference between equal times in seconds, at most a quarter of a frame."""
+    return min(TOLERANCE_SECONDS, 0.25 / fps)

@@ -37,7 +37,7 @@ MAX_FPS: Final = 1000.0
 MIN_FPS: Final = 0.01
 MAX_SIDE: Final = 4096
 """Largest `size` and `short_side`, in pixels."""
-LONGEST_FULL_FRAME: Final = 4.0
+MAX_VIEW_ASPECT_RATIO: Final = 4.0
 """Largest ratio of the longer to the shorter side of a full-frame view, whose cost grows with this ratio."""
 MAX_CLIPS: Final = 10_000
 MAX_CLIP_BYTES: Final = 1 << 27
@@ -172,7 +172,7 @@ class ViewPlan:
     crops: Crops = 3
     """Crops per clip: 1 in the center, 3 along the longer side of the frame, or `full` for the full frame."""
     placement: Placement = "official"
-    """Library whose rules place the clips and the crops; see sampling.py and transforms.py."""
+    """Library whose rules place the clips and the crops; see sampling.py and views.py."""
     average: Average = "probabilities"
     """Outputs that are averaged over the views: probabilities, or logits (before the softmax)."""
     margin: float = 1.0
@@ -256,7 +256,7 @@ def require_affordable(clip: ClipSpec, views: ViewPlan) -> None:
     """
     width, height = clip.size, clip.size
     if views.crops == "full":
-        width, height = round(LONGEST_FULL_FRAME * clip.short_side), clip.short_side
+        width, height = round(MAX_VIEW_ASPECT_RATIO * clip.short_side), clip.short_side
     if views.num_views * 3 * clip.frames * width * height > MAX_VIEW_BYTES:
         raise InputError(
             f"all views of a video must have at most {MAX_VIEW_BYTES} values, got {views.num_views} views of "

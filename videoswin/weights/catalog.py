@@ -1,23 +1,30 @@
-"""Catalog of the published weights that this package can load: URL, architecture, training data, license.
+"""Catalog of the weights that this package can load: URL, architecture, training data, labels, license.
 
-`videoswin models` prints this table; it does not need torch. Sizes and hashes are given where the publisher
-gives them (torchvision and OpenMMLab put the first eight hex digits of the SHA-256 into the file name).
+`videoswin models` prints `list_models`, and does not need torch. Sizes and hashes are given where the
+publisher gives them (torchvision and OpenMMLab put the first eight hex digits of the SHA-256 into the name).
 Not included: the paper's Swin-L video weights, which were never released, and the Keras ports, which are the
 official weights in HDF5.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from safetensors import safe_open
 
 from videoswin._errors import InputError
 from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
+from videoswin.weights.metadata import KEY, Metadata
 
 Architecture = Literal["tiny", "small", "base", "large"]
 
+BUNDLED: Final = Path(__file__).parent / "bundled"
+"""Folder of the checkpoints that are part of the package."""
 _KINETICS_CLIP = ClipSpec(frames=32, stride=2, size=224)
 
 
@@ -50,7 +57,7 @@ class CatalogEntry:
     trained_on: str
     """Datasets, in the order of training."""
     labels: str | None
-    """Label set (see labels.py); None if unknown, and for image models, whose classes are dropped."""
+    """Label set (see LABEL_SETS); None if unknown, and for image models, whose classes are dropped."""
     license: str
     clip: ClipSpec = _KINETICS_CLIP
     protocol: str = "official-4x3"
@@ -67,6 +74,11 @@ class CatalogEntry:
         return self.url.rpartition("/")[2]
 
     @property
+    def path(self) -> Path:
+        """Path of the file in the cache folder, where it may not exist yet."""
+        return cache_folder() / self.file_name
+
+    @property
     def is_image_model(self) -> bool:
         """Whether this is a 2D Swin: it is inflated when loaded, has no classes, and needs training."""
         return self.window[0] == 1
@@ -79,6 +91,42 @@ class CatalogEntry:
     def clip_and_views(self) -> tuple[ClipSpec, ViewPlan]:
         """Return the clip and the default views of these weights."""
         return apply_protocol(self.protocol, self.clip)
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloaded files: $VIDEOSWIN_HOME, or ~/.cache/videoswin."""
+    return Path(os.environ.get("VIDEOSWIN_HOME") or Path.home() / ".cache" / "videoswin").expanduser()
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Return one row per model, bundled models first; `file` is None if it is not downloaded.
+
+    Every row has the same keys: the fields of CatalogEntry and `file`.
+    """
+    published = [
+        asdict(entry) | {"file": str(entry.path) if entry.path.is_file() else None}
+        for entry in ENTRIES.values()
+    ]
+    empty = dict.fromkeys(published[0])
+    return [empty | _bundled(path) for path in sorted(BUNDLED.glob("*.safetensors"))] + published
+
+
+def _bundled(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="numpy") as file:
+        metadata = Metadata.from_json(file.metadata()[KEY], "config")
+    assert metadata.config is not None
+    return {
+        "name": metadata.name,
+        "layout": "videoswin",
+        "window": metadata.config.window,
+        "trained_on": metadata.lineage["trained on"],
+        "labels": metadata.name,
+        "license": metadata.license,
+        "clip": metadata.clip.to_dict(),
+        "scores": (),
+        "size_mb": round(path.stat().st_size / 1e6),
+        "file": str(path),
+    }
 
 
 def require_license(entry: CatalogEntry, accepted: str | None) -> None:
@@ -94,6 +142,30 @@ def require_license(entry: CatalogEntry, accepted: str | None) -> None:
 def entry_of_file(file_name: str) -> CatalogEntry | None:
     """Return the entry whose file has this name, for files that were downloaded by hand."""
     return next((entry for entry in ENTRIES.values() if entry.file_name == file_name), None)
+
+
+LABEL_SETS: Final[Mapping[str, int]] = MappingProxyType(
+    {"kinetics400": 400, "kinetics600": 600, "kinetics700": 700, "kinetics710": 710, "something-v2": 174}
+)
+"""Name of each label set in labels/ -> number of classes."""
+
+
+def load_labels(name: str) -> tuple[str, ...]:
+    """Return the class names of a label set, e.g. `kinetics400`; raise InputError if it is unknown."""
+    if name not in LABEL_SETS:
+        raise InputError(f"label set must be one of {', '.join(LABEL_SETS)}, got {name!r}")
+    path = Path(__file__).parent / "labels" / f"{name}.txt"
+    return tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def guess_label_set(num_classes: int) -> str | None:
+    """Return the label set with this number of classes, or None."""
+    return next((name for name, count in LABEL_SETS.items() if count == num_classes), None)
+
+
+def numbered_labels(num_classes: int) -> tuple[str, ...]:
+    """Return `class 0`, `class 1`, ... for a model whose class names are unknown."""
+    return tuple(f"class {index}" for index in range(num_classes))
 
 
 _STORAGE = "https://github.com/SwinTransformer/storage/releases/download"

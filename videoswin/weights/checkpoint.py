@@ -1,13 +1,12 @@
 """Checkpoint: weights together with everything needed to use them, in one .safetensors file.
 
-Conversion, training, export and prediction exchange models as checkpoints only. The metadata of the file is
-one versioned JSON object under the key `videoswin`; its tensors have the names of infer.parameter_shapes.
+Conversion, training, export and prediction exchange models as checkpoints only. The file has the Metadata as
+JSON under the key `videoswin`, and tensors with the names of `VideoSwin(config).state_dict()`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -21,46 +20,33 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._files import replacing
-from videoswin._text import did_you_mean, printable
+from videoswin._text import first_few, printable
 from videoswin.model.config import BASE, LARGE, PATCH, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol, require_affordable
-from videoswin.weights import catalog
-from videoswin.weights.convert import Conversion, check_window, convert
-from videoswin.weights.download import fetch, in_cache, require_published_bytes
-from videoswin.weights.infer import (
-    Window,
+from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
+from videoswin.weights.catalog import CatalogEntry, guess_label_set, load_labels, numbered_labels
+from videoswin.weights.convert import (
+    Conversion,
+    check_window,
+    convert,
     describe_gaps,
-    first_few,
     has_head,
     parameter_shapes,
     require_finite,
     require_floating_point,
 )
-from videoswin.weights.inflate import Method, resize_tables
-from videoswin.weights.labels import guess_label_set, load_labels, numbered_labels
+from videoswin.weights.download import in_cache, locate
+from videoswin.weights.inflate import Method, Window, resize_tables
 from videoswin.weights.layouts import WRITERS
-from videoswin.weights.metadata import (
-    MAX_METADATA,
-    parse_config,
-    parse_metadata,
-    require_description,
-    require_fields,
-)
+from videoswin.weights.metadata import KEY, UNKNOWN_LICENSE, ExportPrecision, Metadata
 from videoswin.weights.unpickle import read_file
 
-FORMAT_VERSION = 3
-"""Version of the metadata that `save` writes. Versions 1 and 2 (multi-label) can also be read."""
-BUNDLED = Path(__file__).parent / "bundled"
-
-_METADATA_KEY = "videoswin"
-_UNKNOWN_LICENSE = "unknown: ask the source of the file"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Checkpoint:
-    """Weights with their architecture, sampling rule, labels, origin and license.
+class Checkpoint(Metadata):
+    """Weights with their metadata: architecture, clip, views, labels, origin and license.
 
     Raises:
         InputError: The parts disagree, a name is not printable, or the views of one video are too large.
@@ -71,42 +57,21 @@ class Checkpoint:
 
     weights: dict[str, Tensor] = field(repr=False)
     """All tensors by their name in our layout; without `head.*` for a backbone that has no classes yet."""
-    config: VideoSwinConfig
+    config: VideoSwinConfig = field()
     """The architecture; `num_classes` has no meaning without a head."""
-    clip: ClipSpec
-    """The clips that these weights were trained on."""
-    views: ViewPlan
-    """The default views of a video."""
-    labels: tuple[str, ...] = field(repr=False)
-    """Names of the classes in the order of the logits; empty without a head."""
-    multi_label: bool = False
-    """True if a video can show several classes: each logit then gets a sigmoid instead of the softmax."""
-    lineage: dict[str, str] = field(default_factory=dict, repr=False)
-    """Origin of the weights as free text: source, command, summary of the conversion."""
-    license: str = _UNKNOWN_LICENSE
-    """License of the weights, as an SPDX name where there is one."""
-    name: str = "unnamed"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_floating_point(self.weights)
         if gaps := describe_gaps(self.weights, self.config):
             raise InputError(f"weights must match the config: {gaps}")
         if unknown := sorted(self.weights.keys() - parameter_shapes(self.config).keys()):
             raise InputError(f"weights must match the config, got unknown tensors {first_few(unknown)}")
-        require_description(
-            name=self.name,
-            labels=self.labels,
-            multi_label=self.multi_label,
-            license=self.license,
-            lineage=self.lineage,
-        )
-        object.__setattr__(self, "labels", tuple(self.labels))
         classes = self.config.num_classes if self.has_head else 0
         if len(self.labels) != classes:
             raise InputError(
                 f"labels must have {classes} names, one for each class of the head, got {len(self.labels)}"
             )
-        require_affordable(self.clip, self.views)
 
     @property
     def has_head(self) -> bool:
@@ -134,14 +99,14 @@ class Checkpoint:
             InputError: The name is unknown, the file is not a model, or a license has to be accepted.
             DownloadError: The download failed; it is an OSError.
         """
-        path, entry = _locate(os.fspath(name_or_path), license)
+        path, entry = locate(os.fspath(name_or_path), license)
         try:
             contents, metadata = read_file(path)
         except ValueError as error:
             cure = "; remove it to download it again" if in_cache(path) else ""
             raise InputError(f"{error}{cure}") from error
-        if _METADATA_KEY in metadata:
-            checkpoint = cls._from_metadata(contents, metadata[_METADATA_KEY], path)
+        if KEY in metadata:
+            checkpoint = cls._from_metadata(contents, metadata[KEY], path)
             return checkpoint.with_window(window) if window else checkpoint
         try:
             conversion = convert(contents, method=inflate, window=window)
@@ -219,6 +184,11 @@ class Checkpoint:
             raise InputError(f"layout must be one of {', '.join(WRITERS)}, got {layout!r}")
         return WRITERS[layout](self.weights, self.config)
 
+    def export_metadata(self, precision: ExportPrecision) -> Metadata:
+        """Return the metadata of a file that is exported from this checkpoint in this precision."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Metadata)}
+        return Metadata(**(values | {"precision": precision}))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file; an existing file is replaced only when the new one is complete."""
         path = Path(path)
@@ -226,59 +196,32 @@ class Checkpoint:
             raise InputError(
                 f"path must end in .safetensors, got {path}; for other layouts torch.save(to_state_dict(...))"
             )
-        description = {
-            "version": FORMAT_VERSION,
-            "config": self.config.to_dict(),
-            "clip": self.clip.to_dict(),
-            "views": self.views.to_dict(),
-            "labels": self.labels,
-            "lineage": self.lineage,
-            "license": self.license,
-            "name": self.name,
-        }
-        if self.multi_label:
-            description |= {"multi_label": True}
-        if len(metadata := json.dumps(description)) > MAX_METADATA:
-            raise InputError(
-                f"metadata must have at most {MAX_METADATA} characters, got {len(metadata)}; "
-                "shorten the lineage"
-            )
+        metadata = {KEY: self.to_json()}
         # Safetensors refuses tensors that share memory or are not contiguous.
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.weights.items()}
         with replacing(path) as partial:
-            safetensors.torch.save_file(tensors, partial, metadata={_METADATA_KEY: metadata})
+            safetensors.torch.save_file(tensors, partial, metadata=metadata)
 
     @classmethod
     def _from_metadata(cls, weights: Mapping[str, Tensor], metadata: str, path: Path) -> Checkpoint:
         try:
-            fields = parse_metadata(metadata, latest_version=FORMAT_VERSION)
-            require_fields(fields, ("config", "clip", "views", "labels", "lineage", "license", "name"))
+            described = Metadata.from_json(metadata, "config")
             require_floating_point(weights)
             require_finite(weights)
-            return cls(
-                weights=dict(weights),
-                config=parse_config(fields["config"]),
-                clip=ClipSpec.from_dict(fields["clip"]),
-                views=ViewPlan.from_dict(fields["views"]),
-                labels=fields["labels"],
-                multi_label=fields.get("multi_label", False),
-                lineage=fields["lineage"],
-                license=fields["license"],
-                name=fields["name"],
-            )
+            return cls(weights=dict(weights), **vars(described))
         except InputError as error:
             raise InputError(f"{path} is a videoswin checkpoint that does not load: {error}") from error
 
     @classmethod
     def _from_conversion(
-        cls, conversion: Conversion, name: str, source: str, entry: catalog.CatalogEntry | None
+        cls, conversion: Conversion, name: str, source: str, entry: CatalogEntry | None
     ) -> Checkpoint:
         for note in conversion.notes:
             _log.warning("%s: %s", source, note)
         lineage = {"source": source, "conversion": "; ".join((conversion.summary(), *conversion.notes))}
         labels, lineage["labels"] = _choose_labels(conversion, entry)
         if entry is None:
-            license = conversion.license or _UNKNOWN_LICENSE
+            license = conversion.license or UNKNOWN_LICENSE
             segments = lineage["labels"].startswith("something-v2")
             clip, views, lineage["clip"] = _assume_clip(conversion.config, segments=segments)
         else:
@@ -322,26 +265,7 @@ def save_state_dict(state_dict: Mapping[str, Tensor], path: str | os.PathLike[st
                 torch.save(dict(state_dict), file)
 
 
-def _locate(name: str, license: str | None) -> tuple[Path, catalog.CatalogEntry | None]:
-    """Return the file of a model, downloaded if it is published, and its catalog entry if it has one."""
-    if (entry := catalog.ENTRIES.get(name)) is not None:
-        catalog.require_license(entry, license)
-        return fetch(entry), entry
-    bundled = BUNDLED / f"{name}.safetensors"
-    if os.path.basename(name) == name and bundled.is_file():
-        return bundled, None
-    if os.path.isfile(name):
-        path = Path(name)
-        if (entry := catalog.entry_of_file(path.name)) is not None:
-            require_published_bytes(entry, path)
-        return path, entry
-    known = [*catalog.ENTRIES, *(path.stem for path in BUNDLED.glob("*.safetensors"))]
-    suggestion = did_you_mean(name, known, count=3, cutoff=0.5) or "`videoswin models` lists the names"
-    what = "is a folder, not a file" if os.path.isdir(name) else "is neither a file nor the name of a model"
-    raise InputError(f"{name!r} {what}; {suggestion}")
-
-
-def _require_architecture(config: VideoSwinConfig, entry: catalog.CatalogEntry, path: Path) -> None:
+def _require_architecture(config: VideoSwinConfig, entry: CatalogEntry, path: Path) -> None:
     """Raise InputError unless the config is that of the entry; most entries have no hash to check."""
     published = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}[entry.architecture]
     sizes = ("embed_dim", "depths", "num_heads")
@@ -353,7 +277,7 @@ def _require_architecture(config: VideoSwinConfig, entry: catalog.CatalogEntry, 
         )
 
 
-def _choose_labels(conversion: Conversion, entry: catalog.CatalogEntry | None) -> tuple[tuple[str, ...], str]:
+def _choose_labels(conversion: Conversion, entry: CatalogEntry | None) -> tuple[tuple[str, ...], str]:
     """Return the labels and a description of their origin."""
     classes = conversion.config.num_classes
     if not has_head(conversion.weights):

@@ -9,32 +9,30 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torch import Tensor
 
 from videoswin._errors import InputError
-from videoswin.weights.layouts import StateDict
+from videoswin._text import first_few
+from videoswin.weights import layouts
+from videoswin.weights.layouts import Layout, StateDict, find_layout
 
-# Every layout has this tensor.
-_PATCH_EMBEDDING = re.compile(
-    r"((?:.+\.)?)(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection|features\.0\.0)\.weight"
-)
 _MAX_PREFIXES: Final = 100
 _MAX_MODELS: Final = 16
 _MAX_DEPTH: Final = 6
 """Maximum nesting of containers."""
 _AVERAGE = re.compile(r"(?:.*[._])?(?:ema|swa|averaged?)(?:[._].*)?", re.IGNORECASE)
 """Names of containers and prefixes of averaged weights, such as state_dict_ema, model_ema, ema.module."""
-_HEAD_NAMES: Final = frozenset({"head", "heads", "fc", "fc_cls", "cls_head", "classifier"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unwrapped:
-    """The state dict of one model, and the other contents of the file."""
+class Recognized:
+    """The state dict of one model, its layout, and the other contents of the file."""
 
+    layout: Layout
     state_dict: dict[str, Tensor]
     """Tensors by name, without the common prefix of a wrapper."""
     around: dict[str, Tensor]
@@ -57,25 +55,22 @@ class _Model:
         return ".".join((*self.path, self.prefix)).rstrip(".") or "no prefix"
 
 
-def unwrap(contents: Mapping[str, Any], is_model: Callable[[StateDict], bool]) -> Unwrapped:
-    """Return the model's state dict inside the usual containers and wrappers.
+def recognize(contents: Mapping[str, Any]) -> Recognized:
+    """Find the model's state dict inside the usual containers and wrappers, and its layout.
 
     Averaged weights (EMA, SWA) are preferred to raw weights in the same file, as in timm.
 
     Args:
         contents: Result of `torch.load`.
-        is_model: Returns whether a flat state dict belongs to a model.
 
     Raises:
-        InputError: There are several models, and none of them can be preferred.
+        InputError: There is no model of a known layout, or there are several, and none can be preferred.
     """
     if not isinstance(contents, Mapping):
         raise InputError(f"a state dict must map names to tensors, got {type(contents).__name__}")
     mappings = dict(_mappings(contents))
     models = [
-        _Model(path, prefix)
-        for path, entries in mappings.items()
-        for prefix in _prefixes(_tensors(entries), is_model)
+        _Model(path, prefix) for path, entries in mappings.items() for prefix in _prefixes(_tensors(entries))
     ]
     chosen, choice = _choose(models, contents)
     if chosen is None:  # the mapping most like a model, for the error message
@@ -93,14 +88,33 @@ def unwrap(contents: Mapping[str, Any], is_model: Callable[[StateDict], bool]) -
         for key in mappings[chosen.path[:depth]]
         if str(key) != step
     ]
-    return Unwrapped(
-        state_dict={
-            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
-        },
+    state_dict = {
+        name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }
+    return Recognized(
+        layout=_require_layout(state_dict),
+        state_dict=state_dict,
         around=_of_no_other_model(outside, chosen.path, models) | _siblings(mappings, chosen, models),
         beside=(*beside, *(str(name) for name in entries if name not in tensors), *outside),
         choice=choice,
     )
+
+
+def _require_layout(state_dict: StateDict) -> Layout:
+    """Return the layout of a flat state dict; raise InputError with some of its names if it is unknown."""
+    if any(part in name for name in state_dict for part in layouts.SWIN_V2_NAMES):
+        raise InputError(
+            "the file must be a Swin V1, got a Swin V2: V2 uses cosine attention, computes its position bias "
+            "with a network and normalizes after each branch, so its weights do not fit; use a Swin V1 file"
+        )
+    if not state_dict:
+        raise InputError("a state dict must have tensors, got none")
+    if (layout := find_layout(state_dict)) is None:
+        raise InputError(
+            f"the layout must be one of {', '.join(layout.name for layout in layouts.LAYOUTS)}, "
+            f"got {len(state_dict)} tensors with other names, such as {first_few(list(state_dict))}"
+        )
+    return layout
 
 
 def find_head(tensors: StateDict, width: int) -> tuple[str | None, tuple[str, ...]]:
@@ -113,7 +127,7 @@ def find_head(tensors: StateDict, width: int) -> tuple[str | None, tuple[str, ..
     Returns:
         The common prefix of its weight and bias, or None; and the names of heads that do not fit.
     """
-    named = tuple(name for name in tensors if _HEAD_NAMES.intersection(name.split(".")))
+    named = tuple(name for name in tensors if layouts.HEAD_NAMES.intersection(name.split(".")))
     layers = [name.removesuffix(".weight") for name in named if name.endswith(".weight")]
     # Several layers are several heads, or one head with several layers.
     if len(layers) == 1 and _is_linear(tensors, layers[0], width):
@@ -135,19 +149,22 @@ def _mappings(contents: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Ma
 
 
 def _with_parts_joined(mapping: Mapping[Any, Any], seen: set[int]) -> Mapping[Any, Any]:
-    """Join Omnivore's `trunk` and `heads`, which are parts of one state dict."""
-    parts = [mapping.get("trunk"), mapping.get("heads")]
-    if not all(isinstance(part, Mapping) for part in parts):
-        return mapping
-    seen.update(map(id, parts))
-    joined = {f"{part}.{name}": value for part in ("trunk", "heads") for name, value in mapping[part].items()}
-    return {key: value for key, value in mapping.items() if key not in ("trunk", "heads")} | joined
+    """Join nested state dicts that are the parts of one model (see Layout.parts)."""
+    for layout in layouts.LAYOUTS:
+        parts = {part: mapping.get(part) for part in layout.parts}
+        if parts and all(isinstance(part, Mapping) for part in parts.values()):
+            seen.update(map(id, parts.values()))
+            rest = {key: value for key, value in mapping.items() if key not in parts}
+            return rest | {f"{part}.{name}": mapping[part][name] for part in parts for name in mapping[part]}
+    return mapping
 
 
-def _prefixes(state_dict: StateDict, is_model: Callable[[StateDict], bool]) -> list[str]:
+def _prefixes(state_dict: StateDict) -> list[str]:
     """Return the prefix of each model's names, as added by DDP, torch.compile, Lightning or a trainer."""
     found: list[str] = []
-    parents = (match[1] for match in map(_PATCH_EMBEDDING.fullmatch, state_dict) if match)
+    patch_embeddings = "|".join({re.escape(layout.patch_embed) for layout in layouts.LAYOUTS})
+    with_parent = re.compile(rf"((?:.+\.)?)(?:{patch_embeddings})")
+    parents = (match[1] for match in map(with_parent.fullmatch, state_dict) if match)
     prefixes = {parent[: dot.end()] for parent in parents for dot in re.finditer(r"^|\.", parent)}
     if len(wrappers := prefixes - {""}) > _MAX_PREFIXES:
         raise InputError(
@@ -159,7 +176,7 @@ def _prefixes(state_dict: StateDict, is_model: Callable[[StateDict], bool]) -> l
             key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)
         }
         nested = any(prefix.startswith(outer) for outer in found)
-        if not nested and is_model(inside):
+        if not nested and find_layout(inside) is not None:
             found.append(prefix)
     return found
 

@@ -1,4 +1,4 @@
-"""Download published files to `$VIDEOSWIN_HOME` (default ~/.cache/videoswin).
+"""Locate the file of a model; published files are downloaded to `$VIDEOSWIN_HOME` (~/.cache/videoswin).
 
 A file is downloaded once for all processes of a machine; downloads are resumed, verified and atomic.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 from rich.console import Console
 
 from videoswin._errors import InputError, VideoSwinError
+from videoswin._files import lock
 from videoswin._progress import Progress
-from videoswin.weights.catalog import CatalogEntry
+from videoswin._text import did_you_mean
+from videoswin.weights import catalog
+from videoswin.weights.catalog import CatalogEntry, cache_folder
 from videoswin.weights.transfer import (
     MAX_BYTES,
     Show,
@@ -36,14 +38,23 @@ class DownloadError(VideoSwinError, OSError):
     """A file could not be downloaded. The message names the reason and where to put the file by hand."""
 
 
-def cache_folder() -> Path:
-    """Return the folder of downloaded files: $VIDEOSWIN_HOME, or ~/.cache/videoswin."""
-    return Path(os.environ.get("VIDEOSWIN_HOME") or Path.home() / ".cache" / "videoswin").expanduser()
-
-
-def cached_file(entry: CatalogEntry) -> Path:
-    """Return the path of the entry's file in the cache, which may not exist yet."""
-    return cache_folder() / entry.file_name
+def locate(name: str, license: str | None) -> tuple[Path, CatalogEntry | None]:
+    """Return the file of a model, downloaded if it is published, and its catalog entry if it has one."""
+    if (entry := catalog.ENTRIES.get(name)) is not None:
+        catalog.require_license(entry, license)
+        return fetch(entry), entry
+    bundled = catalog.BUNDLED / f"{name}.safetensors"
+    if os.path.basename(name) == name and bundled.is_file():
+        return bundled, None
+    if os.path.isfile(name):
+        path = Path(name)
+        if (entry := catalog.entry_of_file(path.name)) is not None:
+            require_published_bytes(entry, path)
+        return path, entry
+    known = [*catalog.ENTRIES, *(path.stem for path in catalog.BUNDLED.glob("*.safetensors"))]
+    suggestion = did_you_mean(name, known, count=3, cutoff=0.5) or "`videoswin models` lists the names"
+    what = "is a folder, not a file" if os.path.isdir(name) else "is neither a file nor the name of a model"
+    raise InputError(f"{name!r} {what}; {suggestion}")
 
 
 def fetch(entry: CatalogEntry, *, timeouts: Timeouts | None = None) -> Path:
@@ -57,7 +68,7 @@ def fetch(entry: CatalogEntry, *, timeouts: Timeouts | None = None) -> Path:
         DownloadError: The download failed.
         InputError: The cache has a file of that name with another hash.
     """
-    path = cached_file(entry)
+    path = entry.path
     if path.is_file():
         require_published_bytes(entry, path)
         return path
@@ -153,25 +164,13 @@ def _sha256_of(path: Path) -> str:
 
 @contextmanager
 def _one_process_at_a_time(path: Path) -> Iterator[None]:
-    """Hold the lock file next to `path`; the operating system releases it if the process dies."""
-    with path.with_name(path.name + ".lock").open("w") as file:
-        _lock(file)
-        yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[str]) -> None:
-        while True:
-            with suppress(OSError):  # LK_LOCK gives up after ten seconds
-                return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: IO[str]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Wait until no other process or thread holds the lock file next to `path`, and hold it."""
+    while True:
+        with lock(path.with_name(path.name + ".lock")) as is_held:
+            if is_held:
+                yield
+                return
+        time.sleep(0.1)
 
 
 @contextmanager

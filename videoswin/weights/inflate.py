@@ -1,4 +1,4 @@
-"""Inflate the weights of an image model to a video model, and resize bias tables to another window.
+"""Position bias tables: the window they belong to, another window, and inflation of an image model.
 
 Source: Liu et al. 2021, section 3.3 and table 7; inflate_weights in Video-Swin-Transformer,
 mmaction/models/backbones/swin_transformer.py.
@@ -7,19 +7,27 @@ Legend: P M M window, C channels. The rows of a table are offsets, with time as 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from videoswin._errors import InputError
-from videoswin.model.config import PATCH
-from videoswin.weights.infer import TABLE, Window
+from videoswin._text import first_few
+from videoswin.model.config import BASE_W16, LARGE_384, NANO, PATCH, TINY
+from videoswin.model.windows import relative_position_index
+from videoswin.weights.layouts import TABLE
 
+Window = tuple[int, int, int]
+"""Tokens along time, height and width."""
 Method = Literal["inflate", "center"]
 
+_PUBLISHED_WINDOWS = tuple(config.window for config in (TINY, BASE_W16, LARGE_384, NANO))
+_MAX_TABLE_ROWS = 1 << 18  # no valid config has a table with more rows
 CROSS_FRAME_BIAS = -4.6
 """Initial bias between different frames in `center`, about ln 0.01: tokens attend to their own frame."""
 
@@ -75,14 +83,6 @@ def resize_table(table: Tensor, old: Window, new: Window) -> Tensor:
     return values.reshape(-1, t1 * h1 * w1).T.contiguous().to(table.dtype)
 
 
-def image_window(weights: Mapping[str, Tensor]) -> int:
-    """Return M, the side of the M x M window of an image model's first block."""
-    for name, table in weights.items():
-        if name.endswith(TABLE):
-            return _side(table)
-    raise InputError(f"{TABLE} is missing, so the window is unknown")
-
-
 def _inflate_patch(kernel: Tensor, method: Method) -> Tensor:
     """Inflate a kernel (C, in, 4, 4) -> (C, in, 2, 4, 4) with the same response to a still clip."""
     frames = PATCH[0]
@@ -97,7 +97,7 @@ def _inflate_patch(kernel: Tensor, method: Method) -> Tensor:
 
 def _inflate_table(table: Tensor, window: Window, method: Method) -> Tensor:
     """Inflate a table ((2M-1)(2M-1), heads) -> ((2P-1)(2M-1)(2M-1), heads); resize it first if M differs."""
-    side, (p, m, n) = _side(table), window
+    side, (p, m, n) = image_window(table), window
     table = resize_table(table, (1, side, side), (1, m, n))
     if method == "inflate":
         return table.repeat(2 * p - 1, 1)
@@ -106,10 +106,58 @@ def _inflate_table(table: Tensor, window: Window, method: Method) -> Tensor:
     return centered.flatten(0, 1)
 
 
-def _side(table: Tensor) -> int:
+def window_of_table(rows: int) -> Window:
+    """Return the window (P, M, N) whose table has (2P - 1)(2M - 1)(2N - 1) rows.
+
+    It is a published one, or the only one that fits; else InputError is raised.
+    """
+    windows = _windows_that_fit(rows)
+    for window in windows:
+        if window in _PUBLISHED_WINDOWS or len(windows) == 1:
+            return window
+    likely = [window for window in windows if min(window) > 1] or windows
+    found = (
+        f"{len(windows)} windows fit, such as {first_few([str(window) for window in likely])}; "
+        "pass window=(time, height, width)"
+        if windows
+        else "no window fits"
+    )
+    raise InputError(f"a position bias table of {rows} rows: {found}")
+
+
+def window_of_lookup(lookup: Tensor, rows: int) -> Window:
+    """Return the window whose (N, N) relative_position_index is `lookup`, for a table of `rows` rows.
+
+    Raise InputError if no window has it.
+    """
+    for window in _windows_that_fit(rows):
+        if math.prod(window) == len(lookup) and torch.equal(
+            relative_position_index(window, window), lookup.long().cpu()
+        ):
+            return window
+    raise InputError(
+        f"its relative_position_index {tuple(lookup.shape)} and its position bias tables of {rows} rows "
+        "fit no window"
+    )
+
+
+def image_window(table: Tensor) -> int:
+    """Return M, the side of the M x M window of an image model with this table."""
     root = math.isqrt(len(table))
     if table.ndim != 2:
         raise InputError(f"a position bias table must be (rows, heads), got {tuple(table.shape)}")
     if root * root != len(table) or root % 2 == 0:
         raise InputError(f"an image model's position bias table must have (2M - 1)^2 rows, got {len(table)}")
     return (root + 1) // 2
+
+
+def _windows_that_fit(rows: int) -> list[Window]:
+    """Return every window whose table has this number of rows; none above _MAX_TABLE_ROWS."""
+    if rows > _MAX_TABLE_ROWS:
+        return []
+    odd = [factor for factor in range(1, rows + 1, 2) if rows % factor == 0]
+    return [
+        ((p + 1) // 2, (m + 1) // 2, (rows // (p * m) + 1) // 2)
+        for p, m in itertools.product(odd, odd)
+        if rows % (p * m) == 0 and rows // (p * m) % 2
+    ]

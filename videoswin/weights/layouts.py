@@ -27,6 +27,11 @@ from videoswin.model.windows import relative_position_index
 StateDict = Mapping[str, Tensor]
 Rules = Mapping[str, str]
 
+TABLE: Final = "relative_position_bias_table"
+"""Last part of the name of a position bias table, (rows, heads); the same in every library."""
+INDEX: Final = "relative_position_index"
+"""Last part of the name of a lookup (N, N) in such a table, which other libraries store."""
+
 _NUMBER: Final = re.compile(r"\{(\d*)([ij])(?:\+(\d+))?\}")
 """Factor, name and offset of an index in a rule."""
 _LAYERS: Final[Rules] = MappingProxyType(
@@ -42,7 +47,7 @@ class Renamed:
     """A foreign state dict under our names."""
 
     weights: dict[str, Tensor]
-    """Tensors by our name (see infer.py)."""
+    """Tensors by our name."""
     origins: dict[str, tuple[str, ...]]
     """Our name -> the name in the file, or several names where tensors were joined."""
 
@@ -67,6 +72,8 @@ class Layout:
     """Prefixes, each of which some name in a file must have."""
     excluded: tuple[str, ...] = ()
     """Names that a file must not have, with or without a prefix."""
+    parts: tuple[str, ...] = ()
+    """Keys of the nested state dicts that a file of this library splits one model into."""
     license: str | None = None
     """License of all weights published in this layout, if there is only one."""
 
@@ -98,8 +105,7 @@ class Layout:
         renamed = {self._their_name(key): tensor for key, tensor in weights.items()}
         # Other libraries keep an (N, N) lookup with every bias table: one tensor, shared by all.
         index = relative_position_index(config.window, config.window)
-        table, buffer = "relative_position_bias_table", "relative_position_index"
-        return renamed | {key.replace(table, buffer): index for key in renamed if key.endswith(table)}
+        return renamed | {key.replace(TABLE, INDEX): index for key in renamed if key.endswith(TABLE)}
 
     def _fits(self, state_dict: StateDict, prefix: str) -> bool:
         kernel = state_dict.get(prefix + self.patch_embed)
@@ -127,7 +133,7 @@ class Layout:
 
 def is_buffer(key: str) -> bool:
     """Return whether the name is that of a buffer that other libraries store and we compute."""
-    return key.endswith((".relative_position_index", ".attn_mask"))
+    return key.endswith((f".{INDEX}", ".attn_mask"))
 
 
 VIDEOSWIN: Final = Layout(
@@ -178,6 +184,7 @@ OMNIVORE: Final = Layout(
     rules=_LAYERS,
     prefixes=("trunk.",),
     heads=("heads.video.1.", "heads.1."),
+    parts=("trunk", "heads"),
     license="CC-BY-NC-4.0",
 )
 
@@ -284,6 +291,15 @@ WRITERS: Final[Mapping[str, Callable[[StateDict, VideoSwinConfig], dict[str, Ten
     }
 )
 """Layouts that can also be written."""
+HEAD_NAMES: Final = frozenset({"head", "heads", "fc", "fc_cls", "cls_head", "classifier"})
+"""Parts of the names that trainers give to a classifier in place of the head of the library."""
+SWIN_V2_NAMES: Final = ("logit_scale", "cpb_mlp", "continuous_position")
+"""Parts of names that only Swin V2 has."""
+
+
+def find_layout(state_dict: StateDict) -> Layout | None:
+    """Return the layout of a flat state dict, or None if it is unknown."""
+    return next((layout for layout in LAYOUTS if layout.recognizes(state_dict)), None)
 
 
 def _translate(name: str, rules: Iterable[tuple[str, str]]) -> str | None:

@@ -24,7 +24,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from videoswin._errors import InputError
-from videoswin.weights.infer import is_dense
 
 
 class Inert:
@@ -255,6 +254,11 @@ def _largest_tuple(pickled: IO[bytes]) -> int:
             if largest > _MAX_TUPLE:
                 break
     return largest
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Return whether every element of the tensor is stored, unlike in sparse and nested tensors."""
+    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 def _require_stored(contents: Mapping[str, Any], path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from videoswin.data.check.fingerprint import VideoFacts
-from videoswin.data.check.report import DataReport, make_report
+from videoswin._errors import VideoError
+from videoswin.data.check import make_report
+from videoswin.data.check.report import DataReport
+from videoswin.data.fingerprint import VideoFacts
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.video.reader import VideoError
 from videoswin.video.spec import ClipSpec
 
 CLASSES = ("clap", "jump", "wave")
@@ -45,7 +46,7 @@ def sample(
 def report_of(
     *samples: Sample,
     known: Sequence[VideoFacts | VideoError] = (),
-    shortest_frames: int = 1,
+    min_frames: int = 1,
     clip: ClipSpec | None = None,
     source: str = "videos",
 ) -> DataReport:
@@ -53,4 +54,4 @@ def report_of(
     manifest = Manifest(source=source, classes=CLASSES, samples=samples)
     examined: dict[str, VideoFacts | VideoError] = {s.path: facts(s.path) for s in samples}
     examined |= {video.path: video for video in known}
-    return make_report(manifest, examined, shortest_frames=shortest_frames, clip=clip)
+    return make_report(manifest, examined, min_frames=min_frames, clip=clip)

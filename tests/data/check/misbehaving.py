@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from videoswin.video.reader import VideoError
+from videoswin._errors import VideoError
 
 
 def act_as_named(path: str, alive: Callable[[], None]) -> str:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.data.check.misbehaving import act_as_named
-from videoswin.data.check.processes import map_in_processes
+from videoswin.data.check import map_in_processes
 
 
 def results_of(names: list[str], **options: float) -> dict[str, str]:

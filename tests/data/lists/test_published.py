@@ -577,11 +577,10 @@ def test_videos_beside_a_list_are_refused_naming_the_list(tmp_path: Path) -> Non
     "text", ["a.mp4 walk\n", "name,category\na.mp4,walk\n", "hello\n", "[not json] x\n", "\n\nhello\n"]
 )
 def test_a_list_that_nothing_recognizes_is_refused_naming_the_known_forms(tmp_path: Path, text: str) -> None:
-    message = (
-        r"line \d: the first line must be that of a known list format, got .*path,label .*MMAction2.*UCF101"
-    )
-    with pytest.raises(ValueError, match=rf"list.txt, {message}.*folder"):
+    message = r"list.txt, line \d: the first line must be that of a known list format, got "
+    with pytest.raises(ValueError, match=message) as refused:
         read_manifest(write(tmp_path / "list.txt", text))
+    assert all(name in str(refused.value) for name in ("path,label", "MMAction2", "UCF101", "folder"))
 
 
 def test_a_video_is_no_list(tmp_path: Path) -> None:

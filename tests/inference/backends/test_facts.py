@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from videoswin._errors import InputError
-from videoswin.inference.backends.metadata import ExportMetadata
 from videoswin.video.spec import ClipSpec, ViewPlan
+from videoswin.weights.metadata import Metadata
 
-FACTS = ExportMetadata(
+FACTS = Metadata(
     name="small",
     precision="fp32",
     clip=ClipSpec(),
@@ -22,13 +22,12 @@ FACTS = ExportMetadata(
 
 
 def test_facts_come_back_from_json() -> None:
-    assert ExportMetadata.from_json(FACTS.to_json(), "model.onnx") == FACTS
+    assert vars(Metadata.of_exported_file(FACTS.to_json(), "model.onnx")) == vars(FACTS)
 
 
 def test_unknown_fields_are_ignored_as_in_a_checkpoint() -> None:
-    assert (
-        ExportMetadata.from_json(json.dumps(json.loads(FACTS.to_json()) | {"unknown": 1}), "m.onnx") == FACTS
-    )
+    text = json.dumps(json.loads(FACTS.to_json()) | {"unknown": 1})
+    assert vars(Metadata.of_exported_file(text, "model.onnx")) == vars(FACTS)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +40,8 @@ def test_unknown_fields_are_ignored_as_in_a_checkpoint() -> None:
         {"multi_label": "no"},
         {"precision": "float8"},
         {"precision": ["fp32"]},
+        {"precision": None},
+        {"protocol": ["official-4x3"]},
         {"name": 3},
         {"license": None},
         {"lineage": "none"},
@@ -60,11 +61,11 @@ def test_unknown_fields_are_ignored_as_in_a_checkpoint() -> None:
 )
 def test_facts_of_wrong_types_are_one_error(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"^model\.onnx is an exported model that does not load: ") as error:
-        ExportMetadata.from_json(json.dumps(json.loads(FACTS.to_json()) | change), "model.onnx")
+        Metadata.of_exported_file(json.dumps(json.loads(FACTS.to_json()) | change), "model.onnx")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "{", "null", "[" * 100_000 + "]" * 100_000], ids=lambda t: t[:9])
 def test_text_that_is_no_object_is_one_error(text: str) -> None:
     with pytest.raises(InputError, match=r"^model\.onnx is an exported model that does not load: "):
-        ExportMetadata.from_json(text, "model.onnx")
+        Metadata.of_exported_file(text, "model.onnx")

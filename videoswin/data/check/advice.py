@@ -1,20 +1,23 @@
-"""Describe in sentences how the classes, groups and frame rates of labeled videos affect training."""
+"""Describe in sentences what the classes, groups and frame rates of labeled videos mean for training."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Final
 
 from videoswin._errors import InputError
 from videoswin._text import plural
-from videoswin.data.groups import group_by_folder
 from videoswin.data.lists.rows import SPLIT_NAMES, folded_name
-from videoswin.data.manifest import Manifest, Sample, hold_out
+from videoswin.data.manifest import Manifest, Sample
+from videoswin.data.splits import group_by_folder, hold_out
 from videoswin.video.reader import FOLDER_FPS
 
+VAL_FRACTION: Final = 0.2
+"""Fraction of each class that fine-tuning holds out if the list has no splits."""
 FOLDER_RULES: Final = ("folder", "folder:2")
 """Values of data.group_by for the folder of a file and the folder above it."""
-FOLDERS_SHOWN: Final = 3
+MAX_LISTED_FOLDERS: Final = 3
 """Largest number of folder names in a sentence."""
 
 
@@ -36,6 +39,41 @@ def describe_single_class(manifest: Manifest, training: Sequence[Sample]) -> str
     )
 
 
+def describe_next_steps(
+    manifest: Manifest, clean: Manifest, has_leaks: bool, written: str | None, model: str, root: str | None
+) -> list[str]:
+    """Return sentences with the commands to run next.
+
+    Args:
+        manifest: The checked videos.
+        clean: The samples of them that can be used.
+        has_leaks: Whether splits of `clean` share videos or groups.
+        written: Path of the list of `clean`, if it was written.
+        model: Initial weights of the suggested training.
+        root: Folder that the paths of the list start from.
+    """
+    num_samples, num_clean = len(manifest.samples), len(clean.samples)
+    if num_clean == 0:
+        return ["Training is not possible: no sample can be used."]
+    steps = []
+    data = manifest.source
+    if num_clean < num_samples:
+        data, root = written or "clean.csv", None  # its paths are relative to its own folder
+        usable = f"{num_clean} of {plural(num_samples, 'sample')} that can be used"
+        suggestion = f"Add --out {data} to the command for a list of the {usable}."
+        steps.append(f"{written} lists the {usable}." if written else suggestion)
+    if has_leaks:
+        leaks = "Several splits still share parts of one video or videos of one group"
+        return [*steps, f"{leaks}: split again, whole videos and groups at a time."]
+    if reason := describe_single_class(clean, training_samples(clean)):
+        return [*steps, f"Training is not possible: {reason}."]
+    command = f"videoswin train finetune --data {shlex.quote(data)} --model {shlex.quote(model)} --out run/"
+    command += f" --root {shlex.quote(root)}" if root is not None else ""
+    if all(sample.group is None for sample in manifest.samples):
+        steps += describe_missing_groups(clean, command, fraction=VAL_FRACTION)
+    return [*steps, f"To train: {command}"]
+
+
 def describe_missing_groups(manifest: Manifest, command: str, *, fraction: float) -> list[str]:
     """Return sentences on what training and validation may share, and how to define groups.
 
@@ -50,7 +88,7 @@ def describe_missing_groups(manifest: Manifest, command: str, *, fraction: float
     )
     if found := find_folder_groups(manifest, fraction=fraction):
         rule, names = found
-        folders = ", ".join(names[:FOLDERS_SHOWN]) + ", ..." * (len(names) > FOLDERS_SHOWN)
+        folders = ", ".join(names[:MAX_LISTED_FOLDERS]) + ", ..." * (len(names) > MAX_LISTED_FOLDERS)
         return [
             sharing,
             f"To keep the videos of a folder together ({folders}): {command} --set data.group_by={rule}",

@@ -10,21 +10,21 @@ from typing import Final, TypeVar
 import numpy as np
 
 from videoswin._text import plural
-from videoswin.data.check.fingerprint import VideoFacts, are_mirrored, find_similar_videos
+from videoswin.data.fingerprint import VideoFacts, are_mirrored, find_similar_videos
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.spec import ClipSpec
 
-FEWEST_VIDEOS: Final = 20
-"""Fewest videos for the search for telltale properties; with fewer, properties match classes by chance."""
-GAIN: Final = 0.2
+MIN_VIDEOS: Final = 20
+"""Fewest videos for the search for predictive properties; with fewer, properties match classes by chance."""
+MIN_GAIN: Final = 0.2
 """Least accuracy by which a property must exceed the most frequent class, as a fraction of the videos."""
-SHUFFLES: Final = 100
+NUM_PERMUTATIONS: Final = 100
 """Number of random permutations of the labels; a property must be more accurate with the true labels."""
-LENGTHS: Final = 4
+NUM_LENGTH_BINS: Final = 4
 """Number of quantiles into which videos are divided by length."""
 
 
-def find_telltale(manifest: Manifest, facts: Mapping[str, VideoFacts]) -> list[str]:
+def find_predictive_properties(manifest: Manifest, facts: Mapping[str, VideoFacts]) -> list[str]:
     """Return a sentence for each file property that predicts the class far better than chance.
 
     Properties are the frame size, the frame rate, the codec and the length. The accuracy of a property is the
@@ -35,25 +35,26 @@ def find_telltale(manifest: Manifest, facts: Mapping[str, VideoFacts]) -> list[s
         facts: Path -> facts of each readable file.
     """
     known = [sample for sample in manifest.samples if sample.path in facts and len(sample.labels) == 1]
-    if len(known) < FEWEST_VIDEOS or manifest.multi_label:
+    if len(known) < MIN_VIDEOS or manifest.multi_label:
         return []
     videos = [facts[sample.path] for sample in known]
     labels = [sample.labels[0] for sample in known]
-    quarters = np.quantile([video.duration_seconds for video in videos], np.linspace(0, 1, LENGTHS + 1)[1:-1])
+    edges = np.linspace(0, 1, NUM_LENGTH_BINS + 1)[1:-1]
+    quantiles = np.quantile([video.duration_seconds for video in videos], edges)
     properties: dict[str, list[Hashable]] = {
         "size": [(video.width, video.height) for video in videos],
         "frame rate": [round(video.fps, 1) for video in videos],
         "codec": [video.stream.codec for video in videos],
-        "length": [int(np.searchsorted(quarters, video.duration_seconds)) for video in videos],
+        "length": [int(np.searchsorted(quantiles, video.duration_seconds)) for video in videos],
     }
     baseline = max(Counter(labels).values()) / len(labels)
     rng = np.random.default_rng(0)  # a fixed seed, so that reports are reproducible
-    shuffled = [rng.permutation(labels).tolist() for _ in range(SHUFFLES)]
+    shuffled = [rng.permutation(labels).tolist() for _ in range(NUM_PERMUTATIONS)]
     found = []
     for name, values in properties.items():
         accuracy = _accuracy_of_property(values, labels)
         by_chance = max(_accuracy_of_property(values, permuted) for permuted in shuffled)
-        if accuracy >= baseline + GAIN and accuracy > by_chance:
+        if accuracy >= baseline + MIN_GAIN and accuracy > by_chance:
             found.append(
                 f"the {name} alone predicts the class of {accuracy:.0%} of the videos (the most frequent "
                 f"class is {baseline:.0%}): a model may learn the {name} instead of the action"
@@ -92,7 +93,7 @@ class Finding:
 
     path: str
     """Video file or folder of frames."""
-    what: str
+    description: str
     """The observation, as a phrase."""
     start_seconds: float | None = None
     """Start of the labeled part in seconds; None means the start of the video."""
@@ -106,7 +107,7 @@ class Group:
 
     rows: tuple[int, ...]
     """Two or more indices into the samples of the manifest, increasing."""
-    what: str
+    description: str
     """What the samples have in common, and the splits or classes in which they differ."""
     mirrored_rows: tuple[int, ...] = ()
     """Those of `rows` whose video is similar to the mirror image of the first one."""
@@ -144,7 +145,7 @@ def ends_after_video(sample: Sample, video: VideoFacts) -> bool:
     return end is not None and end > video.duration_seconds + PART_TOLERANCE_SECONDS
 
 
-def find_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
+def find_parts_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
     """Find labeled parts that are entirely or partly outside of their videos, or have no length."""
     findings = []
     for sample in manifest.samples:
@@ -161,10 +162,8 @@ def find_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
     return findings
 
 
-def find_too_short(
-    manifest: Manifest, facts: Facts, shortest_frames: int, clip: ClipSpec | None
-) -> list[Finding]:
-    """Find nonempty samples with fewer than `shortest_frames` frames, or shorter than `clip` if given."""
+def find_too_short(manifest: Manifest, facts: Facts, min_frames: int, clip: ClipSpec | None) -> list[Finding]:
+    """Find nonempty samples with fewer than `min_frames` frames, or shorter than `clip` if given."""
     findings = []
     for sample in manifest.samples:
         video = facts.get(sample.path)
@@ -173,10 +172,8 @@ def find_too_short(
         start, end = part_of(sample, video)
         frames = round((end - start) * video.num_frames / video.duration_seconds)
         if clip is None:
-            if frames < shortest_frames:
-                findings.append(
-                    _make_finding(sample, f"{plural(frames, 'frame')}, fewer than {shortest_frames}")
-                )
+            if frames < min_frames:
+                findings.append(_make_finding(sample, f"{plural(frames, 'frame')}, fewer than {min_frames}"))
         elif frames < round((covered := clip.seconds(video.fps) or 0) * video.fps):
             findings.append(
                 _make_finding(sample, f"{end - start:.1f} s, shorter than a clip of {covered:.1f} s")
@@ -184,7 +181,7 @@ def find_too_short(
     return findings
 
 
-def find_unusual(videos: Sequence[VideoFacts]) -> list[Finding]:
+def find_outliers(videos: Sequence[VideoFacts]) -> list[Finding]:
     """Find videos whose aspect ratio, frame rate, codec or rotation is unusual, or whose rate is variable.
 
     Usual is the value of more than half of the videos; a property without such a value is ignored.
@@ -209,11 +206,11 @@ def find_unusual(videos: Sequence[VideoFacts]) -> list[Finding]:
         if codec is not None and video.stream.codec != codec:
             reasons.append(f"codec {video.stream.codec or 'images'}, most are {codec}")
         if reasons:
-            findings.append(Finding(path=video.path, what="; ".join(reasons)))
+            findings.append(Finding(path=video.path, description="; ".join(reasons)))
     return findings
 
 
-def find_repeats(manifest: Manifest, facts: Facts) -> list[Group]:
+def find_duplicates(manifest: Manifest, facts: Facts) -> list[Group]:
     """Find samples with the same part of the same frames, pixel for pixel."""
     groups = []
     for rows in _rows_by_frames(manifest, facts).values():
@@ -228,10 +225,10 @@ def find_repeats(manifest: Manifest, facts: Facts) -> list[Group]:
     return sorted(groups, key=lambda group: group.rows)
 
 
-def find_contradictions(manifest: Manifest, repeats: Iterable[Group]) -> list[Group]:
-    """Find the repeats with different labels."""
+def find_contradictions(manifest: Manifest, duplicates: Iterable[Group]) -> list[Group]:
+    """Find the duplicates with different labels."""
     samples = manifest.samples
-    return [repeat for repeat in repeats if len({frozenset(samples[row].labels) for row in repeat.rows}) > 1]
+    return [group for group in duplicates if len({frozenset(samples[row].labels) for row in group.rows}) > 1]
 
 
 def find_leaks(manifest: Manifest, facts: Facts) -> list[Group]:
@@ -255,11 +252,12 @@ def _groups_in_several_splits(manifest: Manifest) -> list[Group]:
     groups = []
     for name, rows in rows_of.items():
         if len(splits := split_names(manifest.samples[row] for row in rows)) > 1:
-            groups.append(Group(rows=tuple(rows), what=f"the group {name!r}, in {_join_names(splits)}"))
+            description = f"the group {name!r}, in {_join_names(splits)}"
+            groups.append(Group(rows=tuple(rows), description=description))
     return groups
 
 
-def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
+def find_near_duplicates(manifest: Manifest, facts: Facts) -> list[Group]:
     """Find samples of videos that look similar without identical frames, for visual inspection."""
     sets_of_rows = list(_rows_by_frames(manifest, facts).values())
     videos = [facts[manifest.samples[rows[0]].path] for rows in sets_of_rows]
@@ -273,9 +271,12 @@ def find_possible_copies(manifest: Manifest, facts: Facts) -> list[Group]:
     return sorted(groups, key=lambda group: group.rows)
 
 
-def _make_finding(sample: Sample, what: str) -> Finding:
+def _make_finding(sample: Sample, description: str) -> Finding:
     return Finding(
-        path=sample.path, what=what, start_seconds=sample.start_seconds, end_seconds=sample.end_seconds
+        path=sample.path,
+        description=description,
+        start_seconds=sample.start_seconds,
+        end_seconds=sample.end_seconds,
     )
 
 
@@ -331,13 +332,13 @@ def _overlap(manifest: Manifest, facts: Facts, rows: Sequence[int]) -> bool:
 def _make_group(manifest: Manifest, rows: Sequence[int], common: str) -> Group:
     """Return a group whose description includes its splits and classes where they differ."""
     samples = [manifest.samples[row] for row in rows]
-    what = common
+    description = common
     if len(splits := split_names(samples)) > 1:
-        what += f", in {_join_names(splits)}"
+        description += f", in {_join_names(splits)}"
     if len({frozenset(sample.labels) for sample in samples}) > 1:
         labels = dict.fromkeys(label for sample in samples for label in sample.labels)
-        what += f", labeled {_join_names([manifest.classes[label] for label in labels])}"
-    return Group(rows=tuple(rows), what=what)
+        description += f", labeled {_join_names([manifest.classes[label] for label in labels])}"
+    return Group(rows=tuple(rows), description=description)
 
 
 def _join_names(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 from unicodedata import normalize
 
 from videoswin._errors import InputError
-from videoswin.data.lists.rows import SPLIT_NAMES, Listing, Row
+from videoswin.data.lists.rows import SPLIT_NAMES, Listing, ListSource, Row
 from videoswin.video.listing import VIDEO_SUFFIXES, count_suffixes, report_skipped, scan_folder
 
 _LISTS: Final = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"})
@@ -34,14 +34,14 @@ _DOCUMENT_SUFFIXES: Final = frozenset(
 )
 
 
-def read_class_folders(folder: str) -> Listing:
+def read_class_folders(source: ListSource) -> Listing:
     """Read the videos below each class folder, at any depth, or its folders of frames if it has no videos.
 
     `train/`, `val/` (`validation/`) and `test/` above the classes are splits. Hidden files and folders are
     ignored, and so are folders of documents with a name such as `docs` or `annotations`.
 
     Args:
-        folder: Folder with the class folders, or with split folders above them.
+        source: Folder with the class folders, or with split folders above them.
 
     Returns:
         The rows; notes list the skipped files.
@@ -50,6 +50,7 @@ def read_class_folders(folder: str) -> Listing:
         InputError: A video is outside of all class folders, a split folder is beside other folders with
             videos, or a class has no video.
     """
+    folder = source.path
     splits: Mapping[str, str | None] = _split_folders(folder) or {folder: None}
     rows: list[Row] = []
     empty: dict[str, str] = {}

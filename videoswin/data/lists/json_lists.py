@@ -10,7 +10,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from os.path import dirname, exists, join
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,6 +20,7 @@ from videoswin._text import plural
 from videoswin.data.lists.rows import (
     SPLIT_NAMES,
     Listing,
+    ListSource,
     Row,
     number_lines,
     parse_seconds,
@@ -38,7 +39,6 @@ _NO_PARTS_IN_FRAMES: Final = (
     "parts of videos must be in seconds, got frame numbers without a frame rate: "
     "write a table with the header path,label,start,end, in seconds"
 )
-
 
 _LIMITS: Final = frozenset({"support", "timestamps"})
 """Keys of FiftyOne that limit a label to a part of the video."""
@@ -238,17 +238,19 @@ def _text(value: object) -> str | None:
     return str(value) if isinstance(value, str | int) and str(value).strip() else None
 
 
-JSON_START: Final = re.compile(r'\[\s*([{\]]|$)|\{\s*(["}]|$)')
-"""Pattern of the first line of a JSON list."""
+def is_json(source: ListSource) -> bool:
+    """Return whether the first line is that of a JSON list or object."""
+    return re.match(r'\[\s*([{\]]|$)|\{\s*(["}]|$)', source.first_line) is not None
 
 
-def read_json_list(path: str, text: str, root: str, classes: Collection[str]) -> Listing:
+def read_json_list(source: ListSource) -> Listing:
     """Read the rows of any of these lists.
 
     Raises:
         InputError: The text is not valid JSON (with line and column), or it is none of these lists.
     """
-    content = _parse(path, text)
+    path, root = source.path, source.root
+    content = _parse(path, source.text)
     if isinstance(content, dict):
         return _read_object(path, content, root)
     keys = {key for entry in content if isinstance(entry, dict) for key in entry}
@@ -268,7 +270,7 @@ def read_json_list(path: str, text: str, root: str, classes: Collection[str]) ->
         (f"{path}, entry {number}", [_cell(entry.get(key)) for key in header])
         for number, entry in enumerate(content, 1)
     ]
-    listing = read_records(path, header, records, root, classes)
+    listing = read_records(source, header, records)
     return Listing(
         source=path,
         rows=listing.rows,

@@ -1,4 +1,4 @@
-"""Rows of a list of labeled videos, parsers for their cells, and search for videos by name."""
+"""Define what every reader of a list shares: its source and rows, parsers of cells, and search for videos."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from os.path import basename, dirname, join, splitext
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -21,6 +22,38 @@ SPLIT_NAMES: Final = MappingProxyType(
     | {"val": "val", "valid": "val", "validate": "val", "validation": "val"}
 )
 """Name of a split in lists and folders -> name of the split in this package."""
+
+
+@dataclass(frozen=True)
+class ListSource:
+    """A list file or a folder to read."""
+
+    path: str
+    """The list file or the folder."""
+    root: str
+    """Folder that the paths of the list are relative to."""
+    classes: Collection[str] = ()
+    """Known class names; empty if unknown."""
+
+    @cached_property
+    def is_folder(self) -> bool:
+        """Return whether the source is a folder."""
+        return os.path.isdir(self.path)
+
+    @cached_property
+    def text(self) -> str:
+        """Return the text of the list file.
+
+        Raises:
+            InputError: It is not UTF-8, or has NUL bytes.
+        """
+        return read_text(self.path)
+
+    @cached_property
+    def first_line(self) -> str:
+        """Return the first nonblank line of the list file; empty for a folder or an empty file."""
+        text = "" if self.is_folder else self.text.lstrip()
+        return re.split(r"[\r\n]", text, maxsplit=1)[0].strip(" \t")
 
 
 class Row(NamedTuple):

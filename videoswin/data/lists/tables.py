@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 import re
@@ -11,10 +10,11 @@ from collections.abc import Collection, Iterable, Iterator
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from videoswin._errors import InputError
-from videoswin._optional import require
+from videoswin._errors import InputError, require
+from videoswin._text import did_you_mean
 from videoswin.data.lists.rows import (
     Listing,
+    ListSource,
     Row,
     parse_seconds,
     parse_split,
@@ -49,6 +49,9 @@ _LIMITS: Final = MappingProxyType(
 )
 """Columns that limit a video to a part; ignoring one would select the wrong frames."""
 
+_DELIMITER_LINE: Final = re.compile(r'"?sep=(.)"?[ \t]*(?=[\r\n])', re.IGNORECASE)
+"""Line with the delimiter that spreadsheets may write above the header."""
+
 _OFTEN_MISSPELLED: Final = ("path", "video", "file", "label", "class", "start", "end", "split", "group")
 
 _INDEX: Final = re.compile(r"|unnamed: \d+|__index_level_\d+__")
@@ -79,34 +82,47 @@ class _Table(NamedTuple):
         return cells[self.columns[column]] if column in self.columns else None
 
 
-def header_delimiter(line: str) -> str | None:
+def is_csv(source: ListSource) -> bool:
+    """Return whether the first line is a header, or a line of a spreadsheet with the delimiter."""
+    return bool(_DELIMITER_LINE.match(source.text) or _header_delimiter(source.first_line))
+
+
+def _header_delimiter(line: str) -> str | None:
     """Return the delimiter of a header: a comma, a tab or a semicolon; None if the line is not a header."""
     known = {d: sum(_normalize_name(cell) in COLUMNS for cell in line.split(d)) for d in (",", "\t", ";")}
     best = max(known, key=lambda delimiter: known[delimiter])
     return best if known[best] else None
 
 
-def read_csv(path: str, text: str, delimiter: str, root: str, classes: Collection[str]) -> Listing:
+def read_csv(source: ListSource) -> Listing:
     """Read the rows of a CSV with a header.
 
     Several labels in a cell, separated by `|` or else `;`, make the list multi-label, and so does a column
     named `labels`. `\\|` and `\\;` are part of a name. Unknown columns are skipped, with a note.
 
     Args:
-        path: The file, for error messages.
-        text: Contents of the file.
-        delimiter: Character between cells.
-        root: Folder that the paths are relative to.
-        classes: Known class names; a cell equal to one of them is one label.
+        source: The list; a cell equal to one of its known classes is one label.
 
     Raises:
         InputError: The list is invalid, with line and column.
     """
-    (_, header), *records = _csv_records(path, text, delimiter)
-    return read_records(path, header, records, root, classes)
+    text = source.text
+    if named := _DELIMITER_LINE.match(text):
+        text = text[named.end() :]
+    delimiter = named[1] if named else _header_delimiter(source.first_line) or ","
+    records = list(_csv_records(source.path, text, delimiter))
+    if not records:
+        raise InputError(f"{source.path}: the list must have at least one video, got an empty file")
+    return read_records(source, records[0][1], records[1:])
 
 
-def read_parquet(path: str, root: str, classes: Collection[str]) -> Listing:
+def is_parquet(source: ListSource) -> bool:
+    """Return whether the file begins with the signature of Parquet."""
+    with open(source.path, "rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def read_parquet(source: ListSource) -> Listing:
     """Read the rows of a Parquet table like `read_csv`; labels may also be integers, and lists of both.
 
     Raises:
@@ -114,22 +130,30 @@ def read_parquet(path: str, root: str, classes: Collection[str]) -> Listing:
         ImportError: pyarrow is not installed; the message has the command to install it.
     """
     pyarrow, parquet = require("pyarrow", extra="scale"), require("pyarrow.parquet", extra="scale")
+    path = source.path
     try:
         table = parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: the Parquet file cannot be read: {error}") from error
     cells = zip(*(column.to_pylist() for column in table.columns), strict=True)
     records = [(f"{path}, row {number}", list(row)) for number, row in enumerate(cells, 1)]
-    return read_records(path, list(table.column_names), records, root, classes)
+    return read_records(source, list(table.column_names), records)
 
 
-def read_records(
-    path: str, header: list[str], records: list[tuple[str, list[Any]]], root: str, classes: Collection[str]
-) -> Listing:
-    """Read the rows of any table; `records` are (location for error messages, one cell per header column)."""
-    columns, ignored = _columns(path, header)
+def read_records(source: ListSource, header: list[str], records: list[tuple[str, list[Any]]]) -> Listing:
+    """Read the rows of any table.
+
+    Args:
+        source: The list.
+        header: Names of the columns.
+        records: (location for error messages, one cell per column) of each row.
+
+    Raises:
+        InputError: The table is invalid, with row and column.
+    """
+    columns, ignored = _columns(source.path, header)
     notes = (f"columns that are not used: {', '.join(ignored)}",) if ignored else ()
-    return _read(_Table(path, header, columns, records, notes), root, classes)
+    return _read(_Table(source.path, header, columns, records, notes), source.root, source.classes)
 
 
 def csv_text(rows: Iterable[Iterable[str]]) -> str:
@@ -209,11 +233,9 @@ def _columns(path: str, header: list[str]) -> tuple[dict[str, int], list[str]]:
 
 def _reject_ambiguous(path: str, name: str, columns: Collection[str], header: list[str]) -> None:
     """Raise InputError for an unknown column that may be a misspelled one, or times in another unit."""
-    near = difflib.get_close_matches(_normalize_name(name), _OFTEN_MISSPELLED, 1, cutoff=0.8)
-    if near and COLUMNS[near[0]] not in columns:
-        raise InputError(
-            f"{path}, header: unknown column {name!r}: did you mean {near[0]!r}? Otherwise rename it"
-        )
+    missing = [column for column in _OFTEN_MISSPELLED if COLUMNS[column] not in columns]
+    if suggestion := did_you_mean(_normalize_name(name), missing, cutoff=0.8):
+        raise InputError(f"{path}, header: unknown column {name!r}: {suggestion} Otherwise rename it")
     limit = next((column for column, form in _LIMITS.items() if form.fullmatch(_normalize_name(name))), None)
     # The videos of Diving48 are cut already: its frame numbers are those of the whole file.
     if limit and limit not in columns and "vid_name" not in map(_normalize_name, header):

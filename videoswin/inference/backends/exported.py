@@ -1,8 +1,7 @@
-"""ExportedModel: an exported file that a Predictor runs like the model of a checkpoint."""
+"""ExportedBackend: the checks that all runtimes of exported files share."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -12,53 +11,26 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._text import in_one_line
-from videoswin.inference.backends import onnx, openvino, torch_export
-from videoswin.inference.backends.metadata import ExportMetadata, LoadedFile
+from videoswin.weights.metadata import Metadata
 
-LOADERS: Final[dict[str, Callable[..., LoadedFile]]] = {
-    ".onnx": onnx.load,
-    ".xml": openvino.load,
-    ".pt2": torch_export.load,
-}
-"""File suffix -> loader of its runtime."""
-MAY_CONTAIN_CODE: Final = {".pt2"}
-"""Suffixes of formats that can contain code; such files are loaded only if they are harmless or trusted."""
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, LookupError, AssertionError)
 """Exceptions of runtimes for a foreign file with another input or computation."""
 
 
-def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is an existing file with the suffix of an exported model."""
-    return Path(path).suffix in LOADERS and os.path.isfile(path)
+class ExportedBackend:
+    """A model in another runtime; `load_backend` returns it.
 
-
-class ExportedModel:
-    """A model in another runtime.
-
-    Attributes: path, device, metadata (ExportMetadata).
+    Attributes: path, device, metadata (Metadata).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: torch.device, trust: bool = False) -> None:
-        """Load a file written by `videoswin export`.
-
-        Args:
-            path: A file with one of the suffixes of LOADERS.
-            device: Device to run on.
-            trust: Also load a .pt2 file that can run code; the other formats contain no code.
-
-        Raises:
-            MissingPackageError: The runtime is not installed.
-            InputError: The file is foreign, damaged or not trusted, or its runtime cannot use `device`.
-        """
-        path = Path(path)
-        if path.suffix not in LOADERS:
-            raise InputError(f"an exported model must end in {', '.join(LOADERS)}, got {path}")
-        self.path = path
-        self.device = device
-        self.metadata: ExportMetadata
-        self.metadata, self._run = LOADERS[path.suffix](
-            path, device, **({"trust": trust} if path.suffix in MAY_CONTAIN_CODE else {})
-        )
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device,
+        metadata: Metadata,
+        run: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.path, self.device, self.metadata, self._run = path, device, metadata, run
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Compute logits (V, K) of pixels (V, 3, T, S, S) uint8, for T and S of `metadata.clip`.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from videoswin.inference.pixels import PixelModel
+from videoswin.inference.backends.pytorch import PixelModel
 from videoswin.model.attention import WindowAttention, box_bias
 from videoswin.model.swin import MLP, Block, PatchMerging, Stage, VideoSwin, token_grid
 from videoswin.model.windows import Grid, WindowGeometry, clip_window, pad_axes, padded_grid, window_geometry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from videoswin._errors import InputError
-from videoswin._optional import require
+from videoswin._errors import InputError, require
 from videoswin._text import in_one_line
-from videoswin.inference.backends.metadata import KEY, ExportMetadata, LoadedFile
+from videoswin.weights.metadata import KEY, Metadata
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -25,7 +24,7 @@ OPSET: Final = 20
 """TensorRT 10 also reads this version; attention is written as matrix products and a softmax."""
 
 
-def write(program: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
+def write(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
     """Write an ONNX file with input `pixels` and output `logits`.
 
     Args:
@@ -65,8 +64,10 @@ def _route_through_cast(graph: Any) -> None:
     graph.node.insert(0, cast)
 
 
-def load(path: Path, device: torch.device) -> LoadedFile:
-    """Load a model in ONNX Runtime.
+def load(
+    path: Path, device: torch.device, *, trust: bool = False
+) -> tuple[Metadata, Callable[[Tensor], Tensor]]:
+    """Load a model in ONNX Runtime; `trust` has no effect, because ONNX files contain no code.
 
     Raises:
         InputError: ONNX Runtime cannot use `device`, or the file is not a valid exported model.
@@ -86,7 +87,7 @@ def load(path: Path, device: torch.device) -> LoadedFile:
             f"device must be supported by this ONNX Runtime, which has {', '.join(available)}, got {device}; "
             "use --device cpu"
         )
-    metadata = ExportMetadata.from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
+    metadata = Metadata.of_exported_file(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(pixels: Tensor) -> Tensor:
         try:
@@ -95,7 +96,7 @@ def load(path: Path, device: torch.device) -> LoadedFile:
             raise RuntimeError(str(error)) from error
         return torch.from_numpy(logits).to(device)
 
-    return LoadedFile(metadata, run)
+    return metadata, run
 
 
 def _require_self_contained(path: Path) -> None:

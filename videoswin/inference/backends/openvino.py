@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from videoswin._errors import InputError
-from videoswin._optional import require
+from videoswin._errors import InputError, require
 from videoswin._text import in_one_line
-from videoswin.inference.backends.metadata import KEY, ExportMetadata, ExportPrecision, LoadedFile
+from videoswin.weights.metadata import KEY, ExportPrecision, Metadata
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
 def write(
-    program: ExportedProgram, path: Path, metadata: ExportMetadata, calibration: Iterable[Tensor] = ()
+    program: ExportedProgram, path: Path, metadata: Metadata, calibration: Iterable[Tensor] = ()
 ) -> None:
     """Write an OpenVINO model.
 
@@ -47,8 +46,12 @@ def write(
     openvino.save_model(model, path, compress_to_fp16=half)
 
 
-def load(path: Path, device: torch.device) -> LoadedFile:
+def load(
+    path: Path, device: torch.device, *, trust: bool = False
+) -> tuple[Metadata, Callable[[Tensor], Tensor]]:
     """Load a model in OpenVINO on the CPU, with as many threads as torch.
+
+    `trust` has no effect, because OpenVINO files contain no code.
 
     Raises:
         InputError: `device` is not the CPU, or the file is not a valid exported model.
@@ -66,7 +69,7 @@ def load(path: Path, device: torch.device) -> LoadedFile:
     def run(pixels: Tensor) -> Tensor:
         return torch.stack([torch.from_numpy(compiled(view[None].numpy())[0][0].copy()) for view in pixels])
 
-    return LoadedFile(metadata, run)
+    return metadata, run
 
 
 def run_batch(path: Path, pixels: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ def run_batch(path: Path, pixels: Tensor) -> Tensor:
     return torch.from_numpy(compiled(pixels.numpy())[0].copy())
 
 
-def _read(path: Path) -> tuple[Any, Any, ExportMetadata]:
+def _read(path: Path) -> tuple[Any, Any, Metadata]:
     """Return OpenVINO's core, the model with a dynamic batch, and the metadata."""
     core = require("openvino", extra="openvino").Core()
     try:
@@ -84,7 +87,7 @@ def _read(path: Path) -> tuple[Any, Any, ExportMetadata]:
     except RuntimeError as error:
         raise InputError(f"OpenVINO cannot read {path}: {in_one_line(error)}") from error
     info = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    return core, model, ExportMetadata.from_json(info, path)
+    return core, model, Metadata.of_exported_file(info, path)
 
 
 def settings(precision: ExportPrecision) -> dict[str, object]:

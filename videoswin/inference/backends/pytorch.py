@@ -1,0 +1,105 @@
+"""Run a checkpoint with PyTorch: PyTorchBackend, and PixelModel, a VideoSwin that takes uint8 pixels.
+
+Pixels stay uint8 until they are on the model's device. A fixed mean and standard deviation are folded into
+the patch embedding, so that no normalized copy of a clip is needed.
+
+Legend: V views, T frames, H W height and width of a view, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import torch
+from torch import Tensor, nn
+
+from videoswin._errors import InputError
+from videoswin.acceleration import optimize_for_inference
+from videoswin.model.config import PATCH
+from videoswin.model.swin import VideoSwin, patches
+from videoswin.video.spec import Normalization
+from videoswin.video.views import mean_and_std, normalize
+from videoswin.weights.checkpoint import Checkpoint
+
+CENTER: Final = 128.0
+"""Subtracted from every pixel first: -128 to 127 are exact in bfloat16, and rounding errors of the weights
+are multiplied by smaller values."""
+
+
+class PyTorchBackend:
+    """The VideoSwin of a checkpoint in PyTorch, on any device and in any precision.
+
+    Attributes: metadata, device, model (VideoSwin in eval mode), pixel_model (PixelModel of `model`).
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Create the model and move it to the device.
+
+        Args:
+            checkpoint: Checkpoint of an RGB model.
+            device: Device of weights and activations.
+            dtype: Type of weights and activations.
+
+        Raises:
+            InputError: The model does not take RGB videos.
+        """
+        if checkpoint.config.in_channels != 3:
+            raise InputError(
+                f"{checkpoint.name} must take RGB videos, got {checkpoint.config.in_channels} channels"
+            )
+        self.metadata = checkpoint.export_metadata("fp32")  # without the weights
+        self.device = device
+        self.model = optimize_for_inference(checkpoint.model(), device, dtype)
+        self.pixel_model = PixelModel(self.model, checkpoint.clip.normalization)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Compute logits (V, K) of uint8 pixels (V, 3, T, H, W), in the precision of the model."""
+        logits: Tensor = self.pixel_model(pixels.to(self.device))
+        return logits
+
+
+class PixelModel(nn.Module):
+    """A VideoSwin with uint8 input: pixels (V, 3, T, H, W) -> logits (V, K), in the model's precision.
+
+    The weights of the patch embedding are read once, here; all other weights are those of `model`. After a
+    change of the patch embedding (its values, type or device), create a new PixelModel. Hooks and compilation
+    of the model or of its patch embedding may be added at any time.
+    """
+
+    def __init__(self, model: VideoSwin, normalization: Normalization | Literal["per-clip"]) -> None:
+        super().__init__()
+        self.model = model
+        self.normalization = normalization
+        self.training = model.training  # train() would also change the model
+        if isinstance(normalization, Normalization):
+            proj = model.patch_embed.proj
+            assert proj.bias is not None
+            # No buffers, because those would be rounded with the model. They are created here, because a CUDA
+            # graph cannot copy Python floats to a device.
+            self._mean, self._std = mean_and_std(normalization, proj.weight.device)
+            # Applied to pixels minus CENTER, they give the output of `proj` for normalized pixels.
+            weight = proj.weight.detach().float() / self._std  # (C, 3, 2, 4, 4)
+            bias = proj.bias.detach().float() - (weight * (self._mean - CENTER)).sum((1, 2, 3, 4))
+            self._weight, self._bias = weight.to(proj.weight.dtype), bias.to(proj.bias.dtype)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        embedding = self.model.patch_embed
+        dtype = embedding.proj.weight.dtype
+        # Incomplete tokens are padded with zeros after the normalization, which no pixel value can represent.
+        whole = all(size % patch == 0 for size, patch in zip(pixels.shape[2:], PATCH, strict=True))
+        # Hooks and compilation in place need a call of the whole model.
+        hooked = self.model._compiled_call_impl is not None or any(
+            module._forward_hooks or module._forward_pre_hooks for module in (self.model, embedding)
+        )
+        if whole and not hooked and isinstance(self.normalization, Normalization):
+            centered = patches(pixels).to(dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
+            return self.model.classify(embedding.embed(centered, self._weight, self._bias))
+        if isinstance(self.normalization, Normalization):
+            clips = (pixels.to(torch.float32) - self._mean) / self._std
+        else:
+            clips = normalize(pixels, self.normalization)
+        logits: Tensor = self.model(clips.to(dtype))
+        return logits
