@@ -1,5 +1,7 @@
 """Segments follow from the probabilities of windows, and their edges from those of tokens."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -67,7 +69,7 @@ def test_every_window_above_the_threshold_is_in_a_segment_and_segments_do_not_to
     for center, value in zip(centers, values, strict=True):
         if value >= threshold:
             assert sum(span.start <= center <= span.end for span in spans) == 1
-    assert all(a.end < b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.end < b.start for a, b in pairwise(spans))
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.5, float("nan")])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from videoswin._errors import InputError
+from videoswin._errors import InputError, VideoError
+from videoswin.analysis import timeline as module
 from videoswin.analysis.files import COMBINED_CSV, SavedTimeline, save_timelines
 from videoswin.analysis.timeline import timeline
 from videoswin.camera_motion.camera import LABELS, MotionRange, camera_path, to_pixels, view_from_base, warp
 from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.scenes import landscape
 from videoswin.inference.predictor import Predictor
-from videoswin.video.errors import VideoError
 
 MOVEMENTS = ("pan right", "tilt up", "static")
 SECONDS, FPS, HEIGHT, WIDTH = 3.2, 20, 96, 128
@@ -39,9 +39,9 @@ def movements(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_probabilities_of_a_window_are_those_of_the_predictor(
-    movements: Path, predictor: Predictor
-) -> None:
+@pytest.mark.parametrize("protocol", ["fast-1x1", "official-4x3"])
+def test_the_probabilities_of_a_window_are_those_of_the_predictor(movements: Path, protocol: str) -> None:
+    predictor = Predictor.from_pretrained("camera-motion", device="cpu", protocol=protocol)
     found = timeline(movements, predictor, hop_seconds=0.7)
     for start, end, probabilities in zip(found.starts, found.ends, found.probabilities, strict=True):
         views = predictor.load(movements, start_seconds=start, end_seconds=end)
@@ -109,15 +109,15 @@ def test_an_interrupted_video_continues_with_the_same_result(
     movements: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (whole,) = saved([movements], predictor, tmp_path / "whole")
-    score, calls = Predictor.score_tokens, []
+    score, calls = module.score_window, []
 
-    def interrupted(self: Predictor, pixels: torch.Tensor) -> object:
+    def interrupted(*arguments: object) -> object:
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return score(self, pixels)
+        return score(*arguments)
 
-    monkeypatch.setattr(Predictor, "score_tokens", interrupted)
+    monkeypatch.setattr(module, "score_window", interrupted)
     with pytest.raises(KeyboardInterrupt):
         saved([movements], predictor, tmp_path / "part")
     (part,) = (tmp_path / "part").iterdir()

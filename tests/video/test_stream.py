@@ -9,7 +9,7 @@ import pytest
 
 from tests.video.conftest import MakeVideo
 from tests.video.numbered import frame_number, numbered_picture, write_video
-from videoswin.video.errors import VideoError
+from videoswin._errors import VideoError
 from videoswin.video.limits import ReadLimits
 from videoswin.video.reader import open_video
 from videoswin.video.stream import VideoStream

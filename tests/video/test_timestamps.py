@@ -96,9 +96,9 @@ def test_clips_at_a_rate_go_by_the_times_of_frames(varying):
     clip = ClipSpec(frames=8, stride=1, fps=4.0, size=32, short_side=32)
     plan = ViewPlan(clips=5, crops=1)
     with open_video(varying) as video:
-        assert video.times is not None
-        clips = sample_clips(video.num_frames, video.fps, clip, plan, video.times)
-        random = random_clip(video.num_frames, video.fps, clip, np.random.default_rng(0), video.times)
+        assert video.variable_times is not None
+        clips = sample_clips(video.num_frames, video.fps, clip, plan, video.variable_times)
+        random = random_clip(video.num_frames, video.fps, clip, np.random.default_rng(0), video.variable_times)
         for indices in (*clips, random):
             steps = np.diff([video.seconds(index) for index in indices])
             assert np.abs(steps - 0.25).max() <= 1 / 15 + 1e-3
@@ -111,14 +111,14 @@ def test_clips_at_a_rate_go_by_the_times_of_frames(varying):
 def test_clips_that_count_frames_do_not_look_at_times(varying, rule, fps):
     clip = ClipSpec(frames=8, stride=2, fps=fps, rule=rule, size=32, short_side=32)
     with open_video(varying) as video:
-        by_times = sample_clips(225, video.fps, clip, ViewPlan(clips=1, crops=1), video.times)
+        by_times = sample_clips(225, video.fps, clip, ViewPlan(clips=1, crops=1), video.variable_times)
     assert by_times == sample_clips(225, 30, clip, ViewPlan(clips=1, crops=1))
 
 
 def test_a_constant_rate_has_no_times_and_counts_frames(make_video):
     for name in ("v.mp4", "v.mkv", "v.ts"):
         with open_video(make_video(name)) as video:
-            assert video.times is None
+            assert video.variable_times is None
             assert [video.index_at(video.seconds(index)) for index in range(40)] == list(range(40))
 
 

@@ -10,21 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
+import torch
 
+from videoswin._errors import VideoError
 from videoswin._files import replacing
 from videoswin._progress import Progress
-from videoswin._text import dump_json
+from videoswin._text import BAR_WIDTH, draw_bar, dump_json, printable
+from videoswin.analysis.page import format_seconds
 from videoswin.analysis.segments import TokenEvidence
 from videoswin.analysis.timeline import Segment, WindowScores, timeline
 from videoswin.analysis.writers import csv_text, save
-from videoswin.video.errors import VideoError
+from videoswin.inference.backends import Backend
+from videoswin.inference.backends.pytorch import PyTorchBackend
+from videoswin.inference.predictor import Predictor
 from videoswin.video.stream import VideoStream
-
-if TYPE_CHECKING:
-    from videoswin.inference.predictor import Predictor
 
 _NOT_IN_END: Final = ("format", "version", "fingerprint", "files")
 """Keys of the JSON file that are not in the `end` event."""
@@ -50,6 +52,28 @@ class SavedTimeline:
         """The segments in the order of their start."""
         return tuple(Segment(**fields) for fields in self.content["segments"])
 
+    def to_text(self) -> str:
+        """Return lines for a terminal: the video, its segments with bars, damage and notes, and the files."""
+        content, segments = self.content, self.segments
+        summary = (
+            f"{format_seconds(content['duration_seconds'])}, {content['model']}, windows of "
+            f"{content['window_seconds']:.3g} s every {content['hop_seconds']:.3g} s"
+        )
+        width = max((len(printable(segment.label)) for segment in segments), default=0)
+        lines = [
+            f"  {format_seconds(s.start_seconds):>9} to {format_seconds(s.end_seconds):>9}  "
+            f"{printable(s.label):{width}}  {draw_bar(s.probability):{BAR_WIDTH}} "
+            f"{100 * s.probability:5.1f} %"
+            for s in segments
+        ]
+        if not segments:
+            lines = [f"  no label has a probability of at least {content['threshold']:g}"]
+        problems = [f"  {text}" for text in (content["damage"], *content["notes"]) if text]
+        files = ", ".join(path.name for path in self.files)
+        return "\n".join(
+            [f"{printable(self.path)}  {printable(summary)}", *lines, *map(printable, problems), f"  {files}"]
+        )
+
 
 def save_timelines(
     paths: Iterable[str],
@@ -72,8 +96,8 @@ def save_timelines(
         out: Folder, which is created if it does not exist.
         formats: Names from WRITERS; JSON is always written.
         progress: Show the position in each video on stderr.
-        on_event: Called with a dictionary for each video, window, segment and error, in the order in which they
-            are known; every video ends with an `end` or an `error`.
+        on_event: Called with a dictionary for each start of a video, window, segment and end of a video, as
+            soon as it is known. Every video ends with an `end` or an `error`.
         settings: Arguments of `timeline`: window_seconds, hop_seconds, threshold, ...
 
     Yields:
@@ -149,13 +173,25 @@ def _fingerprint(path: str, predictor: Predictor, formats: Sequence[str], settin
     identity = {
         "file": [os.path.abspath(path), status.st_size, status.st_mtime_ns],
         "model": predictor.name,
-        "weights": predictor.digest,
+        "weights": _weights_digest(predictor.backend),
         "clip": predictor.clip.to_dict(),
         "views": predictor.views.to_dict(),
         "formats": list(formats),
         "settings": dict(settings),
     }
     return hashlib.sha256(dump_json(identity).encode()).hexdigest()
+
+
+def _weights_digest(backend: Backend) -> str:
+    """Return a digest of the weights of a checkpoint, or of an exported file."""
+    digest = hashlib.sha256()
+    if isinstance(backend, PyTorchBackend):
+        for name, tensor in backend.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+    else:
+        digest.update(backend.metadata.to_json().encode())
+    return digest.hexdigest()
 
 
 def _finished(path: Path, fingerprint: str) -> dict[str, Any] | None:

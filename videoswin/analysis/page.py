@@ -165,8 +165,7 @@ _PAGE = Template("""<!doctype html>
 <p>$facts</p>
 $problems
 <video id="video" src="$source" controls preload="metadata"></video>
-<p id="unplayable" class="problem" hidden>This browser cannot play the video, or it was moved; times can still be
-read here.</p>
+<p id="unplayable" class="problem" hidden>This browser cannot play the video, or the video was moved.</p>
 <div id="status"><span id="time">0:00.0</span><output id="now" aria-live="polite"></output></div>
 <input id="seek" type="range" min="0" max="1000" value="0" step="any" aria-label="Position in the video">
 <div id="lanes">

@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from videoswin._errors import InputError
 from videoswin.analysis.segments import Span, TokenEvidence, find_spans, place_edges
-from videoswin.analysis.windows import clip_seconds, seconds_ahead, sliding_windows
+from videoswin.analysis.windows import Window, clip_seconds, seconds_ahead, sliding_windows
+from videoswin.inference.backends.pytorch import PyTorchBackend
+from videoswin.inference.predictor import Predictor, require_finite_scores
+from videoswin.model.config import PATCH
+from videoswin.video.sampling import measure_rate
 from videoswin.video.stream import VideoStream
-from videoswin.video.timestamps import variable_rate_times
-
-if TYPE_CHECKING:
-    from videoswin.inference.predictor import Predictor
 
 THRESHOLD: Final = 0.3
 """Default probability that starts a segment."""
@@ -164,7 +165,7 @@ def timeline(
         duration_seconds=found.duration_seconds,
         num_frames=len(found.frame_times),
         fps=found.fps,
-        variable_rate=variable_rate_times(found.frame_times, found.fps) is not None,
+        variable_rate=measure_rate(found.frame_times, [found.fps])[1] is not None,
         window_seconds=window,
         hop_seconds=hop,
         threshold=threshold,
@@ -297,9 +298,7 @@ def scan(
             stream, predictor.clip, predictor.views, window_seconds=window_seconds, hop_seconds=hop_seconds
         )
         for window in islice(read_ahead(windows, _WINDOWS_AHEAD), len(known), None):
-            probabilities, tokens = predictor.score_tokens(window.pixels)
-            evidence = () if tokens is None else _leading(tokens.numpy(), window.times)
-            scores = WindowScores(window.start_seconds, window.end_seconds, probabilities.numpy(), evidence)
+            scores = score_window(predictor, window)
             scored.append(scores)
             if on_window is not None:
                 on_window(scores)
@@ -314,26 +313,41 @@ def scan(
         )
 
 
-def _leading(tokens: NDArray[np.float32], times: NDArray[np.float64]) -> tuple[TokenEvidence, ...]:
-    """Return the evidence of each clip of a window.
+@torch.inference_mode()
+def score_window(predictor: Predictor, window: Window) -> WindowScores:
+    """Return the probabilities of a window, as of `Predictor.score`, and of its tokens in the same pass."""
+    backend, part = predictor.backend, (window.start_seconds, window.end_seconds)
+    if not isinstance(backend, PyTorchBackend) or predictor.views.is_adaptive:
+        return WindowScores(*part, predictor.score(window.pixels).numpy(), ())
+    features = [backend.features(batch) for batch in torch.split(window.pixels, predictor.views_per_batch)]
+    logits = torch.cat([backend.model.forward_head(batch) for batch in features]).float().cpu()  # (V, K)
+    averages_logits = predictor.views.average == "logits"
+    total = torch.zeros(logits.shape[1])
+    for view in logits if averages_logits else predictor.to_probabilities(logits):
+        total += view  # one after the other, as in Predictor
+    mean = total / len(logits)
+    probabilities = predictor.to_probabilities(mean) if averages_logits else mean
+    require_finite_scores(probabilities, predictor.name)
+    # The head is linear, so that the mean of a token over space comes first: (V, T', K).
+    tokens = torch.cat([backend.model.get_classifier()(batch.mean((2, 3))) for batch in features]).float()
+    evidence = _leading(predictor.to_probabilities(tokens).cpu().double().numpy(), window.times)
+    return WindowScores(*part, probabilities.numpy(), evidence)
+
+
+def _leading(tokens: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[TokenEvidence, ...]:
+    """Return the evidence of each clip of a window: the mean of its views, for the leading classes.
 
     Args:
         tokens: (V, T', K) probabilities of tokens along time.
         times: (V, T) display times of the frames.
     """
-    frames = np.array_split(np.arange(times.shape[1]), range(2, times.shape[1], 2))  # two frames per token
     evidence = []
     for clip_times in np.unique(times, axis=0):
-        views = (times == clip_times).all(1)
-        curves = tokens[views].mean(0)  # (T', K)
+        curves = tokens[(times == clip_times).all(1)].mean(0)  # (T', K)
         leading = np.argsort(-curves.max(0), kind="stable")[:_LEADING_CLASSES]
-        evidence.append(
-            TokenEvidence(
-                np.array([clip_times[numbers].mean() for numbers in frames]),
-                leading,
-                curves[:, leading].astype(np.float64),
-            )
-        )
+        step = PATCH[0]  # frames per token
+        seconds = [clip_times[first : first + step].mean() for first in range(0, len(clip_times), step)]
+        evidence.append(TokenEvidence(np.array(seconds), leading, curves[:, leading]))
     return tuple(evidence)
 
 

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videoswin._errors import InputError
-from videoswin.video.sampling import sample_clips
+from videoswin.video.sampling import measure_rate, sample_clips, tolerance
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.stream import VideoStream
-from videoswin.video.timestamps import measure_rate, tolerance, variable_rate_times
 from videoswin.video.views import crop_frame, stack_views
 
 
@@ -151,18 +150,18 @@ class _Planner:
             begin = max(int(np.searchsorted(times, start + slack, side="right")) - 1, 0)
             stop = begin + 1
         inside = times[begin:stop]
-        fps = measure_rate(inside - inside[0], [self._stream.fps])
-        clips = sample_clips(len(inside), fps, self._clip, self._plan, variable_rate_times(inside, fps))
+        fps, variable_times = measure_rate(inside, [self._stream.fps])
+        clips = sample_clips(len(inside), fps, self._clip, self._plan, variable_times)
         numbers = [[first + begin + index for index in indices] for indices in clips]
         seconds = {n: float(times[n - first]) for indices in numbers for n in indices}
         return _Plan(start, end, first + begin, first + stop, numbers, seconds)
 
 
 def _assemble(window: _Plan, crops: dict[int, Tensor], plan: ViewPlan) -> Window:
-    """Return the window with its pixels; at a cut-off end, the nearest decoded frame replaces missing ones."""
+    """Return the window with its pixels; the last decoded frame replaces those after it."""
     last = max(crops)
     clips = [[min(index, last) for index in indices] for indices in window.clips]
-    seconds = [[window.seconds[index] for index in indices] for indices in window.clips]
+    seconds = np.array([[window.seconds[index] for index in indices] for indices in window.clips])
     pixels, times = stack_views(crops, clips, seconds, plan)
     return Window(window.start, window.end, window.first, window.stop, pixels, times)
 

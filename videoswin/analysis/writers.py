@@ -12,6 +12,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -246,7 +247,7 @@ def _cues(timeline: Timeline) -> Iterator[tuple[int, int, list[Segment]]]:
     times = sorted(
         {_milliseconds(time) for s in timeline.segments for time in (s.start_seconds, s.end_seconds)}
     )
-    for start, end in zip(times, times[1:], strict=False):
+    for start, end in pairwise(times):
         shown = [
             segment
             for segment in timeline.segments
@@ -272,14 +273,14 @@ def _cue_text(segments: Sequence[Segment]) -> str:
 
 def _srt_text(segments: Sequence[Segment]) -> str:
     """Return the text of a cue of SRT, which has tags but no way to escape them."""
-    return _cue_text(segments).replace("<", "‹").replace(">", "›")
+    return _cue_text(segments).translate({ord("<"): "(", ord(">"): ")"})
 
 
 def _constant_rate(timeline: Timeline, name: str) -> float:
     """Return the frame rate; raise InputError if it varies, because the format counts frames."""
     if timeline.variable_rate:
         raise InputError(
-            f"{timeline.path} must have a constant frame rate for the format {name}, which counts frames, got "
-            "a variable rate; convert the video to a constant rate, or use csv, json, srt or vtt"
+            f"{timeline.path} must have a constant frame rate for the format {name}, which counts frames, "
+            "got a variable rate; convert the video to a constant rate, or use csv, json, srt or vtt"
         )
     return timeline.fps

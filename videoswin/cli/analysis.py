@@ -1,12 +1,17 @@
 """Commands for long videos."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import Literal
 
-from videoswin._errors import InputError
 from videoswin._files import require_writable_folder
-from videoswin.cli.terminal import print_json, print_to_stderr
+from videoswin._text import printable
+from videoswin.cli.terminal import (
+    print_failure,
+    print_json,
+    print_text,
+    print_to_stderr,
+    with_standard_input,
+)
 
 
 def timeline(
@@ -27,8 +32,8 @@ def timeline(
     """Find what happens when in videos of any length.
 
     Example: videoswin timeline recording.mp4 --model camera-motion
-    The model slides over the video, which is read once. Call it again to continue after an interruption, or to
-    add videos. If a video cannot be read, the others are still processed and the exit code is 1.
+    The model slides over each video, which is read once. After an interruption, the same command continues.
+    If a video cannot be read, the others are still processed and the exit code is 1.
 
     Args:
         videos: Files, folders, glob patterns, or - to read a list from standard input.
@@ -41,6 +46,7 @@ def timeline(
         threshold: Probability that starts a segment, > 0 and <= 1; it lasts while the probability is at least
             0.6 of it.
         protocol: Views of a window (see `videoswin protocols`).
+        precision: bf16 is faster on GPUs and on CPUs with bf16 instructions; fp32 by default.
         json: Print one JSON object per line: start, window, segment, end or error.
     """
     from videoswin.analysis.files import COMBINED_CSV, SavedTimeline, save_timelines
@@ -53,3 +59,24 @@ def timeline(
     predictor = Predictor.from_pretrained(
         model, device=device, protocol=protocol, precision=precision, license=license
     )
+    results = save_timelines(
+        find_videos(with_standard_input(videos), print_to_stderr),
+        predictor,
+        Path(out),
+        formats=formats,
+        on_event=print_json if json else None,
+        window_seconds=window,
+        hop_seconds=hop,
+        threshold=threshold,
+    )
+    failures = 0
+    for result in results:
+        if not isinstance(result, SavedTimeline):
+            failures += 1
+            if not json:
+                print_failure(result.path, result.reason, as_json=False)
+        elif not json:
+            print_text(result.to_text(), printable(result.path))
+    if not json:
+        print(f"{printable(str(Path(out) / COMBINED_CSV))} has the segments of all videos.")
+    return 1 if failures else 0

@@ -5,12 +5,13 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._text import printable
+from videoswin.cli.analysis import timeline
 from videoswin.cli.arguments import Choices, command_line
 from videoswin.cli.terminal import (
     print_failure,
@@ -20,6 +21,7 @@ from videoswin.cli.terminal import (
     print_table,
     print_text,
     print_to_stderr,
+    with_standard_input,
 )
 from videoswin.cli.training import check, evaluate, recipes, train
 from videoswin.inference.backends import FORMATS
@@ -80,7 +82,7 @@ def predict(
     predictor = Predictor.from_pretrained(
         model, device=device, protocol=protocol, precision=precision, license=license, trust=trust
     )
-    results = predictor.predict_all(find_videos(_with_standard_input(videos), print_to_stderr))
+    results = predictor.predict_all(find_videos(with_standard_input(videos), print_to_stderr))
     return 1 if _print_results(results, top=top, as_json=json) else 0
 
 
@@ -228,18 +230,8 @@ def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as
     return failures
 
 
-def _with_standard_input(paths: list[str]) -> Iterator[str]:
-    """Yield the paths, with `-` replaced by the lines of standard input."""
-    for path in paths:
-        if path == "-":
-            lines = (os.fsdecode(line).strip("\r\n") for line in sys.stdin.buffer)
-            yield from filter(None, lines)
-        else:
-            yield path
-
-
 COMMANDS: tuple[Callable[..., int], ...] = (
-    *(demo, predict, models, protocols, recipes, check, train, evaluate, convert, export),
+    *(demo, predict, timeline, models, protocols, recipes, check, train, evaluate, convert, export),
 )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from videoswin import _text
@@ -130,3 +131,13 @@ def print_json(fields: dict[str, Any]) -> None:
 def print_to_stderr(line: str) -> None:
     """Print one line to stderr, with control characters escaped."""
     print(printable(line), file=sys.stderr, flush=True)
+
+
+def with_standard_input(paths: list[str]) -> Iterator[str]:
+    """Yield the paths, with `-` replaced by the lines of standard input."""
+    for path in paths:
+        if path == "-":
+            lines = (os.fsdecode(line).strip("\r\n") for line in sys.stdin.buffer)
+            yield from filter(None, lines)
+        else:
+            yield path

@@ -252,7 +252,7 @@ def read_random_clip(reader: VideoReader, clip: ClipSpec, rng: np.random.Generat
     """
     while True:
         num_frames = reader.num_readable
-        indices = random_clip(num_frames, reader.fps, clip, rng, reader.times)
+        indices = random_clip(num_frames, reader.fps, clip, rng, reader.variable_times)
         frames_thwc = reader.read(indices, max_pixels=reader.limits.max_clip_pixels)
         if reader.num_readable == num_frames:
             return frames_thwc

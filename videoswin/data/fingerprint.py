@@ -57,7 +57,7 @@ def read_stream_facts(video: VideoReader) -> StreamFacts:
             codec=stream.codec_context.name,
             rotation=round(math.degrees(math.atan2(-b, -a if mirrored else a))) % 360,
             mirrored=mirrored,
-            variable_rate=video.times is not None,
+            variable_rate=video.variable_times is not None,
         )
 
 

@@ -209,7 +209,7 @@ class Predictor:
                 num_scored += torch.bincount(owners, minlength=count)
         means = sums.cpu() / num_scored.clamp(min=1)[:, None]
         if self.views.average == "logits":
-            means = self._probabilities(means) * num_scored.bool()[:, None]
+            means = self.to_probabilities(means) * num_scored.bool()[:, None]
         return means, num_scored.tolist()
 
     def _score_views(self, pixels: Tensor) -> Tensor:
@@ -218,9 +218,10 @@ class Predictor:
             got = f"{pixels.dtype} {tuple(pixels.shape)}"
             raise ValueError(f"views must be uint8 (V, 3, T, H, W), as Predictor.load gives, got {got}")
         logits = self.backend(pixels).float()
-        return logits if self.views.average == "logits" else self._probabilities(logits)
+        return logits if self.views.average == "logits" else self.to_probabilities(logits)
 
-    def _probabilities(self, logits: Tensor) -> Tensor:
+    def to_probabilities(self, logits: Tensor) -> Tensor:
+        """Return softmax or, for a multi-label model, sigmoid of logits (..., K)."""
         return logits.sigmoid() if self.multi_label else logits.softmax(-1)
 
     def _load_to_device(self, path: str | Path) -> Views:

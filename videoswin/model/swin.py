@@ -228,16 +228,19 @@ class VideoSwin(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Classify normalized clips (B, in, T, H, W), floating point, any T, H, W >= 1 -> logits (B, K)."""
         self._check(clips)
-        return self.classify(self.patch_embed(clips))
+        return self.forward_head(self.encode(self.patch_embed(clips)))
 
-    def classify(self, tokens: Tensor) -> Tensor:
-        """Return logits (B, K) for the output (B, T', H', W', C) of the patch embedding."""
-        return self.forward_head(self._stage_outputs(tokens)[-1])
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Return the normalized tokens of the last stage for the output of the patch embedding.
+
+        (B, D, H, W, C) -> (B, T', H', W', C').
+        """
+        return self._stage_outputs(tokens)[-1]
 
     def forward_features(self, clips: Tensor) -> Tensor:
         """Return the normalized tokens of the last stage: clips as for `forward` -> (B, T', H', W', C)."""
         self._check(clips)
-        return self._stage_outputs(self.patch_embed(clips))[-1]
+        return self.encode(self.patch_embed(clips))
 
     def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
         """Pool and classify what `forward_features` returns: (B, T', H', W', C) -> (B, K).

@@ -57,10 +57,9 @@ class _Excerpt(VideoReader):
             stop = self._first + 1
         self.num_frames = stop - self._first
         self.start_seconds = reader.start_seconds + reader.seconds(self._first)
-        self.fps = reader.fps
-        if reader.times is not None:
-            times = reader.times[self._first : stop]
-            self.fps, self.times = measure_rate(times, [reader.fps])
+        self.fps, self.times = reader.fps, reader.times[self._first : stop] - reader.times[self._first]
+        if reader.variable_times is not None:
+            self.fps, self.variable_times = measure_rate(self.times, [reader.fps])
         self._update_readable()
 
     @property

@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
@@ -22,6 +22,7 @@ from av.filter.context import FilterContext
 from av.packet import Packet
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -135,8 +136,7 @@ def list_packets(container: InputContainer, stream: VideoStream, budget: WorkBud
     for packet in packets(container, stream):
         num_bytes += packet.size
         budget.require_num_frames(len(displayed) + num_hidden + 1, num_bytes)
-        # No frame: the packet is cut by an edit list, or is a VP8 reference frame without its show_frame bit.
-        if packet.is_discard or (codec.name == "vp8" and not memoryview(packet)[0] & 0x10):
+        if gives_no_frame(packet):
             num_hidden += 1
             continue
         displayed.append(packet.pts)
@@ -189,6 +189,13 @@ def _describe_early_end(
     return f"the file ends {missing:.1f} seconds before its stated duration" if missing > 5 * step else None
 
 
+def gives_no_frame(packet: Packet[VideoStream]) -> bool:
+    """Return whether a packet is cut by an edit list, or is a VP8 reference without its show_frame bit."""
+    return packet.is_discard or (
+        packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+    )
+
+
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Yield the packets of a stream up to the end of the file, or up to where reading fails."""
     try:
@@ -200,13 +207,17 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
 
 
 def decode_packets(
-    container: InputContainer, stream: VideoStream, budget: WorkBudget, *, from_keyframe: bool
+    packets: Iterable[Packet[VideoStream]],
+    codec: VideoCodecContext,
+    budget: WorkBudget,
+    *,
+    from_keyframe: bool,
 ) -> Iterator[VideoFrame]:
-    """Yield every frame that can be decoded, from the position of the container on.
+    """Yield every frame that can be decoded.
 
     Args:
-        container: The open file.
-        stream: The video stream to decode.
+        packets: The packets of a stream in file order.
+        codec: The decoder of the stream.
         budget: Limits on the pixels and the time.
         from_keyframe: Skip the packets before the first one where decoding can start.
 
@@ -214,12 +225,12 @@ def decode_packets(
         VideoError: The limits are exceeded.
     """
     stalled, start = 0.0, time.monotonic()
-    for packet in chain(packets(container, stream), [None]):  # None flushes the decoder
+    for packet in chain(packets, [None]):  # None flushes the decoder
         if from_keyframe and packet is not None and not packet.is_keyframe:
             continue
         from_keyframe = False
         try:
-            decoded = stream.codec_context.decode(packet)
+            decoded = codec.decode(packet)
         except av.FFmpegError:
             decoded = []
         seconds = time.monotonic() - start

@@ -29,7 +29,7 @@ from videoswin._text import plural
 from videoswin.video import ffmpeg
 from videoswin.video.limits import ReadLimits, WorkBudget, count_claimed_samples
 from videoswin.video.listing import frame_images
-from videoswin.video.sampling import close_clock_jumps, frames_at, measure_rate, tolerance
+from videoswin.video.sampling import close_clock_jumps, frames_at, measure_rate
 
 FOLDER_FPS: Final = 30.0
 """Frame rate assumed for a folder of images, in frames per second."""
@@ -86,8 +86,10 @@ class VideoReader(AbstractContextManager["VideoReader"]):
     """Number of frames before the end of decoding: `num_frames`, or fewer if the end cannot be decoded."""
     fps: float
     """Frames per second, by the median step if the rate varies."""
-    times: NDArray[np.float64] | None = None
-    """Display time of each frame in seconds from the first frame; None if the rate is constant."""
+    times: NDArray[np.float64]
+    """(num_frames,) display time of each frame in seconds from the first frame."""
+    variable_times: NDArray[np.float64] | None = None
+    """`times` if the rate varies; None if all frames are within half a step of a constant rate."""
     start_seconds: float = 0.0
     """Time of the first frame in seconds from the first frame of the file; more than 0 in an excerpt."""
     limits: ReadLimits
@@ -96,7 +98,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
     @property
     def duration_seconds(self) -> float:
         """Return the display time of all listed frames in seconds; the last frame counts as 1 / fps."""
-        return self.num_frames / self.fps if self.times is None else float(self.times[-1]) + 1 / self.fps
+        return float(self.times[-1]) + 1 / self.fps
 
     @property
     def damage(self) -> str | None:
@@ -116,7 +118,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         """
         if not 0 <= index < self.num_frames:
             raise InputError(f"index must be from 0 to {self.num_frames - 1}, got {index}")
-        return index / self.fps if self.times is None else float(self.times[index])
+        return float(self.times[index])
 
     def index_at(self, seconds: float) -> int:
         """Return the index of the frame displayed at `seconds` from the first frame.
@@ -130,9 +132,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         if math.isnan(seconds):
             raise InputError(f"seconds must be a number, got {seconds}")
         seconds = min(max(seconds, 0.0), self.duration_seconds)
-        if self.times is not None:
-            return frames_at([seconds], self.times, self.fps)[0]
-        return min(int((seconds + tolerance(self.fps)) * self.fps), self.num_frames - 1)
+        return frames_at([seconds], self.times, self.fps)[0]
 
     def read(self, indices: Sequence[int], *, max_pixels: int | None = None) -> Tensor:
         """Read frames in the given order, including repeats.
@@ -202,7 +202,7 @@ class _ImageFolder(VideoReader):
         self._budget = WorkBudget(path, limits, os.path.getsize(path))
         self._images = frame_images(path)
         self.num_frames = self.num_readable = len(self._images)
-        self.fps = FOLDER_FPS
+        self.fps, self.times = FOLDER_FPS, np.arange(self.num_frames) / FOLDER_FPS
         self._shape: tuple[int, ...] | None = None
 
     def frame(self, index: int) -> Tensor:
@@ -302,7 +302,9 @@ class _VideoFile(VideoReader):
     def _differs_from_packets(self) -> bool:
         """Return whether frames are not in the order of timestamps, or there is one frame per two packets."""
         self._reopen()
-        frames = ffmpeg.decode_packets(self._container, self._stream, self._budget, from_keyframe=False)
+        packets = ffmpeg.packets(self._container, self._stream)
+        codec = self._stream.codec_context
+        frames = ffmpeg.decode_packets(packets, codec, self._budget, from_keyframe=False)
         displayed = (frame.pts for frame in islice(frames, _FRAMES_COMPARED))
         numbers = [bisect_left(self._timestamps, pts) for pts in displayed if pts is not None]
         steps = [after - before for before, after in pairwise(numbers)]
@@ -328,7 +330,8 @@ class _VideoFile(VideoReader):
         if self._container.format.name in ("mpegts", "mpeg"):
             times = close_clock_jumps(times)
         stated = (float(rate or 0) for rate in (self._stream.average_rate, self._stream.base_rate))
-        self.fps, self.times = measure_rate(times, stated)
+        self.fps, self.variable_times = measure_rate(times, stated)
+        self.times = times if len(times) else np.arange(num_frames) / self.fps
 
     def frame(self, index: int) -> Tensor:
         before = bisect_right(self._entries, index, key=lambda entry: entry.number)
@@ -379,7 +382,8 @@ class _VideoFile(VideoReader):
     def _decode(self, first: int) -> Iterator[_NumberedFrame]:
         """Yield numbered frames from the position of the container, which is at or before frame `first`."""
         expected = first
-        decoding = (self._container, self._stream, self._budget)
+        packets = ffmpeg.packets(self._container, self._stream)
+        decoding = packets, self._stream.codec_context, self._budget
         for frame in ffmpeg.decode_packets(*decoding, from_keyframe=first > 0):
             number = expected
             if not self._is_counted and frame.pts is not None:

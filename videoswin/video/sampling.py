@@ -32,7 +32,7 @@ TOLERANCE_SECONDS: Final = 1e-3
 # The rate is measured over several frames, because pulldown alternates between two steps.
 _FRAMES_MEASURED: Final = 10
 # In formats that allow jumps of the clock, a longer step is one. The value is FFmpeg's -dts_delta_threshold.
-_CLOCK_JUMP_SECONDS: Final = 10.0
+CLOCK_JUMP_SECONDS: Final = 10.0
 
 
 def sample_clips(
@@ -305,9 +305,9 @@ def measure_rate(
 def close_clock_jumps(times: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the times with steps of more than 10 seconds replaced by the median step."""
     steps = np.diff(times)
-    if not (steps > _CLOCK_JUMP_SECONDS).any():
+    if not (steps > CLOCK_JUMP_SECONDS).any():
         return times
-    return np.append(0.0, np.cumsum(np.where(steps > _CLOCK_JUMP_SECONDS, np.median(steps), steps)))
+    return np.append(0.0, np.cumsum(np.where(steps > CLOCK_JUMP_SECONDS, np.median(steps), steps)))
 
 
 def frames_at(seconds: Sequence[float], times: NDArray[np.float64], fps: float) -> list[int]:

@@ -8,29 +8,30 @@ before they are decoded.
 from __future__ import annotations
 
 import heapq
+import math
 import os
 from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream as AvStream
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videoswin._errors import VideoError
 from videoswin._text import plural
-from videoswin.video.containers import count_claimed_samples
-from videoswin.video.errors import VideoError
-from videoswin.video.ffmpeg import is_hidden, open_container, packets, video_streams
-from videoswin.video.limits import ReadLimits, WorkBudget
-from videoswin.video.rgb import RgbConverter
-from videoswin.video.timestamps import CLOCK_JUMP_SECONDS, measure_rate
+from videoswin.video.ffmpeg import RgbConverter, decode_packets, gives_no_frame, open_container, packets
+from videoswin.video.limits import ReadLimits, WorkBudget, count_claimed_samples
+from videoswin.video.sampling import CLOCK_JUMP_SECONDS, measure_rate
 
 _MEASURED_SECONDS: Final = 4.0
 """Seconds of timestamps from which the frame rate is measured."""
@@ -94,29 +95,30 @@ class VideoStream:
         self.path, self.limits = Path(path), limits or ReadLimits()
         if not self.path.is_file():
             raise VideoError(self.path, "there is no such file")
-        self._budget = WorkBudget(self.path, self.limits)
+        limits_of_stream = replace(self.limits, max_seconds=math.inf)
+        self._budget = WorkBudget(self.path, limits_of_stream, os.path.getsize(self.path))
         self._budget.require_num_frames(count_claimed_samples(self.path))
         self._ahead = max(ahead_seconds, _MEASURED_SECONDS)
         self._to_rgb = RgbConverter()
         self._num_missing = self._num_flawed = self._num_cut_off = 0
-        self._container = open_container(self.path, self.limits)
+        self._container, (self._stream, *_) = open_container(self.path, self._budget)
         try:
-            self._stream = video_streams(self.path, self._container)[0]
-            self._stream.codec_context.options = {"max_pixels": str(self.limits.max_frame_pixels)}
-            self._stream.codec_context.thread_count = 1
             self._time_base = float(self._stream.time_base or 1)
             self._packets = packets(self._container, self._stream)
             self.times = array("d")
             self._listing = _Listing()
-            self._queue: deque[Any] = deque()  # packets that are listed but not decoded
+            self._queue: deque[Packet[AvStream]] = deque()  # packets that are listed but not decoded
             self._last_dts: int | None = None
             self._clock_shift = 0
+            self._num_packets = self._num_bytes = 0
             self._packets_have_ended = False
             self.lists_ahead = True
             self._list_until(self._ahead)
             stated = [float(rate or 0) for rate in (self._stream.average_rate, self._stream.base_rate)]
-            self.fps = measure_rate(np.array(self._listing.times), stated)
-            decoded = self._decode()
+            self.fps, _ = measure_rate(np.array(self._listing.times), stated)
+            decoded = decode_packets(
+                self._packets_to_decode(), self._stream.codec_context, self._budget, from_keyframe=False
+            )
             first = list(islice(decoded, _FRAMES_COMPARED))
             self._decoded = chain(first, decoded)
             self.lists_ahead = self._have_packet_times(first)
@@ -254,15 +256,18 @@ class VideoStream:
             if self.lists_ahead:
                 self._listing.end()
             return
-        self._budget.list_packet(packet.size)
+        self._num_packets += 1
+        self._num_bytes += packet.size
+        self._budget.require_num_frames(self._num_packets, self._num_bytes)
         self._queue.append(packet)
-        if packet.dts is not None:
-            self._close_clock_jump(packet)
-        if self.lists_ahead and not is_hidden(packet):
+        self._close_clock_jump(packet)
+        if self.lists_ahead and not gives_no_frame(packet):
             self._listing.add(packet.pts, packet.dts, self._time_base)
 
-    def _close_clock_jump(self, packet: Any) -> None:
+    def _close_clock_jump(self, packet: Packet[AvStream]) -> None:
         """Shift the timestamps of a packet after a jump of the clock to continue those before it."""
+        if packet.dts is None:
+            return
         dts = packet.dts + self._clock_shift
         if self._last_dts is not None:
             step = (dts - self._last_dts) * self._time_base
@@ -278,21 +283,14 @@ class VideoStream:
             if packet.pts is not None:
                 packet.pts += self._clock_shift
 
-    def _decode(self) -> Iterator[VideoFrame]:
-        """Yield every frame that can be decoded."""
-        decoder = self._stream.codec_context
+    def _packets_to_decode(self) -> Iterator[Packet[AvStream]]:
+        """Yield the packets in file order; those that are listed are already read."""
         while True:
             while not self._queue and not self._packets_have_ended:
                 self._list_packet()
-            packet = self._queue.popleft() if self._queue else None  # None flushes the decoder
-            try:
-                decoded = decoder.decode(packet)
-            except av.FFmpegError:
-                decoded = []
-            self._budget.decode(sum(frame.width * frame.height for frame in decoded), 0.0)
-            yield from decoded
-            if packet is None:
+            if not self._queue:
                 return
+            yield self._queue.popleft()
 
 
 class _Listing:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch.nn import functional
 from videoswin._errors import VideoError
 from videoswin.video.excerpt import excerpt
 from videoswin.video.limits import ReadLimits
-from videoswin.video.reader import VideoReader, open_video
+from videoswin.video.reader import open_video
 from videoswin.video.sampling import sample_clips
 from videoswin.video.spec import (
     MAX_VIEW_ASPECT_RATIO,
@@ -87,41 +89,61 @@ def load_views(
             reader = excerpt(video, start_seconds, end_seconds)
         while True:
             num_frames = reader.num_readable
-            clips = sample_clips(num_frames, reader.fps, clip, views, reader.times)
+            clips = sample_clips(num_frames, reader.fps, clip, views, reader.variable_times)
             crops = {}  # frame index -> (crops, 3, 1, S, S)
             for index in sorted({index for indices in clips for index in indices}):
-                frame_hwc = reader.frame(index)
-                if views.crops == "full":
-                    _require_short_frame(reader, frame_hwc)
-                resized = resize_short_side(frame_hwc[None], clip.short_side, clip.antialias, views.placement)
-                crops[index] = spatial_crops(resized, clip.size, views.crops, views.placement)
+                crops[index] = crop_frame(reader.path, reader.frame(index), clip, views)
             if reader.num_readable == num_frames:
                 break
-        pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
-        seconds = np.array(clips) / reader.fps if reader.times is None else reader.times[np.array(clips)]
-        times = np.repeat(reader.start_seconds + seconds, len(pixels) // len(clips), axis=0)  # (V, T)
-        if views.margin < 1:
-            order = adaptive_order(views)
-            pixels, times = pixels[order], times[order]
+        seconds = reader.start_seconds + reader.times[np.array(clips)]
+        pixels, times = stack_views(crops, clips, seconds, views)
         return Views(
             pixels=pixels,
             times=times,
             duration_seconds=reader.duration_seconds,
-            seconds_seen=seconds_covered(clips, clip, num_frames, reader.fps, reader.times),
+            seconds_seen=seconds_covered(clips, clip, num_frames, reader.fps, reader.variable_times),
             damage=reader.damage,
             notes=reader.notes,
         )
 
 
-def _require_short_frame(reader: VideoReader, frame_hwc: Tensor) -> None:
-    """Raise VideoError if a frame is too long for a view of the full frame."""
+def crop_frame(path: Path, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:
+    """Resize a frame and return its crops: uint8 (H, W, 3) -> (crops, 3, 1, S, S).
+
+    Raises:
+        VideoError: The frame is too long for a view of the full frame.
+    """
     height, width, _ = frame_hwc.shape
-    if max(height, width) > MAX_VIEW_ASPECT_RATIO * min(height, width):
+    if views.crops == "full" and max(height, width) > MAX_VIEW_ASPECT_RATIO * min(height, width):
         raise VideoError(
-            reader.path,
+            path,
             f"the aspect ratio of a full-frame view must be <= {MAX_VIEW_ASPECT_RATIO:g}, got frames of "
             f"{width}x{height}; use three crops, as in official-4x3",
         )
+    resized = resize_short_side(frame_hwc[None], clip.short_side, clip.antialias, views.placement)
+    return spatial_crops(resized, clip.size, views.crops, views.placement)
+
+
+def stack_views(
+    crops: Mapping[int, Tensor], clips: list[list[int]], seconds: NDArray[np.float64], views: ViewPlan
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """Stack the crops of frames to the views of clips.
+
+    Args:
+        crops: (crops, 3, 1, S, S) of each frame, by its number.
+        clips: Frame numbers of each clip.
+        seconds: (clips, T) display times of these frames.
+        views: Number and placement of the views.
+
+    Returns:
+        Pixels (V, 3, T, S, S) and times (V, T), in the order of `adaptive_order` for an adaptive plan.
+    """
+    pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
+    times = np.repeat(seconds, len(pixels) // len(clips), axis=0)
+    if views.margin < 1:
+        order = adaptive_order(views)
+        pixels, times = pixels[order], times[order]
+    return pixels, times
 
 
 def seconds_covered(

@@ -60,6 +60,15 @@ class PyTorchBackend:
         logits: Tensor = self.pixel_model(pixels.to(self.device))
         return logits
 
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """Compute the normalized tokens of the last stage.
+
+        Pixels (V, 3, T, H, W), uint8, -> (V, T', H', W', C), in the precision of the model.
+        `model.forward_head` gives the logits of `__call__` for them.
+        """
+        return self.pixel_model.features(pixels.to(self.device))
+
 
 class PixelModel(nn.Module):
     """A VideoSwin with uint8 input: pixels (V, 3, T, H, W) -> logits (V, K), in the model's precision.
@@ -86,20 +95,30 @@ class PixelModel(nn.Module):
             self._weight, self._bias = weight.to(proj.weight.dtype), bias.to(proj.bias.dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        # Hooks and compilation in place need a call of the whole model.
+        modules = (self.model, self.model.patch_embed)
+        hooked = self.model._compiled_call_impl is not None or any(
+            module._forward_hooks or module._forward_pre_hooks for module in modules
+        )
+        if hooked:
+            logits: Tensor = self.model(self._normalized(pixels))
+            return logits
+        return self.model.forward_head(self.features(pixels))
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Return the normalized tokens of the last stage: pixels (V, 3, T, H, W) -> (V, T', H', W', C)."""
         embedding = self.model.patch_embed
-        dtype = embedding.proj.weight.dtype
         # Incomplete tokens are padded with zeros after the normalization, which no pixel value can represent.
         whole = all(size % patch == 0 for size, patch in zip(pixels.shape[2:], PATCH, strict=True))
-        # Hooks and compilation in place need a call of the whole model.
-        hooked = self.model._compiled_call_impl is not None or any(
-            module._forward_hooks or module._forward_pre_hooks for module in (self.model, embedding)
-        )
-        if whole and not hooked and isinstance(self.normalization, Normalization):
-            centered = patches(pixels).to(dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
-            return self.model.classify(embedding.embed(centered, self._weight, self._bias))
+        if whole and isinstance(self.normalization, Normalization):
+            centered = patches(pixels).to(self._weight.dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
+            return self.model.encode(embedding.embed(centered, self._weight, self._bias))
+        return self.model.encode(embedding(self._normalized(pixels)))
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        """Return clips as input of the model, normalized in float32 first."""
         if isinstance(self.normalization, Normalization):
             clips = (pixels.to(torch.float32) - self._mean) / self._std
         else:
             clips = normalize(pixels, self.normalization)
-        logits: Tensor = self.model(clips.to(dtype))
-        return logits
+        return clips.to(self.model.patch_embed.proj.weight.dtype)

@@ -1,0 +1,3 @@
+"""The fixtures of tests/video."""
+
+from tests.video.conftest import make_video as make_video
