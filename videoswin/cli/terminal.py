@@ -26,7 +26,13 @@ _STYLES: Final = {
 
 
 def print_prediction(prediction: Prediction, top: int, *, as_json: bool = False) -> None:
-    """Print the `top` most probable classes of a video, with bars or as JSON; notes go to stderr."""
+    """Print the most probable classes of a video; notes go to stderr.
+
+    Args:
+        prediction: The prediction of one video.
+        top: Number of classes.
+        as_json: Print one JSON object instead of text with bars.
+    """
     if as_json:
         print(prediction.to_json(top), flush=True)
     else:
@@ -106,9 +112,11 @@ def _encodable(console: Console, text: str) -> str:
 
 
 def print_text(text: str, title: str) -> None:
-    """Print lines that are safe for a terminal; `title`, at the start of the first, is bold.
+    """Print lines with styles; bars are drawn with `#` if the terminal has no block characters.
 
-    Bars are drawn with `#` if the terminal has no block characters.
+    Args:
+        text: The lines, which must be safe for a terminal.
+        title: Start of the first line, which is printed in bold.
     """
     from rich.console import Console
     from rich.text import Text
