@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from videoswin.camera_motion.clips import write_h264
-from videoswin.cli.terminal import print_report
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
 from videoswin.evaluation import report as report_module
@@ -89,6 +88,8 @@ def test_multi_label_videos_are_scored_by_average_precision(several: Report) -> 
     assert several.top1 == pytest.approx(1 / 2)  # of the two that show a class
     assert several.mean_average_precision == pytest.approx((1 / 3 + 1 + 1) / 3)
     assert several.score == several.mean_average_precision
+    assert several.mean_class_accuracy is None
+    assert several.intervals.keys() == {"top1", "mean_average_precision"}
     assert several.confusion is None
 
 
@@ -255,11 +256,8 @@ def test_the_headline_says_what_was_measured(report: Report, several: Report) ->
     )
 
 
-def test_a_person_sees_scores_weakest_classes_and_failures(
-    report: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_report(report)
-    text = capsys.readouterr().out
+def test_a_person_sees_scores_weakest_classes_and_failures(report: Report) -> None:
+    text = report.to_text()
     assert "top-5" not in text
     for line in (
         r"random  fast-1x1: 1 clip x 1 crop = 1 view per video, 4 videos of made here, 2.0 s, 2.0 videos/s",
@@ -274,8 +272,5 @@ def test_a_person_sees_scores_weakest_classes_and_failures(
         assert re.search(line, text), line
 
 
-def test_a_person_sees_the_map_of_multi_label_videos(
-    several: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
-    print_report(several)
-    assert re.search(r"mAP +77\.8  \d", capsys.readouterr().out)
+def test_a_person_sees_the_map_of_multi_label_videos(several: Report) -> None:
+    assert re.search(r"mAP +77\.8  \d", several.to_text())
