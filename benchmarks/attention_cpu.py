@@ -25,6 +25,7 @@ from benchmarks.measure import circumstances, result_file, time_in_turn, timing_
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.reference import fused_with_full_mask, materialised, stage_mask
 from benchmarks.systems import DTYPES, reference, swin, torch_kernels_of
+from videoswin.acceleration.cpu import attention_in_pieces
 from videoswin.model.config import TINY
 
 GRIDS = ((16, 56, 56), (16, 28, 28), (16, 14, 14), (16, 7, 7))
@@ -39,7 +40,8 @@ def attention_of(system: str, stage: int, block: int, dtype: torch.dtype) -> Cal
         name = f"features.{2 * stage}.{block}.attn"
         return torchvision_swin3d(swin(), "t").to(dtype).get_submodule(name)
     if system == "videoswin":
-        return swin().to(dtype).get_submodule(f"stages.{stage}.blocks.{block}.attn")
+        attn = swin().to(dtype).get_submodule(f"stages.{stage}.blocks.{block}.attn")
+        return partial(attention_in_pieces, attn=attn)
     attend = materialised if system == "official mathematics" else fused_with_full_mask
     model = reference(attend).to(dtype)
     # Made once for a stage, not in every block, so not counted here.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.gpu_systems import ATTENTIONS, stage_grid
 from benchmarks.gpu_timing import Deadline, Row, time_in_turn
-from videoswin.acceleration.verify import TOLERANCE, error_against_paper
+from videoswin.acceleration.cuda import TOLERANCE, attention_error
 from videoswin.model.attention import AttentionFn
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
@@ -57,7 +57,7 @@ def _error(attend: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeom
     """On the first and the last clip, relative to the largest number."""
     few = qkv[[0, -1]]
     upstream = few[..., 0, :, :].flatten(4)  # as good as any other numbers
-    return error_against_paper(attend, few, table, geometry, upstream)
+    return attention_error(attend, few, table, geometry, upstream)
 
 
 def _pass(

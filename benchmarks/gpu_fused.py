@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu_timing import FAILURES, Deadline, Pass, Row, failed, time_in_turn
-from videoswin.acceleration.cuda import trial_block, trial_tokens
-from videoswin.acceleration.fused import BRANCHES, Branch, FusedBlock, can_fuse, run_branch
+from videoswin.acceleration.block import BRANCHES, Branch
+from videoswin.acceleration.cuda import TOLERANCE, branch_error, run_branch, trial_block, trial_tokens
+from videoswin.acceleration.fused import FusedBlock, can_fuse
 from videoswin.acceleration.triton.attention import triton_attention
-from videoswin.acceleration.verify import TOLERANCE, branch_error
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import Block
 
@@ -37,7 +38,9 @@ def compare_branches(
 def _compare(
     block: Block, branch: Branch, common: Row, device: torch.device, seconds: float
 ) -> Iterator[Row]:
-    inputs = [trial_tokens(block).roll(number, 1) for number in range(3)]
+    # Tokens of 2.5 clips in the first stage; at least two clips of four windows along each axis.
+    clips = max(2, 2**17 // (8 * prod(block.attn.window)) if device.type == "cuda" else 0)
+    inputs = [trial_tokens(block, clips).roll(number, 1) for number in range(3)]
     passes: dict[str, Pass] = {}
     errors: dict[str, float] = {}
     for way, blocks in {"plain": block, "fused": FusedBlock(block, [branch])}.items():

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
+from tests.model.reference import merge, partition, region_mask
+from videoswin.acceleration.block import replace_blocks
 from videoswin.acceleration.cuda import compile_blocks
-from videoswin.acceleration.fused import can_fuse, fuse
+from videoswin.acceleration.fused import FusedBlock, can_fuse
 from videoswin.acceleration.triton.attention import triton_attention
 from videoswin.model.attention import AttentionFn, box_attention
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin, token_grid
-from videoswin.model.windows import Grid, WindowGeometry, merge, partition, region_mask
+from videoswin.model.windows import Grid, WindowGeometry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ def fused(ours: VideoSwin) -> nn.Module:
     model = with_attention(triton_attention)(ours)
     for stage in model.stages:
         if can_fuse(stage.blocks[0]):
-            fuse(stage)
+            replace_blocks(stage, FusedBlock)
     return model
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from videoswin._text import in_one_line
-from videoswin.acceleration.verify import kernel_failures
+from videoswin.acceleration.cuda import kernel_failures
 
 Pass = Callable[[int], object]
 """One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""

@@ -33,8 +33,8 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import import_torchvision, relative_difference
 from benchmarks.systems import BUILDERS, DTYPES, Pass, backend_of, write_files
+from videoswin.acceleration.cpu import linear
 from videoswin.cli.demo import make_clip
-from videoswin.model.cpu import linear
 from videoswin.video.listing import find_videos
 
 PRODUCT = 2048

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.tables import Figures, table
-from videoswin.model.attention import plain_attention
+from tests.model.reference import plain_attention
 from videoswin.model.config import BASE, LARGE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.weights.catalog import ENTRIES, CatalogEntry

@@ -34,6 +34,7 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import import_torchvision, relative_difference, torchvision_swin3d
 from benchmarks.systems import clip, swin, torch_kernels_of
+from videoswin.acceleration import optimize_for_inference
 
 FRAMES = (16, 32, 64, 128)
 SIZES = (112, 160, 224, 320, 448)
@@ -49,7 +50,9 @@ MANY_PIXELS = 64 * 224 * 224
 
 def model_of(system: str) -> nn.Module:
     maker, variant = system.split()
-    return torchvision_swin3d(swin(variant), variant) if maker == "torchvision" else swin(variant)
+    if maker == "torchvision":
+        return torchvision_swin3d(swin(variant), variant)
+    return optimize_for_inference(swin(variant))
 
 
 def cases() -> Iterator[tuple[str, int, int]]:
@@ -97,7 +100,7 @@ def difference_from_torchvision(variant: str, clips: Tensor) -> float:
     Where the frame is smaller than a window, torchvision reads the bias of other offsets than the right ones;
     there ours is told to do the same.
     """
-    ours = swin(variant, sliced_bias=clips.shape[-1] < WHOLE_WINDOWS)
+    ours = optimize_for_inference(swin(variant, sliced_bias=clips.shape[-1] < WHOLE_WINDOWS))
     difference = relative_difference(ours(clips), torchvision_swin3d(ours, variant)(clips))
     if not difference < MAX_DIFFERENCE:
         raise SystemExit(f"Swin-{variant}, {tuple(clips.shape)}: logits differ by {difference}")

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from benchmarks.peers import as_trained, torchvision_swin3d
 from benchmarks.reference import Attend, ReferenceVideoSwin, fused_with_full_mask, materialised
+from videoswin.acceleration import optimize_for_inference
 from videoswin.inference.backends import load_backend
 from videoswin.inference.backends.openvino import settings
 from videoswin.model.config import BASE, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
+from videoswin.model.windows import window_geometry
 from videoswin.video.spec import IMAGENET, ClipSpec, ViewPlan
 from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
@@ -60,6 +62,8 @@ def clip(dtype: str = "float32", frames: int = 32, size: int = 224) -> Tensor:
 def torch_pass(model: nn.Module, dtype: str, compiled: bool = False) -> Pass:
     """A pass of a PyTorch model on the normalized clip."""
     model, clips = model.to(DTYPES[dtype]).eval(), clip(dtype)
+    if compiled:
+        torch.compiler.assume_constant_result(window_geometry)  # as compile_blocks does
     run: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     return lambda: run(clips)
 
@@ -92,8 +96,8 @@ BUILDERS: dict[tuple[str, str], Callable[[Path], Pass]] = {
     ("full mask, SDPA", "bfloat16"): lambda _: torch_pass(reference(fused_with_full_mask), "bfloat16"),
     ("torchvision in OpenVINO", "float32"): lambda files: openvino_pass(files / "peer.xml", "float32"),
     ("torchvision in OpenVINO", "bfloat16"): lambda files: openvino_pass(files / "peer-half.xml", "bfloat16"),
-    ("videoswin", "float32"): lambda _: torch_pass(swin(), "float32"),
-    ("videoswin", "bfloat16"): lambda _: torch_pass(swin(), "bfloat16"),
+    ("videoswin", "float32"): lambda _: torch_pass(optimize_for_inference(swin()), "float32"),
+    ("videoswin", "bfloat16"): lambda _: torch_pass(optimize_for_inference(swin()), "bfloat16"),
     ("videoswin, compiled", "float32"): lambda _: torch_pass(swin(), "float32", compiled=True),
     ("videoswin in ONNX Runtime", "float32"): lambda files: exported_pass(files / "model.onnx"),
     ("videoswin in OpenVINO", "float32"): lambda files: exported_pass(files / "float32.xml"),

@@ -31,6 +31,7 @@ from benchmarks.measure import (
 )
 from benchmarks.peers import as_trained, import_torchvision, torchvision_name, torchvision_swin3d
 from benchmarks.systems import torch_kernels_of
+from videoswin.acceleration.cpu import recompute_attention
 from videoswin.model.config import TINY
 from videoswin.model.swin import VideoSwin
 
@@ -52,7 +53,8 @@ class Trainer:
         self.dtype = dtype
         # In eval mode both do exactly what they do in training but for dropout and drop path. The grids of
         # 112 pixels are smaller than a window, where torchvision looks its biases up otherwise.
-        self.model: nn.Module = as_trained(VideoSwin(TINY.replace(sliced_bias=True))).eval()
+        model = VideoSwin(TINY.replace(sliced_bias=True), attention=recompute_attention)
+        self.model: nn.Module = as_trained(model).eval()
         if system == "torchvision":
             self.model = torchvision_swin3d(self.model, "t")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from videoswin._errors import VideoError
+    from videoswin.acceleration import optimize_for_inference
     from videoswin.inference.prediction import Prediction
     from videoswin.inference.predictor import Predictor
     from videoswin.model.config import BASE, LARGE, NANO, SMALL, TINY, VideoSwinConfig
@@ -43,6 +44,7 @@ _MODULES = {
     "load_model": "weights.checkpoint",
     "load_views": "video.views",
     "open_video": "video.reader",
+    "optimize_for_inference": "acceleration",
 }
 __all__ = [
     "BASE",
@@ -63,6 +65,7 @@ __all__ = [
     "load_model",
     "load_views",
     "open_video",
+    "optimize_for_inference",
 ]
 
 

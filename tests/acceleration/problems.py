@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from videoswin.model.attention import plain_attention
+from tests.model.reference import plain_attention
 from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
 
 WINDOWS: dict[str, tuple[Grid, Grid, Grid]] = {

@@ -15,10 +15,9 @@ KERNELS = {"_expand", "_forward", "_query", "_key", "_bias", "_invert", "_collec
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # compilers are slow on a busy machine
-@pytest.mark.parametrize("capability", [80, 90])
-def test_every_kernel_compiles_without_atomics_for(capability: int, tmp_path: Path) -> None:
+def test_every_kernel_compiles_without_atomics(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
-    program = [sys.executable, "-m", "tests.acceleration.compile_for_gpus", str(capability)]
+    program = [sys.executable, "-m", "tests.acceleration.compile_for_gpus", "90"]
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {line.split()[0].removesuffix("_kernel") for line in done.stdout.splitlines()} == KERNELS

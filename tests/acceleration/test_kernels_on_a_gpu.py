@@ -5,20 +5,21 @@ import torch
 from torch import Tensor
 
 from tests.acceleration.problems import WINDOWS, Problem, error, problem
+from videoswin.acceleration import optimize_for_inference, use_training_attention
+from videoswin.acceleration.block import BRANCHES, replace_blocks
 from videoswin.acceleration.cuda import (
+    TOLERANCE,
     CapturedModel,
+    branch_error,
     compile_blocks,
-    fastest_attention,
     trial_block,
     trial_tokens,
-    use_fastest_blocks,
 )
-from videoswin.acceleration.fused import BRANCHES, FusedBlock, can_fuse, fuse, norm_linear
+from videoswin.acceleration.fused import FusedBlock, can_fuse, norm_linear
 from videoswin.acceleration.triton.attention import triton_attention, window_attention
-from videoswin.acceleration.verify import TOLERANCE, branch_error
 from videoswin.inference.backends.pytorch import PixelModel
 from videoswin.model.attention import box_attention
-from videoswin.model.config import TINY
+from videoswin.model.config import NANO, TINY
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import Grid
 from videoswin.video.spec import IMAGENET
@@ -91,8 +92,10 @@ def test_gradients_have_the_same_bits_every_time() -> None:
         assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
-def test_this_gpu_gets_the_kernels() -> None:
-    assert fastest_attention("cuda") is triton_attention
+def test_kernels_can_be_chosen_for_training() -> None:
+    model = VideoSwin(NANO)
+    use_training_attention(model, "cuda", torch.bfloat16, kernels="triton")
+    assert model.stages[0].blocks[0].attn.attention is triton_attention
 
 
 def test_heads_that_the_kernels_cannot_do_are_an_error_that_names_them() -> None:
@@ -159,7 +162,7 @@ def test_compiled_fused_blocks_give_the_same_logits() -> None:
     usual, kernels = pair()
     for stage in kernels.stages:
         if can_fuse(stage.blocks[0]):
-            fuse(stage)
+            replace_blocks(stage, FusedBlock)
     clips = torch.randn(1, 3, 16, 112, 112, device="cuda")
     with torch.inference_mode():
         ours = compile_blocks(kernels.bfloat16())(clips.bfloat16())
@@ -205,13 +208,13 @@ def test_a_fused_layer_addresses_more_than_two_to_the_31_elements() -> None:
     assert torch.equal(norm_linear(x, *norm, weight, bias)[-100:], norm_linear(x[-100:], *norm, weight, bias))
 
 
-def test_a_model_that_predicts_gets_what_pays_and_answers_as_before(caplog) -> None:
-    usual, kernels = (model.bfloat16() for model in pair())
-    use_fastest_blocks(kernels, "cuda", torch.bfloat16)
-    assert "is not fused" not in caplog.text
+@pytest.mark.parametrize("kernels", [None, "triton"])
+def test_a_model_optimized_for_inference_answers_as_before(kernels) -> None:
+    usual, ours = pair()
+    optimize_for_inference(ours, "cuda", torch.bfloat16, kernels=kernels)
     clips = torch.randn(2, 3, 32, 224, 224, device="cuda")
     with torch.inference_mode():
-        assert error(kernels(clips.bfloat16()), usual.float()(clips).double()) < 3e-2
+        assert error(ours(clips.bfloat16()), usual(clips).double()) < 3e-2
 
 
 def test_more_than_two_to_the_31_elements_are_addressed() -> None:

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="for the interpreter; test_kernels_on_a_gpu.py runs here"
 )
 
-from videoswin.acceleration.triton.linear import linear_add, norm_linear, norm_mlp_add  # noqa: E402
-from videoswin.acceleration.triton.tiles import Tiles, channel_parts, takes_channels  # noqa: E402
+from videoswin.acceleration.triton.linear import channel_parts, linear_add, norm_linear, norm_mlp_add  # noqa: E402
+from videoswin.acceleration.triton.tiles import Tiles  # noqa: E402
 
 EPS = 1e-5
-CHANNELS = [16, 48, 64, 96, 192]
+CHANNELS = [16, 48, 96]
 by_dtype = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 2e-3)])
 
 
@@ -94,7 +94,6 @@ def test_an_mlp_equals_torch(channels: int, dtype: torch.dtype, tolerance: float
     "tiles",
     [
         Tiles(rows=16, columns=16, warps=4, stages=1),
-        Tiles(rows=64, columns=64, warps=4, stages=2),
         Tiles(rows=128, columns=128, warps=8, stages=2),
     ],
     ids=str,
@@ -107,24 +106,26 @@ def test_the_answer_does_not_depend_on_the_tiles(tiles: Tiles) -> None:
     assert error(whole, residual + F.linear(x, weight, bias)) < 1e-6
 
 
-@given(rows=st.integers(1, 70), channels=st.integers(16, 130).filter(takes_channels))
-@settings(max_examples=12)
+@given(rows=st.integers(1, 70), channels=st.sampled_from([16, 32, 48, 80, 96, 128]))
+@settings(max_examples=6)
 def test_any_number_of_tokens_and_fitting_channels_equals_torch(rows: int, channels: int) -> None:
     out, expected = mlp_of(tokens(rows, channels), torch.float32, hidden=1)
     assert error(out, expected) < 1e-6
 
 
-@given(st.integers(1, 5000))
-def test_channels_are_one_or_two_powers_of_two_or_refused(channels: int) -> None:
-    if takes_channels(channels):
-        main, rest = channel_parts(channels)
-        assert main + rest == channels
-        assert all(part == 0 or (part >= 16 and part.bit_count() == 1) for part in (main, rest))
-    else:
-        with pytest.raises(ValueError, match=f"channels must be .* got {channels}$"):
-            channel_parts(channels)
+def test_channels_are_one_or_two_powers_of_two_or_refused() -> None:
+    powers = [16 << shift for shift in range(8)]
+    fitting = {one + other for one in powers for other in (0, *powers) if one + other < 2048}
+    for channels in range(1, 2048):
+        if channels in fitting:
+            main, rest = channel_parts(channels)
+            assert main + rest == channels
+            assert all(part == 0 or (part >= 16 and part.bit_count() == 1) for part in (main, rest))
+        else:
+            with pytest.raises(ValueError, match=f"channels must be .* got {channels}$"):
+                channel_parts(channels)
 
 
 def test_published_models_have_fitting_channels() -> None:
     for first in (96, 128, 192):  # T and S, B, L
-        assert all(takes_channels(first << stage) for stage in range(4))
+        assert all(sum(channel_parts(first << stage)) == first << stage for stage in range(4))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from videoswin.model.attention import plain_attention
+from tests.model.reference import plain_attention
 from videoswin.model.config import BASE, BASE_W16, LARGE, LARGE_384, NANO, SMALL, TINY, VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 

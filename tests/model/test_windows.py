@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.model.reference import merge, partition, region_mask
 from videoswin.model.windows import (
     Boxes,
     Grid,
@@ -15,11 +16,8 @@ from videoswin.model.windows import (
     _cached_geometry,
     axis_pieces,
     clip_window,
-    merge,
     pad_axes,
     padded_grid,
-    partition,
-    region_mask,
     relative_position_index,
     sliced_position_index,
     window_geometry,

@@ -1,177 +1,224 @@
-"""Faster models on CUDA: attention kernels, fused branches, compiled blocks and CUDA graphs."""
+"""Faster models on CUDA: Triton kernels after verification, compiled blocks and CUDA graphs."""
 
 from __future__ import annotations
 
-import logging
-import time
+import copy
+import subprocess
 from collections.abc import Callable
 from functools import lru_cache, partial
-from math import prod
-from statistics import median
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from videoswin.acceleration.verify import TOLERANCE, attention_fault, branch_error, measured_fault
+from videoswin._errors import InputError
+from videoswin._text import in_one_line
+from videoswin.acceleration.block import BRANCHES, Branch
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
-from videoswin.model.config import TINY
-from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import Block, Stage, VideoSwin
-from videoswin.model.windows import Grid
-
-if TYPE_CHECKING:
-    from videoswin.acceleration.fused import Branch
-
-logger = logging.getLogger(__name__)
+from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
 
 OLDEST = (8, 0)
 """Minimum compute capability, the first with tensor cores for bfloat16."""
-TOKENS = 2**17
-"""Minimum number of tokens for timing, representative of many clips: 2.5 clips in the first stage."""
-WORTHWHILE = 0.95
-"""Maximum time of a fused branch, as a fraction of the plain branch's time; smaller gains are noise."""
-
-Milliseconds = Callable[[Callable[[], object]], float]
-"""Measures the time of a call on the current device in milliseconds."""
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
+"""Maximum error of kernels, relative to the largest value. For attention, it is twice the error measured on a
+CPU from rounding qkv, attention weights, gradients of logits and results. Fused branches round fewer values
+and have the same bound."""
 
 
-def warn_if_emulated(device: torch.device | str, dtype: torch.dtype) -> None:
-    """Log one warning if the CPU emulates this precision, with the measured slowdown.
+def verified_triton_attention(model: VideoSwin, device: torch.device, dtype: torch.dtype) -> AttentionFn:
+    """Return `triton_attention`, verified on the device for all blocks of a model.
 
-    Args:
-        device: Device of the model; only CPUs emulate.
-        dtype: Type of weights and activations.
-    """
-    if torch.device(device).type != "cpu" or has_instructions_for(dtype):
-        return
-    slowdown = emulation_slowdown(dtype)
-    if slowdown > 1:
-        logger.warning(
-            "this CPU has no instructions for %s, which takes about %.0f times as long as float32 "
-            "(measured on one layer): use float32",
-            str(dtype).removeprefix("torch."),
-            slowdown,
-        )
-
-
-@lru_cache
-def emulation_slowdown(dtype: torch.dtype) -> float:
-    """Measure the time of a linear layer in `dtype` on this CPU, relative to float32.
-
-    This takes about 50 ms. A layer of this size has about the same slowdown as whole models.
-    """
-    x = torch.ones(256, 256)
-    layers = [partial(torch.nn.functional.linear, x.to(each), x.to(each)) for each in (torch.float32, dtype)]
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)  # so that programs on other cores have no influence
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            seconds = [[_seconds(layer) for layer in layers] for _ in range(5)]
-    finally:
-        torch.set_num_threads(threads)
-    plain, half = (min(times) for times in zip(*seconds, strict=True))
-    return float(half / plain)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.thread_time()  # CPU time, because other programs may use the processor
-    call()
-    return time.thread_time() - start
-
-
-def fastest_attention(
-    device: torch.device | str,
-    width: int = 32,
-    window: Grid = TINY.window,
-    dtype: torch.dtype = torch.bfloat16,
-) -> AttentionFn:
-    """Return `triton_attention` if it runs correctly on the device, else `box_attention`.
-
-    The first call for each combination of arguments on a GPU compiles the kernels and compares them with
-    `plain_attention`, which takes seconds. The log has the reason if the kernels are not used.
+    The first call for each combination of arguments compiles the kernels and compares them with
+    `box_attention` in float32, which takes seconds.
 
     Args:
+        model: Model that will use the attention; it is not changed.
         device: Device of the model.
-        width: Channels per head, 32 in all published models.
-        window: Attention window (time, height, width).
-        dtype: bfloat16 or float16.
+        dtype: Precision of the model's weights or of autocast.
+
+    Raises:
+        InputError: The kernels cannot be used on this device, in this precision or for this model.
     """
-    device = torch.device(device)
-    if device.type != "cuda":
-        logger.info("using box_attention, because the kernels need CUDA and the device is %s", device)
-        return box_attention
-    device = _with_index(device)
-    fault = _attention_fault(device, width, window, dtype)
-    if fault is not None:
-        logger.warning("using box_attention instead of the kernels on %s: %s", device, fault)
-        return box_attention
-    from videoswin.acceleration.triton.attention import triton_attention
+    _require_triton(device, dtype)
+    from videoswin.acceleration.triton.attention import WIDTHS, triton_attention
 
-    return triton_attention
-
-
-def use_fastest_attention(model: VideoSwin, device: torch.device | str, dtype: torch.dtype) -> None:
-    """Set the attention of every block to the result of `fastest_attention`, in place.
-
-    Args:
-        model: Model to change.
-        device: Device of the model.
-        dtype: Half precision of the model's weights or of autocast. The kernels are for tensor cores, which
-            do not support float32.
-    """
     for module in model.modules():
         if isinstance(module, WindowAttention):
             width = module.proj.in_features // module.heads
-            module.attention = fastest_attention(device, width, module.window, dtype)
+            if width not in WIDTHS:
+                _refuse(f"{WIDTHS} channels per head", str(width))
+            if (fault := _attention_fault(_with_index(device), width, module.window, dtype)) is not None:
+                _refuse(f"correct results on {device}", fault)
+    return triton_attention
 
 
-def use_fastest_blocks(model: VideoSwin, device: torch.device | str, dtype: torch.dtype) -> None:
-    """Apply `use_fastest_attention`, and fuse branches of blocks where that is faster; for inference only.
+def verified_fused_stages(model: VideoSwin, device: torch.device, dtype: torch.dtype) -> list[Stage]:
+    """Return the stages whose channels `FusedBlock` supports, verified on the device.
 
-    The first call for each stage width compiles the fused branches, compares them with plain ones in float32
-    and times both on many tokens; the log has the times. Nothing is fused under
-    torch.use_deterministic_algorithms(True), because a choice by time may differ between processes, and the
-    results then differ by rounding.
-
-    Args:
-        model: Model to change in place, with weights of type `dtype` on the device.
-        device: Device of the model.
-        dtype: bfloat16 or float16.
+    Arguments and exceptions are those of `verified_triton_attention`.
     """
-    use_fastest_attention(model, device, dtype)
-    device = torch.device(device)
-    if torch.are_deterministic_algorithms_enabled() or device.type != "cuda" or _triton_fault(device):
-        return
-    from videoswin.acceleration.fused import can_fuse, fuse
+    _require_triton(device, dtype)
+    from videoswin.acceleration.fused import can_fuse
 
+    stages = []
     for stage in model.stages:
         assert isinstance(stage, Stage)
         first, *_ = stage.blocks
-        assert isinstance(first, Block)
-        if not can_fuse(first):
-            continue
-        attn = first.attn
-        try:
-            fuse(
-                stage,
-                _faster_branches(_with_index(device), dtype, attn.proj.in_features, attn.heads, attn.window),
-            )
-        except torch.OutOfMemoryError:
-            logger.warning("stage of %d channels is not fused: out of memory", attn.proj.in_features)
+        if isinstance(first, Block) and can_fuse(first):
+            (channels,) = first.norm1.normalized_shape
+            fault = _fused_fault(_with_index(device), dtype, channels, first.attn.heads, first.attn.window)
+            if fault is not None:
+                _refuse(f"correct results on {device}", fault)
+            stages.append(stage)
+    return stages
+
+
+def _require_triton(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise InputError if Triton kernels cannot be used on a device or in a precision."""
+    if device.type != "cuda":
+        _refuse("a CUDA device", str(device))
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST:
+        _refuse(f"compute capability >= {OLDEST}", str(capability))
+    if dtype not in (torch.float16, torch.bfloat16):  # the kernels are for tensor cores
+        _refuse("precision float16 or bfloat16", str(dtype).removeprefix("torch."))
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        _refuse("the package triton (the extra `triton`)", in_one_line(error))
+
+
+def _refuse(requirement: str, got: str) -> NoReturn:
+    raise InputError(f"kernels=triton needs {requirement}, got {got}; leave kernels out to use PyTorch's own")
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """Return the CUDA device with its index."""
+    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
 
 
 @lru_cache(maxsize=64)
-def _faster_branches(
-    device: torch.device, dtype: torch.dtype, channels: int, heads: int, window: Grid
-) -> tuple[Branch, ...]:
-    """Return the faster branches on a GPU; cached, so that all models of a process compute equally."""
-    from triton.testing import do_bench
+def _attention_fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
+    """Return the fault of `triton_attention` on a device, or None; cached."""
+    from videoswin.acceleration.triton.attention import triton_attention
 
-    attention = fastest_attention(device, channels // heads, window, dtype)
-    with torch.cuda.device(device):
-        block = trial_block(channels, heads, window, attention).to(device, dtype)
-        return faster_branches(block, partial(do_bench, warmup=5, rep=20, return_mode="median"))
+    return measured_fault(
+        partial(trial_attention_error, triton_attention, device, width, window, dtype), TOLERANCE[dtype]
+    )
+
+
+@lru_cache(maxsize=64)
+def _fused_fault(
+    device: torch.device, dtype: torch.dtype, channels: int, heads: int, window: Grid
+) -> str | None:
+    """Return the fault of the fused branches on a device, or None; cached."""
+    from videoswin.acceleration.fused import FusedBlock
+    from videoswin.acceleration.triton.attention import triton_attention
+
+    block = trial_block(channels, heads, window, triton_attention).to(device, dtype)
+    x = trial_tokens(block)
+    # Nothing is fused with gradients or under autocast, which the caller may use.
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        for branch in BRANCHES:
+            error = partial(branch_error, FusedBlock(block), block, branch, x)
+            if (fault := measured_fault(error, TOLERANCE[dtype])) is not None:
+                return f"{fault} ({branch} of {channels} channels)"
+    return None
+
+
+def measured_fault(measure: Callable[[], float], tolerance: float) -> str | None:
+    """Measure the relative error of kernels, and return a fault if they fail or are inexact, else None."""
+    try:
+        error = measure()
+    except (torch.AcceleratorError, torch.OutOfMemoryError):
+        raise  # these RuntimeErrors are not faults of the kernel: the device is unusable, or memory is short
+    except kernel_failures() as failure:
+        return in_one_line(failure)
+    # `<`, so that NaN is a fault.
+    return None if error < tolerance else f"its results are off by {error:.2g}, relative to the largest"
+
+
+def kernel_failures() -> tuple[type[Exception], ...]:
+    """Return the exceptions of kernels that cannot be compiled or run.
+
+    Triton compiles on the first call. Its own errors are TritonError; a missing compiler, driver or ptxas is
+    a RuntimeError, OSError or AssertionError; a failing one is a CalledProcessError.
+    """
+    from triton.errors import TritonError
+
+    return TritonError, RuntimeError, OSError, AssertionError, subprocess.CalledProcessError
+
+
+def trial_attention_error(
+    attention: AttentionFn,
+    device: torch.device,
+    width: int,
+    window: Grid,
+    dtype: torch.dtype,
+) -> float:
+    """Return the error of output and gradients in `dtype` against box_attention in float32.
+
+    It is relative to the largest value, for random input on a grid of two shifted windows per axis.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device="cpu").to(device)
+
+    # The caller may use inference mode, whose tensors have no gradients.
+    with torch.inference_mode(False):
+        # Two windows along each axis, shifted along all axes: most of them wrap, in all possible ways.
+        (p, m, n), (d, h, w) = window, (2 * size for size in window)
+        geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
+        qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype)
+        table = normal(bias_table_rows(window), 2)
+        upstream = normal(1, *geometry.grid, 2 * width).to(dtype)
+        return attention_error(attention, qkv, table, geometry, upstream)
+
+
+def attention_error(
+    attention: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeometry, upstream: Tensor
+) -> float:
+    """Return the error of output and gradients against box_attention in float32.
+
+    Args:
+        attention: Attention function.
+        qkv: (B, D, H, W, 3, heads, d).
+        table: Bias table (offsets, heads).
+        geometry: Windows of the grid.
+        upstream: Gradient of the output, (B, D, H, W, heads * d).
+
+    Returns:
+        Largest error relative to the largest value; NaN if any value is NaN.
+    """
+    # The caller may use inference mode or autocast.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(qkv.device.type, enabled=False),
+    ):
+        qkv, table = qkv.detach().requires_grad_(), table.detach().requires_grad_()
+        ours = attention(qkv, table, geometry)
+        gradients = torch.autograd.grad(ours, (qkv, table), upstream)
+        exact = qkv.detach().float().requires_grad_()
+        reference = box_attention(exact, table, geometry)
+        expected = torch.autograd.grad(reference, (exact, table), upstream.float())
+        pairs = zip((ours.detach(), *gradients), (reference.detach(), *expected), strict=True)
+        return float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())
+
+
+def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
+    """Return the error of a branch of `ours` against `block` in float32, relative to the largest value."""
+    exact = copy.deepcopy(block).float()
+    exact.attn.attention = box_attention
+    expected = run_branch(exact, branch, x.float())
+    return float((run_branch(ours, branch, x) - expected).abs().max() / expected.abs().max())
+
+
+def run_branch(block: Block, branch: Branch, x: Tensor) -> Tensor:
+    """Add one branch of a block to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
+    return block.add_attention(x) if branch == "attention" else block.add_mlp(x)
 
 
 def trial_block(channels: int, heads: int, window: Grid, attention: AttentionFn) -> Block:
@@ -188,70 +235,16 @@ def trial_block(channels: int, heads: int, window: Grid, attention: AttentionFn)
     return block.eval()
 
 
-def faster_branches(block: Block, milliseconds: Milliseconds) -> tuple[Branch, ...]:
-    """Return the branches of a block that are correct and faster when fused, on its device and dtype."""
-    from videoswin.acceleration.fused import BRANCHES
+def trial_tokens(block: Block, clips: int = 2) -> Tensor:
+    """Return random tokens of two windows along each axis: (clips, D, H, W, C), on the block's device.
 
-    # Nothing is fused under autocast, which the caller may use.
-    with torch.inference_mode(), torch.autocast(block.attn.proj.weight.device.type, enabled=False):
-        return tuple(branch for branch in BRANCHES if _is_faster(block, branch, milliseconds))
-
-
-def _is_faster(block: Block, branch: Branch, milliseconds: Milliseconds) -> bool:
-    from videoswin.acceleration.fused import FusedBlock, run_branch
-
-    name = f"{branch} of {block.attn.proj.in_features} channels"
-    fused, x = FusedBlock(block, [branch]), trial_tokens(block)
-    fault = measured_fault(lambda: branch_error(fused, block, branch, x[:2]), TOLERANCE[x.dtype])
-    if fault is not None:
-        logger.warning("%s is not fused on %s: %s", name, x.device, fault)
-        return False
-    runs = [partial(run_branch, each, branch, x) for each in (block, fused)]
-    # Alternately, because a GPU becomes faster while it warms up.
-    rounds = [[milliseconds(run) for run in runs] for _ in range(3)]
-    before, after = (median(times) for times in zip(*rounds, strict=True))
-    logger.info("%s: %.3f ms, fused %.3f", name, before, after)
-    return bool(after < WORTHWHILE * before)
-
-
-def trial_tokens(block: Block) -> Tensor:
-    """Return at least TOKENS tokens in whole windows; they are small, so that a block's output dominates."""
+    They are small, so that a block's output dominates.
+    """
     weight = block.attn.proj.weight
     grid = [2 * size for size in block.attn.window]
-    clips = max(2, -(-TOKENS // prod(grid)))
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(clips, *grid, len(weight), generator=generator, device="cpu")
     return (2**-6 * tokens).to(weight)
-
-
-def _with_index(device: torch.device) -> torch.device:
-    """Return the CUDA device with its index."""
-    return torch.device("cuda", torch.cuda.current_device()) if device.index is None else device
-
-
-def _triton_fault(device: torch.device) -> str | None:
-    """Return the reason why Triton cannot be used on a CUDA device, or None."""
-    capability = torch.cuda.get_device_capability(device)
-    if capability < OLDEST:
-        return f"compute capability must be >= {OLDEST}, got {capability}"
-    try:
-        import triton  # noqa: F401
-    except ImportError as error:
-        return f"triton cannot be imported ({error})"
-    return None
-
-
-@lru_cache(maxsize=64)
-def _attention_fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
-    """Return the reason why the attention kernels cannot be used on a device, or None; cached."""
-    missing = _triton_fault(device)
-    if missing is not None:
-        return missing
-    from videoswin.acceleration.triton.attention import WIDTHS, triton_attention
-
-    if width not in WIDTHS:
-        return f"channels per head must be one of {WIDTHS}, got {width}"
-    return attention_fault(triton_attention, device, width, window, dtype)
 
 
 def compile_blocks(model: VideoSwin, backend: str = "inductor") -> VideoSwin:
@@ -261,6 +254,7 @@ def compile_blocks(model: VideoSwin, backend: str = "inductor") -> VideoSwin:
     the whole model would create one graph of all blocks. Each stage, parity of blocks, drop path, mode and
     input size needs its own graph, so torch's process-wide recompile limit is raised.
     """
+    torch.compiler.assume_constant_result(window_geometry)  # type: ignore[no-untyped-call]
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for module in model.modules():
         if isinstance(module, Block):

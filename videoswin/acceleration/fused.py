@@ -1,7 +1,7 @@
 """FusedBlock, a block for inference with few passes over its tokens, and its operators.
 
-A block adds two branches, attention and the MLP, to its tokens. In a fused branch, the norm, GELU and the
-addition are part of the linear layers. The operators have no gradients.
+In a fused branch, the norm, GELU and the addition are part of the linear layers. The operators have no
+gradients.
 
 Legend: B batch, D H W token grid, M = B * D * H * W tokens, C channels, O output channels.
 """
@@ -9,95 +9,58 @@ Legend: B batch, D H W token grid, M = B * D * H * W tokens, C channels, O outpu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from videoswin.acceleration.triton.tiles import takes_channels
-from videoswin.model.attention import WindowAttention
-from videoswin.model.cpu import is_plain
-from videoswin.model.swin import MLP, Block, Stage
+from videoswin.acceleration.block import BRANCHES, Branch, InferenceBlock
+from videoswin.model.swin import Block
 
-Branch = Literal["attention", "mlp"]
-BRANCHES: tuple[Branch, ...] = ("attention", "mlp")
 WIDEST = 256
 """Maximum number of channels for fusion. Linear layers with more are limited by the tensor cores instead of
 by memory, and torch's own products are optimized for that."""
 
 
-class FusedBlock(Block):
-    """A block with the layers of another one and fused branches.
-
-    It falls back to plain branches with gradients, drop path or autocast, if the grid needs padding, and if a
-    layer was replaced or has hooks.
-    """
+class FusedBlock(InferenceBlock):
+    """A block with fused branches; attention is not fused if the grid needs padding."""
 
     def __init__(self, block: Block, branches: Sequence[Branch] = BRANCHES) -> None:
         """Create a fused block that shares the layers of `block`; fuse blocks before compiling them."""
-        nn.Module.__init__(self)  # Block.__init__ would create new layers
+        super().__init__(block)
         self.branches = tuple(branches)
-        self.training, self.drop_path = block.training, block.drop_path
-        self.norm1, self.attn = block.norm1, block.attn
-        self.norm2, self.mlp = block.norm2, block.mlp
 
-    def add_attention(self, x: Tensor) -> Tensor:
+    def supports(self, branch: Branch, x: Tensor) -> bool:
+        """Return whether this branch is fused for tokens (B, D, H, W, C)."""
+        if branch not in self.branches:
+            return False
+        # Padding is between the norm and the linear layer.
+        return branch == "mlp" or self.attn.geometry_of(x).grid == tuple(x.shape[1:4])
+
+    def fast_attention(self, x: Tensor) -> Tensor:
         """Add the attention branch to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
         norm, attn = self.norm1, self.attn
-        known = is_plain(attn, WindowAttention) and _are_plain(norm, attn.qkv, attn.proj)
-        if not (known and self._may_fuse("attention", x)):
-            return super().add_attention(x)
-        geometry = attn.geometry_of(x)
-        if geometry.grid != tuple(x.shape[1:4]):  # padding is between the norm and the linear layer
-            return super().add_attention(x)
         tokens = x.flatten(0, 3)  # (M, C)
         qkv = norm_linear(tokens, norm.weight, norm.bias, norm.eps, attn.qkv.weight, attn.qkv.bias)
-        qkv = qkv.view(*x.shape[:4], 3, attn.heads, -1)
-        out = attn.attention(qkv, attn.relative_position_bias_table, geometry)
+        qkv = qkv.view(*x.shape[:4], 3, attn.heads, -1)  # (B, D, H, W, 3, heads, d)
+        out = attn.attention(qkv, attn.relative_position_bias_table, attn.geometry_of(x))
         added: Tensor = linear_add(out.flatten(0, 3), attn.proj.weight, attn.proj.bias, tokens)
         return added.view(x.shape)
 
-    def add_mlp(self, x: Tensor) -> Tensor:
+    def fast_mlp(self, x: Tensor) -> Tensor:
         """Add the MLP branch to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
         norm, mlp = self.norm2, self.mlp
-        known = is_plain(mlp, MLP) and _are_plain(norm, mlp.fc1, mlp.fc2)
-        if not (known and self._may_fuse("mlp", x)):
-            return super().add_mlp(x)
         weights = (mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias)
         added: Tensor = norm_mlp_add(x.flatten(0, 3), norm.weight, norm.bias, norm.eps, *weights)
         return added.view(x.shape)
 
-    def _may_fuse(self, branch: Branch, x: Tensor) -> bool:
-        drops_paths = self.training and self.drop_path > 0.0
-        is_inference = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
-        return branch in self.branches and is_inference and not drops_paths
-
-
-def _are_plain(norm: nn.Module, *layers: nn.Module) -> bool:
-    """Return whether these are a plain LayerNorm and plain linear layers, all with weight and bias."""
-    plain = is_plain(norm, nn.LayerNorm) and all(is_plain(layer, nn.Linear) for layer in layers)
-    return plain and all(each.weight is not None and each.bias is not None for each in (norm, *layers))
-
 
 def can_fuse(block: Block) -> bool:
-    """Return whether the kernels support the channels of a block."""
+    """Return whether the kernels support the channels of a block: one power of two >= 16 or a sum of two."""
     (channels,) = block.norm1.normalized_shape
-    return channels <= WIDEST and takes_channels(channels)
-
-
-def fuse(stage: Stage, branches: Sequence[Branch] = BRANCHES) -> None:
-    """Replace the blocks of a stage by fused ones with the same layers; subclasses of Block are kept."""
-    for number, block in enumerate(stage.blocks):
-        if is_plain(block, Block, FusedBlock):
-            assert isinstance(block, Block)
-            stage.blocks[number] = FusedBlock(block, branches)
-
-
-def run_branch(block: Block, branch: Branch, x: Tensor) -> Tensor:
-    """Add one branch of a block to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
-    return block.add_attention(x) if branch == "attention" else block.add_mlp(x)
+    return channels <= WIDEST and channels % 16 == 0 and channels.bit_count() <= 2
 
 
 @torch.library.custom_op("videoswin::norm_linear", mutates_args=(), device_types="cpu")

@@ -7,12 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from videoswin import _text
 from videoswin._text import dump_json, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from videoswin.inference.prediction import Prediction
 
 _STYLES: Final = {
@@ -102,15 +99,6 @@ def _shorten(text: str, width: int = 44) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-def draw_bar(console: Console, fraction: float) -> str:
-    """Return a bar for a fraction from 0 to 1, in characters that the console can show."""
-    return _encodable(console, _text.draw_bar(fraction))
-
-
-def _encodable(console: Console, text: str) -> str:
-    return text if "█".encode(console.encoding, "ignore") else text.replace("█", "#")
-
-
 def print_text(text: str, title: str) -> None:
     """Print lines with styles; bars are drawn with `#` if the terminal has no block characters.
 
@@ -122,7 +110,7 @@ def print_text(text: str, title: str) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
-    styled = Text(_encodable(console, text))
+    styled = Text(text if "█".encode(console.encoding, "ignore") else text.replace("█", "#"))
     if text.startswith(title):
         styled.stylize("bold", 0, len(title))
     for pattern, style in _STYLES.items():

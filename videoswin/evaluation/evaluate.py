@@ -145,10 +145,8 @@ class _Share:
 class _Videos(Dataset[Loaded]):
     """The views of videos. It has no model, so that it can be sent to other processes."""
 
-    def __init__(
-        self, samples: Sequence[Sample], clip: ClipSpec, views: ViewPlan, limits: ReadLimits
-    ) -> None:
-        self.samples, self.clip, self.views, self.limits = samples, clip, views, limits
+    def __init__(self, samples: Sequence[Sample], clip: ClipSpec, plan: ViewPlan, limits: ReadLimits) -> None:
+        self.samples, self.clip, self.plan, self.limits = samples, clip, plan, limits
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -159,7 +157,7 @@ class _Videos(Dataset[Loaded]):
             return load_views(
                 sample.path,
                 self.clip,
-                self.views,
+                self.plan,
                 start_seconds=sample.start_seconds,
                 end_seconds=sample.end_seconds,
                 limits=self.limits,
@@ -171,14 +169,14 @@ class _Videos(Dataset[Loaded]):
 def _readable(
     loaded: Iterable[Loaded], share: _Share, advance: Callable[[], None]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield (position in the share, views) of readable videos; record errors and damage in the share."""
-    for position, (index, video) in enumerate(zip(share.indices, loaded, strict=True)):
-        if isinstance(video, VideoError):
-            share.unreadable[index] = video.reason
+    """Yield (position in the share, pixels) of readable videos; record errors and damage in the share."""
+    for position, (index, views) in enumerate(zip(share.indices, loaded, strict=True)):
+        if isinstance(views, VideoError):
+            share.unreadable[index] = views.reason
         else:
-            if video.damage is not None:
-                share.damage[index] = video.damage
-            yield position, video.pixels
+            if views.damage is not None:
+                share.damage[index] = views.damage
+            yield position, views.pixels
         advance()
 
 
@@ -216,10 +214,10 @@ def _targets(manifest: Manifest, labels: tuple[str, ...]) -> Tensor:
     return targets
 
 
-def _bytes_per_video(clip: ClipSpec, views: ViewPlan) -> int:
+def _bytes_per_video(clip: ClipSpec, plan: ViewPlan) -> int:
     """Estimate the size of all views of a video; whole frames are assumed to be 16:9."""
-    pixels = clip.short_side**2 * 16 // 9 if views.crops == "full" else clip.size**2
-    return views.num_views * 3 * clip.frames * pixels
+    pixels = clip.short_side**2 * 16 // 9 if plan.crops == "full" else clip.size**2
+    return plan.num_views * 3 * clip.frames * pixels
 
 
 def _with_suggestion(name: str, labels: Sequence[str]) -> str:

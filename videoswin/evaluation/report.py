@@ -135,8 +135,8 @@ class Report(VideoScores):
         Control characters are escaped, and long lists are truncated.
         """
         speed = f"{self.seconds:.1f} s, {self.videos_per_second:.1f} videos/s"
-        views = describe_protocol(self.protocol)
-        summary = f"{views}, {plural(self.num_videos, 'video')} of {self.source}, {speed}"
+        protocol = describe_protocol(self.protocol)
+        summary = f"{protocol}, {plural(self.num_videos, 'video')} of {self.source}, {speed}"
         lines = [f"{printable(self.model)}  {printable(summary)}", *self._score_lines()]
         lines += ["", *self._weakest_class_lines()]
         if self.confusion is not None and (pairs := confused_pairs(self.confusion)):

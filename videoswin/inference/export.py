@@ -247,8 +247,8 @@ def _clips(
         for number in range(count):
             path = videos[number * len(videos) // count]
             for start, end in _halves(path) if in_halves else [(None, None)]:
-                part = load_views(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
-                parts.append(_without_repeats(part.pixels, crops))
+                views = load_views(path, predictor.clip, plan, start_seconds=start, end_seconds=end)
+                parts.append(_without_repeats(views.pixels, crops))
             bar.advance()
     return parts, f"from {plural(count, 'video')}"
 
@@ -265,10 +265,10 @@ def _halves(path: str) -> list[tuple[float | None, float | None]]:
     return [(None, middle), (middle, None)]
 
 
-def _without_repeats(views: Tensor, crops: int) -> Tensor:
+def _without_repeats(pixels: Tensor, crops: int) -> Tensor:
     """Remove clips equal to the previous one, as in a video that is shorter than a clip."""
-    kept = [i for i, view in enumerate(views) if i < crops or not torch.equal(view, views[i - crops])]
-    return views[kept]
+    kept = [i for i, view in enumerate(pixels) if i < crops or not torch.equal(view, pixels[i - crops])]
+    return pixels[kept]
 
 
 def _synthetic_clips(frames: int, size: int) -> Tensor:

@@ -118,25 +118,25 @@ def decoding_threads(device: torch.device) -> int:
     return max(1, min(cores // 2 if device.type == "cpu" else cores - 1, MOST_THREADS))
 
 
-def copy_to_device(views: Tensor, device: torch.device) -> Tensor:
-    """Copy views to a CUDA device, in a stream of the calling thread; return them unchanged for others.
+def copy_to_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """Copy pixels to a CUDA device, in a stream of the calling thread; return them unchanged for others.
 
     Call it in a decoding thread, so that the copy overlaps with the kernels of the video being scored.
     """
     if device.type != "cuda":
-        return views
+        return pixels
     if not hasattr(_of_thread, "stream"):
         # One stream per decoding thread, because torch caches memory separately for each stream.
         _of_thread.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with torch.cuda.stream(_of_thread.stream):
-        copied = views.pin_memory().to(device, non_blocking=True)
+        copied = pixels.pin_memory().to(device, non_blocking=True)
     _of_thread.stream.synchronize()
     return copied
 
 
-def wait_for_copy(views: Tensor) -> Tensor:
+def wait_for_copy(pixels: Tensor) -> Tensor:
     """Make the result of `copy_to_device` usable in the scoring thread, and return it."""
-    if views.device.type == "cuda":
+    if pixels.device.type == "cuda":
         # Another copy must not reuse the memory before the kernels that read it are done.
-        views.record_stream(torch.cuda.current_stream(views.device))
-    return views
+        pixels.record_stream(torch.cuda.current_stream(pixels.device))
+    return pixels

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from videoswin.model.attention import AttentionFn, WindowAttention, box_attention
 from videoswin.model.config import MLP_RATIO, PATCH, VideoSwinConfig
-from videoswin.model.cpu import CACHED_NUMBERS, fits_pieces, linear
 from videoswin.model.windows import Grid, pad_axes
 
 
@@ -63,12 +62,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP: (..., C) -> (..., C)."""
-        if not fits_pieces(x):
-            out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-            return out
-        # The hidden layer is the largest tensor of the model; its pieces fit the CPU cache.
-        pieces = torch.split(x.flatten(0, -2), max(1, CACHED_NUMBERS // self.fc1.out_features))
-        return torch.cat([linear(linear(p, self.fc1, gelu=True), self.fc2) for p in pieces]).view(x.shape)
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class Block(nn.Module):

@@ -17,12 +17,12 @@ together and share one position bias. The pairs that a mask would exclude are ne
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 Grid = tuple[int, int, int]
 """Sizes or offsets along (time, height, width)."""
@@ -129,15 +129,9 @@ def window_geometry(
     grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
 ) -> WindowGeometry:
     """Return the cached geometry of one block on `grid`, both before clipping and padding."""
-    # torch.export traces in modes that create symbolic tensors, which must not enter the cache.
-    with _disable_current_modes():
-        return _cached_geometry(grid, window, shift, sliced_bias, device)
-
-
-# torch.compile must treat the result as a constant instead of tracing the function. This line is all that
-# torch.compiler.assume_constant_result does, but that imports torch._dynamo, which takes seconds and creates
-# a folder in the temporary directory.
-window_geometry._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    if torch.compiler.is_dynamo_compiling():
+        return _geometry(grid, window, shift, sliced_bias, device)
+    return _cached_geometry(grid, window, shift, sliced_bias, device)
 
 
 # Bounded: a geometry of Swin-L at 384 px takes about 25 MB; a model needs two per stage and input size.
@@ -145,22 +139,29 @@ window_geometry._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _cached_geometry(
     grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
 ) -> WindowGeometry:
-    # Tensors created in inference mode cannot be used in a later training step.
-    with torch.inference_mode(False), torch.device("cpu"):
-        clipped, shift = clip_window(grid, window, shift)
-        grid = padded_grid(grid, clipped)
-        index_of = sliced_position_index if sliced_bias else relative_position_index
-        window_index = index_of(clipped, window)  # (N, N)
-        boxes = _boxes_by_shape(grid, clipped, shift, window_index, merge_ends=not sliced_bias)
-        order = torch.cat([b.tokens for b in boxes])
-        return WindowGeometry(
-            grid=grid,
-            window=clipped,
-            shift=shift,
-            boxes=tuple(Boxes(b.tokens.to(device), b.bias_index.to(device)) for b in boxes),
-            restore=torch.argsort(order).to(device),
-            bias_index=window_index.to(device),
-        )
+    # Inference mode, a default device and the modes of torch.export belong to the thread that set them, and
+    # tensors created in them must not enter the cache.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_geometry, grid, window, shift, sliced_bias, device).result()
+
+
+def _geometry(
+    grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
+) -> WindowGeometry:
+    clipped, shift = clip_window(grid, window, shift)
+    grid = padded_grid(grid, clipped)
+    index_of = sliced_position_index if sliced_bias else relative_position_index
+    window_index = index_of(clipped, window)  # (N, N)
+    boxes = _boxes_by_shape(grid, clipped, shift, window_index, merge_ends=not sliced_bias)
+    order = torch.cat([b.tokens for b in boxes])
+    return WindowGeometry(
+        grid=grid,
+        window=clipped,
+        shift=shift,
+        boxes=tuple(Boxes(b.tokens.to(device), b.bias_index.to(device)) for b in boxes),
+        restore=torch.argsort(order).to(device),
+        bias_index=window_index.to(device),
+    )
 
 
 def _boxes_by_shape(
@@ -184,38 +185,3 @@ def _boxes_by_shape(
         inside = position[tuple(slice(offset, offset + length) for offset, length in key)].flatten()  # (N)
         boxes.append(Boxes(torch.cat(tokens), window_index[inside][:, inside]))
     return boxes
-
-
-def partition(x: Tensor, window: Grid) -> Tensor:
-    """Partition (B, D, H, W, ...) -> (B, windows, P * M * M, ...), row-major, for a grid of whole windows."""
-    b, *grid = x.shape[:4]
-    counts = [g // w for g, w in zip(grid, window, strict=True)]
-    x = x.reshape(b, counts[0], window[0], counts[1], window[1], counts[2], window[2], *x.shape[4:])
-    x = x.movedim((2, 4, 6), (4, 5, 6))  # (B, nD, nH, nW, P, M, M, ...)
-    return x.flatten(4, 6).flatten(1, 3)
-
-
-def merge(windows: Tensor, window: Grid, grid: Grid) -> Tensor:
-    """Invert `partition`: (B, windows, P * M * M, ...) -> (B, D, H, W, ...)."""
-    counts = [g // w for g, w in zip(grid, window, strict=True)]
-    x = windows.reshape(windows.shape[0], *counts, *window, *windows.shape[3:])
-    x = x.movedim((4, 5, 6), (2, 4, 6))  # (B, nD, P, nH, M, nW, M, ...)
-    return x.flatten(5, 6).flatten(3, 4).flatten(1, 2)
-
-
-def region_mask(grid: Grid, window: Grid, shift: Grid) -> Tensor:
-    """Return (windows, N, N) bool: which pairs of a rolled and partitioned grid attend to each other.
-
-    Source: Liu et al. 2021, the mask of shifted windows.
-    """
-    region = torch.zeros(grid, dtype=torch.int64)
-    for axis, (length, size, moved) in enumerate(zip(grid, window, shift, strict=True)):
-        position = torch.arange(length)
-        # After the roll, the last `moved` positions of the axis are its start.
-        wrapped = (position >= length - moved) if moved else torch.zeros(length, dtype=torch.bool)
-        view = [1, 1, 1]
-        view[axis] = length
-        region = region * 2 + wrapped.view(view).long()
-        assert length % size == 0, "pad first"
-    windows = partition(region[None], window)[0]  # (windows, N)
-    return windows[:, :, None] == windows[:, None, :]

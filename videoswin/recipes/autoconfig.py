@@ -16,7 +16,7 @@ import torch
 
 from videoswin._errors import VideoError
 from videoswin._text import plural
-from videoswin.acceleration.cuda import use_fastest_attention
+from videoswin.acceleration import use_training_attention
 from videoswin.data.dataset import read_random_clip
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.inference.predictor import PRECISIONS
@@ -264,8 +264,7 @@ def _train_seconds(
         model = VideoSwin(config)
         set_trainable(model, trainable, 8)
         model.to(device).train()
-        if precision != "fp32":
-            use_fastest_attention(model, device, dtype)
+        use_training_attention(model, device, dtype)
 
         def time_step(count: int) -> float:
             shape = (count, config.in_channels, clip.frames, clip.size, clip.size)

@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from videoswin._errors import InputError, require
-from videoswin.acceleration.cuda import use_fastest_attention, warn_if_emulated
+from videoswin.acceleration import use_training_attention
+from videoswin.acceleration.cpu import has_instructions_for, warn_if_emulated
 from videoswin.data.dataset import Batch
 from videoswin.inference.predictor import PRECISIONS, resolve_device
-from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.training.batch_augment import erase, mix, soft_targets
 from videoswin.training.data import DataSource
@@ -206,11 +206,10 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
     torch.manual_seed(recipe.run.seed)
     initial = load_initial_checkpoint(recipe.model)
     raw_model, keeps_head, lineage = build_model(recipe, initial, source.labels)
-    if recipe.run.precision != "fp32":
-        dtype = PRECISIONS[recipe.run.precision]
-        if fabric.is_global_zero:
-            warn_if_emulated(fabric.device, dtype)
-        use_fastest_attention(raw_model, fabric.device, dtype)
+    dtype = PRECISIONS[recipe.run.precision]
+    if fabric.is_global_zero:
+        warn_if_emulated(fabric.device, dtype)
+    use_training_attention(raw_model, fabric.device, dtype, kernels=recipe.run.kernels)
     set_trainable(raw_model, recipe.model.trainable, recipe.model.lora_rank)
     try:
         freeze_stages(raw_model, recipe.model.frozen_stages)

@@ -215,6 +215,8 @@ class Run:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """`ddp` replicates the model on each device, `fsdp` shards it (training/distributed.py; not with `fp16`).
     `auto` is `ddp` where there are several devices."""
+    kernels: Literal["triton"] | None = None
+    """`triton` computes attention with the Triton kernels on NVIDIA GPUs; None with PyTorch."""
     grad_accum_steps: int = 1
     """Number of forward and backward passes per step and device: less memory, the same result."""
     num_threads: int | None = None

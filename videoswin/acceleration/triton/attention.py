@@ -8,6 +8,7 @@ Legend: B batch, D H W token grid, N tokens per window, d channels per head.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from videoswin.acceleration.triton import reference
 from videoswin.model.windows import Grid, WindowGeometry
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -50,7 +50,7 @@ def window_attention(
 
     The latter is (B * windows, heads, N), float32, for the backward pass.
     """
-    return reference.attention_forward(qkv, bias_table, bias_index, _grid(window), _grid(shift))
+    return _forward_in_torch(qkv, bias_table, bias_index, _grid(window), _grid(shift))
 
 
 @torch.library.custom_op("videoswin::window_attention_backward", mutates_args=(), device_types="cpu")
@@ -65,7 +65,7 @@ def window_attention_backward(
     shift: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of qkv, in its type, and of the bias table, in float32."""
-    return reference.attention_backward(
+    return _backward_in_torch(
         upstream, qkv, bias_table, bias_index, out, log_sums, _grid(window), _grid(shift)
     )
 
@@ -192,3 +192,75 @@ def _backward_flops(upstream: Sequence[int], qkv: Sequence[int], *rest: Any, **k
 def _grid(sizes: Sequence[int]) -> Grid:
     d, h, w = sizes
     return d, h, w
+
+
+# In torch, so that tracing the operators needs no GPU. All attention weights are kept in memory.
+
+
+def _forward_in_torch(
+    qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid
+) -> tuple[Tensor, Tensor]:
+    tokens, logits, _, _, v = _logits(qkv, bias_table, bias_index, window, shift)
+    log_sums = logits.logsumexp(-1)  # (B, windows, heads, N)
+    attended = (logits - log_sums[..., None]).exp() @ v  # (B, windows, heads, N, d)
+    out = qkv.new_empty(qkv[..., 0, :, :].flatten(1, 3).shape)  # (B, D*H*W, heads, d)
+    out[:, tokens] = attended.transpose(2, 3).to(out.dtype)
+    return out.view(*qkv.shape[:4], -1), (log_sums.flatten(0, 1) / math.log(2)).float()
+
+
+def _backward_in_torch(
+    upstream: Tensor,
+    qkv: Tensor,
+    bias_table: Tensor,
+    bias_index: Tensor,
+    out: Tensor,
+    log_sums: Tensor,
+    window: Grid,
+    shift: Grid,
+) -> tuple[Tensor, Tensor]:
+    tokens, logits, q, k, v = _logits(qkv, bias_table, bias_index, window, shift)
+    by_head = qkv[..., 0, :, :].shape  # (B, D, H, W, heads, d)
+    up, attended = (x.reshape(by_head).flatten(1, 3)[:, tokens].transpose(2, 3) for x in (upstream, out))
+    up, attended = up.to(v.dtype), attended.to(v.dtype)  # each (B, windows, heads, N, d)
+    weights = (logits - log_sums.view(logits.shape[:-1])[..., None] * math.log(2)).exp()
+    slope = weights * (up @ v.mT - (up * attended).sum(-1, keepdim=True))  # (B, windows, heads, N, N)
+    scale = q.shape[-1] ** -0.5
+    gradients = torch.stack((slope @ k * scale, slope.mT @ q * scale, weights.mT @ up), dim=4)
+    qkv_gradient = torch.empty_like(qkv, memory_format=torch.contiguous_format)
+    # (B, windows, heads, N, 3, d) -> (B, windows, N, 3, heads, d)
+    qkv_gradient.flatten(1, 3)[:, tokens] = gradients.permute(0, 1, 3, 4, 2, 5).to(qkv.dtype)
+    pairs = slope.sum((0, 1)).flatten(1).T  # (N * N, heads)
+    table_gradient = torch.zeros(bias_table.shape, dtype=pairs.dtype, device=pairs.device)
+    table_gradient.index_add_(0, bias_index.flatten(), pairs)
+    return qkv_gradient, table_gradient.float()
+
+
+def _logits(
+    qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return tokens (windows, N), logits (B, windows, heads, N, N), and q, k, v (B, windows, heads, N, d).
+
+    Logits, q, k and v are at least float32.
+    """
+    d, h, w = qkv.shape[1:4]
+    exact = torch.promote_types(qkv.dtype, torch.float32)
+    tokens, visible = (each.to(qkv.device) for each in _windows((d, h, w), window, shift))
+    gathered = qkv.flatten(1, 3)[:, tokens]  # (B, windows, N, 3, heads, d)
+    q, k, v = gathered.permute(3, 0, 1, 4, 2, 5).to(exact)  # each (B, windows, heads, N, d)
+    bias = bias_table[bias_index].permute(2, 0, 1).to(exact)  # (heads, N, N)
+    logits = q @ k.mT * q.shape[-1] ** -0.5 + bias
+    return tokens, logits.masked_fill(~visible[:, None], float("-inf")), q, k, v
+
+
+def _windows(grid: Grid, window: Grid, shift: Grid) -> tuple[Tensor, Tensor]:
+    """Return the tokens of shifted windows (windows, N), and which pairs may attend (windows, N, N)."""
+    axes = [torch.arange(length).roll(-step) for length, step in zip(grid, shift, strict=True)]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"))  # (3, D, H, W), rolled
+    for axis, size in enumerate(window):
+        places = places.unflatten(1 + 2 * axis, (-1, size))
+    places = places.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)  # (3, windows, N)
+    # Places that wrapped around come before the first one of their window.
+    wrapped = places < places[..., :1]
+    visible = (wrapped[..., :, None] == wrapped[..., None, :]).all(0)  # (windows, N, N)
+    _, height, width = grid
+    return (places[0] * height + places[1]) * width + places[2], visible

@@ -1,6 +1,6 @@
 """Backward pass of window attention: three deterministic kernels that write each value once, without atomics.
 
-Legend: see indices.py; all logarithms are base 2. weights: softmax of the logits, recomputed from their
+Legend: see tiles.py; all logarithms are base 2. weights: softmax of the logits, recomputed from their
 log-sums; slope: gradient of a logit, weights * (upstream v - delta); delta: sum of upstream * out over d.
 """
 
@@ -11,9 +11,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoswin.acceleration.triton.bias import LOG2_E, expand_bias, table_gradient
-from videoswin.acceleration.triton.indices import corner_of, load_rows, locate, rows_of, turn
-from videoswin.acceleration.triton.tiles import CHUNK, BackwardTiles, Tiles, backward_tiles, rows_within
+from videoswin.acceleration.triton.forward import LOG2_E, expand_bias
+from videoswin.acceleration.triton.tiles import (
+    CHUNK,
+    BackwardTiles,
+    Tiles,
+    backward_tiles,
+    corner_of,
+    load_rows,
+    locate,
+    rows_of,
+    rows_within,
+    turn,
+)
 from videoswin.model.windows import Grid
 
 BIAS_PROGRAMS = 1024
@@ -264,3 +274,41 @@ def _bias_kernel(
         total += weights * (tl.dot(up, tl.trans(v), input_precision="ieee") - delta[:, None])
     pair = (group * heads + head).to(tl.int64) * (N * N) + query[:, None] * N + key[None, :]
     tl.store(PAIRS + pair, total, mask=(query < N)[:, None] & (key < N)[None, :])
+
+
+def table_gradient(pair_gradients: Tensor, bias_index: Tensor, offsets: int) -> Tensor:
+    """Reduce the gradient of every pair's bias (heads, N, N) to that of the table (offsets, heads), float32.
+
+    The index of the pairs of one offset is built in every call, because a cache filled during the capture of
+    a CUDA graph would outlive the graph's memory.
+    """
+    heads, n, _ = pair_gradients.shape
+    key_at = torch.full((offsets, n), -1, dtype=torch.int32, device=bias_index.device)
+    gradient = torch.empty(offsets, heads, dtype=torch.float32, device=bias_index.device)
+    block = 1024
+    with torch.cuda.device_of(gradient):
+        _invert_kernel[(triton.cdiv(n * n, block),)](bias_index.contiguous(), key_at, n, BLOCK=block)
+        _collect_kernel[(offsets, heads)](pair_gradients, key_at, gradient, heads, n, BLOCK=512)
+    return gradient
+
+
+@triton.jit
+def _invert_kernel(INDEX, KEY_AT, n, BLOCK: tl.constexpr):
+    """Set KEY_AT[offset, query] = key; a query has at most one key per offset, so writes do not collide."""
+    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real = pair < n * n
+    offset = tl.load(INDEX + pair, mask=real, other=0)
+    tl.store(KEY_AT + offset * n + pair // n, pair % n, mask=real)
+
+
+@triton.jit
+def _collect_kernel(PAIRS, KEY_AT, GRADIENT, heads, n, BLOCK: tl.constexpr):
+    """Sum the gradients of one offset and head."""
+    offset, head = tl.program_id(0), tl.program_id(1)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, n, BLOCK):
+        query = start + tl.arange(0, BLOCK)
+        key = tl.load(KEY_AT + offset * n + query, mask=query < n, other=-1)
+        pair = (head * n + query).to(tl.int64) * n + key
+        total += tl.load(PAIRS + pair, mask=key >= 0, other=0.0)
+    tl.store(GRADIENT + offset * heads + head, tl.sum(total))

@@ -1,6 +1,6 @@
 """Forward pass of window attention, without rolling, partitioning or merging the grid.
 
-Legend: see indices.py; all logarithms are base 2.
+Legend: see tiles.py; all logarithms are base 2.
 """
 
 import torch
@@ -8,10 +8,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoswin.acceleration.triton.bias import LOG2_E, expand_bias
-from videoswin.acceleration.triton.indices import corner_of, load_rows, locate, rows_of, turn
-from videoswin.acceleration.triton.tiles import CHUNK, Tiles, forward_tiles, rows_within, tail_rows
+from videoswin.acceleration.triton.tiles import (
+    CHUNK,
+    Tiles,
+    corner_of,
+    forward_tiles,
+    load_rows,
+    locate,
+    padded_length,
+    rows_of,
+    rows_within,
+    tail_rows,
+    turn,
+)
 from videoswin.model.windows import Grid
+
+LOG2_E = 1.4426950408889634
+"""Logits are base-2 logarithms, because exp2 is one instruction and exp two."""
 
 
 def attention_forward(
@@ -239,3 +252,44 @@ def _see(
     kept = tl.exp2(highest - level)
     mixed = tl.dot(weights.to(v.dtype), v, mixed * kept[:, None], input_precision="ieee")
     return new_highest, total * kept + tl.sum(weights, 1), mixed
+
+
+def expand_bias(bias_table: Tensor, bias_index: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the bias of every pair times log2(e), (heads, N, N padded), with -inf in the padding.
+
+    It is transposed if the index is. For bfloat16 attention it is also float16, which is eight times as
+    precise with the same size; no trained bias is near its limit of 65504.
+    """
+    n, heads = len(bias_index), bias_table.shape[1]
+    padded = padded_length(n)
+    kept = torch.float32 if dtype == torch.float32 else torch.float16
+    bias = torch.empty(heads, n, padded, dtype=kept, device=bias_table.device)
+    block = 1024
+    with torch.cuda.device_of(bias):
+        _expand_kernel[(triton.cdiv(n * padded, block),)](
+            bias_table.contiguous(),
+            bias_index,
+            bias,
+            LOG2_E,
+            heads,
+            *bias_index.stride(),
+            n,
+            padded,
+            BLOCK=block,
+        )
+    return bias
+
+
+@triton.jit
+def _expand_kernel(
+    TABLE, INDEX, BIAS, log2_e, heads, query_stride, key_stride, n, padded, BLOCK: tl.constexpr
+):
+    """Expand BLOCK pairs for all heads, so that the index is read once."""
+    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    query, key = pair // padded, pair % padded
+    real = (query < n) & (key < n)
+    row = tl.load(INDEX + query * query_stride + key * key_stride, mask=real, other=0)
+    for head in range(heads):
+        bias = tl.load(TABLE + row * heads + head, mask=real, other=float("-inf")).to(tl.float32) * log2_e
+        at = BIAS + (head * n).to(tl.int64) * padded + pair
+        tl.store(at, bias.to(BIAS.dtype.element_ty), mask=query < n)

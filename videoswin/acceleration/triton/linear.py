@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from videoswin.acceleration.triton.tiles import Tiles, channel_parts, linear_tiles
+from videoswin.acceleration.triton.tiles import Tiles, linear_tiles
 
 
 def norm_linear(
@@ -81,6 +81,14 @@ def _launch(
             num_stages=tiles.stages,
             **flags,
         )
+
+
+def channel_parts(channels: int) -> tuple[int, int]:
+    """Split channels into their largest power of two and the rest; raise ValueError if unsupported."""
+    main = 1 << (channels.bit_length() - 1)
+    if channels % 16 or channels.bit_count() > 2:  # 16 is the smallest tile of a tensor core
+        raise ValueError(f"channels must be one power of two >= 16 or a sum of two, got {channels}")
+    return main, channels - main
 
 
 @triton.jit

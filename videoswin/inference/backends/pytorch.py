@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from videoswin._errors import InputError
-from videoswin.acceleration.cuda import use_fastest_blocks, warn_if_emulated
+from videoswin.acceleration import optimize_for_inference
 from videoswin.model.config import PATCH
 from videoswin.model.swin import VideoSwin, patches
 from videoswin.video.spec import Normalization
@@ -40,7 +40,7 @@ class PyTorchBackend:
         Args:
             checkpoint: Checkpoint of an RGB model.
             device: Device of weights and activations.
-            dtype: Type of weights and activations; half precision on a GPU also uses faster blocks.
+            dtype: Type of weights and activations.
 
         Raises:
             InputError: The model does not take RGB videos.
@@ -51,10 +51,7 @@ class PyTorchBackend:
             )
         self.metadata = checkpoint.export_metadata("fp32")  # without the weights
         self.device = device
-        self.model = checkpoint.model().to(device, dtype)
-        if dtype != torch.float32:
-            warn_if_emulated(device, dtype)
-            use_fastest_blocks(self.model, device, dtype)
+        self.model = optimize_for_inference(checkpoint.model(), device, dtype)
         self.pixel_model = PixelModel(self.model, checkpoint.clip.normalization)
 
     @torch.inference_mode()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError
 from videoswin._text import in_one_line
-from videoswin.acceleration.cuda import warn_if_emulated
+from videoswin.acceleration.cpu import warn_if_emulated
 from videoswin.weights.metadata import KEY, Metadata
 
 if TYPE_CHECKING:
