@@ -153,16 +153,17 @@ def train(
             print_to_stderr("stopped and saved; run the same command again to resume")
         if json:
             checkpoint = None if best is None else str(best)
-            print_json({"run": out, "checkpoint": checkpoint, "val_score": _best_score(Path(out))})
+            print_json({"run": out, "checkpoint": checkpoint, "val_score": best_score(Path(out))})
         elif best is not None:
             print(printable(str(best)))
     return 0
 
 
-def _best_score(run: Path) -> float | None:
+def best_score(run: Path) -> float | None:
     """Return the highest validation score of a run so far; None without validation."""
-    rows = map(loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return max((row["val_score"] for row in rows if "val_score" in row), default=None)
+    metrics = run / "metrics.jsonl"  # absent if the run was stopped before its first line
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    return max((row["val_score"] for row in map(loads, lines) if "val_score" in row), default=None)
 
 
 def evaluate(
