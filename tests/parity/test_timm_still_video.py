@@ -18,12 +18,20 @@ from videoswin.model.swin import VideoSwin
 
 timm = pytest.importorskip("timm")
 
+NARROW = TINY.replace(embed_dim=24, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), num_classes=10)
+
 
 @pytest.fixture(scope="module")
 def image_model() -> Any:
-    """timm's swin_tiny_patch4_window7_224 with random weights, position biases as large as trained ones."""
+    """timm's Swin at 224 pixels, narrow, with random weights and position biases as large as trained ones."""
     torch.manual_seed(0)
-    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, num_classes=10)
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        embed_dim=NARROW.embed_dim,
+        depths=NARROW.depths,
+        num_heads=NARROW.num_heads,
+        num_classes=NARROW.num_classes,
+    )
     for name, parameter in model.named_parameters():
         if name.endswith("bias_table"):
             nn.init.normal_(parameter, std=0.5)
@@ -37,14 +45,14 @@ def inflated(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     if name == "patch_embed.proj.weight":
         tensor = tensor[:, :, None].repeat(1, 1, PATCH[0], 1, 1) / PATCH[0]
     if name.endswith("bias_table"):
-        tensor = tensor.repeat(2 * TINY.window[0] - 1, 1)  # time is the slowest axis of the table
+        tensor = tensor.repeat(2 * NARROW.window[0] - 1, 1)  # time is the slowest axis of the table
     return name, tensor
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("frames", [2, 32])
 def test_every_stage_sees_the_image_at_every_moment(image_model: Any, frames: int) -> None:
-    video_model = VideoSwin(TINY.replace(num_classes=10)).eval()
+    video_model = VideoSwin(NARROW).eval()
     state = image_model.state_dict()
     video_model.load_state_dict(dict(inflated(name, tensor) for name, tensor in state.items()))
     image = torch.randn(1, 3, 224, 224)
