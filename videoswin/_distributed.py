@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 T = TypeVar("T")
 
@@ -40,6 +44,25 @@ def from_all_ranks(value: T) -> list[T]:
     values: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def gather_objects(objects: list[T]) -> list[T]:
+    """Return the objects of all processes, in the order of their ranks. All processes must call this."""
+    return [value for of_rank in from_all_ranks(objects) for value in of_rank]
+
+
+def all_reduce_mean(tensor: Tensor, fabric: Fabric) -> Tensor:
+    """Return the mean over all processes of tensors of one shape."""
+    mean = fabric.all_reduce(tensor, reduce_op="mean")
+    assert isinstance(mean, Tensor)  # all_reduce also accepts collections
+    return mean
+
+
+def any_rank(value: bool, fabric: Fabric) -> bool:
+    """Return True in every process if `value` is True in at least one of them."""
+    if fabric.world_size == 1:
+        return value
+    return bool(all_reduce_mean(torch.tensor(float(value), device=fabric.device), fabric) > 0)
 
 
 def is_first_process() -> bool:

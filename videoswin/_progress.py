@@ -73,7 +73,7 @@ class Progress:
         self._start = self._last_line = self._clock()
         self._bar.start()
         if not self._is_live:
-            self.say(
+            self.log(
                 self._title if self._total is None else f"{self._title}: {self._total} {self._unit_of_total}"
             )
         return self
@@ -81,7 +81,7 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
         if not self._is_live and self._done == self._total and self._elapsed > FIRST_LINE_SECONDS:
-            self.say(f"{self._count_text}, took {format_duration(self._elapsed)}")
+            self.log(f"{self._count_text}, took {format_duration(self._elapsed)}")
 
     def resume(self, done: int) -> None:
         """Set the number of units finished before this process started, which do not count for the speed."""
@@ -125,9 +125,9 @@ class Progress:
         if not self._is_live:
             self._last_line = self._clock()
             left = "" if self._total is None else f"{format_duration(self._seconds_left(self._total))} left"
-            self.say(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
+            self.log(", ".join(filter(None, (self._count_text, self._speed, left, self._facts))))
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a permanent line."""
         if self._shown:
             self._console.print(printable(line), markup=False)

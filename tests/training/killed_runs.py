@@ -17,7 +17,7 @@ import lightning_fabric  # noqa: F401 - once here, not in every child
 import torch
 import torch.utils.tensorboard
 
-import videoswin.training.run_folder
+import videoswin.training.state
 from tests.training.small_runs import draw_nothing, ended, in_child, kill_after, stripes, train_in_child
 from videoswin.training.loop import train
 
@@ -53,7 +53,7 @@ def killed_while_writing(folder: Path, write: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        videoswin.training.run_folder.torch.save = half_saved  # type: ignore[attr-defined]
+        videoswin.training.state.torch.save = half_saved  # type: ignore[attr-defined]
         train(stripes(), folder)
 
     assert ended(in_child(work)) == -signal.SIGKILL

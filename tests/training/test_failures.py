@@ -17,7 +17,6 @@ from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_c
 from videoswin import _files
 from videoswin._workers import WorkerKilledError, start_data_worker
 from videoswin.training import loop, run_folder, safeguards
-from videoswin.training.recorder import Recorder
 from videoswin.training.safeguards import TrainingError
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -35,13 +34,10 @@ def uninterrupted(tmp_path_factory):
 
 def interrupted(folder, **changes):
     """Fill a folder with a run that was interrupted at the end of its first epoch, before the validation."""
-    validated = Recorder.after_validation
-    Recorder.after_validation = lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(**changes), folder)
-    finally:
-        Recorder.after_validation = validated
 
 
 @pytest.mark.parametrize(
@@ -51,11 +47,11 @@ def interrupted(folder, **changes):
 def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end(
     name, step, tmp_path, monkeypatch, uninterrupted
 ):
-    folder, stepped, steps = tmp_path / "full", Recorder.after_step, []
+    folder, training_step, steps = tmp_path / "full", loop.training_step, []
 
-    def counted(self, result, batch):
-        steps.append(self.step + 1)
-        stepped(self, result, batch)
+    def counted(learner, batch, number):
+        steps.append(number + 1)
+        return training_step(learner, batch, number)
 
     naming = _files.naming
 
@@ -67,7 +63,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does, without a name
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "after_step", counted)
+        patch.setattr(loop, "training_step", counted)
         patch.setattr(_files, "naming", full)
         patch.setattr(run_folder, "naming", full)
         with pytest.raises(TrainingError) as caught:
@@ -100,10 +96,13 @@ def test_a_run_that_ends_while_it_validates_resumes_with_that_validation(
         patch.setattr(loop, "validate", killed)
         with pytest.raises(TrainingError, match=r"resume from the state of step 20, which is intact"):
             loop.train(stripes(), tmp_path)
-    validated, record = [], Recorder.after_validation
-    monkeypatch.setattr(
-        Recorder, "after_validation", lambda self, *rest: (validated.append(self.step), record(self, *rest))
-    )
+    validated, validate = [], loop.validate
+
+    def counted(learner, *arguments):
+        validated.append(learner.scheduler.last_epoch)  # the number of finished steps
+        return validate(learner, *arguments)
+
+    monkeypatch.setattr(loop, "validate", counted)
     assert loop.train(stripes(), tmp_path).read_bytes() == uninterrupted
     assert validated == [20, 40]
 
@@ -279,7 +278,7 @@ def test_a_second_request_to_stop_ends_a_run_that_does_not_heed_the_first(monkey
 def test_asked_to_stop_while_no_batch_comes_it_saves_and_resumes_to_the_same_end(
     tmp_path, monkeypatch, uninterrupted
 ):
-    batch_loader = loop.batch_loader
+    build_loader = loop.build_loader
 
     class Stuck:
         def __init__(self, loader):
@@ -293,10 +292,10 @@ def test_asked_to_stop_while_no_batch_comes_it_saves_and_resumes_to_the_same_end
                 yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_loader", lambda *arguments: Stuck(batch_loader(*arguments)))
+        patch.setattr(loop, "build_loader", lambda *arguments: Stuck(build_loader(*arguments)))
         assert loop.train(stripes(run__save_every=1000), tmp_path / "stuck") is None
     rows = [json.loads(line) for line in (tmp_path / "stuck" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 5
-    assert torch.load(tmp_path / "stuck" / "state.pt", weights_only=True)["parts"]["record"]["step"] == 7
+    assert torch.load(tmp_path / "stuck" / "state.pt", weights_only=True)["progress"]["step"] == 7
     resumed = loop.train(stripes(run__save_every=1000), tmp_path / "stuck")
     assert resumed.read_bytes() == uninterrupted

@@ -11,7 +11,6 @@ import pytest
 
 from tests.training.small_runs import stripes
 from videoswin.training import loop
-from videoswin.training.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,15 +32,15 @@ def test_after_any_kill_losses_and_weights_are_those_of_the_uninterrupted_run(tm
 
 def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_path, monkeypatch):
     whole = loop.train(stripes(run__save_every=1000), tmp_path / "whole")
-    stepped = Recorder.after_step
+    training_step = loop.training_step
 
-    def asked_at_step_13(self, result, batch):
-        stepped(self, result, batch)
-        if self.step == 13:
+    def asked_at_step_13(learner, batch, step):
+        if step == 12:
             os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(learner, batch, step)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(Recorder, "after_step", asked_at_step_13)
+    monkeypatch.setattr(loop, "training_step", asked_at_step_13)
     assert loop.train(stripes(run__save_every=1000), tmp_path / "stopped") is None
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()
@@ -52,9 +51,7 @@ def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_pa
 
 
 def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         loop.train(stripes(), tmp_path)
     with pytest.raises(ValueError, match=r"run\.seed: 0 then, 1 now"):
@@ -63,9 +60,7 @@ def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_other_workers_and_threads(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(), tmp_path)
     assert (

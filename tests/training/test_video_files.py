@@ -15,9 +15,8 @@ from videoswin.data import dataset
 from videoswin.data.manifest import Sample
 from videoswin.evaluation import plots
 from videoswin.training import loop
-from videoswin.training.data import open_data_source
+from videoswin.training.data import open_data_source, video_name
 from videoswin.training.recipe import VideoData
-from videoswin.training.recorder import Recorder, video_name
 from videoswin.training.safeguards import TrainingError
 from videoswin.video.spec import PER_CLIP, ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
@@ -251,9 +250,7 @@ def test_a_flipped_direction_is_warned_of(folder, tmp_path, capsys):
 def interrupted(made, out, monkeypatch):
     """Train until the end of the first epoch."""
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(made, out)
 

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from tests.training.small_runs import draw_nothing, ended, in_child, stripes, train_in_child
 from videoswin.data.dataset import Batch
-from videoswin.training.distributed import local_tensor
+from videoswin.training import loop
+from videoswin.training.fsdp import local_tensor
+from videoswin.training.learner import Learner
 from videoswin.training.loop import train
 from videoswin.training.recipe import Recipe
-from videoswin.training.recorder import Recorder
 
 STOP = 13
 
@@ -57,29 +58,30 @@ def train_together(recipe: Recipe, folder: Path) -> None:
 
 def stop(recipe: Recipe, folder: Path) -> None:
     """Train until SIGTERM after STOP steps, which saves the state."""
-    stepped = Recorder.after_step
+    training_step = loop.training_step
 
-    def asked_in_time(self: Recorder, result: Tensor, batch: Batch) -> None:
-        stepped(self, result, batch)
-        if self.step == STOP:
+    def asked_in_time(learner: Learner, batch: Batch, step: int) -> Tensor:
+        if step + 1 == STOP:
             os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(learner, batch, step)
 
-    Recorder.after_step = asked_in_time  # type: ignore[method-assign]
+    loop.training_step = asked_in_time
     assert train(recipe, folder) is None
 
 
 def spoil(recipe: Recipe, folder: Path) -> None:
     """Train, and set the shard of a weight in the second process to NaN before a state is saved."""
-    save = Recorder.save
+    training_step = loop.training_step
 
-    def save_spoiled(self: Recorder) -> None:
-        bias = self._learner.raw_model.head.bias.detach()
+    def spoiled(learner: Learner, batch: Batch, step: int) -> Tensor:
+        metrics = training_step(learner, batch, step)
+        bias = learner.raw_model.head.bias.detach()
         assert local_tensor(bias).numel() == len(bias) / 2, "the model is not sharded"
-        if self._learner.fabric.global_rank == 1:
+        if step + 1 == recipe.run.save_every and learner.fabric.global_rank == 1:
             local_tensor(bias).fill_(float("nan"))
-        save(self)
+        return metrics
 
-    Recorder.save = save_spoiled  # type: ignore[method-assign]
+    loop.training_step = spoiled
     train(recipe, folder)
 
 

@@ -88,7 +88,7 @@ def evaluate(
     shown = progress and rank == 0
     with Progress(title, len(share.indices), "videos", shown=shown) as bar:
         if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
-            bar.say(notice)
+            bar.log(notice)
         readable = _readable(loaded, share, bar.advance)
         with naming_killed_workers():
             share.scores, _ = predictor.score_videos(

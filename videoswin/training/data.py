@@ -1,22 +1,31 @@
-"""Open the training and validation data of a run, and count how often each class occurs."""
+"""Open the training and validation data of a run, and load its batches."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
+from typing import Final
 
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from videoswin._errors import InputError
 from videoswin._text import plural
+from videoswin._workers import require_startable_workers, start_data_worker
 from videoswin.data.check.advice import describe_single_class
-from videoswin.data.dataset import Draw, Item, VideoClips
+from videoswin.data.dataset import Batch, BatchSampler, Draw, Item, VideoClips, collate
 from videoswin.data.groups import make_groups
-from videoswin.data.manifest import Manifest, hold_out, read_manifest
+from videoswin.data.manifest import Manifest, Sample, hold_out, read_manifest
+from videoswin.evaluation.plots import shortened
 from videoswin.training.recipe import Recipe, SyntheticData, VideoData
+
+VIDEO_NAME_WIDTH: Final = 60
+"""Maximum number of characters of a video name in samples.png; longer names are shortened in the middle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,3 +186,51 @@ def _synthetic_source(data: SyntheticData, recipe: Recipe) -> DataSource:
         description=data.description,
         digest=data.description,
     )
+
+
+def build_sampler(source: DataSource, recipe: Recipe, rank: int, world_size: int) -> BatchSampler:
+    """Return the sampler of the batches of one process."""
+    return BatchSampler(
+        source.length,
+        recipe.data.batch_size // source.clips_per_item,
+        seed=recipe.run.seed,
+        shuffle=source.shuffle,
+        weights=source.sampling_weights(),
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def build_loader(
+    source: DataSource, sampler: BatchSampler, num_workers: int, device: torch.device
+) -> DataLoader[Batch]:
+    """Return a data loader that prefetches batches; each iteration gives the rest of an epoch."""
+    require_startable_workers(num_workers, name="data.num_workers")
+    return DataLoader(
+        source.dataset,  # type: ignore[arg-type]  # a dataset of items, which are collated to batches
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=start_data_worker,
+    )
+
+
+def first_videos(source: DataSource, sampler: BatchSampler) -> list[str]:
+    """Return the name of the video of each clip in the first batch; empty for synthetic clips."""
+    if source.training is None:
+        return []
+    first = copy(sampler)
+    first.load_state_dict({"epoch": 0, "batch": 0})
+    samples = [source.training.samples[draw.item] for draw in next(iter(first))]
+    return [video_name(sample) for sample in samples for _ in range(source.clips_per_item)]
+
+
+def video_name(sample: Sample) -> str:
+    """Return the shortened folder and file name of a sample, with its start and end if it has them."""
+    name = shortened("/".join(Path(sample.path).parts[-2:]), VIDEO_NAME_WIDTH)
+    if sample.start_seconds is None and sample.end_seconds is None:
+        return name
+    end = "the end" if sample.end_seconds is None else f"{sample.end_seconds:g} s"
+    return f"{name}, {sample.start_seconds or 0:g} s to {end}"

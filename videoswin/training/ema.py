@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from videoswin._errors import InputError
-from videoswin.training.distributed import distribute_like, full_tensor
+from videoswin.training.fsdp import distribute_like, full_tensor
 
 
 class ExponentialMovingAverage:

@@ -24,10 +24,10 @@ from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.training.batch_augment import erase, mix, soft_targets
 from videoswin.training.data import DataSource
-from videoswin.training.distributed import fsdp_strategy, full_tensor
 from videoswin.training.ema import ExponentialMovingAverage
+from videoswin.training.fsdp import LearningState, fsdp_strategy, full_tensor
 from videoswin.training.lora import merged_state_dict, set_trainable
-from videoswin.training.losses import balanced_class_weights
+from videoswin.training.losses import balanced_class_weights, classification_loss
 from videoswin.training.optim import build_adamw, build_lr_scheduler
 from videoswin.training.recipe import (
     FABRIC_PRECISION,
@@ -101,6 +101,45 @@ class Learner:
         clips = erase(clips, augment.erasing, rng)
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
+
+    def loss(self, logits: Tensor, targets: Tensor, counts: Tensor, total: Tensor) -> Tensor:
+        """Return the loss of a micro-batch.
+
+        Args:
+            logits: (B, K), float32.
+            targets: Soft targets (B, K).
+            counts: (B,), 1, or 0 for clips that must not contribute.
+            total: Number of clips that count in the whole batch, see `classification_loss`.
+        """
+        return classification_loss(
+            logits, targets, counts, self.class_weights, multi_label=self.multi_label, total=total
+        )
+
+    def clip_gradients(self) -> None:
+        """Clip the norm of the gradients to `max_grad_norm`, if the recipe has one."""
+        max_norm = self.recipe.optimizer.max_grad_norm
+        if max_norm is not None:
+            # A NaN or infinite loss is reported later, with a more helpful error than this function's.
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False
+            )
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate of the next step."""
+        return float(max(self.scheduler.get_last_lr()))
+
+    def stateful_parts(self) -> dict[str, Any]:
+        """Return everything that a step changes, by its key in the saved state."""
+        parts: dict[str, Any] = {
+            "learning": LearningState(self.raw_model, self.optimizer),
+            "schedule": self.scheduler,
+        }
+        if self.ema is not None:
+            parts["average"] = self.ema
+        if (scaler := getattr(self.fabric.strategy.precision, "scaler", None)) is not None:
+            parts["scaler"] = scaler
+        return parts
 
     def preview_clips(self, batch: Batch, videos: Sequence[str] = ()) -> list[tuple[str, Tensor]]:
         """Return some clips of a batch after augmentation, for samples.png.

@@ -13,13 +13,15 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
+from videoswin._distributed import any_rank, gather_objects
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._text import plural
 from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.data.groups import describe_sharing
 from videoswin.training.data import DataSource
-from videoswin.training.distributed import any_rank
+from videoswin.training.fsdp import local_tensor
 from videoswin.training.learner import Learner
 from videoswin.training.losses import expected_initial_loss
 from videoswin.training.memory import available_bytes, estimate_training_bytes, format_bytes
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
 
 SAME_REQUEST_SECONDS = 5.0
 """Schedulers and launchers may send SIGTERM twice; after this time a second one ends the process."""
+
+DIVERGENCE_CURE = (
+    "the last saved state is not affected and is kept. Lower optimizer.lr or optimizer.max_grad_norm, or set "
+    "run.precision=fp32"
+)
+"""End of the error messages about a run that has diverged."""
 
 T = TypeVar("T")
 
@@ -122,6 +130,28 @@ def explain_failures(folder: Path, describe_resume: Callable[[], str]) -> Iterat
                 "model.grad_checkpointing=true, or lower data.batch_size"
             ) from error
         raise
+
+
+def require_finite_losses(losses: Tensor, step: int, *, allow_overflow: bool = False) -> None:
+    """Raise TrainingError if a loss is NaN or infinite.
+
+    Args:
+        losses: Losses of the newest steps, (steps,).
+        step: Number of finished steps.
+        allow_overflow: Raise the error only if all of the losses are NaN or infinite.
+    """
+    invalid = ~losses.isfinite()
+    if invalid.all() if allow_overflow else invalid.any():
+        first = step - len(losses) + int(invalid.nonzero()[0]) + 1
+        raise TrainingError(f"the loss of step {first} is NaN or infinite; {DIVERGENCE_CURE}")
+
+
+def require_finite_weights(model: nn.Module, step: int) -> None:
+    """Raise TrainingError in every process if a weight is NaN or infinite in one of them."""
+    invalid = [name for name, w in model.named_parameters() if not local_tensor(w).isfinite().all()]
+    # If one process alone raised the error, the others would wait for it.
+    for name in gather_objects(invalid):
+        raise TrainingError(f"{name} has NaN or infinite values after step {step}; {DIVERGENCE_CURE}")
 
 
 def require_divisible_batch(recipe: Recipe, clips_per_item: int, num_processes: int) -> None:

@@ -1,4 +1,4 @@
-"""Reduce values over processes, shard a model over them (FSDP2), and save its state unsharded.
+"""Shard a model over processes (FSDP2), and save its state unsharded.
 
 With FSDP every process keeps a shard of each parameter, gradient, optimizer state and average; the parameters
 of a block are gathered while it runs. Outside of that they are DTensors, so a function that needs all of a
@@ -8,9 +8,8 @@ tensor must be called by every process.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh
@@ -18,34 +17,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from videoswin._distributed import from_all_ranks
 from videoswin._optional import require
 from videoswin.model.swin import Block, VideoSwin
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
-
-T = TypeVar("T")
-
-
-def all_reduce_mean(tensor: Tensor, fabric: Fabric) -> Tensor:
-    """Return the mean over all processes of tensors of one shape."""
-    mean = fabric.all_reduce(tensor, reduce_op="mean")
-    assert isinstance(mean, Tensor)  # all_reduce also accepts collections
-    return mean
-
-
-def any_rank(value: bool, fabric: Fabric) -> bool:
-    """Return True in every process if `value` is True in at least one of them."""
-    if fabric.world_size == 1:
-        return value
-    return bool(all_reduce_mean(torch.tensor(float(value), device=fabric.device), fabric) > 0)
-
-
-def gather_objects(objects: list[T]) -> list[T]:
-    """Return the objects of all processes, in the order of their ranks."""
-    return [value for of_rank in from_all_ranks(objects) for value in of_rank]
 
 
 def fsdp_strategy(num_processes: int) -> ModelParallelStrategy:
