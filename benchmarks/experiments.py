@@ -17,8 +17,8 @@ from benchmarks.measure import circumstances
 from benchmarks.moving_pictures import CLIP, CLIPS_PER_ITEM, LABELS, DriftingDots
 from videoswin import Checkpoint, VideoSwin, VideoSwinConfig, ViewPlan
 from videoswin.data.dataset import Draw
+from videoswin.model.swin import initialize_from_scratch
 from videoswin.training.loop import train
-from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.transforms import normalize
 

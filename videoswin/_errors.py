@@ -19,3 +19,7 @@ class InputError(VideoSwinError, ValueError):
 
 class MissingPackageError(VideoSwinError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
+
+
+class TrainingError(VideoSwinError, RuntimeError):
+    """A run that cannot continue; the message states the reason and a cure."""

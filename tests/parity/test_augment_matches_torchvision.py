@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoswin.training.batch_augment import mix
+from videoswin.training.losses import mix
 from videoswin.video import rand_augment
 from videoswin.video.augment import ClipAugment, augment_clip, random_crop_box
 

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from videoswin.data.dataset import Draw, Item
 from videoswin.evaluation import plots
 from videoswin.model.config import VideoSwinConfig
+from videoswin.model.swin import initialize_from_scratch
 from videoswin.training.loop import train
-from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 

@@ -15,9 +15,9 @@ import torch
 
 from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_child, stripes
 from videoswin import _files
+from videoswin._errors import TrainingError
 from videoswin._workers import WorkerKilledError, start_data_worker
 from videoswin.training import loop, run_folder, safeguards
-from videoswin.training.safeguards import TrainingError
 from videoswin.weights.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from tests.training.small_runs import CLIP, LABELS, Stripes, stripes
-from videoswin._errors import InputError
+from videoswin._errors import InputError, TrainingError
 from videoswin.data.dataset import Batch, Draw, Failure, collate
 from videoswin.model.swin import VideoSwin
 from videoswin.training import loop
-from videoswin.training.data import open_data_source
+from videoswin.training.data import open_data_source, read_inputs
 from videoswin.training.learner import _choose_diverse as different
 from videoswin.training.learner import build_learner, launch_fabric
-from videoswin.training.safeguards import TrainingError
 from videoswin.training.settings import flatten
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
@@ -23,6 +22,11 @@ from videoswin.weights.checkpoint import Checkpoint
 
 def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def learner_of(recipe):
+    source = open_data_source(recipe, read_inputs(recipe))
+    return build_learner(recipe, source, None, launch_fabric(recipe.run), steps_per_epoch=10)
 
 
 def accuracy(checkpoint: Checkpoint) -> float:
@@ -171,9 +175,7 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
 
     def weights_after(batch):
         recipe = stripes(model__drop_path=0.0, model__dropout=0.0)
-        learner = build_learner(
-            recipe, open_data_source(recipe), launch_fabric(recipe.run), steps_per_epoch=10
-        )
+        learner = learner_of(recipe)
         return loop.training_step(learner, batch, 0), learner.raw_model.head.weight
 
     batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
@@ -191,9 +193,7 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
 @pytest.mark.parametrize("parts", [2, 8])
 def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
     def step_of(recipe):
-        learner = build_learner(
-            recipe, open_data_source(recipe), launch_fabric(recipe.run), steps_per_epoch=10
-        )
+        learner = learner_of(recipe)
         batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
         return loop.training_step(learner, batch, 0), learner.raw_model.stages[0].blocks[0].attn.qkv.weight
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from tests.training.small_runs import changed, stripes
+from videoswin._errors import TrainingError
 from videoswin.camera_motion.clips import write_h264
 from videoswin.data import dataset
 from videoswin.data.manifest import Sample
 from videoswin.evaluation import plots
 from videoswin.training import loop
-from videoswin.training.data import open_data_source, video_name
+from videoswin.training.data import open_data_source, read_inputs, video_name
 from videoswin.training.recipe import VideoData
-from videoswin.training.safeguards import TrainingError
 from videoswin.video.spec import PER_CLIP, ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -73,9 +73,10 @@ def test_classes_are_drawn_as_they_are_unless_balance_is_asked_for(folder, tmp_p
     lines = ["path,label"] + [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.mp4"))]
     (tmp_path / "list.csv").write_text("\n".join(lines[:14]) + "\n")  # ten lying, three standing
     made = recipe(tmp_path / "list.csv")
-    assert open_data_source(made).sampling_weights() is None
+    inputs = read_inputs(made)
+    assert open_data_source(made, inputs).sampling_weights() is None
     class_balanced = dataclasses.replace(made.data, class_balanced=True)
-    source = open_data_source(dataclasses.replace(made, data=class_balanced))
+    source = open_data_source(dataclasses.replace(made, data=class_balanced), inputs)
     lying, standing = source.class_counts
     assert lying > 2 * standing
     weights = source.sampling_weights()
@@ -213,7 +214,7 @@ def test_a_single_class_is_refused_because_nothing_is_learned(folder, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "lying").symlink_to(folder / "lying")
     with pytest.raises(ValueError, match=r"at least 2 classes .* got 1 \(lying\): .* learns nothing"):
-        open_data_source(recipe(tmp_path / "videos"))
+        read_inputs(recipe(tmp_path / "videos"))
 
 
 def test_class_weights_on_top_of_balanced_drawing_are_refused(folder, tmp_path):

@@ -23,10 +23,10 @@ from torch import Tensor
 from tests.training.small_runs import draw_nothing, ended, in_child, stripes, train_in_child
 from videoswin.data.dataset import Batch
 from videoswin.training import loop
-from videoswin.training.fsdp import local_tensor
 from videoswin.training.learner import Learner
 from videoswin.training.loop import train
 from videoswin.training.recipe import Recipe
+from videoswin.training.state import local_tensor
 
 STOP = 13
 

@@ -9,8 +9,8 @@ from videoswin.camera_motion.clips import CameraMotionClips
 from videoswin.data.dataset import Item
 from videoswin.inference.predictor import resolve_device
 from videoswin.model.config import NANO
+from videoswin.model.swin import initialize_from_scratch
 from videoswin.training.learner import natural_precision
-from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 

@@ -123,45 +123,23 @@ def expected_time(recipe: Recipe, context: TrainingContext) -> str | None:
     )
 
 
-def with_clip_settings(clip: ClipSpec, given: Mapping[str, str | None]) -> ClipSpec:
-    """Return the clip with the settings that the user set; its short side scales with its size.
-
-    Args:
-        clip: The clip before the changes.
-        given: Field of ClipSpec -> value as text; None leaves the field as it is.
+def with_clip_settings(clip: ClipSpec, settings: Mapping[str, Any]) -> ClipSpec:
+    """Return the clip with the settings of the user, with their types; its short side scales with its size.
 
     Raises:
-        InputError: A value is not a number, or is outside of its range.
+        InputError: A value is outside of its range.
     """
-    for name, text in given.items():
-        if text is None:
-            continue
-        setting = f"data.clip.{name}"
-        value = parse_number(setting, text) if name == "fps" else _parse_integer(setting, text)
-        changes = {name: value}
-        if name == "size":
-            changes["short_side"] = round(value * clip.short_side / clip.size)
-        clip = clip.replace(**changes)
-    return clip
-
-
-def parse_number(name: str, text: str) -> float:
-    """Return the value of a setting that was given as text; raise InputError if it is not a number."""
+    changes = {
+        name.removeprefix("data.clip."): value
+        for name, value in settings.items()
+        if name.startswith("data.clip.") and name.count(".") == 2
+    }
+    if "size" in changes and changes["size"] > 0:
+        changes.setdefault("short_side", round(changes["size"] * clip.short_side / clip.size))
     try:
-        return float(text)
+        return clip.replace(**changes)
     except ValueError as error:
-        raise InputError(f"{name} must be a number, got {text!r}") from error
-
-
-def parse_positive(text: str | None) -> int | None:
-    """Return a positive whole number; None for other text, which `with_settings` reports later."""
-    return int(text) if text and text.isdecimal() and int(text) > 0 else None
-
-
-def _parse_integer(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(f"{name} must be a whole number, got {text!r}")
-    return int(text[:12])  # longer integers exceed every limit of ClipSpec
+        raise InputError(f"data.clip: {error}") from error
 
 
 def choose_class_balance(context: TrainingContext) -> Choice:

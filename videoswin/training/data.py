@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -23,9 +23,55 @@ from videoswin.data.groups import make_groups
 from videoswin.data.manifest import Manifest, Sample, hold_out, read_manifest
 from videoswin.evaluation.plots import shortened
 from videoswin.training.recipe import Recipe, SyntheticData, VideoData
+from videoswin.weights.checkpoint import Checkpoint
 
 VIDEO_NAME_WIDTH: Final = 60
 """Maximum number of characters of a video name in samples.png; longer names are shortened in the middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInputs:
+    """The lists of videos and the initial checkpoint of a run, read once."""
+
+    training: Manifest | None
+    """The training videos; None for synthetic clips."""
+    validation: Manifest | None
+    """The validation videos; None for a run without validation."""
+    checkpoint: Checkpoint | None
+    """The initial checkpoint; None if the model is trained from scratch."""
+    read_with: tuple[Any, ...]
+    """The values of the recipe that the inputs depend on."""
+
+    def are_those_of(self, recipe: Recipe) -> bool:
+        """Return whether `read_inputs(recipe)` would return these inputs."""
+        return self.read_with == _input_settings(recipe)
+
+
+def read_inputs(recipe: Recipe) -> RunInputs:
+    """Read the lists of videos and the initial checkpoint of a recipe.
+
+    Raises:
+        InputError: As for `training_and_validation` and `Checkpoint.load`.
+    """
+    data, model = recipe.data, recipe.model
+    checkpoint = training = validation = None
+    if model.init_from is not None:
+        window = None if model.config is None else model.config.window
+        checkpoint = Checkpoint.load(model.init_from, window=window)
+    if isinstance(data, VideoData):
+        training, validation = training_and_validation(data, seed=recipe.run.seed)
+    return RunInputs(
+        training=training, validation=validation, checkpoint=checkpoint, read_with=_input_settings(recipe)
+    )
+
+
+def _input_settings(recipe: Recipe) -> tuple[Any, ...]:
+    """Return the values of a recipe that `read_inputs` uses."""
+    data, model = recipe.data, recipe.model
+    videos: tuple[Any, ...] = ()
+    if isinstance(data, VideoData):
+        videos = (data.train, data.root, data.val, data.val_fraction, data.group_by, recipe.run.seed)
+    return (*videos, model.init_from, model.config and model.config.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +125,17 @@ class DataSource:
         return [fmean([1 / counts[label] for label in s.labels] or [1 / num_unlabeled]) for s in samples]
 
 
-def open_data_source(recipe: Recipe) -> DataSource:
-    """Open the data of a recipe.
+def open_data_source(recipe: Recipe, inputs: RunInputs) -> DataSource:
+    """Open the data of a recipe, whose lists of videos are in `inputs`.
 
     Raises:
-        InputError: A list of videos cannot be read, has no training videos or fewer than two classes, or
-            synthetic clips do not have the size that the recipe states.
+        InputError: Synthetic clips do not have the size that the recipe states.
     """
-    if isinstance(recipe.data, SyntheticData):
-        return _synthetic_source(recipe.data, recipe)
-    training, validation = training_and_validation(recipe.data, seed=recipe.run.seed)
-    data = recipe.data
+    data, training, validation = recipe.data, inputs.training, inputs.validation
+    if isinstance(data, SyntheticData):
+        return _synthetic_source(data, recipe)
+    assert isinstance(data, VideoData)
+    assert training is not None
     dataset = VideoClips(
         training, data.clip, recipe.augment, seed=recipe.run.seed, num_repeats=data.num_repeats
     )

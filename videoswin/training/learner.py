@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,22 +21,19 @@ from videoswin.data.dataset import Batch
 from videoswin.inference.predictor import PRECISIONS, resolve_device
 from videoswin.model.cpu import has_instructions_for
 from videoswin.model.swin import VideoSwin, freeze_stages
-from videoswin.training.batch_augment import erase, mix, soft_targets
 from videoswin.training.data import DataSource
-from videoswin.training.ema import ExponentialMovingAverage
-from videoswin.training.fsdp import LearningState, fsdp_strategy, full_tensor
 from videoswin.training.lora import merged_state_dict, set_trainable
-from videoswin.training.losses import balanced_class_weights, classification_loss
-from videoswin.training.optim import build_adamw, build_lr_scheduler
+from videoswin.training.losses import balanced_class_weights, classification_loss, erase, mix, soft_targets
+from videoswin.training.optim import ExponentialMovingAverage, build_adamw, build_lr_scheduler
 from videoswin.training.recipe import (
     FABRIC_PRECISION,
-    Model,
     Recipe,
     Run,
     TrainingPrecision,
     VideoData,
     require_one_weighting,
 )
+from videoswin.training.state import LearningState, fsdp_strategy, full_tensor
 from videoswin.video.transforms import normalize
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.metadata import require_description
@@ -76,8 +72,6 @@ class Learner:
     """Weights of the classes in the loss, (K,); None for equal weights."""
     lineage: dict[str, str]
     """Origin of the weights, for the checkpoint."""
-    init_digest: str | None
-    """Digest of the initial weights; None if the model is trained from scratch."""
     keeps_head: bool
     """Whether the initial weights include a trained head for the same classes."""
 
@@ -235,16 +229,24 @@ def launch_fabric(run: Run) -> Fabric:
     return fabric
 
 
-def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_epoch: int) -> Learner:
+def build_learner(
+    recipe: Recipe, source: DataSource, initial: Checkpoint | None, fabric: Fabric, steps_per_epoch: int
+) -> Learner:
     """Build model, optimizer, scheduler and moving average before the first step.
 
     Random initial values depend only on the seed of the run.
+
+    Args:
+        recipe: The recipe of the run.
+        source: Its data.
+        initial: Its initial checkpoint; None if the model is trained from scratch.
+        fabric: Device, precision and processes.
+        steps_per_epoch: Number of steps in an epoch.
 
     Raises:
         InputError: The recipe has no initialization, or settings that contradict each other or the data.
     """
     torch.manual_seed(recipe.run.seed)
-    initial = load_initial_checkpoint(recipe.model)
     raw_model, keeps_head, lineage = build_model(recipe, initial, source.labels)
     if recipe.run.precision != "fp32":
         dtype = PRECISIONS[recipe.run.precision]
@@ -290,31 +292,8 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
         multi_label=source.multi_label,
         class_weights=class_weights,
         lineage=lineage | {"trained on": source.description},
-        init_digest=weights_digest(initial),
         keeps_head=keeps_head,
     )
-
-
-def load_initial_checkpoint(model: Model) -> Checkpoint | None:
-    """Load the checkpoint with the initial weights of a run; None if the model is trained from scratch."""
-    if model.init_from is None:
-        return None
-    return Checkpoint.load(model.init_from, window=model.config.window if model.config else None)
-
-
-def weights_digest(checkpoint: Checkpoint | None) -> str | None:
-    """Return a SHA-256 digest of the names and values of the weights, independent of the file format.
-
-    Returns:
-        `SHA-256` and 16 hexadecimal digits; None without a checkpoint.
-    """
-    if checkpoint is None:
-        return None
-    digest = hashlib.sha256()
-    for name, weight in sorted(checkpoint.weights.items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return f"SHA-256 {digest.hexdigest()[:16]}"
 
 
 def build_model(
@@ -324,7 +303,7 @@ def build_model(
 
     Args:
         recipe: The recipe of the run.
-        checkpoint: Initial weights, from `load_initial_checkpoint`; None to train from scratch.
+        checkpoint: The initial checkpoint; None to train from scratch.
         labels: Names of the classes.
 
     Returns:

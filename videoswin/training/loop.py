@@ -7,34 +7,35 @@ Legend: B clips, K classes, T frames, S height and width in pixels.
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._distributed import all_reduce_mean, from_all_ranks
-from videoswin._errors import InputError
+from videoswin._errors import TrainingError
 from videoswin._progress import Progress
 from videoswin._workers import naming_killed_workers
-from videoswin.data.dataset import Batch
+from videoswin.data.dataset import Batch, BatchSampler
 from videoswin.evaluation.evaluate import Report, evaluate
 from videoswin.inference.predictor import NonFiniteScoresError, Predictor
-from videoswin.training.data import DataSource, build_loader, build_sampler, first_videos, open_data_source
-from videoswin.training.learner import (
-    Learner,
-    build_learner,
-    launch_fabric,
-    load_initial_checkpoint,
-    weights_digest,
+from videoswin.training.data import (
+    DataSource,
+    RunInputs,
+    build_loader,
+    build_sampler,
+    first_videos,
+    open_data_source,
+    read_inputs,
 )
+from videoswin.training.learner import Learner, build_learner, launch_fabric
 from videoswin.training.metrics import (
     EarlyStopping,
     TrainingMetrics,
@@ -48,7 +49,6 @@ from videoswin.training.run_folder import RunFolder
 from videoswin.training.safeguards import (
     DIVERGENCE_CURE,
     StopRequest,
-    TrainingError,
     explain_failures,
     initial_loss_warning,
     log_start,
@@ -56,14 +56,9 @@ from videoswin.training.safeguards import (
     require_finite_weights,
 )
 from videoswin.training.settings import flatten, with_settings
-from videoswin.training.state import RunProgress, differing_keys, run_identity, run_origin
+from videoswin.training.state import RunProgress, run_identity, run_origin
 from videoswin.video.spec import ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-logger = logging.getLogger(__name__)
 
 
 def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
@@ -101,7 +96,13 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     return metrics
 
 
-def train(recipe: Recipe, out: Path, *, saved_recipe: Mapping[str, Any] | None = None) -> Path | None:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    saved_recipe: Mapping[str, Any] | None = None,
+    inputs: RunInputs | None = None,
+) -> Path | None:
     """Train a model as a recipe describes it, or resume an interrupted run.
 
     If the folder has the state of an earlier call with the same recipe, the run resumes from it, with the
@@ -111,6 +112,7 @@ def train(recipe: Recipe, out: Path, *, saved_recipe: Mapping[str, Any] | None =
         recipe: The run.
         out: The run folder, which is created if it does not exist; its files are listed in run_folder.py.
         saved_recipe: Content of recipe.json, from `recipe_to_dict`; None writes the settings of the recipe.
+        inputs: Lists of videos and initial checkpoint, if they were read before; None reads them.
 
     Returns:
         Path of the best checkpoint, or of the last one without validation. None if SIGTERM stopped the run:
@@ -126,13 +128,18 @@ def train(recipe: Recipe, out: Path, *, saved_recipe: Mapping[str, Any] | None =
     """
     fabric = launch_fabric(recipe.run)
     recipe = broadcast_settings(recipe)
-    source, folder = open_data_source(recipe), RunFolder(out)
+    if inputs is None or not inputs.are_those_of(recipe):
+        inputs = read_inputs(recipe)
+    source, folder = open_data_source(recipe, inputs), RunFolder(out)
+    origin = run_origin(source, inputs.checkpoint)
     with folder.locked():
-        if not is_finished(recipe, source, folder):
-            is_complete = run_training(recipe, source, fabric, folder, saved_recipe)
-            if not is_complete:
-                return None
-        return folder.result
+        if folder.is_finished(run_identity(flatten(recipe), origin)):
+            return folder.result
+        require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
+        sampler = build_sampler(source, recipe, fabric.global_rank, fabric.world_size)
+        learner = build_learner(recipe, source, inputs.checkpoint, fabric, len(sampler))
+        is_complete = run_epochs(learner, source, sampler, folder, origin, saved_recipe or flatten(recipe))
+        return folder.result if is_complete else None
 
 
 def broadcast_settings(recipe: Recipe) -> Recipe:
@@ -144,27 +151,33 @@ def broadcast_settings(recipe: Recipe) -> Recipe:
     return with_settings(recipe, settings[0]) if len(settings) > 1 else recipe
 
 
-def run_training(
-    recipe: Recipe,
+def run_epochs(
+    learner: Learner,
     source: DataSource,
-    fabric: Fabric,
+    sampler: BatchSampler,
     folder: RunFolder,
-    saved_recipe: Mapping[str, Any] | None,
+    origin: Mapping[str, str],
+    saved_recipe: Mapping[str, Any],
 ) -> bool:
-    """Train from the first step or the saved state to the end.
+    """Train from the first step or the saved state to the end, with validation, logging and checkpoints.
+
+    Args:
+        learner: Model, optimizer and everything else that a step changes.
+        source: Training and validation data.
+        sampler: The batches of this process.
+        folder: The run folder.
+        origin: Digests of data and initial weights.
+        saved_recipe: Content of recipe.json.
 
     Returns:
         False if SIGTERM stopped the run before its end; its state is then saved.
     """
-    require_divisible_batch(recipe, source.clips_per_item, fabric.world_size)
-    sampler = build_sampler(source, recipe, fabric.global_rank, fabric.world_size)
-    learner = build_learner(recipe, source, fabric, len(sampler))
+    recipe, fabric = learner.recipe, learner.fabric
     loader = build_loader(source, sampler, recipe.data.num_workers, fabric.device)
     metrics, unreadable = TrainingMetrics(fabric), UnreadableVideos(source)
     early_stopping = EarlyStopping(recipe.schedule.patience)
     parts = learner.stateful_parts()
     parts |= {"metrics": metrics, "unreadable": unreadable, "early_stopping": early_stopping}
-    origin = run_origin(source, learner.init_digest)
     identity = run_identity(flatten(recipe), origin)
     run, epochs, steps_per_epoch = recipe.run, recipe.schedule.epochs, len(sampler)
     bar = Progress("train", epochs * steps_per_epoch, "steps", shown=fabric.is_global_zero)
@@ -189,7 +202,7 @@ def run_training(
         if step > 0:
             bar.log(f"resuming after step {step}")
         else:
-            folder.write_settings(dict(saved_recipe or flatten(recipe)))
+            folder.write_settings(saved_recipe)
             folder.write_video_lists(source.training, source.validation)
             log_start(learner, source, bar.log)
         while epoch < epochs and not early_stopping.should_stop(epoch):
@@ -241,33 +254,6 @@ def run_training(
         if unreadable.reasons:
             bar.log(f"videos that could not be read: {len(unreadable.reasons)}; see failures.jsonl")
         folder.finish(step, origin)
-    return True
-
-
-def is_finished(recipe: Recipe, source: DataSource, folder: RunFolder) -> bool:
-    """Return whether the folder has the finished run of this recipe.
-
-    Raises:
-        InputError: The folder has the finished run of another recipe.
-        TrainingError: The run is finished, but its checkpoint is missing.
-    """
-    finished = folder.finished
-    if finished is None:
-        return False
-    init_digest = weights_digest(load_initial_checkpoint(recipe.model))
-    ours = run_identity(flatten(recipe), run_origin(source, init_digest))
-    saved_origin = {key: value for key, value in finished.items() if key in ("data", "init_from")}
-    if keys := differing_keys(ours, run_identity(folder.settings, saved_origin)):
-        raise InputError(
-            f"{folder.path} has a finished run with another {', '.join(keys[:3])}; choose another folder "
-            "with --out"
-        )
-    if not folder.result.exists():
-        raise TrainingError(
-            f"the run in {folder.path} is finished, but its {folder.result.name} is missing: restore the "
-            "file, or choose another folder with --out to train again"
-        )
-    logger.warning("the run in %s is already finished: nothing is trained", folder.path)
     return True
 
 

@@ -213,7 +213,7 @@ class Run:
     num_nodes: int = 1
     """Number of nodes; torchrun and SLURM are detected."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """`ddp` replicates the model on each device, `fsdp` shards it (training/distributed.py; not with `fp16`).
+    """`ddp` replicates the model on each device, `fsdp` shards it (training/state.py; not with `fp16`).
     `auto` is `ddp` where there are several devices."""
     grad_accum_steps: int = 1
     """Number of forward and backward passes per step and device: less memory, the same result."""

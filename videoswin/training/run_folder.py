@@ -18,6 +18,7 @@ state.pt           the state from which an interrupted run resumes; deleted when
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import sys
@@ -32,16 +33,24 @@ import torch
 from torch import Tensor
 
 from videoswin._distributed import from_all_ranks, rank_and_world_size
-from videoswin._errors import InputError
+from videoswin._errors import InputError, TrainingError
 from videoswin._files import lock, naming, replacing
 from videoswin._optional import require
 from videoswin._text import dump_json
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.evaluation import plots
 from videoswin.evaluation.evaluate import Report
-from videoswin.training.safeguards import TrainingError
-from videoswin.training.state import RunProgress, Stateful, load_state, save_state
+from videoswin.training.state import (
+    RunProgress,
+    Stateful,
+    differing_keys,
+    load_state,
+    run_identity,
+    save_state,
+)
 from videoswin.weights.checkpoint import Checkpoint
+
+_log = logging.getLogger(__name__)
 
 LIBRARIES = ("videoswin", "torch", "lightning", "av", "numpy", "safetensors")
 """Packages whose versions are in environment.json."""
@@ -94,10 +103,29 @@ class RunFolder:
                     with suppress(OSError):  # every row was already flushed, or raised its error
                         self._tensorboard.close()
 
-    @property
-    def finished(self) -> dict[str, Any] | None:
-        """The final row of metrics, with the digests of data and initial weights; None if unfinished."""
-        return next((row for row in self._read_rows("metrics.jsonl") if "finished" in row), None)
+    def is_finished(self, identity: Mapping[str, Any]) -> bool:
+        """Return whether the folder has the finished run with this identity, from `run_identity`.
+
+        Raises:
+            InputError: The folder has another finished run.
+            TrainingError: The run is finished, but its checkpoint is missing.
+        """
+        finished = next((row for row in self._read_rows("metrics.jsonl") if "finished" in row), None)
+        if finished is None:
+            return False
+        origin = {key: value for key, value in finished.items() if key in ("data", "init_from")}
+        if keys := differing_keys(identity, run_identity(self.settings, origin)):
+            raise InputError(
+                f"{self.path} has a finished run with another {', '.join(keys[:3])}; choose another folder "
+                "with --out"
+            )
+        if not self.result.exists():
+            raise TrainingError(
+                f"the run in {self.path} is finished, but its {self.result.name} is missing: restore the "
+                "file, or choose another folder with --out to train again"
+            )
+        _log.warning("the run in %s is already finished: nothing is trained", self.path)
+        return True
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -138,7 +166,7 @@ class RunFolder:
         return self.best if any(score > -math.inf for score in scores) else self.last
 
     @_in_first_process
-    def write_settings(self, recipe: dict[str, Any]) -> None:
+    def write_settings(self, recipe: Mapping[str, Any]) -> None:
         """Write recipe.json and environment.json."""
         environment = {
             "command": sys.argv,
@@ -149,7 +177,7 @@ class RunFolder:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "cpu threads": torch.get_num_threads(),
         }
-        self._write_json("recipe.json", recipe)
+        self._write_json("recipe.json", dict(recipe))
         self._write_json("environment.json", environment)
 
     @_in_first_process
@@ -275,7 +303,7 @@ class RunFolder:
         self._append("metrics.jsonl", {"step": step, "finished": True, **origin})
         self.state.unlink(missing_ok=True)
 
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         with replacing(self.path / name) as unfinished:
             unfinished.write_text(dump_json(content, indent=2) + "\n", encoding="utf-8")
 

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from videoswin._distributed import any_rank, gather_objects
-from videoswin._errors import InputError, VideoSwinError
+from videoswin._errors import InputError, TrainingError
 from videoswin._text import plural
 from videoswin._workers import WorkerKilledError, shared_memory_notice
 from videoswin.data.groups import describe_sharing
 from videoswin.training.data import DataSource
-from videoswin.training.fsdp import local_tensor
 from videoswin.training.learner import Learner
 from videoswin.training.losses import expected_initial_loss
 from videoswin.training.memory import available_bytes, estimate_training_bytes, format_bytes
 from videoswin.training.optim import describe_groups
 from videoswin.training.recipe import Recipe
+from videoswin.training.state import local_tensor
 from videoswin.video.augment import reads_direction
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ DIVERGENCE_CURE = (
 """End of the error messages about a run that has diverged."""
 
 T = TypeVar("T")
-
-
-class TrainingError(VideoSwinError, RuntimeError):
-    """A run that cannot continue; the message states the reason and a cure."""
 
 
 class StopRequest:

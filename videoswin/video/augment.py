@@ -73,7 +73,7 @@ def augment_clip(
 ) -> tuple[Tensor, bool]:
     """Augment decoded frames: resize, crop, flip, color jitter and RandAugment, in this order.
 
-    Random erasing needs normalized values and is applied later, in training/batch_augment.py.
+    Random erasing needs normalized values and is applied later, in training/losses.py.
 
     Args:
         frames_thwc: uint8 (T, H, W, 3).
