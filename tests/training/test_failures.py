@@ -4,32 +4,27 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_child, stripes
+from tests.training.small_runs import LABELS, Harmful, ended, in_child, stripes
 from videoswin import _files
 from videoswin._errors import TrainingError
 from videoswin._workers import WorkerKilledError, start_data_worker
 from videoswin.training import loop, run_folder, safeguards
 from videoswin.weights.checkpoint import Checkpoint
 
-ROOT = Path(__file__).parents[2]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to save time")
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+@pytest.fixture
+def uninterrupted(complete_run):
     """Return the bytes of the checkpoint of an uninterrupted run."""
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch.setattr)
-        return loop.train(stripes(), tmp_path_factory.mktemp("uninterrupted")).read_bytes()
+    return complete_run.checkpoint.read_bytes()
 
 
 def interrupted(folder, **changes):
@@ -67,7 +62,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end
         patch.setattr(_files, "naming", full)
         patch.setattr(run_folder, "naming", full)
         with pytest.raises(TrainingError) as caught:
-            loop.train(stripes(), folder)
+            loop.train(stripes(run__save_every=3), folder)
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert f"{folder / name} cannot be written: No space left on device" in sentence
@@ -132,34 +127,6 @@ def test_sigterm_ends_a_data_worker_whatever_it_does():
     assert ended(worker) == 0
 
 
-CRASHING = """
-from pathlib import Path
-from tests.training.small_runs import draw_nothing, stripes
-from videoswin.training import loop
-
-def crash(learner, batch, step):
-    raise NotImplementedError("no such kernel")
-
-draw_nothing(setattr)
-loop.training_step = crash
-loop.train(stripes(data__num_workers=2), Path("run"))
-"""
-
-
-def test_a_program_that_an_exception_in_training_ends_does_not_wait_for_its_workers(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", CRASHING],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,  # against the hang, which would be endless
-    )
-    assert done.returncode == 1, done.stderr
-    assert "NotImplementedError: no such kernel" in done.stderr
-
-
 def damaged(path):
     """Return damaged contents of a state file, by the kind of damage."""
     sound = path.read_bytes()
@@ -219,14 +186,15 @@ def test_junk_in_the_recipe_of_a_finished_run_is_named(junk, tmp_path):
         loop.train(stripes(), tmp_path)
 
 
-def test_a_finished_run_whose_checkpoint_is_gone_says_so(tmp_path):
-    loop.train(stripes(), tmp_path).unlink()
+def test_a_finished_run_whose_checkpoint_is_gone_says_so(tmp_path, complete_run):
+    shutil.copytree(complete_run.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "last.safetensors").unlink()
     with pytest.raises(TrainingError, match=r"is finished, but its last\.safetensors is missing"):
         loop.train(stripes(), tmp_path)
 
 
-def test_the_last_checkpoint_is_not_passed_off_as_the_best_one(tmp_path):
-    loop.train(stripes(), tmp_path)
+def test_the_last_checkpoint_is_not_passed_off_as_the_best_one(tmp_path, complete_run):
+    shutil.copytree(complete_run.folder, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 20, "val_score": 0.5}\n')
     with pytest.raises(TrainingError, match=r"best\.safetensors is missing"):

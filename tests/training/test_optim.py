@@ -10,14 +10,13 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from videoswin.model.config import NANO, VideoSwinConfig
-from videoswin.model.swin import VideoSwin
+from videoswin.model.swin import VideoSwin, initialize_from_scratch
 from videoswin.training.lora import set_trainable
 from videoswin.training.optim import (
     build_adamw,
     build_lr_scheduler,
     depth_below_head,
     describe_groups,
-    initialize_from_scratch,
     parameter_groups,
 )
 from videoswin.training.recipe import Optimizer, Schedule

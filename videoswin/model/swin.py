@@ -392,18 +392,14 @@ def initialize(model: VideoSwin) -> None:
 
 
 def initialize_from_scratch(model: VideoSwin) -> None:
-    """Initialize a model, in place, so that a small one can be trained without pretraining.
+    """Initialize a model in place for training without pretraining, where `initialize` keeps NANO at chance.
 
-    Linear layers have Xavier-uniform weights, the patch embedding has Kaiming-normal ones. The published
-    initialization (normal, std 0.02) assumes that pretrained image weights follow; with it alone a model as
-    small as NANO stayed at chance accuracy.
+    Linear weights are Xavier uniform, the patch embedding is Kaiming normal, all biases are 0.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    projection = model.patch_embed.proj
-    nn.init.kaiming_normal_(projection.weight, nonlinearity="linear")
-    assert projection.bias is not None
-    nn.init.zeros_(projection.bias)
+    nn.init.kaiming_normal_(model.patch_embed.proj.weight, nonlinearity="linear")
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            nn.init.zeros_(parameter)
