@@ -18,6 +18,7 @@ from videoswin.evaluation import plots
 from videoswin.training import loop
 from videoswin.training.data import open_data_source, read_inputs, video_name
 from videoswin.training.recipe import VideoData
+from videoswin.training.run_folder import RunFolder
 from videoswin.video.spec import PER_CLIP, ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -286,6 +287,16 @@ def test_a_run_does_not_resume_on_other_videos_or_from_another_start(folder, tmp
     start.save(tmp_path / "start.safetensors")
     with pytest.raises(ValueError, match=r"differs \(init_from: .* then, .* now.*same settings to resume"):
         loop.train(made, tmp_path / "run")
+
+
+def test_a_validation_that_is_repeated_after_an_interruption_is_recorded_once(folder, tmp_path, monkeypatch):
+    made = recipe(folder, schedule__epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(made, tmp_path)
+    loop.train(made, tmp_path)
+    assert [row["epoch"] for row in rows(tmp_path) if "val_score" in row] == [1, 2]
 
 
 def test_a_run_that_diverges_says_so_and_not_that_weights_are_damaged(folder, tmp_path):

@@ -119,6 +119,11 @@ class Learner:
             )
 
     @property
+    def score_name(self) -> str:
+        """Name of the score that validation compares checkpoints by."""
+        return "mAP" if self.multi_label else "top-1"
+
+    @property
     def lr(self) -> float:
         """The highest learning rate of the next step."""
         return float(max(self.scheduler.get_last_lr()))

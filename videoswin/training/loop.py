@@ -197,7 +197,7 @@ def run_epochs(
     fabric.barrier()
     with bar, explain_failures(folder.path, folder.describe_resume), StopRequest() as stop:
         step, epoch = folder.resume(identity, parts)
-        sampler.load_state_dict(dict(zip(("epoch", "batch"), divmod(step, steps_per_epoch), strict=True)))
+        sampler.load_state_dict({"epoch": step // steps_per_epoch, "batch": step % steps_per_epoch})
         bar.resume(step)
         if step > 0:
             bar.log(f"resuming after step {step}")
@@ -236,8 +236,9 @@ def run_epochs(
                 report = validate(learner, source, checkpoint, stop)
                 if stop.is_set(fabric):
                     return False  # the state is already saved; a run that resumes validates again
-                is_best = report is not None and early_stopping.update(report, epoch + 1)
+                is_best = False
                 if report is not None:
+                    is_best = early_stopping.update(report, epoch + 1)
                     bar.log(describe_validation(report, epoch + 1, is_best=is_best))
                     folder.write_validation(report, RunProgress(step, epoch + 1))
                 folder.save_checkpoint(checkpoint, is_best=is_best)
@@ -247,12 +248,9 @@ def run_epochs(
                 save()
                 metrics.restart_timer()  # the speed is that of training alone
         if epoch < epochs:
-            waited = epoch - (early_stopping.best_epoch or 0)
-            bar.log(f"stopping early: validation has not improved for {waited} epochs")
-        for line in early_stopping.describe_best("mAP" if source.multi_label else "top-1"):
+            bar.log(f"stopping early: validation has not improved since epoch {early_stopping.best_epoch}")
+        for line in (*early_stopping.describe_best(learner.score_name), *unreadable.describe()):
             bar.log(line)
-        if unreadable.reasons:
-            bar.log(f"videos that could not be read: {len(unreadable.reasons)}; see failures.jsonl")
         folder.finish(step, origin)
     return True
 

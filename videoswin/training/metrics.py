@@ -170,6 +170,11 @@ class UnreadableVideos:
                 "`videoswin check` finds all of them and writes a list without them"
             )
 
+    def describe(self) -> list[str]:
+        """Return a line with the number of videos, for the end of a run; none if all could be read."""
+        count = len(self.reasons)
+        return [f"videos that could not be read: {count}; see failures.jsonl"] if count else []
+
     def state_dict(self) -> dict[str, Any]:
         """Return the failures that were synchronized."""
         return {"reasons": self.reasons}
@@ -217,7 +222,7 @@ class EarlyStopping:
         return epoch - self.best_epoch >= self.patience
 
     def describe_best(self, score_name: str) -> list[str]:
-        """Return lines about the best checkpoint and the uncertainty of its score; empty without one."""
+        """Return lines about the best checkpoint and its uncertainty; none without validation."""
         if self.best_epoch is None:
             return []
         low, high = self.interval

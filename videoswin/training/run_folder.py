@@ -206,20 +206,24 @@ class RunFolder:
         progress = load_state(self.state, identity, parts)
         self._saved_step = None if progress is None else progress.step
         progress = progress or RunProgress(step=0, epoch=0)
-        self._discard_after(progress.step)
+        self._discard_after(progress)
         return progress
 
     @_in_first_process
-    def _discard_after(self, step: int) -> None:
-        """Delete partial files and all rows after `step`, and open TensorBoard."""
+    def _discard_after(self, progress: RunProgress) -> None:
+        """Delete partial files and all rows that are written again, and open TensorBoard."""
         for partial in self.path.glob(".*.part"):
             partial.unlink()
         for name in ("metrics.jsonl", "failures.jsonl"):
-            kept = [row for row in self._read_rows(name) if row["step"] <= step]
+            rows = [row for row in self._read_rows(name) if row["step"] <= progress.step]
+            # After an interruption the validation of the newest epoch is repeated.
+            kept = [row for row in rows if "val_score" not in row or row["epoch"] <= progress.epoch]
             with replacing(self.path / name) as unfinished:
                 unfinished.write_text("".join(f"{dump_json(row)}\n" for row in kept), encoding="utf-8")
         tensorboard = require("torch.utils.tensorboard", extra="train")
-        self._tensorboard = tensorboard.SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = tensorboard.SummaryWriter(
+            str(self.path / "tensorboard"), purge_step=progress.step + 1
+        )
 
     def save_state(
         self, identity: Mapping[str, Any], parts: Mapping[str, Stateful], progress: RunProgress
