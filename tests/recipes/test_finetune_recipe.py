@@ -150,7 +150,12 @@ def test_a_small_model_has_one_learning_rate_and_a_large_one_lower_rates_with_de
 def test_augmentation_is_stronger_with_more_trainable_parameters():
     head, lora, everything = (chosen_settings(each=each) for each in (5, 30, 500))
     strength = [
-        (1 - s["augment.area"][0], s["augment.rand_augment"], s["augment.erasing"], s["augment.mixup"])
+        (
+            1 - s["augment.scale"][0],
+            s["augment.rand_augment"],
+            s["augment.random_erasing"],
+            s["augment.mixup"],
+        )
         for s in (head, lora, everything)
     ]
     assert strength == sorted(strength)
@@ -169,7 +174,7 @@ def test_augmentation_is_stronger_with_more_trainable_parameters():
 )
 def test_clips_are_mirrored_only_if_labels_stay_correct(classes, flip, pairs):
     found = chosen_settings(classes=classes)
-    assert (found["augment.flip"], found["augment.flip_pairs"]) == (flip, pairs)
+    assert (found["augment.hflip"], found["augment.flip_pairs"]) == (flip, pairs)
 
 
 def test_classes_of_very_different_size_are_sampled_equally_often():

@@ -74,7 +74,7 @@ recipes = st.builds(
     ),
     augment=st.builds(
         Augment,
-        area=numbers.map(lambda least: (least, 1.0)),
+        scale=numbers.map(lambda least: (least, 1.0)),
         flip_pairs=st.lists(st.tuples(texts, texts), max_size=2).map(tuple),
     ),
     optimizer=st.builds(

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def recipe(train, *, num_repeats=2, max_failure_fraction=0.05, **changes):
-    made = stripes(run__log_every=2, augment__area=(0.8, 1.0))
+    made = stripes(run__log_every=2, augment__scale=(0.8, 1.0))
     data = VideoData(
         train=str(train),
         num_repeats=num_repeats,
@@ -241,12 +241,12 @@ def test_a_flipped_direction_is_warned_of(folder, tmp_path, capsys):
     for old, new in (("lying", "turn left"), ("standing", "turn right")):
         (tmp_path / "videos" / new).symlink_to(folder / old)
     loop.train(recipe(tmp_path / "videos", schedule__epochs=1), tmp_path / "run")
-    assert "augment.flip=0" in capsys.readouterr().err
+    assert "augment.hflip=0" in capsys.readouterr().err
     pairs = (("turn left", "turn right"),)
     loop.train(
         recipe(tmp_path / "videos", schedule__epochs=1, augment__flip_pairs=pairs), tmp_path / "paired"
     )
-    assert "augment.flip=0" not in capsys.readouterr().err
+    assert "augment.hflip=0" not in capsys.readouterr().err
 
 
 def interrupted(made, out, monkeypatch):

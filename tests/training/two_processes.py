@@ -26,6 +26,7 @@ from torch import Tensor
 
 from tests.training.small_runs import draw_nothing, ended, in_child, stripes, train_in_child
 from videoswin.data.dataset import Batch
+from videoswin.model.config import VideoSwinConfig
 from videoswin.training import loop
 from videoswin.training.learner import Learner
 from videoswin.training.loop import train
@@ -35,7 +36,12 @@ from videoswin.training.state import local_tensor
 STOP = 13
 
 # Drop path and dropout differ between processes; without them the runs are comparable.
-STILL: dict[str, Any] = {"model__drop_path": 0.0, "model__dropout": 0.0, "schedule__epochs": 1}
+STILL: dict[str, Any] = {
+    "model__config": VideoSwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=(1, 2, 2)),
+    "model__drop_path": 0.0,
+    "model__dropout": 0.0,
+    "schedule__epochs": 1,
+}
 COPIED = STILL | {"run__devices": 2, "run__strategy": "ddp"}
 SHARDED = STILL | {"run__devices": 2, "run__strategy": "fsdp"}
 LORA: dict[str, Any] = {"model__trainable": "lora", "model__lora_rank": 3}

@@ -48,7 +48,7 @@ def camera_motion() -> Recipe:
             dropout=0.0,
         ),
         # The clips already have the size and the variation for training.
-        augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, label_smoothing=0.05),
+        augment=Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, label_smoothing=0.05),
         optimizer=Optimizer(
             lr=1e-3, backbone_lr_scale=1.0, weight_decay=0.05, max_grad_norm=1.0, ema_decay=0.999
         ),

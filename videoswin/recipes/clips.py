@@ -161,20 +161,20 @@ def choose_class_balance(context: TrainingContext) -> Choice:
 def choose_augmentation(context: TrainingContext, trainable: Trainable) -> Choice:
     """Choose the strength of the augmentation: it grows with the number of trainable parameters."""
     settings = {
-        "augment.area": [0.5, 1.0],
+        "augment.scale": [0.5, 1.0],
         "augment.rand_augment": 0,
-        "augment.erasing": 0.0,
+        "augment.random_erasing": 0.0,
         "augment.mixup": 0.0,
     }
     if context.is_small:
         return Choice(settings, "the model is small: only random crops of 50 to 100 % of the frame")
     if trainable == "head":
         return Choice(settings, "only the head is trained: only random crops of 50 to 100 % of the frame")
-    settings |= {"augment.area": [0.2, 1.0], "augment.rand_augment": 2}
+    settings |= {"augment.scale": [0.2, 1.0], "augment.rand_augment": 2}
     if trainable == "lora":
         reason = "random crops of 20 to 100 % and RandAugment with 2 operations reduce overfitting"
         return Choice(settings, reason)
-    settings |= {"augment.erasing": 0.25, "augment.mixup": 0.2}
+    settings |= {"augment.random_erasing": 0.25, "augment.mixup": 0.2}
     reason = (
         "all parameters are trained: random crops of 20 to 100 %, RandAugment with 2 operations, random "
         "erasing and mixup reduce overfitting"
@@ -189,11 +189,11 @@ def choose_flip(context: TrainingContext) -> Choice:
     unpaired = [name for name in context.classes if reads_direction(name) and name not in paired]
     if unpaired:
         reason = f"{unpaired[0]!r} names a direction and has no mirrored class: clips are not mirrored"
-        return Choice({"augment.flip": 0.0, "augment.flip_pairs": []}, reason)
+        return Choice({"augment.hflip": 0.0, "augment.flip_pairs": []}, reason)
     reason = "half of the clips are mirrored; " + (
         "the labels of a mirrored pair are exchanged" if pairs else "no class name contains a direction"
     )
-    return Choice({"augment.flip": 0.5, "augment.flip_pairs": [list(pair) for pair in pairs]}, reason)
+    return Choice({"augment.hflip": 0.5, "augment.flip_pairs": [list(pair) for pair in pairs]}, reason)
 
 
 def choose_dropout(context: TrainingContext, trainable: Trainable) -> Choice:

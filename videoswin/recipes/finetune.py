@@ -70,7 +70,10 @@ CHOSEN_SETTINGS: Final = frozenset(
     | {f"data.views.{name}" for name in ("clips", "crops", "placement", "average", "margin")}
     | {"name", "run.license", "run.precision", "run.grad_accum_steps", "run.log_every"}
     | {f"model.{name}" for name in ("trainable", "dropout", "drop_path")}
-    | {f"augment.{name}" for name in ("short_side", "area", "rand_augment", "erasing", "mixup", "flip")}
+    | {
+        f"augment.{name}"
+        for name in ("short_side", "scale", "rand_augment", "random_erasing", "mixup", "hflip")
+    }
     | {"augment.flip_pairs", "augment.label_smoothing"}
     | {f"optimizer.{name}" for name in ("lr", "backbone_lr_scale", "layer_decay")}
     | {f"schedule.{name}" for name in ("epochs", "warmup_epochs", "val_every", "patience")}

@@ -92,7 +92,7 @@ class Learner:
         """
         augment = self.recipe.augment
         clips = normalize(batch.clips, self.recipe.data.clip.normalization)
-        clips = erase(clips, augment.erasing, rng)
+        clips = erase(clips, augment.random_erasing, rng)
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
 

@@ -226,11 +226,11 @@ def flip_warning(recipe: Recipe, labels: tuple[str, ...]) -> str | None:
     """Return a warning if clips are flipped although labels distinguish left and right, else None."""
     paired = {label for pair in recipe.augment.flip_pairs for label in pair}
     directional = [label for label in labels if reads_direction(label) and label not in paired]
-    if recipe.augment.flip == 0 or not directional:
+    if recipe.augment.hflip == 0 or not directional:
         return None
     return (
         f"warning: clips are flipped horizontally, which may change the meaning of {directional[0]!r}: set "
-        "augment.flip=0, or list the labels that are swapped by flipping in augment.flip_pairs"
+        "augment.hflip=0, or list the labels that are swapped by flipping in augment.flip_pairs"
     )
 
 
