@@ -61,6 +61,7 @@ class TrainingMetrics:
     """
 
     def __init__(self, fabric: Fabric) -> None:
+        """Start the measurement of the speed."""
         self._fabric = fabric
         self._pending: list[Tensor] = []
         """Loss and accuracy (2,) of the newest steps of this process, on the device."""
@@ -142,6 +143,7 @@ class UnreadableVideos:
     """Training videos that could not be read, in any process."""
 
     def __init__(self, source: DataSource) -> None:
+        """Take the number of videos, and how many of them may be unreadable, from the data of the run."""
         self._length, self._max_fraction = source.length, source.max_failure_fraction
         self._pending: list[tuple[str, str]] = []
         """Path and reason of failures of this process that were not synchronized yet."""
@@ -193,12 +195,15 @@ class EarlyStopping:
     best_epoch: int | None = None
     """Number of finished epochs at the best validation; None before the first."""
     best_score: float = -math.inf
+    """Score of the best validation."""
     best_loss: float = math.inf
+    """Its loss, which decides between equal scores."""
     interval: tuple[float, float] = (0.0, 1.0)
     """95 % interval of the best score."""
     warning: str | None = None
     """Warning about the best score, if it may be due to chance."""
     num_validations: int = 0
+    """Number of validations so far."""
 
     def update(self, report: Report, epoch: int) -> bool:
         """Add a validation, and return whether it is the best one so far.
