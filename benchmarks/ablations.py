@@ -31,8 +31,7 @@ from benchmarks.experiments import (
 )
 from benchmarks.moving_pictures import LABELS, DriftingDots
 from videoswin import VideoSwin, VideoSwinConfig
-from videoswin.model.swin import Block
-from videoswin.training.optim import initialize_from_scratch
+from videoswin.model.swin import Block, initialize_from_scratch
 
 STEPS = 1000
 SEEDS = (0, 1, 2, 3, 4)

@@ -17,8 +17,8 @@ from benchmarks.measure import circumstances
 from benchmarks.moving_pictures import CLIP, CLIPS_PER_ITEM, LABELS, DriftingDots
 from videoswin import Checkpoint, VideoSwin, VideoSwinConfig, ViewPlan
 from videoswin.data.dataset import Draw
+from videoswin.model.swin import initialize_from_scratch
 from videoswin.training.loop import train
-from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.views import normalize
 
@@ -122,7 +122,7 @@ def dots_recipe(
             num_workers=0,
         ),
         model=Model(init_from=None, config=config, initialize=initialize, drop_path=0.0, dropout=0.0),
-        augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0),
+        augment=Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0),
         optimizer=Optimizer(lr=2e-3, backbone_lr_scale=1.0, weight_decay=0.02, max_grad_norm=1.0),
         schedule=Schedule(epochs=1, warmup_epochs=0.1, lr_update="step"),
         run=Run(seed=seed, precision="fp32", device="cpu", num_threads=1, log_every=50, license="Apache-2.0"),

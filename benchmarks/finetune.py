@@ -26,8 +26,8 @@ from benchmarks.gestures import COMPOUND, TOLD_BY_ORDER, Gestures, write_gesture
 from videoswin import NANO
 from videoswin._errors import require
 from videoswin.camera_motion.scenes import TEST_PHOTOS, TRAIN_PHOTOS
+from videoswin.model.swin import initialize_from_scratch
 from videoswin.recipes import build_recipe
-from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Recipe
 
 TASKS = {"compound": (COMPOUND, 15), "told by order": (TOLD_BY_ORDER, 30)}

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 import torch.distributed
@@ -25,6 +25,9 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
 from videoswin._errors import InputError, VideoSwinError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 T = TypeVar("T")
 
@@ -67,6 +70,25 @@ def from_all_ranks(value: T) -> list[T]:
     values: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def gather_objects(objects: list[T]) -> list[T]:
+    """Return the objects of all processes, in the order of their ranks. All processes must call this."""
+    return [value for of_rank in from_all_ranks(objects) for value in of_rank]
+
+
+def all_reduce_mean(tensor: Tensor, fabric: Fabric) -> Tensor:
+    """Return the mean over all processes of tensors of one shape."""
+    mean = fabric.all_reduce(tensor, reduce_op="mean")
+    assert isinstance(mean, Tensor)  # all_reduce also accepts collections
+    return mean
+
+
+def any_rank(value: bool, fabric: Fabric) -> bool:
+    """Return True in every process if `value` is True in at least one of them."""
+    if fabric.world_size == 1:
+        return value
+    return bool(all_reduce_mean(torch.tensor(float(value), device=fabric.device), fabric) > 0)
 
 
 def is_first_process() -> bool:

@@ -45,6 +45,10 @@ class MissingPackageError(VideoSwinError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
 
 
+class TrainingError(VideoSwinError, RuntimeError):
+    """A run that cannot continue; the message states the reason and a cure."""
+
+
 def require(module: str, *, extra: str) -> ModuleType:
     """Import and return a module; raise MissingPackageError, an ImportError, if it is not installed.
 

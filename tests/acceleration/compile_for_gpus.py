@@ -68,6 +68,5 @@ def compile_linear(channels: int, dtype: torch.dtype, rows: int) -> None:
 
 if __name__ == "__main__":
     triton.runtime.driver.set_active(NoDevice(int(sys.argv[1])))
-    compile_all((8, 7, 7), (4, 3, 3), torch.bfloat16, 3, 32)
-    for channels in (96, 128):  # two powers of two, and one
-        compile_linear(channels, torch.bfloat16, 64)
+    compile_all((1, 7, 7), (0, 3, 3), torch.bfloat16, 3, 32)
+    compile_linear(96, torch.bfloat16, 64)

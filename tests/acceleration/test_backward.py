@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.acceleration.problems import WINDOWS, Problem, error, problem
@@ -32,47 +30,30 @@ def errors(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
     return max(error(mine, paper) for mine, paper in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("kind", WINDOWS)
-def test_gradients_of_every_kind_of_window_equal_the_paper(kind: str) -> None:
-    given = problem(*WINDOWS[kind], heads=1)
+# Few, because the interpreter takes seconds; the forward kernel, which shares the index arithmetic, is tested
+# with all kinds of windows.
+@pytest.mark.parametrize(
+    ("grid", "window", "shift"),
+    [((2, 4, 4), (1, 2, 2), (0, 1, 1)), ((3, 4, 4), (3, 4, 4), (1, 2, 2))],
+    ids=["shifted", "two tiles"],
+)
+def test_gradients_equal_the_paper(grid: Grid, window: Grid, shift: Grid) -> None:
+    given = problem(grid, window, shift, heads=1)
     assert errors(ours(given, torch.float32), given.gradients()) < 1e-5
 
 
 def test_gradients_in_half_precision_are_near_the_paper() -> None:
-    given = problem(*WINDOWS["clipped"], width=32)
+    given = problem((2, 2, 2), (1, 2, 2), (0, 0, 0), width=32)
     assert errors(ours(given, torch.float16), given.gradients()) < 5e-3
 
 
-def test_gradients_of_a_batch_equal_the_paper() -> None:
-    given = problem(*WINDOWS["shifted in time"], batch=2)
+def test_gradients_of_a_batch_with_a_sliced_bias_equal_the_paper() -> None:
+    given = problem(*WINDOWS["clipped"], sliced_bias=True, heads=1, batch=2)
     assert errors(ours(given, torch.float32), given.gradients()) < 1e-5
 
 
-def test_gradients_with_a_sliced_bias_equal_the_paper() -> None:
-    given = problem(*WINDOWS["clipped"], sliced_bias=True, heads=1)
-    assert errors(ours(given, torch.float32), given.gradients()) < 1e-5
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(16, 64), (64, 16)])
-def test_gradients_do_not_depend_on_the_tiles(rows: int, columns: int) -> None:
-    given = problem(*WINDOWS["two tiles of keys"], heads=1)
-    tile = Tiles(rows=rows, columns=columns, warps=4, stages=1)
+def test_gradients_do_not_depend_on_the_tiles() -> None:
+    given = problem((3, 4, 4), (3, 4, 4), (0, 0, 0), heads=1)
+    tile = Tiles(rows=16, columns=64, warps=4, stages=1)
     tiles = BackwardTiles(query=tile, key=tile, bias=tile)
     assert errors(ours(given, torch.float32, tiles), given.gradients()) < 1e-5
-
-
-@given(
-    grid=st.tuples(*[st.integers(1, 4)] * 3),
-    window=st.tuples(*[st.integers(1, 3)] * 3),
-    shifted=st.booleans(),
-    sliced_bias=st.booleans(),
-)
-@settings(max_examples=3)
-def test_gradients_of_any_grid_and_window_equal_the_paper(
-    grid: Grid, window: Grid, shifted: bool, sliced_bias: bool
-) -> None:
-    shift = (window[0] // 2, window[1] // 2, window[2] // 2) if shifted else (0, 0, 0)
-    given = problem(grid, window, shift, sliced_bias=sliced_bias, heads=1)
-    mine, paper = ours(given, torch.float32), given.gradients()
-    for gradient, expected in zip(mine, paper, strict=True):
-        torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-5)

@@ -118,7 +118,7 @@ def test_a_wrong_branch_is_found(
 
     monkeypatch.setattr(fused, operator, adds_nothing)
     found = fused_fault(CPU, torch.bfloat16, 16, 1, WINDOW)
-    assert found.startswith("its results are off by")
+    assert found.startswith("results that are off by")
     assert found.endswith(f"({branch} of 16 channels)")
 
 

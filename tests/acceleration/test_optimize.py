@@ -116,8 +116,10 @@ def test_an_old_gpu_is_refused(as_on_a_gpu, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_wrong_results_are_refused(as_on_a_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "_fused_fault", lambda *_: "its results are off by 0.5 (mlp of 192 channels)")
-    with pytest.raises(InputError, match="correct results on cuda:0, got its results are off by"):
+    monkeypatch.setattr(
+        cuda, "_fused_fault", lambda *_: "results that are off by 0.5 of the largest (mlp of 192 channels)"
+    )
+    with pytest.raises(InputError, match="kernels that work on cuda:0, got results that are off by"):
         optimize_for_inference(small_model(), "cuda:0", torch.float16, kernels="triton")
 
 

@@ -13,6 +13,7 @@ import torch
 from videoswin._errors import InputError, VideoSwinError
 from videoswin.cli import commands
 from videoswin.cli.demo import make_clip
+from videoswin.cli.training import best_score
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +250,12 @@ def test_an_error_raised_on_purpose_is_one_line(
     monkeypatch.setattr("videoswin.weights.catalog.list_models", failing)
     assert run("models") == code
     assert capsys.readouterr().err == line
+
+
+def test_the_score_of_a_run_is_its_best_one_and_none_without_validation(tmp_path: Path) -> None:
+    assert best_score(tmp_path) is None
+    lines = ['{"step": 1, "loss": 2.0}', '{"val_score": 0.5}', '{"val_score": 0.75}', '{"val_score": 0.6}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines[:1]))
+    assert best_score(tmp_path) is None
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert best_score(tmp_path) == 0.75

@@ -14,7 +14,7 @@ from videoswin.data.check import make_report
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
-from videoswin.inference.predictor import Prediction
+from videoswin.inference.prediction import Prediction
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2K\x9b31m\u202egnp\nclip.mp4: 100 % safe\r"
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

@@ -10,7 +10,7 @@ from videoswin.video.augment import ClipAugment
 from videoswin.video.spec import ClipSpec
 
 CLIP = ClipSpec(frames=4, stride=1, size=16, short_side=16)
-STILL = ClipAugment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
+STILL = ClipAugment(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_labeled_part_is_all_that_is_shown(film):
 
 
 def test_a_mirrored_clip_carries_the_label_of_its_mirror_image(film):
-    augment = ClipAugment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.5, flip_pairs=(("left", "right"),))
+    augment = ClipAugment(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.5, flip_pairs=(("left", "right"),))
     items = [clips_of(Sample(path=film, labels=(0,)), augment=augment)[Draw(e, 0)] for e in range(12)]
     for clips, targets, _ in items:
         brighter_left = clips[..., :8].float().mean() > clips[..., 8:].float().mean()
@@ -57,7 +57,7 @@ def test_a_mirrored_clip_carries_the_label_of_its_mirror_image(film):
 
 
 def test_repeats_are_different_versions_of_one_clip(film):
-    augment = ClipAugment(area=(0.3, 0.6), flip=0.0)
+    augment = ClipAugment(scale=(0.3, 0.6), hflip=0.0)
     clips, targets, _ = clips_of(Sample(path=film, labels=(1,)), augment=augment, num_repeats=3)[Draw(0, 0)]
     assert clips.shape == (3, 3, 4, 16, 16)
     assert targets.tolist() == [1, 1, 1]

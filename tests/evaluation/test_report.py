@@ -88,6 +88,8 @@ def test_multi_label_videos_are_scored_by_average_precision(several: Report) -> 
     assert several.top1 == pytest.approx(1 / 2)  # of the two that show a class
     assert several.mean_average_precision == pytest.approx((1 / 3 + 1 + 1) / 3)
     assert several.score == several.mean_average_precision
+    assert several.mean_class_accuracy is None
+    assert several.intervals.keys() == {"top1", "mean_average_precision"}
     assert several.confusion is None
 
 

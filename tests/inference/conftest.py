@@ -1,5 +1,6 @@
 """One small checkpoint, and one file of each format exported from it, for all tests of inference."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, videos: list[str]) -> Exp
         key = (checkpoint, suffix, precision)
         if key not in files:
             path = tmp_path_factory.mktemp("exported") / f"model{suffix}"
+            level = logging.getLogger().level
             files[key] = path, export_model(checkpoint, path, precision=precision, videos=videos)
+            assert logging.getLogger().level == level, "an export must not change the logging of its program"
         return files[key]
 
     return export

@@ -11,8 +11,8 @@ from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import _cached_geometry, window_geometry
 
-SMALLEST = NANO.replace(embed_dim=8, depths=(2,), num_heads=(1,), window=(2, 3, 3))
-GRID_OF_FIRST_STAGE = (2, 5, 5)
+SMALLEST = NANO.replace(embed_dim=8, depths=(2,), num_heads=(1,), window=(1, 1, 2))
+GRID_OF_FIRST_STAGE = (1, 4, 3)
 
 
 @pytest.fixture
@@ -27,19 +27,16 @@ def clips(*size: int) -> Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(1))
 
 
-def test_compiled_model_is_one_graph_at_any_size(model: VideoSwin) -> None:
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    with torch.no_grad():
-        for size in [(1, 3, 4, 20, 20), (2, 3, 6, 24, 20)]:
-            torch.testing.assert_close(compiled(clips(*size)), model(clips(*size)))
-
-
-def test_compiled_model_trains(model: VideoSwin) -> None:
+def test_compiled_model_is_one_graph_at_any_size_and_trains(model: VideoSwin) -> None:
     eager = copy.deepcopy(model)
-    torch.compile(model, backend="aot_eager", fullgraph=True)(clips(2, 3, 4, 20, 20)).sum().backward()
-    eager(clips(2, 3, 4, 20, 20)).sum().backward()
-    for compiled, expected in zip(model.parameters(), eager.parameters(), strict=True):
-        torch.testing.assert_close(compiled.grad, expected.grad)
+    # The steps after the capture are slow; tests of compile_blocks and triton_attention have them.
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(clips(2, 3, 2, 16, 12)), eager(clips(2, 3, 2, 16, 12)))
+    for each in (compiled, eager):
+        each(clips(2, 3, 2, 16, 20)).sum().backward()
+    for mine, expected in zip(model.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, expected.grad)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -49,13 +46,13 @@ def test_exported_model_takes_any_batch(model: VideoSwin, strict: bool, monkeypa
         torch.compiler.assume_constant_result(window_geometry)
     exported = torch.export.export(
         model,
-        (clips(2, 3, 4, 20, 20),),
+        (clips(2, 3, 2, 16, 12),),
         dynamic_shapes={"clips": {0: torch.export.Dim.DYNAMIC}},
         strict=strict,
     )
     program = exported.module()
     for batch in (1, 5):
-        torch.testing.assert_close(program(clips(batch, 3, 4, 20, 20)), model(clips(batch, 3, 4, 20, 20)))
+        torch.testing.assert_close(program(clips(batch, 3, 2, 16, 12)), model(clips(batch, 3, 2, 16, 12)))
     made = [node.target for node in exported.graph.nodes if "arange" in str(node.target)]
     assert not made  # the geometry is in the program as constants
     # Tracing left only real tensors in the cache.

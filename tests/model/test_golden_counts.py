@@ -30,8 +30,6 @@ GIGA_MACS = [
     pytest.param(LARGE_384, 32, 384, "2106.4", id="large-384"),
     # torchvision's figures are for 16 frames.
     pytest.param(TINY, 16, 224, "43.882", id="tiny-torchvision"),
-    pytest.param(SMALL, 16, 224, "82.841", id="small-torchvision"),
-    pytest.param(BASE, 16, 224, "140.667", id="base-torchvision"),
 ]
 
 
@@ -50,7 +48,7 @@ def test_multiply_adds_of_one_clip(config: VideoSwinConfig, frames: int, pixels:
     with torch.device("meta"):
         model = VideoSwin(config, attention=plain_attention)
         clip = torch.empty(1, 3, frames, pixels, pixels)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(clip)
     decimals = len(printed.split(".")[1])
     assert f"{counter.get_total_flops() / 2e9:.{decimals}f}" == printed

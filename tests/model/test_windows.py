@@ -14,7 +14,7 @@ from videoswin.model.windows import (
     Grid,
     WindowGeometry,
     _cached_geometry,
-    axis_pieces,
+    axis_parts,
     clip_window,
     pad_axes,
     padded_grid,
@@ -117,9 +117,9 @@ def test_unnecessary_padding_is_skipped() -> None:
 
 
 def test_a_shifted_axis_is_a_head_whole_windows_and_a_tail() -> None:
-    assert axis_pieces(16, 8, 0) == [(0, 8, 0), (8, 8, 0)]
-    assert axis_pieces(16, 8, 4) == [(0, 4, 4), (4, 8, 0), (12, 4, 0)]
-    assert axis_pieces(14, 7, 3) == [(0, 3, 4), (3, 7, 0), (10, 4, 0)]
+    assert axis_parts(16, 8, 0) == [(0, 16, 8, 0)]
+    assert axis_parts(16, 8, 4) == [(0, 4, 4, 4), (4, 12, 8, 0), (12, 16, 4, 0)]
+    assert axis_parts(14, 7, 3) == [(0, 3, 3, 4), (3, 10, 7, 0), (10, 14, 4, 0)]
 
 
 def test_clipping_only_time_makes_sliced_and_exact_bias_the_same() -> None:

@@ -26,8 +26,8 @@ pytestmark = [
 
 
 def small_checkpoint() -> Checkpoint:
-    """Return a model of two blocks with random weights and the labels of none."""
-    config = VideoSwinConfig(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window=(2, 4, 4), num_classes=3)
+    """Return a model of one block with random weights."""
+    config = VideoSwinConfig(embed_dim=16, depths=(1,), num_heads=(1,), window=(2, 4, 4), num_classes=3)
     torch.manual_seed(0)
     return Checkpoint(
         weights=VideoSwin(config).state_dict(),

@@ -22,7 +22,7 @@ GESTURES = ("falls", "grows", "slides")
 REDUCED = {
     "check": "--workers 1",
     "train": "--epochs 14 --lr 0.003 --workers 0 --set schedule.val_every=7 --set model.trainable=all "
-    "--set optimizer.backbone_lr_scale=1 --set augment.flip=0 --set augment.area=[0.9,1]",
+    "--set optimizer.backbone_lr_scale=1 --set augment.hflip=0 --set augment.scale=[0.9,1]",
     "evaluate": "--workers 0",
 }
 """Appended to the page's commands: seconds instead of minutes, and few processes."""

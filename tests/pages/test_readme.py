@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import videoswin
 from benchmarks import page
 from benchmarks.models import listed_entries, models_table
 from videoswin.cli import commands
@@ -80,6 +81,11 @@ def test_the_table_of_models_has_every_distinct_checkpoint_with_a_published_scor
 
 def test_generated_blocks_equal_the_committed_results() -> None:
     assert page.with_results(README) == README
+
+
+def test_the_table_of_names_has_every_public_name() -> None:
+    names = set(re.findall(r"`(\w+)`", README.split("| name in `videoswin` |")[1].split("\n\n")[0]))
+    assert names - {"videoswin"} == set(videoswin.__all__)
 
 
 def test_linked_files_exist() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoswin.training.batch_augment import mix
+from videoswin.training.losses import mix
 from videoswin.video import rand_augment
 from videoswin.video.augment import ClipAugment, augment_clip, random_crop_box
 
@@ -194,11 +194,11 @@ def test_pixels_of_whole_levels_are_those_of_timm_at_every_strength(name):
 @pytest.mark.parametrize("antialias", [False, True])
 def test_a_random_resized_crop_shows_what_torchvision_shows(antialias):
     frames = frames_tchw()
-    plan = ClipAugment(flip=0.0)
+    plan = ClipAugment(hflip=0.0)
     for seed in range(20):
         rng = np.random.default_rng(seed)
         ours, _ = augment_clip(frames.permute(0, 2, 3, 1), 48, plan, rng, antialias=antialias)
-        box = random_crop_box(60, 84, plan.area, plan.ratio, np.random.default_rng(seed))
+        box = random_crop_box(60, 84, plan.scale, plan.ratio, np.random.default_rng(seed))
         other = theirs.resized_crop(frames, *box, size=[48, 48], antialias=antialias)
         assert torch.equal(ours.transpose(0, 1), other)
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from videoswin._errors import InputError
-from videoswin.recipes import RECIPES, build_recipe
+from videoswin.recipes import RECIPES, build_recipe, read_recipe_file, recipe_to_dict
 from videoswin.training.recipe import Recipe
-from videoswin.training.settings import flatten, recipe_to_dict
+from videoswin.training.settings import flatten
 
 OWN = """
 import dataclasses
@@ -21,8 +21,8 @@ def mine(*, data, init_from="somewhere"):
 def anything(**given):
     return dataclasses.replace(tiny(data="fixed/"), name=" ".join(sorted(given)) or "nothing")
 
-def reads(*, data, root=None, val=None):
-    return dataclasses.replace(tiny(data=data), name=f"{root} {val}")
+def reads(*, data, settings):
+    return dataclasses.replace(tiny(data=data), name=f"{settings['data.root']} {settings['data.val']}")
 
 def requires_more(data, size):
     return mine(data=data)
@@ -86,7 +86,7 @@ def test_a_function_with_arbitrary_keywords_gets_data_and_initial_weights(own_fi
     assert build_recipe("own_recipes:anything", data="d", init_from="s").name == "data init_from"
 
 
-def test_a_function_that_reads_the_videos_gets_their_root(own_file):
+def test_a_function_with_an_argument_settings_gets_the_settings(own_file):
     settings = {"data.root": "videos/", "data.val": "held.csv"}
     assert build_recipe("own_recipes:reads", data="list.csv", settings=settings).name == "videos/ held.csv"
 
@@ -243,3 +243,39 @@ def test_a_value_of_any_kind_in_a_recipe_json_gives_a_recipe_or_an_input_error(k
     (tmp_path / "recipe.json").write_text(json.dumps(contents))
     with contextlib.suppress(InputError):
         assert isinstance(build_recipe(path), Recipe)
+
+
+def test_a_written_recipe_is_read_back(tmp_path):
+    recipe = build_recipe("kinetics:tiny", data="videos/", init_from="tiny-k400")
+    contents = recipe_to_dict(recipe, "finetune", "videos/", "tiny-k400")
+    (tmp_path / "recipe.json").write_text(json.dumps(contents))
+    written = read_recipe_file(str(tmp_path / "recipe.json"))
+    assert (written.name, written.data, written.init_from) == ("finetune", "videos/", "tiny-k400")
+    assert written.settings == flatten(recipe)
+
+
+def test_what_was_run_from_a_written_recipe_names_the_function_that_made_it(tmp_path):
+    first = tmp_path / "recipe.json"
+    recipe = build_recipe("kinetics:tiny", data="videos/")
+    first.write_text(json.dumps(recipe_to_dict(recipe, "finetune", "videos/", "tiny-k400")))
+    again = recipe_to_dict(recipe, str(first), "elsewhere/", None)
+    assert (again["name"], again["data"], again["init_from"]) == ("finetune", "elsewhere/", "tiny-k400")
+
+
+@pytest.mark.parametrize("contents", ["", "[]", "{}", '{"version": 2, "name": "finetune"}'])
+def test_a_file_that_is_no_written_recipe_is_refused_by_name(contents, tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(contents)
+    with pytest.raises(
+        ValueError, match=r"recipe\.json (is not JSON|is not the recipe\.json of a run folder)"
+    ):
+        read_recipe_file(str(path))
+
+
+def test_a_recipe_of_another_version_is_refused(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(
+        json.dumps(recipe_to_dict(build_recipe("camera-motion"), "finetune", None, None) | {"version": 3})
+    )
+    with pytest.raises(ValueError, match="must have version 2, got 3"):
+        read_recipe_file(str(path))

@@ -1,8 +1,9 @@
 """Fine-tuning chooses its settings from the data, the checkpoint and the machine, with a reason for each."""
 
+import importlib
 import json
 import re
-import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,22 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videoswin.camera_motion.clips import write_h264
+from videoswin.cli.training import train
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.model.config import BASE, NANO, TINY
 from videoswin.model.swin import VideoSwin
-from videoswin.recipes import autoconfig, build_recipe
+from videoswin.recipes import autoconfig, build_recipe, plan_run, recipe_to_dict
 from videoswin.recipes.autoconfig import Durations, Speed, TrainingContext, inspect_context, natural_precision
 from videoswin.recipes.clips import clip_warning, default_clip, describe_assumed_frame_rate, expected_time
 from videoswin.recipes.finetune import (
     CHOSEN_SETTINGS,
+    DEFAULTS,
     MAX_BATCH_SIZE,
     choose_settings,
-    explain,
     read_measured_settings,
 )
+from videoswin.training import data as training_data
+from videoswin.training import loop
+from videoswin.training.data import read_inputs
 from videoswin.training.memory import estimate_training_bytes
-from videoswin.training.recipe import VideoData
-from videoswin.training.settings import flatten, recipe_to_dict
+from videoswin.training.settings import flatten, with_settings
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -42,11 +46,10 @@ def checkpoint_of(config) -> Checkpoint:
     return Checkpoint(weights=weights, config=config, clip=ClipSpec(), views=ViewPlan(), labels=labels)
 
 
+# In the package, the function has the name of its module.
+finetune_module = importlib.import_module("videoswin.recipes.finetune")
+
 CHECKPOINTS = {"nano": checkpoint_of(NANO), "tiny": checkpoint_of(TINY), "base": checkpoint_of(BASE)}
-
-
-def video_data(train: str, **fields: Any) -> VideoData:
-    return VideoData(train=train, clip=ClipSpec(), views=ViewPlan(), batch_size=8, **fields)
 
 
 def chosen_settings(
@@ -147,7 +150,12 @@ def test_a_small_model_has_one_learning_rate_and_a_large_one_lower_rates_with_de
 def test_augmentation_is_stronger_with_more_trainable_parameters():
     head, lora, everything = (chosen_settings(each=each) for each in (5, 30, 500))
     strength = [
-        (1 - s["augment.area"][0], s["augment.rand_augment"], s["augment.erasing"], s["augment.mixup"])
+        (
+            1 - s["augment.scale"][0],
+            s["augment.rand_augment"],
+            s["augment.random_erasing"],
+            s["augment.mixup"],
+        )
         for s in (head, lora, everything)
     ]
     assert strength == sorted(strength)
@@ -166,7 +174,7 @@ def test_augmentation_is_stronger_with_more_trainable_parameters():
 )
 def test_clips_are_mirrored_only_if_labels_stay_correct(classes, flip, pairs):
     found = chosen_settings(classes=classes)
-    assert (found["augment.flip"], found["augment.flip_pairs"]) == (flip, pairs)
+    assert (found["augment.hflip"], found["augment.flip_pairs"]) == (flip, pairs)
 
 
 def test_classes_of_very_different_size_are_sampled_equally_often():
@@ -243,13 +251,13 @@ def test_videos_and_an_initial_checkpoint_are_enough(videos):
 
 
 def test_held_out_videos_are_not_counted(videos):
-    assert inspect_context(video_data(videos), "camera-motion").counts == (4, 4)
-    assert inspect_context(video_data(videos, val=videos), "camera-motion").counts == (5, 5)
+    recipe = with_settings(DEFAULTS, {"data.train": videos, "model.init_from": "camera-motion"})
+    assert inspect_context(read_inputs(recipe), {}).counts == (4, 4)
+    assert inspect_context(read_inputs(with_settings(recipe, {"data.val": videos})), {}).counts == (5, 5)
 
 
 def test_every_choice_is_explained_with_its_value(videos):
-    recipe = build_recipe("finetune", data=videos, init_from="camera-motion")
-    lines = explain(recipe)
+    lines = plan_run("finetune", data=videos, init_from="camera-motion").reasons
     assert lines[0] == (
         "data.clip.frames=8, data.clip.stride=1, data.clip.fps=16.0, data.clip.size=64: a clip is 8 "
         "frames at 16 frames/s = 0.5 s, 64x64 pixels; your videos last 0.5 to 0.5 s, median 0.5 s; clips of "
@@ -268,16 +276,16 @@ def test_every_choice_is_explained_with_its_value(videos):
 
 
 def test_settings_of_the_user_are_named_in_the_explanation(videos):
-    recipe = build_recipe(
+    plan = plan_run(
         "finetune",
         data=videos,
         init_from="camera-motion",
         settings={"schedule.epochs": "7", "model.trainable": "head"},
     )
-    lines = [line for line in explain(recipe) if "you set" in line]
+    lines = [line for line in plan.reasons if "you set" in line]
     assert len(lines) == 2
     assert lines[0].startswith('model.trainable="head": you set model.trainable')
-    assert recipe.schedule.warmup_epochs == pytest.approx(0.7)
+    assert plan.recipe.schedule.warmup_epochs == pytest.approx(0.7)
     assert "schedule.epochs=7" in lines[1]
 
 
@@ -288,9 +296,9 @@ def test_one_video_per_class_is_trained_on_without_validation_on_request(tmp_pat
     call = {"data": str(tmp_path), "init_from": "camera-motion"}
     with pytest.raises(ValueError, match=r"no video can be held out .* set data\.val_fraction=0"):
         build_recipe("finetune", **call)
-    recipe = build_recipe("finetune", **call, settings={"data.val_fraction": "0"})
-    assert recipe.data.val_fraction == 0
-    assert any("each class has 1 training video" in line for line in explain(recipe))
+    plan = plan_run("finetune", **call, settings={"data.val_fraction": "0"})
+    assert plan.recipe.data.val_fraction == 0
+    assert any("each class has 1 training video" in line for line in plan.reasons)
     for value in ("x", "2"):
         with pytest.raises(ValueError, match="val_fraction"):
             build_recipe("finetune", **call, settings={"data.val_fraction": value})
@@ -312,13 +320,49 @@ def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(m
     def with_speed(*arguments):
         raise AssertionError("nothing may be timed before")
 
-    module = sys.modules[explain.__module__]  # in the package the function has the module's name
-    monkeypatch.setattr(module, "inspect_context", lambda *_, **__: context(multi_label=True))
+    monkeypatch.setattr(finetune_module, "read_inputs", lambda recipe: None)
+    monkeypatch.setattr(finetune_module, "inspect_context", lambda *_: context(multi_label=True))
     monkeypatch.setattr(TrainingContext, "with_speed", with_speed)
     with pytest.raises(ValueError, match="class_weights is for videos with one label each"):
         build_recipe(
             "finetune", data="v/", init_from="camera-motion", settings={"optimizer.class_weights": "true"}
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer.rate": "1"}, r"no setting 'optimizer\.rate'; did you mean optimizer\.lr"),
+        ({"schedule.epochs": "x"}, r"schedule\.epochs must be a whole number, got 'x'"),
+        ({"schedule.epochs": "0"}, "epochs must be > 0, got 0"),
+        ({"run.precision": "half"}, r"run\.precision must be fp32 or bf16 or fp16, got 'half'"),
+        ({"data.clip.size": "x"}, r"data\.clip\.size must be a whole number, got 'x'"),
+        ({"data.clip.fps": "x"}, r"data\.clip\.fps must be a number or null, got 'x'"),
+        ({"data.val_fraction": "2"}, "val_fraction must be >= 0 and < 1, got 2"),
+        ({"run.devices": "0"}, "devices must be > 0, got 0"),
+    ],
+)
+def test_an_invalid_setting_is_refused_before_anything_is_read(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_recipe("finetune", data="nowhere/", init_from="camera-motion", settings=settings)
+
+
+def test_training_reads_the_checkpoint_and_the_list_once(videos, tmp_path, monkeypatch):
+    counts = Counter()
+
+    def counted(function):
+        def call(*arguments, **options):
+            counts[function.__name__] += 1
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Checkpoint, "load", counted(Checkpoint.load))
+    monkeypatch.setattr(training_data, "read_manifest", counted(training_data.read_manifest))
+    monkeypatch.setattr(loop, "run_epochs", counted(lambda *arguments: False))
+    out = str(tmp_path / "run")
+    assert train("finetune", data=videos, model="camera-motion", out=out, device="cpu", seed=3) == 0
+    assert counts == {"load": 1, "read_manifest": 1, "<lambda>": 1}
 
 
 def test_a_note_says_that_folders_of_images_have_no_frame_rate(tmp_path):
@@ -328,13 +372,6 @@ def test_a_note_says_that_folders_of_images_have_no_frame_rate(tmp_path):
     assert note is not None
     assert note.startswith("note: 1 of 2 videos is a folder of images, which have no frame rate: 30 frames/s")
     assert describe_assumed_frame_rate(context(training=replace(training, samples=samples[1:]))) is None
-
-
-def test_only_a_recipe_with_video_files_and_initial_weights_is_explained():
-    with pytest.raises(
-        ValueError, match=r"recipe must have video files .* and initial weights .*, got 'camera-motion'"
-    ):
-        explain(build_recipe("camera-motion"))
 
 
 def test_a_run_is_repeated_with_the_settings_that_were_chosen_for_it(videos, tmp_path, monkeypatch):
@@ -416,15 +453,12 @@ def test_a_warning_names_clips_that_do_not_fit_the_videos():
 
 def test_settings_that_depend_on_size_and_batch_size_follow_those_of_the_user(videos):
     made = {"data.clip.size": "96", "data.clip.frames": "4", "data.batch_size": "4"}
-    recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings=made)
+    plan = plan_run("finetune", data=videos, init_from="camera-motion", settings=made)
+    recipe, lines = plan.recipe, plan.reasons
     assert (recipe.data.clip.size, recipe.data.clip.short_side, recipe.data.clip.frames) == (96, 96, 4)
     assert recipe.optimizer.lr == pytest.approx(1e-3 / 4, rel=0.02)
-    lines = explain(recipe)
     assert "you set data.clip.frames: a clip is 4 frames" in lines[0]
     assert any("you set data.batch_size: " in line for line in lines)
-    for name in ("data.clip.size", "data.clip.fps"):
-        with pytest.raises(ValueError, match=f"{name} must be a (whole )?number, got 'x'"):
-            build_recipe("finetune", data=videos, init_from="camera-motion", settings={name: "x"})
 
 
 def test_the_expected_time_counts_training_and_validation(videos):
@@ -482,11 +516,10 @@ def test_all_choices_follow_the_device_of_the_user(videos, monkeypatch):
 
     monkeypatch.setattr(autoconfig, "training_device", device)
     monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32" if kind == "cpu" else kind)
-    recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings={"run.device": "cpu"})
-    assert recipe.run.precision == "fp32"
-    lines = explain(recipe)
-    assert set(requested) == {"cpu"}
-    assert re.match(r"expected time: .* on cpu, ", lines[-1])
+    plan = plan_run("finetune", data=videos, init_from="camera-motion", settings={"run.device": "cpu"})
+    assert plan.recipe.run.precision == "fp32"
+    assert requested == ["cpu"]
+    assert re.match(r"expected time: .* on cpu, ", plan.reasons[-1])
 
 
 def test_memory_and_measured_speed_follow_the_precision_of_the_user(videos, monkeypatch):
@@ -498,17 +531,14 @@ def test_memory_and_measured_speed_follow_the_precision_of_the_user(videos, monk
     monkeypatch.setattr(autoconfig, "measure_speed", speed)
     monkeypatch.setattr(autoconfig, "natural_precision", lambda kind: "fp32")
     settings = {"run.precision": "bf16", "data.num_workers": "0"}
-    recipe = build_recipe("finetune", data=videos, init_from="camera-motion", settings=settings)
-    lines = explain(recipe)
-    assert measured == ["bf16", "bf16"]
+    plan = plan_run("finetune", data=videos, init_from="camera-motion", settings=settings)
+    assert measured == ["bf16"]
     assert any(
         line.startswith(
             'run.precision="bf16", data.num_workers=0: you set run.precision and data.num_workers: '
         )
-        for line in lines
+        for line in plan.reasons
     )
-    with pytest.raises(ValueError, match=r"run\.precision must be fp32 or bf16 or fp16, got 'half'"):
-        build_recipe("finetune", data=videos, init_from="camera-motion", settings={"run.precision": "half"})
     with pytest.raises(ValueError, match="device 'gpux' cannot be used here"):
         build_recipe("finetune", data=videos, init_from="camera-motion", settings={"run.device": "gpux"})
 

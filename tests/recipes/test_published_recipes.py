@@ -105,21 +105,21 @@ def test_something_clips_are_32_segments_of_the_video_and_tested_in_1x3_views():
 
 @pytest.mark.parametrize("name", KINETICS)
 def test_kinetics_clips_are_cropped_and_mirrored_and_nothing_else(name):
-    plain = Augment(short_side=256, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
+    plain = Augment(short_side=256, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.5)
     assert recipe_of(name).augment == plain
-    assert (plain.color_jitter, plain.rand_augment, plain.erasing) == (0, 0, 0)
+    assert (plain.color_jitter, plain.rand_augment, plain.random_erasing) == (0, 0, 0)
     assert (plain.mixup, plain.cutmix, plain.label_smoothing) == (0, 0, 0)
 
 
 def test_something_clips_are_augmented_but_never_mirrored():
     assert recipe_of("something:base").augment == Augment(
         short_side=256,
-        area=(0.08, 1.0),
+        scale=(0.08, 1.0),
         ratio=(3 / 4, 4 / 3),
-        flip=0.0,
+        hflip=0.0,
         rand_augment=8,
         rand_magnitude=7 / 3,
-        erasing=0.25,
+        random_erasing=0.25,
         label_smoothing=0.1,
     )
 
@@ -133,7 +133,7 @@ def test_something_has_the_operations_and_the_strength_that_imgaug_gives_n_4_and
 def test_something_as_published_has_the_augmentation_of_imgaug_and_nothing_else_differs():
     plain, published = recipe_of("something:base"), recipe_of("something:base_imgaug")
     augment = dataclasses.replace(
-        plain.augment, rand_augment=4, rand_magnitude=7.0, rand_policy="imgaug", flip=0.0
+        plain.augment, rand_augment=4, rand_magnitude=7.0, rand_policy="imgaug", hflip=0.0
     )
     assert published == dataclasses.replace(plain, name="something-base-imgaug", augment=augment)
 
@@ -161,7 +161,12 @@ def test_modern_augments_and_averages_as_newer_models_do(name):
     recipe = recipe_of(name)
     augment, optimizer = recipe.augment, recipe.optimizer
     assert (augment.rand_augment, augment.rand_magnitude, augment.color_jitter) == (4, 7.0, 0.4)
-    assert (augment.mixup, augment.cutmix, augment.erasing, augment.label_smoothing) == (0.8, 1.0, 0.25, 0.1)
+    assert (augment.mixup, augment.cutmix, augment.random_erasing, augment.label_smoothing) == (
+        0.8,
+        1.0,
+        0.25,
+        0.1,
+    )
     assert (optimizer.param_groups, optimizer.max_grad_norm, optimizer.ema_decay) == ("clean", 1.0, 0.9999)
     assert optimizer.weight_decay == 0.05
     assert recipe.data.num_repeats == 2

@@ -54,7 +54,7 @@ def test_settings_are_those_that_the_bundled_model_was_trained_with():
     assert (optimizer.lr, optimizer.backbone_lr_scale, optimizer.layer_decay) == (1e-3, 1.0, 1.0)
     assert (optimizer.weight_decay, optimizer.param_groups) == (0.05, "clean")
     assert (optimizer.max_grad_norm, optimizer.ema_decay) == (1.0, 0.999)
-    assert recipe.augment == Augment(area=(1, 1), ratio=(1, 1), flip=0, label_smoothing=0.05)
+    assert recipe.augment == Augment(scale=(1, 1), ratio=(1, 1), hflip=0, label_smoothing=0.05)
     assert (recipe.model.drop_path, recipe.model.dropout) == (0, 0)
     assert (recipe.run.num_threads, recipe.run.seed) == (1, 0)
     # It was trained in bf16; on processors without bf16 instructions, the recipe has another precision.

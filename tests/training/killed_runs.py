@@ -1,27 +1,105 @@
-"""Program that kills a training run at twenty random times and while it writes, and prints the results.
+"""Program that kills a training run at many moments and prints the results: killed_runs.py FOLDER.
 
-killed_runs.py FOLDER: prints one JSON object; `test_interruption.py` reads it.
+Prints one JSON object, which `test_interruption.py` reads.
 """
 
 import hashlib
 import json
 import os
-import random
 import signal
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-import lightning_fabric  # noqa: F401 - once here, not in every child
+# Once here, not in every child.
+import lightning_fabric  # noqa: F401
 import torch
+import torch._dynamo
 import torch.utils.tensorboard
 
-import videoswin.training.run_folder
-from tests.training.small_runs import draw_nothing, ended, in_child, kill_after, stripes, train_in_child
-from videoswin.training.loop import train
+from tests.training.small_runs import draw_nothing, ended, in_child, stripes, train_in_child
+from videoswin.training import loop, run_folder, state
+from videoswin.training.run_folder import RunFolder
+from videoswin.weights.checkpoint import Checkpoint
 
-KILLS = 20
+RECIPE = stripes(run__save_every=3)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(function: Callable[..., Any], call: int, *, before: bool = True) -> Callable[..., Any]:
+    """Return the function, which kills the process before or after its `call`-th call."""
+    calls = []
+
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        calls.append(None)
+        if before and len(calls) == call:
+            kill()
+        result = function(*arguments, **options)
+        if len(calls) == call:
+            kill()
+        return result
+
+    return wrapper
+
+
+def cut_off(function: Callable[..., Any], file_of: Callable[..., Path], call: int) -> Callable[..., Any]:
+    """Return the function, whose `call`-th call leaves half of its file and kills the process."""
+    calls = []
+
+    def wrapper(*arguments: Any, **options: Any) -> None:
+        calls.append(None)
+        function(*arguments, **options)
+        if len(calls) == call:
+            file = file_of(*arguments)
+            os.truncate(file, file.stat().st_size - 20)
+            kill()
+
+    return wrapper
+
+
+def cut_off_state(call: int) -> Callable[..., Any]:
+    save, calls = torch.save, []
+
+    def wrapper(content: object, file: Any) -> None:
+        calls.append(None)
+        save(content, file)
+        if len(calls) == call:
+            file.truncate(file.tell() // 2)
+            kill()
+
+    return wrapper
+
+
+MOMENTS: dict[str, Callable[[], None]] = {
+    "in the first step": lambda: setattr(loop, "training_step", killed(loop.training_step, 1)),
+    "before the first state": lambda: setattr(loop, "training_step", killed(loop.training_step, 3)),
+    "while the first state is written": lambda: setattr(state.torch, "save", cut_off_state(1)),
+    "after the first state": lambda: setattr(
+        RunFolder, "save_state", killed(RunFolder.save_state, 1, before=False)
+    ),
+    "while metrics are written": lambda: setattr(
+        RunFolder,
+        "_append",
+        cut_off(RunFolder._append, lambda folder, name, row: folder.path / name, 1),
+    ),
+    "between two states": lambda: setattr(loop, "training_step", killed(loop.training_step, 8)),
+    "while a later state is written": lambda: setattr(state.torch, "save", cut_off_state(3)),
+    "before the validation": lambda: setattr(loop, "validate", killed(loop.validate, 1)),
+    "while a checkpoint is written": lambda: setattr(
+        Checkpoint, "save", cut_off(Checkpoint.save, lambda checkpoint, path: path, 1)
+    ),
+    "after the checkpoint": lambda: setattr(
+        RunFolder, "save_checkpoint", killed(RunFolder.save_checkpoint, 1, before=False)
+    ),
+    "in the second epoch": lambda: setattr(loop, "training_step", killed(loop.training_step, 9)),
+    "in the last step": lambda: setattr(loop, "training_step", killed(loop.training_step, 13)),
+    "before the end": lambda: setattr(run_folder.RunFolder, "finish", killed(RunFolder.finish, 1)),
+}
+"""Moment -> changes the program so that the process is killed then. One run is killed at all of them."""
 
 
 def outcome(folder: Path) -> dict[str, object]:
@@ -32,50 +110,29 @@ def outcome(folder: Path) -> dict[str, object]:
     return {"losses": losses, "weights": weights, "files": sorted(file.name for file in folder.iterdir())}
 
 
-def killed_at_random_moments(folder: Path, duration: float, moments: random.Random) -> int:
-    """Kill and resume a run until it is complete; return the number of kills."""
-    kills = 0
-    # Kill later each time, so that on a busy machine a child still saves a state.
-    while kill_after(train_in_child(stripes(), folder), moments.uniform(0.2, 1 + kills / 5) * duration):
-        kills += 1
-    return kills
+def crashed(folder: Path) -> int:
+    """Return the exit code of a program that an exception in training ends, with data workers."""
 
+    def crash(*arguments: object) -> None:
+        raise NotImplementedError("no such kernel")
 
-def killed_while_writing(folder: Path, write: int) -> None:
-    """Kill a run when half of its `write`-th state is written, then resume it to the end."""
-    save, calls = torch.save, []
-
-    def half_saved(state: object, file: BinaryIO) -> None:
-        save(state, file)
-        calls.append(file)
-        if len(calls) == write:
-            file.truncate(file.tell() // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def work() -> None:
-        videoswin.training.run_folder.torch.save = half_saved  # type: ignore[attr-defined]
-        train(stripes(), folder)
-
-    assert ended(in_child(work)) == -signal.SIGKILL
-    assert ended(train_in_child(stripes(), folder)) == 0
+    if pid := os.fork():
+        return ended(pid)
+    loop.training_step = crash  # type: ignore[assignment]
+    loop.train(stripes(data__num_workers=2), folder)
+    raise AssertionError
 
 
 def main(folder: Path) -> None:
     """Make all runs, the uninterrupted one first."""
-    moments = random.Random()
-    since = time.monotonic()
-    assert ended(train_in_child(stripes(), folder / "whole")) == 0
-    duration = time.monotonic() - since
-    results, kills = {"whole": outcome(folder / "whole")}, 0
-    while kills < KILLS:
-        run = folder / f"killed-{len(results)}"  # a run that ended before the kill does not count
-        kills += killed_at_random_moments(run, duration, moments)
-        results[run.name] = outcome(run)
-    for write in (1, 4):
-        run = folder / f"writing-{write}"
-        killed_while_writing(run, write)
-        results[run.name] = outcome(run)
-    print(json.dumps({"kills": kills, "results": results}))
+    code = crashed(folder / "crashed")
+    assert ended(train_in_child(RECIPE, folder / "whole")) == 0
+    for moment, prepare in MOMENTS.items():
+        pid = in_child(lambda prepare=prepare: (prepare(), loop.train(RECIPE, folder / "killed")))  # type: ignore[misc]
+        assert ended(pid) == -signal.SIGKILL, moment
+    assert ended(train_in_child(RECIPE, folder / "killed")) == 0
+    results = {name: outcome(folder / name) for name in ("whole", "killed")}
+    print(json.dumps({"kills": len(MOMENTS), "crashed": code, **results}))
 
 
 if __name__ == "__main__":

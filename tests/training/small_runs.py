@@ -4,7 +4,6 @@ import dataclasses
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,8 @@ from torch.utils.data import Dataset
 from videoswin.data.dataset import Draw, Item
 from videoswin.evaluation import plots
 from videoswin.model.config import VideoSwinConfig
+from videoswin.model.swin import initialize_from_scratch
 from videoswin.training.loop import train
-from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 
@@ -65,7 +64,7 @@ def stripes(**changes: Any) -> Recipe:
         ),
         schedule=Schedule(epochs=2, warmup_epochs=0.25, lr_update="step"),
         run=Run(
-            precision="fp32", device="cpu", num_threads=1, log_every=5, save_every=3, license="Apache-2.0"
+            precision="fp32", device="cpu", num_threads=1, log_every=5, save_every=20, license="Apache-2.0"
         ),
     )
     return changed(recipe, changes)
@@ -117,15 +116,6 @@ def in_child(work: Callable[[], object], environment: dict[str, str] | None = No
 def ended(pid: int) -> int:
     """Wait for a child process; return its exit code, or minus the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def kill_after(pid: int, seconds: float) -> bool:
-    """Kill a child process after some seconds; return False if it had already ended successfully."""
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
-    code = ended(pid)
-    assert code in (0, -signal.SIGKILL), code
-    return code != 0
 
 
 def train_in_child(recipe: Recipe, folder: Path, environment: dict[str, str] | None = None) -> int:

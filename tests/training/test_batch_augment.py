@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoswin.training.batch_augment import cutmix_box, erase, mix, mixing_partners, soft_targets
+from videoswin.training.losses import cutmix_box, erase, mix, mixing_partners, soft_targets
 
 
 def numbered_clips(count, size=16):

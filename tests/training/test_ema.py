@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.training.ema import ExponentialMovingAverage
 from videoswin.training.lora import merged_state_dict, set_trainable
+from videoswin.training.optim import ExponentialMovingAverage
 
 CONFIG = VideoSwinConfig(embed_dim=8, depths=(1,), num_heads=(1,), window=(1, 2, 2), num_classes=3)
 

@@ -4,44 +4,35 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.small_runs import LABELS, Harmful, draw_nothing, ended, in_child, stripes
+from tests.training.small_runs import LABELS, Harmful, ended, in_child, stripes
 from videoswin import _files
 from videoswin._distributed import WorkerKilledError, start_data_worker
+from videoswin._errors import TrainingError
 from videoswin.training import loop, run_folder, safeguards
-from videoswin.training.recorder import Recorder
-from videoswin.training.safeguards import TrainingError
 from videoswin.weights.checkpoint import Checkpoint
 
-ROOT = Path(__file__).parents[2]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to save time")
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+@pytest.fixture
+def uninterrupted(complete_run):
     """Return the bytes of the checkpoint of an uninterrupted run."""
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch.setattr)
-        return loop.train(stripes(), tmp_path_factory.mktemp("uninterrupted")).read_bytes()
+    return complete_run.checkpoint.read_bytes()
 
 
 def interrupted(folder, **changes):
     """Fill a folder with a run that was interrupted at the end of its first epoch, before the validation."""
-    validated = Recorder.after_validation
-    Recorder.after_validation = lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(**changes), folder)
-    finally:
-        Recorder.after_validation = validated
 
 
 @pytest.mark.parametrize(
@@ -51,11 +42,11 @@ def interrupted(folder, **changes):
 def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end(
     name, step, tmp_path, monkeypatch, uninterrupted
 ):
-    folder, stepped, steps = tmp_path / "full", Recorder.after_step, []
+    folder, training_step, steps = tmp_path / "full", loop.training_step, []
 
-    def counted(self, result, batch):
-        steps.append(self.step + 1)
-        stepped(self, result, batch)
+    def counted(learner, batch, number):
+        steps.append(number + 1)
+        return training_step(learner, batch, number)
 
     naming = _files.naming
 
@@ -67,11 +58,11 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_it_resumes_to_the_same_end
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does, without a name
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "after_step", counted)
+        patch.setattr(loop, "training_step", counted)
         patch.setattr(_files, "naming", full)
         patch.setattr(run_folder, "naming", full)
         with pytest.raises(TrainingError) as caught:
-            loop.train(stripes(), folder)
+            loop.train(stripes(run__save_every=3), folder)
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert f"{folder / name} cannot be written: No space left on device" in sentence
@@ -100,10 +91,13 @@ def test_a_run_that_ends_while_it_validates_resumes_with_that_validation(
         patch.setattr(loop, "validate", killed)
         with pytest.raises(TrainingError, match=r"resume from the state of step 20, which is intact"):
             loop.train(stripes(), tmp_path)
-    validated, record = [], Recorder.after_validation
-    monkeypatch.setattr(
-        Recorder, "after_validation", lambda self, *rest: (validated.append(self.step), record(self, *rest))
-    )
+    validated, validate = [], loop.validate
+
+    def counted(learner, *arguments):
+        validated.append(learner.scheduler.last_epoch)  # the number of finished steps
+        return validate(learner, *arguments)
+
+    monkeypatch.setattr(loop, "validate", counted)
     assert loop.train(stripes(), tmp_path).read_bytes() == uninterrupted
     assert validated == [20, 40]
 
@@ -131,34 +125,6 @@ def test_sigterm_ends_a_data_worker_whatever_it_does():
     os.read(ready[0], 1)
     os.kill(worker, signal.SIGTERM)
     assert ended(worker) == 0
-
-
-CRASHING = """
-from pathlib import Path
-from tests.training.small_runs import draw_nothing, stripes
-from videoswin.training import loop
-
-def crash(learner, batch, step):
-    raise NotImplementedError("no such kernel")
-
-draw_nothing(setattr)
-loop.training_step = crash
-loop.train(stripes(data__num_workers=2), Path("run"))
-"""
-
-
-def test_a_program_that_an_exception_in_training_ends_does_not_wait_for_its_workers(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", CRASHING],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,  # against the hang, which would be endless
-    )
-    assert done.returncode == 1, done.stderr
-    assert "NotImplementedError: no such kernel" in done.stderr
 
 
 def damaged(path):
@@ -220,14 +186,15 @@ def test_junk_in_the_recipe_of_a_finished_run_is_named(junk, tmp_path):
         loop.train(stripes(), tmp_path)
 
 
-def test_a_finished_run_whose_checkpoint_is_gone_says_so(tmp_path):
-    loop.train(stripes(), tmp_path).unlink()
+def test_a_finished_run_whose_checkpoint_is_gone_says_so(tmp_path, complete_run):
+    shutil.copytree(complete_run.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "last.safetensors").unlink()
     with pytest.raises(TrainingError, match=r"is finished, but its last\.safetensors is missing"):
         loop.train(stripes(), tmp_path)
 
 
-def test_the_last_checkpoint_is_not_passed_off_as_the_best_one(tmp_path):
-    loop.train(stripes(), tmp_path)
+def test_the_last_checkpoint_is_not_passed_off_as_the_best_one(tmp_path, complete_run):
+    shutil.copytree(complete_run.folder, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 20, "val_score": 0.5}\n')
     with pytest.raises(TrainingError, match=r"best\.safetensors is missing"):
@@ -279,7 +246,7 @@ def test_a_second_request_to_stop_ends_a_run_that_does_not_heed_the_first(monkey
 def test_asked_to_stop_while_no_batch_comes_it_saves_and_resumes_to_the_same_end(
     tmp_path, monkeypatch, uninterrupted
 ):
-    batch_loader = loop.batch_loader
+    build_loader = loop.build_loader
 
     class Stuck:
         def __init__(self, loader):
@@ -293,10 +260,10 @@ def test_asked_to_stop_while_no_batch_comes_it_saves_and_resumes_to_the_same_end
                 yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_loader", lambda *arguments: Stuck(batch_loader(*arguments)))
+        patch.setattr(loop, "build_loader", lambda *arguments: Stuck(build_loader(*arguments)))
         assert loop.train(stripes(run__save_every=1000), tmp_path / "stuck") is None
     rows = [json.loads(line) for line in (tmp_path / "stuck" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 5
-    assert torch.load(tmp_path / "stuck" / "state.pt", weights_only=True)["parts"]["record"]["step"] == 7
+    assert torch.load(tmp_path / "stuck" / "state.pt", weights_only=True)["progress"]["step"] == 7
     resumed = loop.train(stripes(run__save_every=1000), tmp_path / "stuck")
     assert resumed.read_bytes() == uninterrupted

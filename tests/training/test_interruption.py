@@ -11,50 +11,54 @@ import pytest
 
 from tests.training.small_runs import stripes
 from videoswin.training import loop
-from videoswin.training.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked to save time")
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # a minute of work, but on a busy machine
-def test_after_any_kill_losses_and_weights_are_those_of_the_uninterrupted_run(tmp_path):
-    command = [sys.executable, "-m", "tests.training.killed_runs", str(tmp_path)]
+@pytest.fixture(scope="module")
+def forked_runs(tmp_path_factory):
+    """Run the program killed_runs.py."""
+    if not hasattr(os, "fork"):
+        pytest.skip("the runs are forked to save time")
+    command = [sys.executable, "-m", "tests.training.killed_runs", str(tmp_path_factory.mktemp("killed"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    outcome = json.loads(done.stdout)
-    whole = outcome["results"].pop("whole")
-    assert outcome["kills"] >= 20
+    assert "NotImplementedError: no such kernel" in done.stderr
+    return json.loads(done.stdout)
+
+
+def test_after_any_kill_losses_and_weights_are_those_of_the_uninterrupted_run(forked_runs):
+    assert forked_runs["kills"] >= 12
+    whole = forked_runs["whole"]
     assert [step for step, _ in whole["losses"]] == [5, 10, 15, 20, 25, 30, 35, 40]
-    for name, run in outcome["results"].items():
-        assert run == whole, name
+    assert forked_runs["killed"] == whole
 
 
-def test_asked_to_stop_it_saves_and_the_same_call_goes_on_to_the_same_end(tmp_path, monkeypatch):
-    whole = loop.train(stripes(run__save_every=1000), tmp_path / "whole")
-    stepped = Recorder.after_step
+def test_a_program_that_an_exception_in_training_ends_does_not_wait_for_its_workers(forked_runs):
+    assert forked_runs["crashed"] == 1
 
-    def asked_at_step_13(self, result, batch):
-        stepped(self, result, batch)
-        if self.step == 13:
+
+def test_after_sigterm_the_same_call_resumes_to_the_same_end(tmp_path, monkeypatch, complete_run):
+    training_step = loop.training_step
+
+    def asked_at_step_13(learner, batch, step):
+        if step == 12:
             os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(learner, batch, step)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(Recorder, "after_step", asked_at_step_13)
+    monkeypatch.setattr(loop, "training_step", asked_at_step_13)
     assert loop.train(stripes(run__save_every=1000), tmp_path / "stopped") is None
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()
     assert (tmp_path / "stopped" / "state.pt").exists()
     resumed = loop.train(stripes(run__save_every=1000), tmp_path / "stopped")
-    assert resumed.read_bytes() == whole.read_bytes()
+    assert resumed.read_bytes() == complete_run.checkpoint.read_bytes()
     assert not (tmp_path / "stopped" / "state.pt").exists()
 
 
 def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         loop.train(stripes(), tmp_path)
     with pytest.raises(ValueError, match=r"run\.seed: 0 then, 1 now"):
@@ -63,9 +67,7 @@ def test_a_run_does_not_go_on_from_one_of_another_recipe(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_other_workers_and_threads(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(stripes(), tmp_path)
     assert (
@@ -73,17 +75,15 @@ def test_a_run_goes_on_with_other_workers_and_threads(tmp_path, monkeypatch):
     )
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    first = loop.train(stripes(), tmp_path)
-    written = first.stat().st_mtime_ns
-    assert loop.train(stripes(data__num_workers=1), tmp_path) == first
-    assert first.stat().st_mtime_ns == written
+def test_a_finished_run_is_not_trained_again(complete_run):
+    written = complete_run.checkpoint.stat().st_mtime_ns
+    assert loop.train(stripes(data__num_workers=1), complete_run.folder) == complete_run.checkpoint
+    assert complete_run.checkpoint.stat().st_mtime_ns == written
 
 
-def test_a_finished_run_is_not_taken_for_another(tmp_path):
-    loop.train(stripes(), tmp_path)
+def test_a_finished_run_is_not_taken_for_another(complete_run):
     with pytest.raises(ValueError, match=r"finished run with another optimizer\.lr"):
-        loop.train(stripes(optimizer__lr=0.02), tmp_path)
+        loop.train(stripes(optimizer__lr=0.02), complete_run.folder)
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path):

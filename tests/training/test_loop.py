@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from tests.training.small_runs import CLIP, LABELS, Stripes, stripes
-from videoswin._errors import InputError
+from videoswin._errors import InputError, TrainingError
 from videoswin.data.dataset import Batch, Draw, Failure, collate
 from videoswin.model.swin import VideoSwin
 from videoswin.training import loop
-from videoswin.training.data import open_data_source
+from videoswin.training.data import open_data_source, read_inputs
 from videoswin.training.learner import _choose_diverse as different
 from videoswin.training.learner import build_learner, launch_fabric
-from videoswin.training.safeguards import TrainingError
 from videoswin.training.settings import flatten
 from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
@@ -25,19 +24,23 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def learner_of(recipe):
+    source = open_data_source(recipe, read_inputs(recipe))
+    return build_learner(recipe, source, None, launch_fabric(recipe.run), steps_per_epoch=10)
+
+
 def accuracy(checkpoint: Checkpoint) -> float:
     batch = collate([Stripes(99)[Draw(7, index)] for index in range(20)])
     logits = checkpoint.model()(normalize(batch.clips, CLIP.normalization))
     return float((logits.argmax(1) == batch.targets).float().mean())
 
 
-def test_it_learns(tmp_path):
-    assert accuracy(Checkpoint.load(loop.train(stripes(), tmp_path))) == 1.0
+def test_it_learns(complete_run):
+    assert accuracy(Checkpoint.load(complete_run.checkpoint)) == 1.0
 
 
-def test_the_checkpoint_knows_what_it_is(tmp_path):
-    recipe = stripes()
-    checkpoint = Checkpoint.load(loop.train(recipe, tmp_path))
+def test_the_checkpoint_knows_what_it_is(complete_run):
+    recipe, checkpoint = stripes(), Checkpoint.load(complete_run.checkpoint)
     assert checkpoint.labels == LABELS
     assert checkpoint.clip == recipe.data.clip
     assert checkpoint.views == recipe.data.views
@@ -45,17 +48,18 @@ def test_the_checkpoint_knows_what_it_is(tmp_path):
     assert (checkpoint.name, checkpoint.license) == ("stripes", "Apache-2.0")
 
 
-def test_it_keeps_the_averaged_weights_where_the_recipe_averages(tmp_path):
+def test_it_keeps_the_averaged_weights_where_the_recipe_averages(tmp_path, complete_run):
     last = Checkpoint.load(loop.train(stripes(optimizer__ema_decay=None), tmp_path / "last")).weights
-    average = Checkpoint.load(loop.train(stripes(), tmp_path / "average")).weights
+    average = Checkpoint.load(complete_run.checkpoint).weights
     assert not torch.equal(last["head.weight"], average["head.weight"])
     assert torch.allclose(last["head.weight"], average["head.weight"], atol=0.05)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
-    first, again, other = (
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, complete_run):
+    first = Checkpoint.load(complete_run.checkpoint).weights
+    again, other = (
         Checkpoint.load(loop.train(stripes(run__seed=seed), tmp_path / name)).weights
-        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+        for name, seed in (("again", 0), ("other", 1))
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
@@ -92,17 +96,17 @@ def test_a_finished_run_leaves_its_metrics_pictures_and_checkpoint_and_no_state(
     assert json.loads((tmp_path / "environment.json").read_text())["libraries"]["torch"]
 
 
-def test_before_it_starts_it_says_rates_decay_and_memory(tmp_path, capsys):
-    loop.train(stripes(), tmp_path)
-    said = capsys.readouterr().err
+def test_before_it_starts_it_says_rates_decay_and_memory(complete_run):
+    said = complete_run.log
     assert "backbone, weight decay" in said
     assert "lr 1.0e-02" in said
     assert re.search(r"memory: about \d+ MiB for 16 clips at a time", said)
 
 
-def test_without_validation_it_says_which_checkpoint_is_kept(tmp_path, capsys):
-    assert loop.train(stripes(), tmp_path).name == "last.safetensors"
-    assert "no validation: the accuracy on other videos is not measured" in (said := capsys.readouterr().err)
+def test_without_validation_it_says_which_checkpoint_is_kept(complete_run):
+    assert complete_run.checkpoint.name == "last.safetensors"
+    said = complete_run.log
+    assert "no validation: the accuracy on other videos is not measured" in said
     assert "the checkpoint of the last step, last.safetensors, is kept" in said
     assert "0 videos" not in said
 
@@ -156,14 +160,28 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_what_was_saved(tmp_
     assert loop.train(stripes(), tmp_path) == tmp_path / "last.safetensors"
 
 
-def test_a_first_loss_far_from_even_odds_is_said(tmp_path, capsys):
+def test_lines_of_the_log_have_the_steps_the_time_left_and_the_metrics(complete_run):
+    lines = complete_run.log.splitlines()
+    assert lines[0] == "train: 40 steps"
+    (report,) = (line for line in lines if line.startswith("train: 5 of 40 steps (12 %), "))
+    assert re.search(
+        r"steps/s, .* left, epoch 0\.25, loss [\d.]+, acc \d+%, .* clips/s, waiting for data \d+%$", report
+    )
+
+
+def test_too_little_shared_memory_is_told_and_does_not_stop_a_run(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("videoswin._distributed.free_shared_memory", lambda: 0)
+    assert loop.train(stripes(data__num_workers=1, schedule__epochs=1), tmp_path).exists()
+    assert "/dev/shm has 0 MB free, but workers=1 needs up to 1 MB" in capfd.readouterr().err
+
+
+def test_a_first_loss_far_from_even_odds_is_said(tmp_path, capsys, complete_run):
     def too_sure(model):
         model.head.weight.data.mul_(1000)
 
-    loop.train(stripes(model__initialize=too_sure), tmp_path / "sure")
+    loop.train(stripes(model__initialize=too_sure, schedule__epochs=1), tmp_path / "sure")
     assert "the initial loss is" in capsys.readouterr().err
-    loop.train(stripes(), tmp_path / "even")
-    assert "the initial loss is" not in capsys.readouterr().err
+    assert "the initial loss is" not in complete_run.log
 
 
 def test_clips_that_do_not_count_teach_nothing(tmp_path):
@@ -171,9 +189,7 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
 
     def weights_after(batch):
         recipe = stripes(model__drop_path=0.0, model__dropout=0.0)
-        learner = build_learner(
-            recipe, open_data_source(recipe), launch_fabric(recipe.run), steps_per_epoch=10
-        )
+        learner = learner_of(recipe)
         return loop.training_step(learner, batch, 0), learner.raw_model.head.weight
 
     batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
@@ -191,9 +207,7 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
 @pytest.mark.parametrize("parts", [2, 8])
 def test_micro_batches_of_a_mixed_batch_learn_what_the_whole_batch_does(parts):
     def step_of(recipe):
-        learner = build_learner(
-            recipe, open_data_source(recipe), launch_fabric(recipe.run), steps_per_epoch=10
-        )
+        learner = learner_of(recipe)
         batch = collate([Stripes(0)[Draw(0, index)] for index in range(4)])
         return loop.training_step(learner, batch, 0), learner.raw_model.stages[0].blocks[0].attn.qkv.weight
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from tests.training.small_runs import changed, stripes
+from videoswin._errors import TrainingError
 from videoswin.camera_motion.clips import write_h264
 from videoswin.data import dataset
 from videoswin.data.manifest import Sample
 from videoswin.evaluation import plots
 from videoswin.training import loop
-from videoswin.training.data import open_data_source
+from videoswin.training.data import open_data_source, read_inputs, video_name
 from videoswin.training.recipe import VideoData
-from videoswin.training.recorder import Recorder, video_name
-from videoswin.training.safeguards import TrainingError
+from videoswin.training.run_folder import RunFolder
 from videoswin.video.spec import PER_CLIP, ClipSpec
 from videoswin.weights.checkpoint import Checkpoint
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 def recipe(train, *, num_repeats=2, max_failure_fraction=0.05, **changes):
-    made = stripes(run__log_every=2, augment__area=(0.8, 1.0))
+    made = stripes(run__log_every=2, augment__scale=(0.8, 1.0))
     data = VideoData(
         train=str(train),
         num_repeats=num_repeats,
@@ -74,9 +74,10 @@ def test_classes_are_drawn_as_they_are_unless_balance_is_asked_for(folder, tmp_p
     lines = ["path,label"] + [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.mp4"))]
     (tmp_path / "list.csv").write_text("\n".join(lines[:14]) + "\n")  # ten lying, three standing
     made = recipe(tmp_path / "list.csv")
-    assert open_data_source(made).sampling_weights() is None
+    inputs = read_inputs(made)
+    assert open_data_source(made, inputs).sampling_weights() is None
     class_balanced = dataclasses.replace(made.data, class_balanced=True)
-    source = open_data_source(dataclasses.replace(made, data=class_balanced))
+    source = open_data_source(dataclasses.replace(made, data=class_balanced), inputs)
     lying, standing = source.class_counts
     assert lying > 2 * standing
     weights = source.sampling_weights()
@@ -214,7 +215,7 @@ def test_a_single_class_is_refused_because_nothing_is_learned(folder, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "lying").symlink_to(folder / "lying")
     with pytest.raises(ValueError, match=r"at least 2 classes .* got 1 \(lying\): .* learns nothing"):
-        open_data_source(recipe(tmp_path / "videos"))
+        read_inputs(recipe(tmp_path / "videos"))
 
 
 def test_class_weights_on_top_of_balanced_drawing_are_refused(folder, tmp_path):
@@ -240,20 +241,18 @@ def test_a_flipped_direction_is_warned_of(folder, tmp_path, capsys):
     for old, new in (("lying", "turn left"), ("standing", "turn right")):
         (tmp_path / "videos" / new).symlink_to(folder / old)
     loop.train(recipe(tmp_path / "videos", schedule__epochs=1), tmp_path / "run")
-    assert "augment.flip=0" in capsys.readouterr().err
+    assert "augment.hflip=0" in capsys.readouterr().err
     pairs = (("turn left", "turn right"),)
     loop.train(
         recipe(tmp_path / "videos", schedule__epochs=1, augment__flip_pairs=pairs), tmp_path / "paired"
     )
-    assert "augment.flip=0" not in capsys.readouterr().err
+    assert "augment.hflip=0" not in capsys.readouterr().err
 
 
 def interrupted(made, out, monkeypatch):
     """Train until the end of the first epoch."""
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Recorder, "after_validation", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr(loop, "validate", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             loop.train(made, out)
 
@@ -288,6 +287,16 @@ def test_a_run_does_not_resume_on_other_videos_or_from_another_start(folder, tmp
     start.save(tmp_path / "start.safetensors")
     with pytest.raises(ValueError, match=r"differs \(init_from: .* then, .* now.*same settings to resume"):
         loop.train(made, tmp_path / "run")
+
+
+def test_a_validation_that_is_repeated_after_an_interruption_is_recorded_once(folder, tmp_path, monkeypatch):
+    made = recipe(folder, schedule__epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(made, tmp_path)
+    loop.train(made, tmp_path)
+    assert [row["epoch"] for row in rows(tmp_path) if "val_score" in row] == [1, 2]
 
 
 def test_a_run_that_diverges_says_so_and_not_that_weights_are_damaged(folder, tmp_path):

@@ -16,7 +16,7 @@ from videoswin.video.rand_augment import adjust_contrast, adjust_hue, equalize, 
 from videoswin.video.views import resize_short_side
 from videoswin.weights.catalog import load_labels
 
-STILL = ClipAugment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0)
+STILL = ClipAugment(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 """Takes the central square of a frame and changes nothing else."""
 EVERYTHING = ClipAugment(short_side=40, color_jitter=0.4, rand_augment=4)
 
@@ -66,7 +66,7 @@ def test_a_clip_that_nothing_is_done_to_is_the_central_square():
 
 def test_a_mirrored_clip_says_so():
     frames = frames_thwc(height=32, width=32)
-    plan = ClipAugment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.5)
+    plan = ClipAugment(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.5)
     straight = frames.permute(3, 0, 1, 2)
     said = []
     for seed in range(40):
@@ -79,11 +79,11 @@ def test_a_mirrored_clip_says_so():
 
 def test_the_short_side_is_resized_before_the_crop():
     frames = frames_thwc(height=90, width=120)
-    plan = ClipAugment(short_side=45, flip=0.0)
+    plan = ClipAugment(short_side=45, hflip=0.0)
     smaller = resize_short_side(frames, 45, antialias=False)
     for seed in range(5):
         ours, _ = augmented(frames, plan, seed)
-        assert torch.equal(ours, augmented(smaller, ClipAugment(flip=0.0), seed)[0])
+        assert torch.equal(ours, augmented(smaller, ClipAugment(hflip=0.0), seed)[0])
 
 
 @settings(max_examples=200)
@@ -176,12 +176,12 @@ def test_what_is_measured_is_measured_in_each_frame():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"flip": 1.5}, "flip must be from 0 to 1, got 1.5"),
-        ({"erasing": -0.1}, "erasing must be from 0 to 1, got -0.1"),
+        ({"hflip": 1.5}, "hflip must be from 0 to 1, got 1.5"),
+        ({"random_erasing": -0.1}, "random_erasing must be from 0 to 1, got -0.1"),
         ({"color_jitter": float("nan")}, "color_jitter must be from 0 to 1, got nan"),
         ({"rand_magnitude": 11.0}, "rand_magnitude must be from 0 to 10, got 11.0"),
-        ({"area": (0.0, 1.0)}, r"area must be \(min, max\) with 0 < min <= max <= 1, got \(0.0, 1.0\)"),
-        ({"area": (0.5, 1.5)}, r"area must be \(min, max\) with 0 < min <= max <= 1, got \(0.5, 1.5\)"),
+        ({"scale": (0.0, 1.0)}, r"scale must be \(min, max\) with 0 < min <= max <= 1, got \(0.0, 1.0\)"),
+        ({"scale": (0.5, 1.5)}, r"scale must be \(min, max\) with 0 < min <= max <= 1, got \(0.5, 1.5\)"),
         ({"ratio": (2.0, 1.0)}, r"ratio must be \(min, max\) with 0 < min <= max, got \(2.0, 1.0\)"),
     ],
 )

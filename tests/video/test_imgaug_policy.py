@@ -116,7 +116,7 @@ def test_operations_are_different_ones_and_as_many_as_asked_for(monkeypatch):
 
 
 def test_policy_is_applied_to_clips_without_calling_them_mirrored():
-    plan = ClipAugment(flip=0.0, rand_augment=4, rand_magnitude=7, rand_policy="imgaug")
+    plan = ClipAugment(hflip=0.0, rand_augment=4, rand_magnitude=7, rand_policy="imgaug")
     frames = torch.randint(0, 256, (2, 40, 50, 3), dtype=torch.uint8)
     clip, mirrored = augment_clip(frames, 24, plan, np.random.default_rng(1), antialias=False)
     assert clip.shape == (3, 2, 24, 24)

@@ -49,7 +49,7 @@ def verified_triton_attention(model: VideoSwin, device: torch.device, dtype: tor
             if width not in WIDTHS:
                 _refuse(f"{WIDTHS} channels per head", str(width))
             if (fault := _attention_fault(_with_index(device), width, module.window, dtype)) is not None:
-                _refuse(f"correct results on {device}", fault)
+                _refuse(f"kernels that work on {device}", fault)
     return triton_attention
 
 
@@ -69,7 +69,7 @@ def verified_fused_stages(model: VideoSwin, device: torch.device, dtype: torch.d
             (channels,) = first.norm1.normalized_shape
             fault = _fused_fault(_with_index(device), dtype, channels, first.attn.heads, first.attn.window)
             if fault is not None:
-                _refuse(f"correct results on {device}", fault)
+                _refuse(f"kernels that work on {device}", fault)
             stages.append(stage)
     return stages
 
@@ -86,7 +86,7 @@ def _require_triton(device: torch.device, dtype: torch.dtype) -> None:
     try:
         import triton  # noqa: F401
     except ImportError as error:
-        _refuse("the package triton (the extra `triton`)", in_one_line(error))
+        _refuse("the package triton (pip install 'videoswin[triton]')", in_one_line(error))
 
 
 def _refuse(requirement: str, got: str) -> NoReturn:
@@ -136,7 +136,7 @@ def measured_fault(measure: Callable[[], float], tolerance: float) -> str | None
     except kernel_failures() as failure:
         return in_one_line(failure)
     # `<`, so that NaN is a fault.
-    return None if error < tolerance else f"its results are off by {error:.2g}, relative to the largest"
+    return None if error < tolerance else f"results that are off by {error:.2g} of the largest"
 
 
 def kernel_failures() -> tuple[type[Exception], ...]:

@@ -9,8 +9,8 @@ from videoswin.camera_motion.clips import CameraMotionClips
 from videoswin.data.dataset import Item
 from videoswin.inference.predictor import resolve_device
 from videoswin.model.config import NANO
+from videoswin.model.swin import initialize_from_scratch
 from videoswin.training.learner import natural_precision
-from videoswin.training.optim import initialize_from_scratch
 from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Schedule, SyntheticData
 from videoswin.video.spec import PER_CLIP, ClipSpec, ViewPlan
 
@@ -48,7 +48,7 @@ def camera_motion() -> Recipe:
             dropout=0.0,
         ),
         # The clips already have the size and the variation for training.
-        augment=Augment(area=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, label_smoothing=0.05),
+        augment=Augment(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, label_smoothing=0.05),
         optimizer=Optimizer(
             lr=1e-3, backbone_lr_scale=1.0, weight_decay=0.05, max_grad_norm=1.0, ema_decay=0.999
         ),

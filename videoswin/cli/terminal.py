@@ -8,12 +8,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from videoswin import _text
 from videoswin._text import dump_json, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from videoswin.inference.prediction import Prediction
 
 _STYLES: Final = {
@@ -27,7 +24,13 @@ _STYLES: Final = {
 
 
 def print_prediction(prediction: Prediction, top: int, *, as_json: bool = False) -> None:
-    """Print the `top` most probable classes of a video, with bars or as JSON; notes go to stderr."""
+    """Print the most probable classes of a video; notes go to stderr.
+
+    Args:
+        prediction: The prediction of one video.
+        top: Number of classes.
+        as_json: Print one JSON object instead of text with bars.
+    """
     if as_json:
         print(prediction.to_json(top), flush=True)
     else:
@@ -97,25 +100,18 @@ def _shorten(text: str, width: int = 44) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-def draw_bar(console: Console, fraction: float) -> str:
-    """Return a bar for a fraction from 0 to 1, in characters that the console can show."""
-    return _encodable(console, _text.draw_bar(fraction))
-
-
-def _encodable(console: Console, text: str) -> str:
-    return text if "█".encode(console.encoding, "ignore") else text.replace("█", "#")
-
-
 def print_text(text: str, title: str) -> None:
-    """Print lines that are safe for a terminal; `title`, at the start of the first, is bold.
+    """Print lines with styles; bars are drawn with `#` if the terminal has no block characters.
 
-    Bars are drawn with `#` if the terminal has no block characters.
+    Args:
+        text: The lines, which must be safe for a terminal.
+        title: Start of the first line, which is printed in bold.
     """
     from rich.console import Console
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
-    styled = Text(_encodable(console, text))
+    styled = Text(text if "█".encode(console.encoding, "ignore") else text.replace("█", "#"))
     if text.startswith(title):
         styled.stylize("bold", 0, len(title))
     for pattern, style in _STYLES.items():

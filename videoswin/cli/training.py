@@ -121,11 +121,11 @@ def train(
         json: Print the result as one JSON object.
     """
     from videoswin._distributed import is_first_process
-    from videoswin.recipes import build_recipe
-    from videoswin.recipes.finetune import explain, read_measured_settings
+    from videoswin.recipes import plan_run, recipe_to_dict
+    from videoswin.recipes.finetune import read_measured_settings
     from videoswin.training.learner import require_training_packages
     from videoswin.training.loop import train as run
-    from videoswin.training.settings import parse_assignments, recipe_to_dict
+    from videoswin.training.settings import parse_assignments
 
     require_training_packages()
     require_writable_folder(out, name="--out")
@@ -144,25 +144,27 @@ def train(
     }
     plain = [f"{name}={value}" for name, value in given.items() if value is not None]
     settings = {**measured, **parse_assignments([*plain, *set])}
-    built = build_recipe(recipe, data=data, init_from=model, settings=settings, trust=trust)
-    for choice in explain(built) if recipe == "finetune" and not measured and is_first_process() else ():
-        print_to_stderr(choice)
-    best = run(built, Path(out), saved_recipe=recipe_to_dict(built, recipe, data, model))
+    plan = plan_run(recipe, data=data, init_from=model, settings=settings, trust=trust)
+    for reason in plan.reasons if not measured and is_first_process() else ():
+        print_to_stderr(reason)
+    saved_recipe = recipe_to_dict(plan.recipe, recipe, data, model)
+    best = run(plan.recipe, Path(out), saved_recipe=saved_recipe, inputs=plan.inputs)
     if is_first_process():
         if best is None:
             print_to_stderr("stopped and saved; run the same command again to resume")
         if json:
             checkpoint = None if best is None else str(best)
-            print_json({"run": out, "checkpoint": checkpoint, "val_score": _best_score(Path(out))})
+            print_json({"run": out, "checkpoint": checkpoint, "val_score": best_score(Path(out))})
         elif best is not None:
             print(printable(str(best)))
     return 0
 
 
-def _best_score(run: Path) -> float | None:
+def best_score(run: Path) -> float | None:
     """Return the highest validation score of a run so far; None without validation."""
-    rows = map(loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return max((row["val_score"] for row in rows if "val_score" in row), default=None)
+    metrics = run / "metrics.jsonl"  # absent if the run was stopped before its first line
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    return max((row["val_score"] for row in map(loads, lines) if "val_score" in row), default=None)
 
 
 def evaluate(

@@ -261,6 +261,10 @@ def read_random_clip(reader: VideoReader, clip: ClipSpec, rng: np.random.Generat
 def mirrored_classes(classes: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> list[int]:
     """Return for each class the class of its mirror image: itself, except for the `pairs`, which are swapped.
 
+    Args:
+        classes: Class names; the result has indices into them.
+        pairs: Class names that are swapped, such as ("turn left", "turn right").
+
     Raises:
         InputError: A pair has an unknown class, or a class is in several pairs.
     """

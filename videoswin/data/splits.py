@@ -308,7 +308,12 @@ def _scenes(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def describe_sharing(training: Manifest, validation: Manifest) -> str:
-    """Return a sentence on the groups that the validation videos share with the training videos."""
+    """Return a sentence on the groups that the validation videos share with the training videos.
+
+    Args:
+        training: The videos to train on.
+        validation: The videos to validate on.
+    """
     training_groups, validation_groups = (
         {sample.group for sample in manifest.samples if sample.group is not None}
         for manifest in (training, validation)

@@ -387,3 +387,17 @@ def initialize(model: VideoSwin) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, WindowAttention):
             nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+
+
+def initialize_from_scratch(model: VideoSwin) -> None:
+    """Initialize a model in place for training without pretraining, where `initialize` keeps NANO at chance.
+
+    Linear weights are Xavier uniform, the patch embedding is Kaiming normal, all biases are 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    nn.init.kaiming_normal_(model.patch_embed.proj.weight, nonlinearity="linear")
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            nn.init.zeros_(parameter)

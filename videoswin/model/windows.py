@@ -79,16 +79,18 @@ def pad_axes(x: Tensor, sizes: Grid, first: int = 1) -> Tensor:
     return x
 
 
-def axis_pieces(length: int, window: int, shift: int) -> list[tuple[int, int, int]]:
-    """Cut one axis into pieces (start, length, offset in the window); `length` is a multiple of `window`.
+def axis_parts(length: int, window: int, shift: int) -> list[tuple[int, int, int, int]]:
+    """Cut one axis into a head, whole windows and a tail; `length` is a multiple of `window`.
 
-    With a shift, the tail is the first part of the last window and the head its second part, as after a
-    cyclic roll.
+    The tail is the first part of the last window and the head its second part, as after a cyclic roll.
+
+    Returns:
+        (start, stop, length of a piece, offset of a piece in its window) of each part: one without a shift.
     """
     if shift == 0:
-        return [(start, window, 0) for start in range(0, length, window)]
-    whole = [(start, window, 0) for start in range(shift, length - window + shift, window)]
-    return [(0, shift, window - shift), *whole, (length - window + shift, window - shift, 0)]
+        return [(0, length, window, 0)]
+    tail = length - window + shift
+    return [(0, shift, shift, window - shift), (shift, tail, window, 0), (tail, length, window - shift, 0)]
 
 
 def bias_table_rows(window: Grid) -> int:
@@ -175,13 +177,18 @@ def _boxes_by_shape(
     token = torch.arange(grid[0] * grid[1] * grid[2]).view(grid)  # (D, H, W)
     position = torch.arange(window[0] * window[1] * window[2]).view(window)  # (P, M, M)
     groups: dict[tuple[tuple[int, int], ...], list[Tensor]] = {}
-    axes = [axis_pieces(*axis) for axis in zip(grid, window, shift, strict=True)]
-    for pieces in itertools.product(*axes):
-        cut = tuple(slice(start, start + length) for start, length, _ in pieces)
-        key = tuple((0 if merge_ends else offset, length) for _, length, offset in pieces)
-        groups.setdefault(key, []).append(token[cut].flatten())
+    axes = [axis_parts(*axis) for axis in zip(grid, window, shift, strict=True)]
+    for parts in itertools.product(*axes):
+        region = token[tuple(slice(start, stop) for start, stop, _, _ in parts)]
+        p, m, n = (length for _, _, length, _ in parts)
+        d, h, w = region.shape
+        pieces = region.reshape(d // p, p, h // m, m, w // n, n).permute(0, 2, 4, 1, 3, 5)
+        key = tuple((0 if merge_ends else offset, length) for _, _, length, offset in parts)
+        groups.setdefault(key, []).append(pieces.reshape(-1, p * m * n))  # (boxes, N)
     boxes = []
     for key, tokens in groups.items():
+        merged = torch.cat(tokens)  # (boxes, N)
+        merged = merged[merged[:, 0].argsort()]  # in the order of the grid
         inside = position[tuple(slice(offset, offset + length) for offset, length in key)].flatten()  # (N)
-        boxes.append(Boxes(torch.cat(tokens), window_index[inside][:, inside]))
+        boxes.append(Boxes(merged.flatten(), window_index[inside][:, inside]))
     return boxes

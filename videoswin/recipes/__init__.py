@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 from videoswin._errors import InputError
 from videoswin._text import did_you_mean
 from videoswin.camera_motion.recipe import camera_motion
 from videoswin.recipes import kinetics, something
-from videoswin.recipes.finetune import CHOSEN_SETTINGS, DEFAULTS, finetune
+from videoswin.recipes.finetune import CHOSEN_SETTINGS, DEFAULTS, RunPlan, finetune
 from videoswin.training.recipe import Recipe
-from videoswin.training.settings import (
-    describe_settings,
-    flatten,
-    is_recipe_file,
-    read_recipe_file,
-    with_settings,
-)
+from videoswin.training.settings import describe_settings, describe_type, flatten, with_settings
 
-RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
+FORMAT_VERSION: Final = 2
+"""Version of the format of recipe.json; files with another version are refused."""
+
+RECIPES: Final[Mapping[str, Callable[..., Recipe | RunPlan]]] = MappingProxyType(
     {
         "finetune": finetune,
         "camera-motion": camera_motion,
@@ -42,32 +42,6 @@ RECIPES: Final[Mapping[str, Callable[..., Recipe]]] = MappingProxyType(
     }
 )
 """Name of a recipe, as in `videoswin train NAME` -> function that returns it."""
-
-RECIPE_ARGUMENTS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "root": "data.root",
-        "val": "data.val",
-        "val_fraction": "data.val_fraction",
-        "group_by": "data.group_by",
-        "class_balanced": "data.class_balanced",
-        "class_weights": "optimizer.class_weights",
-        "trainable": "model.trainable",
-        "epochs": "schedule.epochs",
-        "batch_size": "data.batch_size",
-        "num_repeats": "data.num_repeats",
-        "frames": "data.clip.frames",
-        "stride": "data.clip.stride",
-        "fps": "data.clip.fps",
-        "size": "data.clip.size",
-        "device": "run.device",
-        "precision": "run.precision",
-        "num_workers": "data.num_workers",
-        "devices": "run.devices",
-        "num_nodes": "run.num_nodes",
-        "grad_checkpointing": "model.grad_checkpointing",
-    }
-)
-"""Argument of a recipe function, besides `data` and `init_from` -> setting whose value it gets."""
 
 
 def describe_recipes() -> list[dict[str, Any]]:
@@ -93,7 +67,7 @@ def describe_recipe(name: str) -> list[dict[str, Any]]:
         rows = describe_settings(DEFAULTS)
         return [row | {"value": "auto"} if row["setting"] in CHOSEN_SETTINGS else row for row in rows]
     has_data = "data" in inspect.signature(function).parameters
-    return describe_settings(_call_function(function, name, "DATA" if has_data else None, None, {}))
+    return describe_settings(_call_function(function, name, "DATA" if has_data else None, None, {}).recipe)
 
 
 def build_recipe(
@@ -111,8 +85,8 @@ def build_recipe(
             folder, which repeats the run with all of its settings.
         data: Training videos, for recipe functions that have this argument.
         init_from: Initial weights, for recipe functions that have this argument.
-        settings: Setting -> value, see `videoswin.training.settings.with_settings`. Recipe functions also get
-            those of RECIPE_ARGUMENTS for which they have an argument.
+        settings: Setting -> value, see `videoswin.training.settings.with_settings`. Recipe functions with an
+            argument `settings` get them, too.
         trust: Run the function that a recipe.json names although it is not one of RECIPES. A
             `my_module:my_recipe` as the name itself needs no trust: the caller chose the code.
 
@@ -123,11 +97,34 @@ def build_recipe(
         >>> build_recipe("kinetics:tiny", data="k400/", settings={"run.devices": "8"}).run.devices
         8
     """
+    return plan_run(name, data=data, init_from=init_from, settings=settings, trust=trust).recipe
+
+
+def plan_run(
+    name: str,
+    *,
+    data: str | None = None,
+    init_from: str | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    trust: bool = False,
+) -> RunPlan:
+    """Return the recipe of that name with the reasons for its settings, and what was read to choose them.
+
+    Args:
+        name: As for `build_recipe`; so are the other arguments.
+        data: Training videos.
+        init_from: Initial weights.
+        settings: Setting -> value.
+        trust: Run the function that a recipe.json names although it is not one of RECIPES.
+
+    Raises:
+        InputError: As for `build_recipe`.
+    """
     if is_recipe_file(name):
-        recipe = _repeat_run(name, data, init_from, trust=trust)
+        plan = RunPlan(recipe=_repeat_run(name, data, init_from, trust=trust))
     else:
-        recipe = _call_function(_find_function(name), name, data, init_from, settings)
-    return with_settings(recipe, settings)
+        plan = _call_function(_find_function(name), name, data, init_from, settings)
+    return dataclasses.replace(plan, recipe=with_settings(plan.recipe, settings))
 
 
 def _repeat_run(path: str, data: str | None, init_from: str | None, *, trust: bool) -> Recipe:
@@ -138,11 +135,13 @@ def _repeat_run(path: str, data: str | None, init_from: str | None, *, trust: bo
             f"{path} runs code outside videoswin, {saved.name!r}: add --trust (in Python trust=True) if "
             "you trust both the file and that code"
         )
+    data, init_from = data or saved.data, init_from or saved.init_from
     replaced = {"data.train": data, "model.init_from": init_from}
     settings = {key: value for key, value in saved.settings.items() if replaced.get(key) is None}
-    recipe = _call_function(
-        _find_function(saved.name), saved.name, data or saved.data, init_from or saved.init_from, settings
-    )
+    if saved.name == "finetune":  # the file has all settings, so that none has to be chosen
+        recipe = with_settings(DEFAULTS, {key: value for key, value in replaced.items() if value is not None})
+    else:
+        recipe = _call_function(_find_function(saved.name), saved.name, data, init_from, settings).recipe
     try:
         recipe = with_settings(recipe, settings)
     except InputError as error:
@@ -156,7 +155,7 @@ def _repeat_run(path: str, data: str | None, init_from: str | None, *, trust: bo
     return recipe
 
 
-def _find_function(name: str) -> Callable[..., Recipe]:
+def _find_function(name: str) -> Callable[..., Recipe | RunPlan]:
     """Return the recipe function of a name; raise InputError if there is none."""
     if name in RECIPES:
         return RECIPES[name]
@@ -166,7 +165,7 @@ def _find_function(name: str) -> Callable[..., Recipe]:
     if not callable(attribute):
         reason = f"{module_or_file} has no function {function_name!r}" if module else ""
         raise _unknown_recipe_error(name, reason)
-    function: Callable[..., Recipe] = attribute
+    function: Callable[..., Recipe | RunPlan] = attribute
     return function
 
 
@@ -202,20 +201,22 @@ def _unknown_recipe_error(name: str, reason: str) -> InputError:
 
 
 def _call_function(
-    function: Callable[..., Recipe],
+    function: Callable[..., Recipe | RunPlan],
     name: str,
     data: str | None,
     init_from: str | None,
     settings: Mapping[str, Any],
-) -> Recipe:
-    """Call a recipe function with the arguments and settings that it has parameters for.
+) -> RunPlan:
+    """Call a recipe function with the arguments that it has parameters for.
 
     Raises:
         InputError: `data` or `init_from` is given but not a parameter, a required argument is missing, or the
             function does not return a Recipe.
     """
     options = {"data": "--data", "init_from": "--model"}
-    given = {key: value for key, value in (("data", data), ("init_from", init_from)) if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (("data", data), ("init_from", init_from)) if value is not None
+    }
     parameters = inspect.signature(function).parameters.values()
     accepted = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     required = {p.name for p in parameters if p.name in accepted and p.default is p.empty}
@@ -223,20 +224,83 @@ def _call_function(
     if not accepts_any and (unexpected := given.keys() - accepted):
         names = " or ".join(options[key] for key in sorted(unexpected))
         raise InputError(f"recipe {name} does not accept {names}")
-    if unsupported := required - options.keys():
+    if unsupported := required - options.keys() - {"settings"}:
         names = ", ".join(sorted(unsupported))
         raise InputError(
             f"recipe {name} must not require other arguments than `data` and `init_from`, got {names}: give "
             "defaults to the others"
         )
-    if missing := required - given.keys():
+    if missing := (required & options.keys()) - given.keys():
         names = " and ".join(options[key] for key in sorted(missing))
         raise InputError(f"recipe {name} requires {names}")
-    for key, setting in RECIPE_ARGUMENTS.items():
-        value = settings.get(setting)
-        if key in accepted and value not in (None, "null"):
-            given[key] = str(value)
-    recipe = function(**given)
-    if not isinstance(recipe, Recipe):
-        raise InputError(f"{name} must return a videoswin.training.recipe.Recipe, got {recipe!r}")
-    return recipe
+    if "settings" in accepted:
+        given["settings"] = settings
+    result = function(**given)
+    if not isinstance(result, (Recipe, RunPlan)):
+        raise InputError(f"{name} must return a videoswin.training.recipe.Recipe, got {result!r}")
+    return RunPlan(recipe=result) if isinstance(result, Recipe) else result
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRecipe:
+    """Content of the recipe.json of a run folder."""
+
+    name: str
+    """Name of the function that built the recipe: one of videoswin.recipes, or `module:function`."""
+    data: str | None
+    """The argument `data` of that function."""
+    init_from: str | None
+    """Its argument `init_from`."""
+    settings: dict[str, Any]
+    """All settings of the run, including those that the user has changed."""
+
+
+def recipe_to_dict(recipe: Recipe, name: str, data: str | None, init_from: str | None) -> dict[str, Any]:
+    """Return the content of recipe.json, with which `videoswin.recipes.build_recipe` can repeat the run.
+
+    Args:
+        recipe: The recipe of the run.
+        name: The name that was passed to `build_recipe`. If it is a recipe file, the function, and missing
+            data and weights, are taken from that file.
+        data: The data that was passed to `build_recipe`.
+        init_from: The initial weights that were passed to `build_recipe`.
+    """
+    if is_recipe_file(name):
+        origin = read_recipe_file(name)
+        name, data, init_from = origin.name, data or origin.data, init_from or origin.init_from
+    saved = SavedRecipe(name=name, data=data, init_from=init_from, settings=flatten(recipe))
+    return {"version": FORMAT_VERSION} | dataclasses.asdict(saved)
+
+
+def is_recipe_file(name: str) -> bool:
+    """Return whether the name of a recipe is a file name, not the name of a function."""
+    return name.endswith(".json")
+
+
+def read_recipe_file(path: str) -> SavedRecipe:
+    """Read the recipe.json of a run folder.
+
+    Raises:
+        InputError: The file cannot be read, is not a recipe.json, or is from another version.
+    """
+    try:
+        contents = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or too many digits or brackets
+        raise InputError(f"{path} is not JSON ({error}): is it the recipe.json of a run folder?") from error
+    types = get_type_hints(SavedRecipe) | {"version": int, "settings": dict}
+    if not isinstance(contents, dict) or contents.keys() != types.keys():
+        raise InputError(
+            f"{path} is not the recipe.json of a run folder: it must have the keys {', '.join(sorted(types))}"
+        )
+    if (version := contents.pop("version")) != FORMAT_VERSION:
+        raise InputError(
+            f"{path} must have version {FORMAT_VERSION}, got {version!r}: use the version of videoswin that "
+            "wrote it"
+        )
+    for name, value in contents.items():
+        if not isinstance(value, types[name]):
+            kind = describe_type(types[name]) if name != "settings" else "an object"
+            raise InputError(f"{name!r} in {path} must be {kind}, got {value!r:.80}")
+    return SavedRecipe(**contents)

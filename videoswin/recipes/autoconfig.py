@@ -6,9 +6,9 @@ import os
 import statistics
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,11 +22,11 @@ from videoswin.data.manifest import Manifest, Sample
 from videoswin.inference.predictor import PRECISIONS
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
-from videoswin.training.data import training_and_validation
+from videoswin.training.data import RunInputs
 from videoswin.training.learner import natural_precision, training_device
 from videoswin.training.lora import set_trainable
 from videoswin.training.memory import Trainable, estimate_training_bytes, format_bytes, total_bytes
-from videoswin.training.recipe import TrainingPrecision, VideoData
+from videoswin.training.recipe import Run
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import open_video
 from videoswin.video.spec import ClipSpec
@@ -148,42 +148,27 @@ class TrainingContext:
         return self.device == "cpu" and not self.is_small
 
 
-def inspect_context(
-    source: VideoData,
-    init_from: str,
-    *,
-    device: str = "auto",
-    precision: TrainingPrecision | None = None,
-    workers: int | None = None,
-    devices: int = 1,
-    nodes: int = 1,
-    grad_checkpointing: bool = False,
-    class_weights: bool = False,
-) -> TrainingContext:
-    """Return the context of a run on these videos from this checkpoint, on this machine.
+def inspect_context(inputs: RunInputs, settings: Mapping[str, Any]) -> TrainingContext:
+    """Return the context of a run on this machine.
 
     Args:
-        source: The videos.
-        init_from: Catalog name, bundled name or file of the initial checkpoint.
-        device: As in recipe.Run. Precision, workers and memory follow from this device.
-        precision: As in recipe.Run; None takes the fastest one that the device supports in hardware.
-        workers: Data workers per device; None chooses them from the device and the cores.
-        devices: As in recipe.Run.
-        nodes: As `num_nodes` in recipe.Run.
-        grad_checkpointing: As in recipe.Model.
-        class_weights: As in recipe.Optimizer.
+        inputs: The videos and the initial checkpoint.
+        settings: Settings of the user, with their types. Those of `run`, `data.num_workers`,
+            `model.grad_checkpointing` and `optimizer.class_weights` are part of the context; by default
+            precision, workers and memory follow from the device.
 
     Raises:
-        InputError: As for `read_manifest`, `hold_out`, `Checkpoint.load` and `training_device`.
+        InputError: The machine does not have the device.
     """
-    checkpoint = Checkpoint.load(init_from)
-    training, validation = training_and_validation(source, seed=0)
+    training, validation = inputs.training, inputs.validation
+    assert training is not None
+    assert inputs.checkpoint is not None
     label_counts = Counter(label for sample in training.samples for label in sample.labels)
-    torch_device = training_device(device)
+    device = training_device(settings.get("run.device", Run.device))
     # The total, not the free memory: a resumed run must choose the same settings again.
-    total = total_bytes(torch_device)
+    total = total_bytes(device)
     context = TrainingContext(
-        checkpoint=checkpoint,
+        checkpoint=inputs.checkpoint,
         classes=training.classes,
         counts=tuple(label_counts[label] for label in range(len(training.classes))),
         videos=len(training.samples),
@@ -191,19 +176,18 @@ def inspect_context(
         num_validation=len(validation.samples) if validation else 0,
         durations=measure_durations(training.samples),
         multi_label=training.multi_label,
-        device=torch_device.type,
-        precision=precision or natural_precision(torch_device.type),
+        device=device.type,
+        precision=settings.get("run.precision") or natural_precision(device.type),
         cores=os.cpu_count() or 1,
-        workers=workers,
-        devices=devices,
-        nodes=nodes,
-        grad_checkpointing=grad_checkpointing,
-        class_weights=class_weights,
+        workers=settings.get("data.num_workers"),
+        devices=settings.get("run.devices", Run.devices),
+        nodes=settings.get("run.num_nodes", Run.num_nodes),
+        grad_checkpointing=settings.get("model.grad_checkpointing", False),
+        class_weights=settings.get("optimizer.class_weights", False),
     )
     return context if total is None else replace(context, memory=total // 2)
 
 
-@lru_cache(maxsize=8)
 def measure_durations(samples: tuple[Sample, ...]) -> Durations | None:
     """Return the durations of up to TIMED_VIDEOS of the samples; None if none can be read."""
     seconds, frame_rates = [], []
@@ -241,7 +225,6 @@ def measure_speed(
     return Speed(decode=decode, train=_train_seconds(config, clip, trainable, device, precision))
 
 
-@lru_cache(maxsize=8)  # `finetune` and `explain` must see the same measurement
 def _decode_seconds(samples: tuple[Sample, ...], clip: ClipSpec) -> float | None:
     """Return the median time to read one random clip; None if no video can be read."""
     seconds = []
@@ -254,7 +237,6 @@ def _decode_seconds(samples: tuple[Sample, ...], clip: ClipSpec) -> float | None
     return statistics.median(seconds) if seconds else None
 
 
-@lru_cache(maxsize=8)
 def _train_seconds(
     config: VideoSwinConfig, clip: ClipSpec, trainable: Trainable, device: str, precision: str
 ) -> float:

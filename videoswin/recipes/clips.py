@@ -123,45 +123,23 @@ def expected_time(recipe: Recipe, context: TrainingContext) -> str | None:
     )
 
 
-def with_clip_settings(clip: ClipSpec, given: Mapping[str, str | None]) -> ClipSpec:
-    """Return the clip with the settings that the user set; its short side scales with its size.
-
-    Args:
-        clip: The clip before the changes.
-        given: Field of ClipSpec -> value as text; None leaves the field as it is.
+def with_clip_settings(clip: ClipSpec, settings: Mapping[str, Any]) -> ClipSpec:
+    """Return the clip with the settings of the user, with their types; its short side scales with its size.
 
     Raises:
-        InputError: A value is not a number, or is outside of its range.
+        InputError: A value is outside of its range.
     """
-    for name, text in given.items():
-        if text is None:
-            continue
-        setting = f"data.clip.{name}"
-        value = parse_number(setting, text) if name == "fps" else _parse_integer(setting, text)
-        changes = {name: value}
-        if name == "size":
-            changes["short_side"] = round(value * clip.short_side / clip.size)
-        clip = clip.replace(**changes)
-    return clip
-
-
-def parse_number(name: str, text: str) -> float:
-    """Return the value of a setting that was given as text; raise InputError if it is not a number."""
+    changes = {
+        name.removeprefix("data.clip."): value
+        for name, value in settings.items()
+        if name.startswith("data.clip.") and name.count(".") == 2
+    }
+    if "size" in changes and changes["size"] > 0:
+        changes.setdefault("short_side", round(changes["size"] * clip.short_side / clip.size))
     try:
-        return float(text)
+        return clip.replace(**changes)
     except ValueError as error:
-        raise InputError(f"{name} must be a number, got {text!r}") from error
-
-
-def parse_positive(text: str | None) -> int | None:
-    """Return a positive whole number; None for other text, which `with_settings` reports later."""
-    return int(text) if text and text.isdecimal() and int(text) > 0 else None
-
-
-def _parse_integer(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(f"{name} must be a whole number, got {text!r}")
-    return int(text[:12])  # longer integers exceed every limit of ClipSpec
+        raise InputError(f"data.clip: {error}") from error
 
 
 def choose_class_balance(context: TrainingContext) -> Choice:
@@ -183,20 +161,20 @@ def choose_class_balance(context: TrainingContext) -> Choice:
 def choose_augmentation(context: TrainingContext, trainable: Trainable) -> Choice:
     """Choose the strength of the augmentation: it grows with the number of trainable parameters."""
     settings = {
-        "augment.area": [0.5, 1.0],
+        "augment.scale": [0.5, 1.0],
         "augment.rand_augment": 0,
-        "augment.erasing": 0.0,
+        "augment.random_erasing": 0.0,
         "augment.mixup": 0.0,
     }
     if context.is_small:
         return Choice(settings, "the model is small: only random crops of 50 to 100 % of the frame")
     if trainable == "head":
         return Choice(settings, "only the head is trained: only random crops of 50 to 100 % of the frame")
-    settings |= {"augment.area": [0.2, 1.0], "augment.rand_augment": 2}
+    settings |= {"augment.scale": [0.2, 1.0], "augment.rand_augment": 2}
     if trainable == "lora":
         reason = "random crops of 20 to 100 % and RandAugment with 2 operations reduce overfitting"
         return Choice(settings, reason)
-    settings |= {"augment.erasing": 0.25, "augment.mixup": 0.2}
+    settings |= {"augment.random_erasing": 0.25, "augment.mixup": 0.2}
     reason = (
         "all parameters are trained: random crops of 20 to 100 %, RandAugment with 2 operations, random "
         "erasing and mixup reduce overfitting"
@@ -211,11 +189,11 @@ def choose_flip(context: TrainingContext) -> Choice:
     unpaired = [name for name in context.classes if reads_direction(name) and name not in paired]
     if unpaired:
         reason = f"{unpaired[0]!r} names a direction and has no mirrored class: clips are not mirrored"
-        return Choice({"augment.flip": 0.0, "augment.flip_pairs": []}, reason)
+        return Choice({"augment.hflip": 0.0, "augment.flip_pairs": []}, reason)
     reason = "half of the clips are mirrored; " + (
         "the labels of a mirrored pair are exchanged" if pairs else "no class name contains a direction"
     )
-    return Choice({"augment.flip": 0.5, "augment.flip_pairs": [list(pair) for pair in pairs]}, reason)
+    return Choice({"augment.hflip": 0.5, "augment.flip_pairs": [list(pair) for pair in pairs]}, reason)
 
 
 def choose_dropout(context: TrainingContext, trainable: Trainable) -> Choice:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-from videoswin._errors import InputError
 from videoswin._text import plural, printable
 from videoswin.recipes import autoconfig, clips
 from videoswin.recipes.autoconfig import SMALL_MODEL, Choice, TrainingContext, inspect_context
+from videoswin.training.data import RunInputs, read_inputs
 from videoswin.training.memory import Trainable
 from videoswin.training.recipe import (
     Augment,
@@ -22,12 +22,11 @@ from videoswin.training.recipe import (
     Recipe,
     Run,
     Schedule,
-    TrainingPrecision,
     VideoData,
     require_one_weighting,
 )
 from videoswin.training.run_folder import RunFolder
-from videoswin.training.settings import flatten, with_settings
+from videoswin.training.settings import flatten, parse_settings, with_settings
 from videoswin.video.spec import ClipSpec, ViewPlan
 
 FEW_PER_CLASS: Final = 10
@@ -71,7 +70,10 @@ CHOSEN_SETTINGS: Final = frozenset(
     | {f"data.views.{name}" for name in ("clips", "crops", "placement", "average", "margin")}
     | {"name", "run.license", "run.precision", "run.grad_accum_steps", "run.log_every"}
     | {f"model.{name}" for name in ("trainable", "dropout", "drop_path")}
-    | {f"augment.{name}" for name in ("short_side", "area", "rand_augment", "erasing", "mixup", "flip")}
+    | {
+        f"augment.{name}"
+        for name in ("short_side", "scale", "rand_augment", "random_erasing", "mixup", "hflip")
+    }
     | {"augment.flip_pairs", "augment.label_smoothing"}
     | {f"optimizer.{name}" for name in ("lr", "backbone_lr_scale", "layer_decay")}
     | {f"schedule.{name}" for name in ("epochs", "warmup_epochs", "val_every", "patience")}
@@ -79,31 +81,20 @@ CHOSEN_SETTINGS: Final = frozenset(
 """Settings that `finetune` chooses, or takes from the initial checkpoint."""
 
 
-def finetune(
-    *,
-    data: str,
-    init_from: str,
-    root: str | None = None,
-    val: str | None = None,
-    val_fraction: str | None = None,
-    group_by: str | None = None,
-    class_balanced: str | None = None,
-    trainable: Trainable | None = None,
-    epochs: str | None = None,
-    batch_size: str | None = None,
-    num_repeats: str | None = None,
-    frames: str | None = None,
-    stride: str | None = None,
-    fps: str | None = None,
-    size: str | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    num_workers: str | None = None,
-    devices: str | None = None,
-    num_nodes: str | None = None,
-    grad_checkpointing: str | None = None,
-    class_weights: str | None = None,
-) -> Recipe:
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A recipe with the reasons for its settings."""
+
+    recipe: Recipe
+    """The recipe of the run."""
+    reasons: tuple[str, ...] = ()
+    """A line for each choice: settings, values, reason, and which ones the user set; then notes, warnings and
+    the expected time, if they are known."""
+    inputs: RunInputs | None = None
+    """What was read to choose the settings, so that `train` does not read it again."""
+
+
+def finetune(*, data: str, init_from: str, settings: Mapping[str, Any] = MappingProxyType({})) -> RunPlan:
     """Fine-tune any checkpoint on your own videos, with settings chosen for them.
 
     Command: `videoswin train finetune --data my_videos/ --model tiny-k400 --out run/`, where `my_videos` is a
@@ -116,112 +107,72 @@ def finetune(
     Something-Something v2 (arXiv 2210.09969). For classes that differ in motion, start from a model trained
     on motion (base-ssv2, camera-motion), or set model.trainable to `all`.
 
-    All arguments but `data` and `init_from` are settings as text, on which other settings depend; None
-    chooses the value.
-
     Args:
         data: Folder or list of the training videos.
         init_from: Catalog name, bundled name or file of the initial checkpoint.
-        root, val, val_fraction, group_by: As in VideoData.
-        class_balanced, class_weights: As in VideoData and Optimizer; at most one of them is true.
-        trainable, grad_checkpointing: As in Model.
-        epochs: As in Schedule.
-        batch_size, num_repeats, num_workers: As in VideoData.
-        frames, stride, fps, size: As in ClipSpec.
-        device, precision, devices, num_nodes: As in Run.
+        settings: Setting -> value, as text or as a JSON value. The choices of the other settings follow them.
 
     Returns:
-        The recipe; `explain` gives the reasons for its settings.
+        The recipe with these settings, the reasons for the others, and the inputs.
 
     Raises:
-        InputError: A value is invalid; otherwise as for `inspect_context`.
+        InputError: A setting is unknown or invalid, which is found before anything is read; otherwise as for
+            `read_inputs` and `inspect_context`.
     """
-    weighted = (class_weights or "").lower() == "true"
-    require_one_weighting(class_weights=weighted, class_balanced=(class_balanced or "").lower() == "true")
-    source = replace(_DATA, train=data, val=val, group_by=group_by, root=root)
-    if val_fraction is not None:
-        source = replace(source, val_fraction=clips.parse_number("data.val_fraction", val_fraction))
-    context = inspect_context(
-        source,
-        init_from,
-        device=device or "auto",
-        # `with_settings` reports an invalid precision later.
-        precision=next((name for name in get_args(TrainingPrecision) if name == precision), None),
-        workers=int(num_workers) if num_workers and num_workers.isdecimal() else None,
-        devices=clips.parse_positive(devices) or 1,
-        nodes=clips.parse_positive(num_nodes) or 1,
-        grad_checkpointing=(grad_checkpointing or "").lower() == "true",
-        class_weights=weighted,
+    given = parse_settings(DEFAULTS, settings)
+    # Clip and schedule depend on values that are not chosen yet.
+    late = ("data.clip.", "schedule.warmup_epochs")
+    early = {key: value for key, value in given.items() if not key.startswith(late)}
+    defaults = with_settings(DEFAULTS, {"data.train": data, "model.init_from": init_from} | early)
+    source, optimizer = defaults.data, defaults.optimizer
+    assert isinstance(source, VideoData)
+    require_one_weighting(class_weights=optimizer.class_weights, class_balanced=source.class_balanced)
+    inputs = read_inputs(defaults)
+    context = inspect_context(inputs, given)
+    require_one_weighting(
+        class_weights=optimizer.class_weights, class_balanced=False, multi_label=context.multi_label
     )
-    require_one_weighting(class_weights=weighted, class_balanced=False, multi_label=context.multi_label)
     checkpoint = context.checkpoint
-    clip = clips.with_clip_settings(
-        clips.default_clip(context), {"frames": frames, "stride": stride, "fps": fps, "size": size}
-    )
+    clip = clips.with_clip_settings(clips.default_clip(context), given)
     # As in the published training; with antialiased resizing, the full frame can be cropped.
     short_side = None if clip.antialias else round(clip.size * 256 / 224)
     recipe = replace(
-        DEFAULTS,
-        name=f"{printable(Path(data).resolve().stem)}-from-{checkpoint.name}",
+        defaults,
+        name=f"{printable(Path(source.train).resolve().stem)}-from-{checkpoint.name}",
         data=replace(source, clip=clip, views=checkpoint.views),
-        model=Model(init_from=init_from),
-        augment=Augment(short_side=short_side),
-        run=Run(license=f"that of the videos, and {checkpoint.license} of {checkpoint.name}"),
+        augment=replace(defaults.augment, short_side=short_side),
+        run=replace(
+            defaults.run, license=f"that of the videos, and {checkpoint.license} of {checkpoint.name}"
+        ),
     )
-    choices = choose_settings(
-        context.with_speed(clip, trainable or choose_trainable(context).settings["model.trainable"]),
-        clip=clip,
-        trainable=trainable,
-        epochs=clips.parse_positive(epochs),
-        batch_size=clips.parse_positive(batch_size),
-        num_repeats=clips.parse_positive(num_repeats),
-    )
-    return with_settings(recipe, {key: value for choice in choices for key, value in choice.settings.items()})
-
-
-def explain(recipe: Recipe) -> list[str]:
-    """Return a line for each choice of `finetune`: settings, values, reason, and which ones the user set.
-
-    Args:
-        recipe: The result of `finetune`, with or without changed settings.
-
-    Returns:
-        The lines of the choices, then notes, warnings and the expected time, if they are known.
-
-    Raises:
-        InputError: The recipe has no video files or no initial weights; otherwise as for `finetune`.
-    """
-    source, init_from = recipe.data, recipe.model.init_from
-    if not isinstance(source, VideoData) or init_from is None:
-        raise InputError(
-            f"recipe must have video files (data.train) and initial weights (model.init_from), got "
-            f"{recipe.name!r}; use a recipe that `finetune` returned"
-        )
-    current = flatten(recipe)
-    lines = []
-    context = inspect_context(
-        source,
-        init_from,
-        device=recipe.run.device,
-        precision=recipe.run.precision,
-        workers=recipe.data.num_workers,
-        devices=recipe.run.devices,
-        nodes=recipe.run.num_nodes,
-        grad_checkpointing=recipe.model.grad_checkpointing,
-        class_weights=recipe.optimizer.class_weights,
-    ).with_speed(recipe.data.clip, recipe.model.trainable)
+    trainable = given.get("model.trainable")
+    context = context.with_speed(clip, trainable or choose_trainable(context).settings["model.trainable"])
     choices = choose_settings(
         context,
-        clip=recipe.data.clip,
-        trainable=recipe.model.trainable,
-        epochs=recipe.schedule.epochs,
-        batch_size=recipe.data.batch_size,
-        num_repeats=source.num_repeats,
+        clip=clip,
+        trainable=trainable,
+        epochs=given.get("schedule.epochs"),
+        batch_size=given.get("data.batch_size"),
+        num_repeats=given.get("data.num_repeats"),
     )
+    chosen = {key: value for choice in choices for key, value in choice.settings.items()}
+    recipe = with_settings(recipe, chosen | given)
+    return RunPlan(recipe=recipe, reasons=explain(choices, recipe, context), inputs=inputs)
+
+
+def explain(choices: list[Choice], recipe: Recipe, context: TrainingContext) -> tuple[str, ...]:
+    """Return the reasons of a `RunPlan`.
+
+    Args:
+        choices: The result of `choose_settings`.
+        recipe: The recipe with these settings, and those of the user.
+        context: The facts that the choices follow from.
+    """
+    current = flatten(recipe)
+    lines = []
     for settings, reason in choices:
-        chosen = flatten(with_settings(recipe, settings))
         values = ", ".join(f"{key}={json.dumps(current[key])}" for key in settings)
-        set_by_user = [key for key in settings if current[key] != chosen[key]]
+        set_by_user = [key for key, value in settings.items() if current[key] != value]
         prefix = f"you set {set_by_user[0]}; by default: " if set_by_user else ""
         lines.append(f"{values}: {prefix}{reason}")
     remarks = (
@@ -229,7 +180,7 @@ def explain(recipe: Recipe) -> list[str]:
         clips.clip_warning(context, recipe.data.clip),
         clips.expected_time(recipe, context),
     )
-    return [*lines, *filter(None, remarks)]
+    return (*lines, *filter(None, remarks))
 
 
 def read_measured_settings(folder: Path) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def _kinetics_recipe(
         weight_decay=weight_decay,
         drop_path=drop_path,
         micro_batch_size=micro_batch_size,
-        augment=Augment(short_side=256, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5),
+        augment=Augment(short_side=256, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), hflip=0.5),
     )
 
 
@@ -218,7 +218,7 @@ def _modern_recipe(recipe: Recipe, *, layer_decay: float) -> Recipe:
             color_jitter=0.4,
             rand_augment=4,
             rand_magnitude=7.0,
-            erasing=0.25,
+            random_erasing=0.25,
             mixup=0.8,
             cutmix=1.0,
             label_smoothing=0.1,

@@ -34,14 +34,14 @@ def base(*, data: str, init_from: str = "base-w16-k400-in22k") -> Recipe:
         micro_batch_size=1,
         augment=Augment(
             short_side=256,
-            area=(0.08, 1.0),
+            scale=(0.08, 1.0),
             ratio=(3 / 4, 4 / 3),
-            flip=0.0,
+            hflip=0.0,
             # The config has n=4 and m=7 of imgaug, which applies all n operations and has m up to 30. Ours
             # applies half of the operations and has m up to 10.
             rand_augment=2 * 4,
             rand_magnitude=7 * 10 / 30,
-            erasing=0.25,
+            random_erasing=0.25,
             label_smoothing=0.1,
         ),
     )

@@ -1,22 +1,77 @@
-"""Open the training and validation data of a run, and count how often each class occurs."""
+"""Open the training and validation data of a run, and load its batches."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
+from typing import Any, Final
 
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import DataLoader, Dataset
 
+from videoswin._distributed import require_startable_workers, start_data_worker
 from videoswin._errors import InputError
 from videoswin._text import plural
 from videoswin.data.check.advice import describe_single_class
-from videoswin.data.dataset import Draw, Item, VideoClips
-from videoswin.data.manifest import Manifest, read_manifest
+from videoswin.data.dataset import Batch, BatchSampler, Draw, Item, VideoClips, collate
+from videoswin.data.manifest import Manifest, Sample, read_manifest
 from videoswin.data.splits import hold_out, make_groups
+from videoswin.evaluation.plots import shortened
 from videoswin.training.recipe import Recipe, SyntheticData, VideoData
+from videoswin.weights.checkpoint import Checkpoint
+
+VIDEO_NAME_WIDTH: Final = 60
+"""Maximum number of characters of a video name in samples.png; longer names are shortened in the middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInputs:
+    """The lists of videos and the initial checkpoint of a run, read once."""
+
+    training: Manifest | None
+    """The training videos; None for synthetic clips."""
+    validation: Manifest | None
+    """The validation videos; None for a run without validation."""
+    checkpoint: Checkpoint | None
+    """The initial checkpoint; None if the model is trained from scratch."""
+    read_with: tuple[Any, ...]
+    """The values of the recipe that the inputs depend on."""
+
+    def are_those_of(self, recipe: Recipe) -> bool:
+        """Return whether `read_inputs(recipe)` would return these inputs."""
+        return self.read_with == _input_settings(recipe)
+
+
+def read_inputs(recipe: Recipe) -> RunInputs:
+    """Read the lists of videos and the initial checkpoint of a recipe.
+
+    Raises:
+        InputError: As for `training_and_validation` and `Checkpoint.load`.
+    """
+    data, model = recipe.data, recipe.model
+    checkpoint = training = validation = None
+    if model.init_from is not None:
+        window = None if model.config is None else model.config.window
+        checkpoint = Checkpoint.load(model.init_from, window=window)
+    if isinstance(data, VideoData):
+        training, validation = training_and_validation(data, seed=recipe.run.seed)
+    return RunInputs(
+        training=training, validation=validation, checkpoint=checkpoint, read_with=_input_settings(recipe)
+    )
+
+
+def _input_settings(recipe: Recipe) -> tuple[Any, ...]:
+    """Return the values of a recipe that `read_inputs` uses."""
+    data, model = recipe.data, recipe.model
+    videos: tuple[Any, ...] = ()
+    if isinstance(data, VideoData):
+        videos = (data.train, data.root, data.val, data.val_fraction, data.group_by, recipe.run.seed)
+    return (*videos, model.init_from, model.config and model.config.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +125,17 @@ class DataSource:
         return [fmean([1 / counts[label] for label in s.labels] or [1 / num_unlabeled]) for s in samples]
 
 
-def open_data_source(recipe: Recipe) -> DataSource:
-    """Open the data of a recipe.
+def open_data_source(recipe: Recipe, inputs: RunInputs) -> DataSource:
+    """Open the data of a recipe, whose lists of videos are in `inputs`.
 
     Raises:
-        InputError: A list of videos cannot be read, has no training videos or fewer than two classes, or
-            synthetic clips do not have the size that the recipe states.
+        InputError: Synthetic clips do not have the size that the recipe states.
     """
-    if isinstance(recipe.data, SyntheticData):
-        return _synthetic_source(recipe.data, recipe)
-    training, validation = training_and_validation(recipe.data, seed=recipe.run.seed)
-    data = recipe.data
+    data, training, validation = recipe.data, inputs.training, inputs.validation
+    if isinstance(data, SyntheticData):
+        return _synthetic_source(data, recipe)
+    assert isinstance(data, VideoData)
+    assert training is not None
     dataset = VideoClips(
         training, data.clip, recipe.augment, seed=recipe.run.seed, num_repeats=data.num_repeats
     )
@@ -177,3 +232,51 @@ def _synthetic_source(data: SyntheticData, recipe: Recipe) -> DataSource:
         description=data.description,
         digest=data.description,
     )
+
+
+def build_sampler(source: DataSource, recipe: Recipe, rank: int, world_size: int) -> BatchSampler:
+    """Return the sampler of the batches of one process."""
+    return BatchSampler(
+        source.length,
+        recipe.data.batch_size // source.clips_per_item,
+        seed=recipe.run.seed,
+        shuffle=source.shuffle,
+        weights=source.sampling_weights(),
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def build_loader(
+    source: DataSource, sampler: BatchSampler, num_workers: int, device: torch.device
+) -> DataLoader[Batch]:
+    """Return a data loader that prefetches batches; each iteration gives the rest of an epoch."""
+    require_startable_workers(num_workers, name="data.num_workers")
+    return DataLoader(
+        source.dataset,  # type: ignore[arg-type]  # a dataset of items, which are collated to batches
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=start_data_worker,
+    )
+
+
+def first_videos(source: DataSource, sampler: BatchSampler) -> list[str]:
+    """Return the name of the video of each clip in the first batch; empty for synthetic clips."""
+    if source.training is None:
+        return []
+    first = copy(sampler)
+    first.load_state_dict({"epoch": 0, "batch": 0})
+    samples = [source.training.samples[draw.item] for draw in next(iter(first))]
+    return [video_name(sample) for sample in samples for _ in range(source.clips_per_item)]
+
+
+def video_name(sample: Sample) -> str:
+    """Return the shortened folder and file name of a sample, with its start and end if it has them."""
+    name = shortened("/".join(Path(sample.path).parts[-2:]), VIDEO_NAME_WIDTH)
+    if sample.start_seconds is None and sample.end_seconds is None:
+        return name
+    end = "the end" if sample.end_seconds is None else f"{sample.end_seconds:g} s"
+    return f"{name}, {sample.start_seconds or 0:g} s to {end}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,22 +20,19 @@ from videoswin.acceleration.cpu import has_instructions_for, warn_if_emulated
 from videoswin.data.dataset import Batch
 from videoswin.inference.predictor import PRECISIONS, resolve_device
 from videoswin.model.swin import VideoSwin, freeze_stages
-from videoswin.training.batch_augment import erase, mix, soft_targets
 from videoswin.training.data import DataSource
-from videoswin.training.distributed import fsdp_strategy, full_tensor
-from videoswin.training.ema import ExponentialMovingAverage
 from videoswin.training.lora import merged_state_dict, set_trainable
-from videoswin.training.losses import balanced_class_weights
-from videoswin.training.optim import build_adamw, build_lr_scheduler
+from videoswin.training.losses import balanced_class_weights, classification_loss, erase, mix, soft_targets
+from videoswin.training.optim import ExponentialMovingAverage, build_adamw, build_lr_scheduler
 from videoswin.training.recipe import (
     FABRIC_PRECISION,
-    Model,
     Recipe,
     Run,
     TrainingPrecision,
     VideoData,
     require_one_weighting,
 )
+from videoswin.training.state import LearningState, fsdp_strategy, full_tensor
 from videoswin.video.views import normalize
 from videoswin.weights.checkpoint import Checkpoint
 from videoswin.weights.metadata import require_description
@@ -75,8 +71,6 @@ class Learner:
     """Weights of the classes in the loss, (K,); None for equal weights."""
     lineage: dict[str, str]
     """Origin of the weights, for the checkpoint."""
-    init_digest: str | None
-    """Digest of the initial weights; None if the model is trained from scratch."""
     keeps_head: bool
     """Whether the initial weights include a trained head for the same classes."""
 
@@ -97,9 +91,53 @@ class Learner:
         """
         augment = self.recipe.augment
         clips = normalize(batch.clips, self.recipe.data.clip.normalization)
-        clips = erase(clips, augment.erasing, rng)
+        clips = erase(clips, augment.random_erasing, rng)
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
         return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
+
+    def loss(self, logits: Tensor, targets: Tensor, counts: Tensor, total: Tensor) -> Tensor:
+        """Return the loss of a micro-batch.
+
+        Args:
+            logits: (B, K), float32.
+            targets: Soft targets (B, K).
+            counts: (B,), 1, or 0 for clips that must not contribute.
+            total: Number of clips that count in the whole batch, see `classification_loss`.
+        """
+        return classification_loss(
+            logits, targets, counts, self.class_weights, multi_label=self.multi_label, total=total
+        )
+
+    def clip_gradients(self) -> None:
+        """Clip the norm of the gradients to `max_grad_norm`, if the recipe has one."""
+        max_norm = self.recipe.optimizer.max_grad_norm
+        if max_norm is not None:
+            # A NaN or infinite loss is reported later, with a more helpful error than this function's.
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=max_norm, error_if_nonfinite=False
+            )
+
+    @property
+    def score_name(self) -> str:
+        """Name of the score that validation compares checkpoints by."""
+        return "mAP" if self.multi_label else "top-1"
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate of the next step."""
+        return float(max(self.scheduler.get_last_lr()))
+
+    def stateful_parts(self) -> dict[str, Any]:
+        """Return everything that a step changes, by its key in the saved state."""
+        parts: dict[str, Any] = {
+            "learning": LearningState(self.raw_model, self.optimizer),
+            "schedule": self.scheduler,
+        }
+        if self.ema is not None:
+            parts["average"] = self.ema
+        if (scaler := getattr(self.fabric.strategy.precision, "scaler", None)) is not None:
+            parts["scaler"] = scaler
+        return parts
 
     def preview_clips(self, batch: Batch, videos: Sequence[str] = ()) -> list[tuple[str, Tensor]]:
         """Return some clips of a batch after augmentation, for samples.png.
@@ -195,16 +233,24 @@ def launch_fabric(run: Run) -> Fabric:
     return fabric
 
 
-def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_epoch: int) -> Learner:
+def build_learner(
+    recipe: Recipe, source: DataSource, initial: Checkpoint | None, fabric: Fabric, steps_per_epoch: int
+) -> Learner:
     """Build model, optimizer, scheduler and moving average before the first step.
 
     Random initial values depend only on the seed of the run.
+
+    Args:
+        recipe: The recipe of the run.
+        source: Its data.
+        initial: Its initial checkpoint; None if the model is trained from scratch.
+        fabric: Device, precision and processes.
+        steps_per_epoch: Number of steps in an epoch.
 
     Raises:
         InputError: The recipe has no initialization, or settings that contradict each other or the data.
     """
     torch.manual_seed(recipe.run.seed)
-    initial = load_initial_checkpoint(recipe.model)
     raw_model, keeps_head, lineage = build_model(recipe, initial, source.labels)
     dtype = PRECISIONS[recipe.run.precision]
     if fabric.is_global_zero:
@@ -249,31 +295,8 @@ def build_learner(recipe: Recipe, source: DataSource, fabric: Fabric, steps_per_
         multi_label=source.multi_label,
         class_weights=class_weights,
         lineage=lineage | {"trained on": source.description},
-        init_digest=weights_digest(initial),
         keeps_head=keeps_head,
     )
-
-
-def load_initial_checkpoint(model: Model) -> Checkpoint | None:
-    """Load the checkpoint with the initial weights of a run; None if the model is trained from scratch."""
-    if model.init_from is None:
-        return None
-    return Checkpoint.load(model.init_from, window=model.config.window if model.config else None)
-
-
-def weights_digest(checkpoint: Checkpoint | None) -> str | None:
-    """Return a SHA-256 digest of the names and values of the weights, independent of the file format.
-
-    Returns:
-        `SHA-256` and 16 hexadecimal digits; None without a checkpoint.
-    """
-    if checkpoint is None:
-        return None
-    digest = hashlib.sha256()
-    for name, weight in sorted(checkpoint.weights.items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return f"SHA-256 {digest.hexdigest()[:16]}"
 
 
 def build_model(
@@ -283,7 +306,7 @@ def build_model(
 
     Args:
         recipe: The recipe of the run.
-        checkpoint: Initial weights, from `load_initial_checkpoint`; None to train from scratch.
+        checkpoint: The initial checkpoint; None to train from scratch.
         labels: Names of the classes.
 
     Returns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -79,11 +80,7 @@ def estimate_training_bytes(
     if precision not in BYTES_PER_VALUE:
         raise ValueError(f"precision must be one of {', '.join(BYTES_PER_VALUE)}, got {precision!r}")
     value_bytes = BYTES_PER_VALUE[precision]
-    with torch.device("meta"):
-        model = VideoSwin(config)
-    set_trainable(model, trainable, lora_rank)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    num_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    num_parameters, num_trainable = count_parameters(config, trainable, lora_rank)
     # A trainable parameter has a gradient, two moments of AdamW, and possibly an average.
     states = FLOAT32_BYTES * (num_parameters + num_trainable * (4 if ema else 3))
     if value_bytes < FLOAT32_BYTES:
@@ -98,6 +95,16 @@ def estimate_training_bytes(
     )
     waste = max(layer.saved + layer.workspace for layer in layers)
     return states + inputs + _peak(layers, grad_checkpointing) + waste
+
+
+@lru_cache(maxsize=16)
+def count_parameters(config: VideoSwinConfig, trainable: Trainable, lora_rank: int) -> tuple[int, int]:
+    """Return the number of parameters of a model, and that of its trainable parameters."""
+    with torch.device("meta"):
+        model = VideoSwin(config)
+    set_trainable(model, trainable, lora_rank)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(count for count, _ in counts), sum(count for count, is_trainable in counts if is_trainable)
 
 
 def format_bytes(count: int) -> str:

@@ -213,7 +213,7 @@ class Run:
     num_nodes: int = 1
     """Number of nodes; torchrun and SLURM are detected."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """`ddp` replicates the model on each device, `fsdp` shards it (training/distributed.py; not with `fp16`).
+    """`ddp` replicates the model on each device, `fsdp` shards it (training/state.py; not with `fp16`).
     `auto` is `ddp` where there are several devices."""
     kernels: Literal["triton"] | None = None
     """`triton` computes attention with the Triton kernels on NVIDIA GPUs; None with PyTorch."""

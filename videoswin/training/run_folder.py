@@ -1,4 +1,4 @@
-"""Read and write the files of a run folder, and the state from which a run resumes exactly.
+"""Read and write the files of a run folder.
 
 recipe.json        all settings; the run can be repeated from this file
 environment.json   versions and machine
@@ -18,149 +18,55 @@ state.pt           the state from which an interrupted run resumes; deleted when
 from __future__ import annotations
 
 import json
+import logging
 import math
-import pickle
 import platform
 import sys
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
 
 from videoswin._distributed import from_all_ranks, rank_and_world_size
-from videoswin._errors import InputError, require
+from videoswin._errors import InputError, TrainingError, require
 from videoswin._files import lock, naming, replacing
 from videoswin._text import dump_json
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.evaluation import plots
-from videoswin.training.data import DataSource
-from videoswin.training.safeguards import TrainingError
-
-EXECUTION_SETTINGS = frozenset(
-    {"data.num_workers", "run.num_threads", "run.log_every", "run.save_every", "run.device", "run.devices"}
-    | {"run.num_nodes", "run.strategy", "run.grad_accum_steps", "run.license", "name"}
-    | {"model.init_from", "data.train", "data.val", "data.root"}
+from videoswin.evaluation.evaluate import Report
+from videoswin.training.state import (
+    RunProgress,
+    Stateful,
+    differing_keys,
+    load_state,
+    run_identity,
+    save_state,
 )
-"""Settings that may change when a run resumes, because they do not affect what is trained.
+from videoswin.weights.checkpoint import Checkpoint
 
-Paths of data and initial weights are among them, because digests of both are compared instead.
-"""
-
-
-class Stateful(Protocol):
-    """An object with a state: a module, an optimizer, a scheduler, a moving average, the recorder."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values."""
-        ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
-        """Restore the state from `state_dict()`."""
-        ...
-
-
-def save_state(path: Path | None, identity: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
-    """Save the state of a run atomically. Every process must call it, because parts may be sharded.
-
-    Args:
-        path: Where to save it; None in every process but the first.
-        identity: Identifies the run, so that its state is not loaded into another one.
-        parts: The objects whose state is saved, by name.
-    """
-    state = {name: part.state_dict() for name, part in parts.items()}
-    if path is None:
-        return
-    # With a Python file object, torch reports the operating system's reason if it cannot write.
-    with replacing(path) as unfinished, unfinished.open("wb") as file:
-        torch.save({"identity": dict(identity), "parts": state}, file)
-
-
-def run_identity(settings: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
-    """Return what must be equal for two runs to be the same run.
-
-    Args:
-        settings: All settings of the recipe; those in `EXECUTION_SETTINGS` are left out.
-        origin: Digests of data and initial weights, from `run_origin`.
-    """
-    return {key: value for key, value in settings.items() if key not in EXECUTION_SETTINGS} | dict(origin)
-
-
-def run_origin(source: DataSource, init_digest: str | None) -> dict[str, str]:
-    """Return the digests of the data of a run and, if it has them, of its initial weights."""
-    return {"data": source.digest} | ({} if init_digest is None else {"init_from": init_digest})
-
-
-def differing_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Return the sorted keys in which two runs differ; empty if they are the same run."""
-    return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
-
-
-def load_state(path: Path, identity: Mapping[str, Any], parts: Mapping[str, Stateful]) -> bool:
-    """Restore the state of a run.
-
-    Args:
-        path: The file that `save_state` wrote.
-        identity: Identifies the run; it must be equal to that in the file.
-        parts: The objects whose state is restored, by name.
-
-    Returns:
-        False if there is no such file.
-
-    Raises:
-        InputError: The state is that of another run; the message names the differences.
-        TrainingError: The file is damaged or from another version.
-    """
-    if not path.exists():
-        return False
-    state = _read_state(path)
-    saved = state["identity"]
-    if keys := differing_keys(identity, saved):
-        changes = "; ".join(f"{key}: {saved.get(key)!r} then, {identity.get(key)!r} now" for key in keys[:3])
-        raise InputError(
-            f"{path.parent} has an unfinished run that differs ({changes}): use the same settings to "
-            "resume it, or choose another folder with --out"
-        )
-    if state["parts"].keys() != parts.keys():
-        raise TrainingError(
-            f"{path} is from another version of videoswin: resume the run with that version, or choose "
-            "another folder with --out"
-        )
-    for name, part in parts.items():
-        part.load_state_dict(state["parts"][name])
-    return True
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """Read a file that `save_state` wrote; TrainingError if it is anything else."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not verify checksums
-        state = torch.load(path, map_location="cpu", weights_only=True) if damaged is None else None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        NotImplementedError,
-    ):
-        state = None
-    if not isinstance(state, dict) or state.keys() != {"identity", "parts"}:
-        raise TrainingError(
-            f"{path} is damaged, so that the run cannot resume from it. The checkpoints in this folder are "
-            "not affected: start a new run from one of them with --model and another --out, or remove the "
-            "file to train again from the first step"
-        )
-    return state
-
+_log = logging.getLogger(__name__)
 
 LIBRARIES = ("videoswin", "torch", "lightning", "av", "numpy", "safetensors")
+"""Packages whose versions are in environment.json."""
+P = ParamSpec("P")
+
+
+def _in_first_process(
+    write: Callable[Concatenate[RunFolder, P], None],
+) -> Callable[Concatenate[RunFolder, P], None]:
+    """Return a method that does nothing in every process but the first."""
+
+    @wraps(write)
+    def method(self: RunFolder, /, *args: P.args, **options: P.kwargs) -> None:
+        if self.is_writer:
+            write(self, *args, **options)
+
+    return method
 
 
 class RunFolder:
@@ -170,28 +76,55 @@ class RunFolder:
         """Create the folder if it does not exist."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.is_writer = rank_and_world_size()[0] == 0
         self._tensorboard: Any = None
+        self._saved_step: int | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder against other runs inside the context. Every process of the run must call it.
 
+        At the end the files of TensorBoard are closed.
+
         Raises:
             TrainingError: Another run is writing into the folder.
         """
-        rank, _ = rank_and_world_size()
-        with lock(self.path / ".lock") if rank == 0 else nullcontext(True) as is_locked:
+        with lock(self.path / ".lock") if self.is_writer else nullcontext(True) as is_locked:
             if not all(from_all_ranks(is_locked)):
                 raise TrainingError(
                     f"another training run is writing into {self.path}: wait until it ends, or choose "
                     "another folder with --out"
                 )
-            yield
+            try:
+                yield
+            finally:
+                if self._tensorboard is not None:
+                    with suppress(OSError):  # every row was already flushed, or raised its error
+                        self._tensorboard.close()
 
-    @property
-    def finished(self) -> dict[str, Any] | None:
-        """The final row of metrics, with the digests of data and initial weights; None if unfinished."""
-        return next((row for row in self._read_rows("metrics.jsonl") if "finished" in row), None)
+    def is_finished(self, identity: Mapping[str, Any]) -> bool:
+        """Return whether the folder has the finished run with this identity, from `run_identity`.
+
+        Raises:
+            InputError: The folder has another finished run.
+            TrainingError: The run is finished, but its checkpoint is missing.
+        """
+        finished = next((row for row in self._read_rows("metrics.jsonl") if "finished" in row), None)
+        if finished is None:
+            return False
+        origin = {key: value for key, value in finished.items() if key in ("data", "init_from")}
+        if keys := differing_keys(identity, run_identity(self.settings, origin)):
+            raise InputError(
+                f"{self.path} has a finished run with another {', '.join(keys[:3])}; choose another folder "
+                "with --out"
+            )
+        if not self.result.exists():
+            raise TrainingError(
+                f"the run in {self.path} is finished, but its {self.result.name} is missing: restore the "
+                "file, or choose another folder with --out to train again"
+            )
+        _log.warning("the run in %s is already finished: nothing is trained", self.path)
+        return True
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -231,7 +164,8 @@ class RunFolder:
         scores = [row.get("val_score", math.nan) for row in self._read_rows("metrics.jsonl")]
         return self.best if any(score > -math.inf for score in scores) else self.last
 
-    def write_settings(self, recipe: dict[str, Any]) -> None:
+    @_in_first_process
+    def write_settings(self, recipe: Mapping[str, Any]) -> None:
         """Write recipe.json and environment.json."""
         environment = {
             "command": sys.argv,
@@ -242,26 +176,70 @@ class RunFolder:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "cpu threads": torch.get_num_threads(),
         }
-        self._write_json("recipe.json", recipe)
+        self._write_json("recipe.json", dict(recipe))
         self._write_json("environment.json", environment)
 
+    @_in_first_process
     def write_video_lists(self, training: Manifest | None, validation: Manifest | None) -> None:
         """Write train.csv and val.csv, so that later evaluations can use the same videos."""
         for name, manifest in (("train.csv", training), ("val.csv", validation)):
             if manifest is not None:
                 write_manifest(manifest, self.path / name)
 
-    def resume_from(self, step: int) -> None:
-        """Open the metrics, without rows after `step`, which will be repeated, and delete partial files."""
+    def resume(self, identity: Mapping[str, Any], parts: Mapping[str, Stateful]) -> RunProgress:
+        """Restore the saved state, if there is one, and open the metrics.
+
+        Rows of metrics after the saved step, which will be repeated, and partial files are deleted.
+
+        Args:
+            identity: Identifies the run, from `run_identity`.
+            parts: The objects whose state is restored, by name.
+
+        Returns:
+            Finished steps and epochs; zeros if there is no state.
+
+        Raises:
+            InputError: The state is that of another run.
+            TrainingError: The file is damaged or from another version.
+        """
+        progress = load_state(self.state, identity, parts)
+        self._saved_step = None if progress is None else progress.step
+        progress = progress or RunProgress(step=0, epoch=0)
+        self._discard_after(progress)
+        return progress
+
+    @_in_first_process
+    def _discard_after(self, progress: RunProgress) -> None:
+        """Delete partial files and all rows that are written again, and open TensorBoard."""
         for partial in self.path.glob(".*.part"):
             partial.unlink()
         for name in ("metrics.jsonl", "failures.jsonl"):
-            kept = [row for row in self._read_rows(name) if row["step"] <= step]
+            rows = [row for row in self._read_rows(name) if row["step"] <= progress.step]
+            # After an interruption the validation of the newest epoch is repeated.
+            kept = [row for row in rows if "val_score" not in row or row["epoch"] <= progress.epoch]
             with replacing(self.path / name) as unfinished:
                 unfinished.write_text("".join(f"{dump_json(row)}\n" for row in kept), encoding="utf-8")
         tensorboard = require("torch.utils.tensorboard", extra="train")
-        self._tensorboard = tensorboard.SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = tensorboard.SummaryWriter(
+            str(self.path / "tensorboard"), purge_step=progress.step + 1
+        )
 
+    def save_state(
+        self, identity: Mapping[str, Any], parts: Mapping[str, Stateful], progress: RunProgress
+    ) -> None:
+        """Save the state from which the run resumes, as `resume` restores it. Every process must call it."""
+        save_state(self.state if self.is_writer else None, identity, parts, progress)
+        self._saved_step = progress.step
+
+    def describe_resume(self) -> str:
+        """Return how to resume after a failure, as the end of a sentence."""
+        if self._saved_step is None:
+            return "run the same command again; no state was saved yet"
+        return (
+            f"run the same command again to resume from the state of step {self._saved_step}, which is intact"
+        )
+
+    @_in_first_process
     def write_metrics(self, row: dict[str, Any]) -> None:
         """Append a row of metrics, which must have a `step`, to metrics.jsonl and TensorBoard."""
         self._append("metrics.jsonl", row)
@@ -271,11 +249,30 @@ class RunFolder:
                     self._tensorboard.add_scalar(name, value, row["step"])
             self._tensorboard.flush()
 
-    def write_failures(self, step: int, reasons: Mapping[str, str]) -> None:
-        """Append unreadable videos, given as path and reason, and the step at which they were recorded."""
-        for path, reason in reasons.items():
-            self._append("failures.jsonl", {"step": step, "path": path, "reason": reason})
+    @_in_first_process
+    def write_validation(self, report: Report, progress: RunProgress) -> None:
+        """Append a validation to the metrics, and its unreadable videos to failures.jsonl."""
+        low, high = report.score_interval
+        scores = {"val_score": report.score, "val_low": low, "val_high": high, "val_loss": report.loss}
+        self.write_metrics({**progress._asdict(), **scores, "chance": report.chance})
+        self.write_failures(progress.step, {failure.path: failure.reason for failure in report.failures})
 
+    @_in_first_process
+    def write_failures(self, step: int, reasons: Mapping[str, str]) -> None:
+        """Append the step, path and reason of unreadable videos that are not in failures.jsonl yet."""
+        recorded = {row.get("path") for row in self._read_rows("failures.jsonl")} if reasons else set()
+        for path, reason in reasons.items():
+            if path not in recorded:
+                self._append("failures.jsonl", {"step": step, "path": path, "reason": reason})
+
+    @_in_first_process
+    def save_checkpoint(self, checkpoint: Checkpoint, *, is_best: bool) -> None:
+        """Save the checkpoint as the last one and, if it is, as the best one."""
+        if is_best:
+            checkpoint.save(self.best)
+        checkpoint.save(self.last)
+
+    @_in_first_process
     def draw_curves(self) -> None:
         """Draw loss, accuracy and learning rate over the steps so far."""
         rows = self._read_rows("metrics.jsonl")
@@ -297,23 +294,19 @@ class RunFolder:
         with replacing(self.path / "curves.png") as unfinished:
             plots.draw_curves(unfinished, panels, fractions=("accuracy",))
 
+    @_in_first_process
     def draw_samples(self, clips: list[tuple[str, Tensor]]) -> None:
         """Draw clips (T, H, W, 3), uint8, with their captions."""
         with replacing(self.path / "samples.png") as unfinished:
             plots.draw_contact_sheet(unfinished, clips)
 
+    @_in_first_process
     def finish(self, step: int, origin: Mapping[str, str]) -> None:
         """Mark the run as finished, with the digests of `run_origin`, and delete its state."""
         self._append("metrics.jsonl", {"step": step, "finished": True, **origin})
         self.state.unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Close the files of TensorBoard."""
-        if self._tensorboard is not None:
-            with suppress(OSError):  # every row was already flushed, or raised its error
-                self._tensorboard.close()
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         with replacing(self.path / name) as unfinished:
             unfinished.write_text(dump_json(content, indent=2) + "\n", encoding="utf-8")
 

@@ -13,18 +13,19 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 
-from videoswin._distributed import WorkerKilledError, shared_memory_notice
-from videoswin._errors import InputError, VideoSwinError
+from videoswin._distributed import WorkerKilledError, any_rank, gather_objects, shared_memory_notice
+from videoswin._errors import InputError, TrainingError
 from videoswin._text import plural
 from videoswin.data.splits import describe_sharing
 from videoswin.training.data import DataSource
-from videoswin.training.distributed import any_rank
 from videoswin.training.learner import Learner
 from videoswin.training.losses import expected_initial_loss
 from videoswin.training.memory import available_bytes, estimate_training_bytes, format_bytes
 from videoswin.training.optim import describe_groups
 from videoswin.training.recipe import Recipe
+from videoswin.training.state import local_tensor
 from videoswin.video.augment import reads_direction
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 SAME_REQUEST_SECONDS = 5.0
 """Schedulers and launchers may send SIGTERM twice; after this time a second one ends the process."""
 
+DIVERGENCE_CURE = (
+    "the last saved state is not affected and is kept. Lower optimizer.lr or optimizer.max_grad_norm, or set "
+    "run.precision=fp32"
+)
+"""End of the error messages about a run that has diverged."""
+
 T = TypeVar("T")
-
-
-class TrainingError(VideoSwinError, RuntimeError):
-    """A run that cannot continue; the message states the reason and a cure."""
 
 
 class StopRequest:
@@ -124,6 +127,28 @@ def explain_failures(folder: Path, describe_resume: Callable[[], str]) -> Iterat
         raise
 
 
+def require_finite_losses(losses: Tensor, step: int, *, allow_overflow: bool = False) -> None:
+    """Raise TrainingError if a loss is NaN or infinite.
+
+    Args:
+        losses: Losses of the newest steps, (steps,).
+        step: Number of finished steps.
+        allow_overflow: Raise the error only if all of the losses are NaN or infinite.
+    """
+    invalid = ~losses.isfinite()
+    if invalid.all() if allow_overflow else invalid.any():
+        first = step - len(losses) + int(invalid.nonzero()[0]) + 1
+        raise TrainingError(f"the loss of step {first} is NaN or infinite; {DIVERGENCE_CURE}")
+
+
+def require_finite_weights(model: nn.Module, step: int) -> None:
+    """Raise TrainingError in every process if a weight is NaN or infinite in one of them."""
+    invalid = [name for name, w in model.named_parameters() if not local_tensor(w).isfinite().all()]
+    # If one process alone raised the error, the others would wait for it.
+    for name in gather_objects(invalid):
+        raise TrainingError(f"{name} has NaN or infinite values after step {step}; {DIVERGENCE_CURE}")
+
+
 def require_divisible_batch(recipe: Recipe, clips_per_item: int, num_processes: int) -> None:
     """Raise InputError if a batch cannot be divided evenly over processes, accumulation steps and videos."""
     accum_steps = recipe.run.grad_accum_steps
@@ -200,11 +225,11 @@ def flip_warning(recipe: Recipe, labels: tuple[str, ...]) -> str | None:
     """Return a warning if clips are flipped although labels distinguish left and right, else None."""
     paired = {label for pair in recipe.augment.flip_pairs for label in pair}
     directional = [label for label in labels if reads_direction(label) and label not in paired]
-    if recipe.augment.flip == 0 or not directional:
+    if recipe.augment.hflip == 0 or not directional:
         return None
     return (
         f"warning: clips are flipped horizontally, which may change the meaning of {directional[0]!r}: set "
-        "augment.flip=0, or list the labels that are swapped by flipping in augment.flip_pairs"
+        "augment.hflip=0, or list the labels that are swapped by flipping in augment.flip_pairs"
     )
 
 

@@ -29,11 +29,11 @@ class ClipAugment:
 
     short_side: int | None = None
     """Shorter side in pixels before cropping, as in the official pipeline; None crops the decoded frame."""
-    area: tuple[float, float] = (0.08, 1.0)
+    scale: tuple[float, float] = (0.08, 1.0)
     """Range of the area of a random crop, as a fraction of the area of the frame, > 0 and <= 1."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the aspect ratio (width / height) of a random crop, > 0."""
-    flip: float = 0.5
+    hflip: float = 0.5
     """Probability of a horizontal flip, 0 to 1."""
     flip_pairs: tuple[tuple[str, str], ...] = ()
     """Pairs of labels that are swapped when a clip is flipped, such as ("pan left", "pan right")."""
@@ -44,12 +44,12 @@ class ClipAugment:
     rand_magnitude: float = 7.0
     """Magnitude of RandAugment, 0 to 10 as in timm, or 0 to 30 as in imgaug."""
     rand_policy: Policy = "timm"
-    """Library whose RandAugment is used; "imgaug" also flips half of the clips, regardless of `flip`."""
-    erasing: float = 0.0
+    """Library whose RandAugment is used; "imgaug" also flips half of the clips, regardless of `hflip`."""
+    random_erasing: float = 0.0
     """Probability of random erasing, with the same rectangle in all frames, 0 to 1."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "color_jitter", "erasing"):
+        for name in ("hflip", "color_jitter", "random_erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if self.rand_policy not in get_args(Policy):
@@ -62,8 +62,8 @@ class ClipAugment:
             raise ValueError(
                 f"rand_augment must be at most {len(IMGAUG_OPERATIONS)}, got {self.rand_augment}"
             )
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"area must be (min, max) with 0 < min <= max <= 1, got {self.area}")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must be (min, max) with 0 < min <= max <= 1, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio must be (min, max) with 0 < min <= max, got {self.ratio}")
 
@@ -73,7 +73,7 @@ def augment_clip(
 ) -> tuple[Tensor, bool]:
     """Augment decoded frames: resize, crop, flip, color jitter and RandAugment, in this order.
 
-    Random erasing needs normalized values and is applied later, in training/batch_augment.py.
+    Random erasing needs normalized values and is applied later, in training/losses.py.
 
     Args:
         frames_thwc: uint8 (T, H, W, 3).
@@ -88,12 +88,12 @@ def augment_clip(
     if plan.short_side is not None:
         frames_thwc = resize_short_side(frames_thwc, plan.short_side, antialias)
     height, width = frames_thwc.shape[1:3]
-    top, left, height, width = random_crop_box(height, width, plan.area, plan.ratio, rng)
+    top, left, height, width = random_crop_box(height, width, plan.scale, plan.ratio, rng)
     frames_tchw = frames_thwc[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
     frames_tchw = functional.interpolate(
         frames_tchw, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias
     )  # (T, 3, S, S)
-    mirrored = rng.random() < plan.flip
+    mirrored = rng.random() < plan.hflip
     if mirrored:
         frames_tchw = frames_tchw.flip(3)
     if plan.color_jitter > 0:

@@ -247,7 +247,7 @@ def decode_image(path: Path, budget: WorkBudget) -> Tensor:
     """Decode an image file to uint8 RGB (H, W, 3).
 
     Raises:
-        VideoError: The image is larger than the limits.
+        VideoError: The image is larger than the limits of `budget`.
         av.FFmpegError, StopIteration, IndexError: The image cannot be decoded.
     """
     pixels = str(budget.limits.max_frame_pixels)

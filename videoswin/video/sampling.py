@@ -139,6 +139,11 @@ def random_clip(
 def interval_center_starts(num_frames: int, span: int, count: int) -> list[float]:
     """Return the first frame of each clip, centered in `count` equal intervals of the video.
 
+    Args:
+        num_frames: Number of frames of the video.
+        span: Frames covered by one clip, frames * stride.
+        count: Number of clips.
+
     Returns:
         `count` positions; all 0 if the video is shorter than `span` frames.
 
@@ -192,6 +197,12 @@ def torchvision_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -
 
     A video shorter than a clip is looped, where torchvision drops it.
 
+    Args:
+        num_frames: Number of frames of the video, >= 1.
+        fps: Frame rate of the video, > 0.
+        clip: Sampling of each clip; `clip.fps` is the rate to resample to.
+        count: Number of clips.
+
     Source: VideoClips and UniformClipSampler in torchvision.datasets, with a step of one frame between clips.
     """
     # Resample only the frames of the clips: the file may claim a duration of years.
@@ -214,6 +225,12 @@ def omnivore_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -> l
     10 * clip.fps frames are spread evenly over these seconds, including both ends; clips begin at equal steps
     among them.
 
+    Args:
+        num_frames: Number of frames of the video, >= 1.
+        fps: Frame rate of the video, > 0.
+        clip: Sampling of each clip; `clip.fps` is the rate to resample to.
+        count: Number of clips.
+
     Source: UniformTemporalSubsample in pytorchvideo and TemporalCrop in Omnivore
     (omnivision/data/transforms/pytorchvideo.py).
     """
@@ -227,7 +244,12 @@ def omnivore_clips(num_frames: int, fps: float, clip: ClipSpec, count: int) -> l
 
 
 def resample(num_frames: int, fps: float, target_fps: float) -> list[int]:
-    """Return the frame indices that resample a video from `fps` to `target_fps`; at least the first frame.
+    """Return the frame indices that resample a video to another rate; at least the first frame.
+
+    Args:
+        num_frames: Number of frames of the video, >= 1.
+        fps: Frame rate of the video, > 0.
+        target_fps: Frame rate of the result, > 0.
 
     Source: VideoClips._resample_video_idx in torchvision.datasets, which uses single precision.
     """
@@ -253,6 +275,10 @@ def _resampled_frames(positions: Sequence[int], num_frames: int, step: float) ->
 
 def segment_midpoints(num_frames: int, count: int) -> list[int]:
     """Return the middle frame of each of `count` equal parts of the video; frames repeat if it is shorter.
+
+    Args:
+        num_frames: Number of frames of the video, >= 1.
+        count: Number of parts.
 
     Source: SampleFrames.get_seq_frames (`frame_uniform`, test) in Video-Swin-Transformer, from SlowFast.
     """
@@ -311,7 +337,13 @@ def close_clock_jumps(times: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def frames_at(seconds: Sequence[float], times: NDArray[np.float64], fps: float) -> list[int]:
-    """Return the index of the frame displayed at each time: the last frame at or before it, or the first."""
+    """Return the index of the frame displayed at each time: the last frame at or before it, or the first.
+
+    Args:
+        seconds: Times in seconds.
+        times: Display time of each frame in seconds, in increasing order.
+        fps: Frame rate, which limits the tolerance of the comparison.
+    """
     moments = np.asarray(seconds, dtype=np.float64) + tolerance(fps)
     frames: list[int] = np.maximum(np.searchsorted(times, moments, side="right") - 1, 0).tolist()
     return frames

@@ -353,6 +353,10 @@ def apply_protocol(name: str, clip: ClipSpec) -> tuple[ClipSpec, ViewPlan]:
     The protocol keeps what belongs to the weights (frames, size, normalization, and stride and fps unless it
     specifies them) and sets what belongs to the test.
 
+    Args:
+        name: One of PROTOCOLS.
+        clip: Clip that the model was trained with.
+
     Raises:
         InputError: The name is not in PROTOCOLS.
     """

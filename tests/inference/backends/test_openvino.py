@@ -12,6 +12,7 @@ openvino = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
 
 pytestmark = [
+    pytest.mark.slow,  # nncf quantizes one operation after the other
     pytest.mark.timeout(600),  # compilers are slow on a busy machine
     # What the exporters' own tracing says of torch's internals.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),

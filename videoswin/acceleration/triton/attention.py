@@ -257,7 +257,7 @@ def _windows(grid: Grid, window: Grid, shift: Grid) -> tuple[Tensor, Tensor]:
     axes = [torch.arange(length).roll(-step) for length, step in zip(grid, shift, strict=True)]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"))  # (3, D, H, W), rolled
     for axis, size in enumerate(window):
-        places = places.unflatten(1 + 2 * axis, (-1, size))
+        places = places.unflatten(1 + 2 * axis, (-1, size))  # type: ignore[no-untyped-call]
     places = places.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)  # (3, windows, N)
     # Places that wrapped around come before the first one of their window.
     wrapped = places < places[..., :1]

@@ -29,7 +29,12 @@ def training_samples(manifest: Manifest) -> tuple[Sample, ...]:
 
 
 def describe_single_class(manifest: Manifest, training: Sequence[Sample]) -> str | None:
-    """Return a sentence if all training samples are of one class; None if they are of several classes."""
+    """Return a sentence if all training samples are of one class; None if they are of several classes.
+
+    Args:
+        manifest: Labeled videos, for the names of the classes.
+        training: The samples of it that are trained on.
+    """
     if manifest.multi_label or len({sample.labels for sample in training}) != 1:
         return None
     return (
@@ -126,7 +131,12 @@ def find_folder_groups(manifest: Manifest, *, fraction: float) -> tuple[str, tup
 
 
 def describe_image_folders(num_folders: int, num_videos: int) -> str | None:
-    """Return a sentence on the frame rate of folders of images; None if there are no such folders."""
+    """Return a sentence on the frame rate of folders of images; None if there are no such folders.
+
+    Args:
+        num_folders: Number of folders of images.
+        num_videos: Number of videos, including these folders.
+    """
     if num_folders == 0:
         return None
     are = "is a folder" if num_folders == 1 else "are folders"

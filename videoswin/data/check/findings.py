@@ -163,7 +163,14 @@ def find_parts_outside(manifest: Manifest, facts: Facts) -> list[Finding]:
 
 
 def find_too_short(manifest: Manifest, facts: Facts, min_frames: int, clip: ClipSpec | None) -> list[Finding]:
-    """Find nonempty samples with fewer than `min_frames` frames, or shorter than `clip` if given."""
+    """Find nonempty samples that are too short.
+
+    Args:
+        manifest: Labeled videos.
+        facts: Path -> facts of each readable file.
+        min_frames: Samples with fewer frames are too short; ignored if there is a `clip`.
+        clip: Clip of the model; samples shorter than it are too short.
+    """
     findings = []
     for sample in manifest.samples:
         video = facts.get(sample.path)

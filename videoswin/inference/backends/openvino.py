@@ -35,9 +35,16 @@ def write(
         calibration: Clips, uint8 (3, T, S, S), for the quantization scales of an int8 model.
     """
     openvino = require("openvino", extra="openvino")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about internals of its tracer
-        model = openvino.convert_model(program)
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about internals of its tracer
+            model = openvino.convert_model(program)
+    finally:
+        # It sets up the root logger for itself, which would hide all warnings of this program from then on.
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
     # Constants that are not int8 are used in bfloat16, which is less precise than float16.
     half = metadata.precision != "fp32"
     if metadata.precision == "int8":
