@@ -20,7 +20,7 @@ LAYERS = [
     {"model", "video"},
     {"acceleration", "weights", "data"},
     {"inference"},
-    {"evaluation"},
+    {"evaluation", "analysis"},
     {"training"},
     {"camera_motion"},
     {"recipes"},
@@ -195,6 +195,10 @@ FROZEN_COMMANDS = {
     "evaluate": {
         *("data", "model", "protocol", "split", "out", "root", "workers", "device", "json"),
         *("precision", "license", "trust"),
+    },
+    "timeline": {
+        *("videos", "model", "out", "format", "window", "hop", "threshold", "protocol", "device"),
+        *("precision", "license", "json"),
     },
     "protocols": {"json"},
     "recipes": {"name", "json"},

@@ -45,6 +45,7 @@ _MODULES = {
     "load_views": "video.views",
     "open_video": "video.reader",
     "optimize_for_inference": "acceleration",
+    "timeline": "analysis.timeline",
 }
 __all__ = [
     "BASE",
@@ -66,6 +67,7 @@ __all__ = [
     "load_views",
     "open_video",
     "optimize_for_inference",
+    "timeline",
 ]
 
 

@@ -99,7 +99,7 @@ def test_every_shell_example_is_a_command_that_works_or_asks_for_a_download(
 ) -> None:
     lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
     examples = [shlex.split(line, comments=True) for line in lines if not line.startswith(ELSEWHERE)]
-    assert len(examples) == 10
+    assert len(examples) == 11
     for program, *arguments in examples:
         assert program == "videoswin"
         if any(name in arguments for name in (DOWNLOADS, *FINETUNING)):

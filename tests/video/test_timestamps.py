@@ -98,7 +98,8 @@ def test_clips_at_a_rate_go_by_the_times_of_frames(varying):
     with open_video(varying) as video:
         assert video.variable_times is not None
         clips = sample_clips(video.num_frames, video.fps, clip, plan, video.variable_times)
-        random = random_clip(video.num_frames, video.fps, clip, np.random.default_rng(0), video.variable_times)
+        rng = np.random.default_rng(0)
+        random = random_clip(video.num_frames, video.fps, clip, rng, video.variable_times)
         for indices in (*clips, random):
             steps = np.diff([video.seconds(index) for index in indices])
             assert np.abs(steps - 0.25).max() <= 1 / 15 + 1e-3

@@ -32,22 +32,20 @@ def timeline(
     """Find what happens when in videos of any length.
 
     Example: videoswin timeline recording.mp4 --model camera-motion
-    The model slides over each video, which is read once. After an interruption, the same command continues.
-    If a video cannot be read, the others are still processed and the exit code is 1.
+    Each video is read once. After an interruption, the same command continues.
 
     Args:
         videos: Files, folders, glob patterns, or - to read a list from standard input.
-        model: Name (see `videoswin models`) or checkpoint file.
+        model: Name (see `videoswin models`) or checkpoint.
         out: Folder of the results.
-        format: Formats of the results, separated by commas, or all: json, csv, srt, vtt, tsv, html, edl,
-            activitynet, labelstudio, fiftyone, boris. JSON is always written.
-        window: Seconds of a window; by default the length of a clip of the model.
-        hop: Seconds between windows; by default half a window. Smaller is slower and has more exact edges.
-        threshold: Probability that starts a segment, > 0 and <= 1; it lasts while the probability is at least
-            0.6 of it.
+        format: Comma-separated formats, or all: json, csv, srt, vtt, tsv, html, edl, activitynet,
+            labelstudio, fiftyone, boris.
+        window: Seconds of a window; by default those of a clip.
+        hop: Seconds between windows; by default half a window.
+        threshold: Probability that starts a segment.
         protocol: Views of a window (see `videoswin protocols`).
         precision: bf16 is faster on GPUs and on CPUs with bf16 instructions; fp32 by default.
-        json: Print one JSON object per line: start, window, segment, end or error.
+        json: Print one JSON object per line.
     """
     from videoswin.analysis.files import COMBINED_CSV, SavedTimeline, save_timelines
     from videoswin.analysis.writers import parse_formats

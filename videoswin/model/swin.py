@@ -231,10 +231,7 @@ class VideoSwin(nn.Module):
         return self.forward_head(self.encode(self.patch_embed(clips)))
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Return the normalized tokens of the last stage for the output of the patch embedding.
-
-        (B, D, H, W, C) -> (B, T', H', W', C').
-        """
+        """Return the last stage's normalized tokens (B, T', H', W', C') for embedded ones (B, D, H, W, C)."""
         return self._stage_outputs(tokens)[-1]
 
     def forward_features(self, clips: Tensor) -> Tensor:

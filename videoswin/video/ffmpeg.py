@@ -191,9 +191,8 @@ def _describe_early_end(
 
 def gives_no_frame(packet: Packet[VideoStream]) -> bool:
     """Return whether a packet is cut by an edit list, or is a VP8 reference without its show_frame bit."""
-    return packet.is_discard or (
-        packet.stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
-    )
+    codec = packet.stream.codec_context.name
+    return packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & 0x10)
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
@@ -207,22 +206,15 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[V
 
 
 def decode_packets(
-    packets: Iterable[Packet[VideoStream]],
-    codec: VideoCodecContext,
-    budget: WorkBudget,
-    *,
-    from_keyframe: bool,
+    packets: Iterable[Packet[VideoStream]], codec: VideoCodecContext, budget: WorkBudget, from_keyframe: bool
 ) -> Iterator[VideoFrame]:
-    """Yield every frame that can be decoded.
+    """Yield every frame that can be decoded from packets in file order.
 
     Args:
-        packets: The packets of a stream in file order.
+        packets: The packets of a stream.
         codec: The decoder of the stream.
-        budget: Limits on the pixels and the time.
+        budget: Limits on the pixels and the time; VideoError is raised if they are exceeded.
         from_keyframe: Skip the packets before the first one where decoding can start.
-
-    Raises:
-        VideoError: The limits are exceeded.
     """
     stalled, start = 0.0, time.monotonic()
     for packet in chain(packets, [None]):  # None flushes the decoder
@@ -264,8 +256,7 @@ _EXIF: Final = 31  # AV_FRAME_DATA_EXIF
 # Color matrices, primaries and transfer functions by their numbers in ITU-T H.273.
 _SCALER_MATRICES: Final = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 """Color matrices that FFmpeg's scaler supports."""
-_YCGCO: Final = 8
-_DERIVED: Final = 12
+_YCGCO, _DERIVED = 8, 12
 _OTHER_MATRICES: Final = {
     3: "3 (reserved)",
     10: "BT.2020 with constant luminance",

@@ -1,0 +1,3 @@
+"""The video of tests/analysis."""
+
+from tests.analysis.conftest import movements as movements
