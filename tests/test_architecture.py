@@ -20,7 +20,8 @@ LAYERS = [
     {"model", "video"},
     {"acceleration", "weights", "data"},
     {"inference"},
-    {"evaluation", "analysis"},
+    {"evaluation"},
+    {"analysis"},
     {"training"},
     {"camera_motion"},
     {"recipes"},
@@ -200,6 +201,11 @@ FROZEN_COMMANDS = {
         *("videos", "model", "out", "format", "window", "hop", "threshold", "protocol", "device"),
         *("precision", "license", "json"),
     },
+    "extract": {
+        *("videos", "model", "out", "format", "stride", "fps", "protocol", "device"),
+        *("precision", "license", "json"),
+    },
+    "search": {"index", "clip", "model", "top", "out", "device", "license", "json"},
     "protocols": {"json"},
     "recipes": {"name", "json"},
     "train": {

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ ELSEWHERE = ("pip", "make")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The current folder of a reader who has a clip."""
+    """The current folder of a reader who has a clip and a recording."""
     folder = tmp_path_factory.mktemp("reader")
     make_clip("pan right", folder / "clip.mp4")
+    shutil.copy(folder / "clip.mp4", folder / "recording.mp4")
     return folder
 
 

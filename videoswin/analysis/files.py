@@ -108,7 +108,7 @@ def save_timelines(
     others = [name for name in dict.fromkeys(formats) if name != "json"]
     report = on_event or (lambda event: None)
     saved = []
-    for path, stem in zip(paths, _stems(paths), strict=True):
+    for path, stem in zip(paths, unique_stems(paths), strict=True):
         report({"type": "start", "path": path, "model": predictor.name, "protocol": predictor.protocol})
         try:
             result = _save_one(path, predictor, out / stem, others, progress, report, settings)
@@ -138,7 +138,7 @@ def _save_one(
 ) -> SavedTimeline:
     with VideoStream(path, limits=predictor.limits) as stream:
         duration = stream.stated_seconds
-    fingerprint = _fingerprint(path, predictor, formats, settings)
+    fingerprint = fingerprint_of(path, predictor, {**settings, "formats": list(formats)})
     json_file = stem.with_name(f"{stem.name}.timeline.json")
     if (content := _finished(json_file, fingerprint)) is not None:
         return SavedTimeline(path, tuple(stem.with_name(name) for name in content["files"]), content, False)
@@ -167,8 +167,8 @@ def _save_one(
     return SavedTimeline(path, (*files, json_file), content, True)
 
 
-def _fingerprint(path: str, predictor: Predictor, formats: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """Return a digest of everything that determines a timeline."""
+def fingerprint_of(path: str, predictor: Predictor, settings: Mapping[str, Any]) -> str:
+    """Return a digest of everything that determines a result: the file, the model and the settings."""
     status = os.stat(path)
     identity = {
         "file": [os.path.abspath(path), status.st_size, status.st_mtime_ns],
@@ -176,7 +176,6 @@ def _fingerprint(path: str, predictor: Predictor, formats: Sequence[str], settin
         "weights": _weights_digest(predictor.backend),
         "clip": predictor.clip.to_dict(),
         "views": predictor.views.to_dict(),
-        "formats": list(formats),
         "settings": dict(settings),
     }
     return hashlib.sha256(dump_json(identity).encode()).hexdigest()
@@ -205,7 +204,7 @@ def _finished(path: Path, fingerprint: str) -> dict[str, Any] | None:
     return content if all(path.with_name(name).exists() for name in content["files"]) else None
 
 
-def _stems(paths: Sequence[str]) -> list[str]:
+def unique_stems(paths: Sequence[str]) -> list[str]:
     """Return a name for the files of each video: its stem, or as much of its name as makes it unique."""
     stems, names = (Counter(each) for each in ([Path(p).stem for p in paths], [Path(p).name for p in paths]))
     unique = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._text import printable
-from videoswin.cli.analysis import timeline
+from videoswin.cli.analysis import extract, search, timeline
 from videoswin.cli.arguments import Choices, command_line
 from videoswin.cli.terminal import (
     print_failure,
@@ -231,7 +231,21 @@ def _print_results(results: "Iterable[Prediction | VideoError]", *, top: int, as
 
 
 COMMANDS: tuple[Callable[..., int], ...] = (
-    *(demo, predict, timeline, models, protocols, recipes, check, train, evaluate, convert, export),
+    *(
+        demo,
+        predict,
+        timeline,
+        extract,
+        search,
+        models,
+        protocols,
+        recipes,
+        check,
+        train,
+        evaluate,
+        convert,
+        export,
+    ),
 )
 
 
