@@ -104,9 +104,9 @@ def extract(
         videos: Files, folders, glob patterns, or - to read a list from standard input.
         model: Name (see `videoswin models`) or checkpoint.
         out: Folder of the results.
-        format: Format of the files; npy has the features alone.
+        format: Format of the files.
         stride: Frames between the starts of two windows.
-        fps: Frames per second to which the videos are resampled.
+        fps: Frame rate to which videos are resampled.
         protocol: Views of a window (see `videoswin protocols`).
         precision: bf16 is faster on GPUs and on CPUs with bf16 instructions; fp32 by default.
         json: Print one JSON object per line.
