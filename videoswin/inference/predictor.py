@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from videoswin._errors import InputError, VideoError, VideoSwinError
-from videoswin.inference.backends import Backend, is_exported, load_backend
+from videoswin.inference.backends import Backend, Precision, is_exported, load_backend
 from videoswin.inference.backends.pytorch import PyTorchBackend
 from videoswin.inference.prediction import Prediction
 from videoswin.inference.prefetch import copy_to_device, decoding_threads, load_ahead, wait_for_copy
@@ -25,7 +25,6 @@ from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.views import Views, load_views
 from videoswin.weights.checkpoint import Checkpoint
 
-Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 VIEWS_PER_BATCH: Final = {"cpu": 4, "cuda": 12}
