@@ -35,8 +35,6 @@ from videoswin.video.limits import ReadLimits
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import Views, load_views
 
-__all__ = ["Report", "evaluate", "match_classes"]
-
 Loaded = Views | VideoError
 
 

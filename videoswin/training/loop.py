@@ -23,7 +23,8 @@ from videoswin._distributed import all_reduce_mean, from_all_ranks, naming_kille
 from videoswin._errors import TrainingError
 from videoswin._progress import Progress
 from videoswin.data.dataset import Batch, BatchSampler
-from videoswin.evaluation.evaluate import Report, evaluate
+from videoswin.evaluation.evaluate import evaluate
+from videoswin.evaluation.report import Report
 from videoswin.inference.predictor import NonFiniteScoresError, Predictor
 from videoswin.training.data import (
     DataSource,

@@ -14,7 +14,7 @@ from torch import Tensor
 from videoswin._distributed import all_reduce_mean, gather_objects
 from videoswin._errors import TrainingError
 from videoswin.data.dataset import Batch
-from videoswin.evaluation.evaluate import Report
+from videoswin.evaluation.report import Report
 from videoswin.training.data import DataSource
 from videoswin.training.safeguards import require_finite_losses
 
