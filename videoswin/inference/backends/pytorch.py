@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from videoswin._errors import InputError
 from videoswin.acceleration import optimize_for_inference
 from videoswin.model.config import PATCH
-from videoswin.model.swin import VideoSwin, patches
+from videoswin.model.swin import VideoSwin, extract_patches
 from videoswin.video.spec import Normalization
 from videoswin.video.views import mean_and_std, normalize
 from videoswin.weights.checkpoint import Checkpoint
@@ -95,7 +95,7 @@ class PixelModel(nn.Module):
             module._forward_hooks or module._forward_pre_hooks for module in (self.model, embedding)
         )
         if whole and not hooked and isinstance(self.normalization, Normalization):
-            centered = patches(pixels).to(dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
+            centered = extract_patches(pixels).to(dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
             return self.model.classify(embedding.embed(centered, self._weight, self._bias))
         if isinstance(self.normalization, Normalization):
             clips = (pixels.to(torch.float32) - self._mean) / self._std
