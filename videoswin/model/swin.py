@@ -298,9 +298,8 @@ class VideoSwin(nn.Module):
     def _stage_outputs(self, x: Tensor) -> list[Tensor]:
         outputs = []
         for stage in self.stages:
-            x, smaller = stage(x)
-            outputs.append(x)
-            x = smaller
+            output, x = stage(x)
+            outputs.append(output)
         outputs[-1] = self.norm(x)
         return outputs
 
@@ -347,7 +346,10 @@ def freeze_stages(model: VideoSwin, count: int) -> None:
 
     Args:
         model: Model to change.
-        count: -1 freezes nothing, 0 only the patch embedding; ValueError if there are fewer stages.
+        count: -1 freezes nothing, 0 only the patch embedding.
+
+    Raises:
+        ValueError: The model has fewer stages.
     """
     if not -1 <= count <= len(model.stages):
         raise ValueError(f"frozen_stages must be from -1 to {len(model.stages)}, got {count}")
