@@ -38,7 +38,7 @@ from videoswin.weights.convert import (
 from videoswin.weights.download import in_cache, locate
 from videoswin.weights.inflate import Inflation, Window, resize_tables
 from videoswin.weights.layouts import WRITERS
-from videoswin.weights.metadata import KEY, UNKNOWN_LICENSE, ExportPrecision, Metadata
+from videoswin.weights.metadata import KEY, UNKNOWN_LICENSE, Metadata, ModelPrecision
 from videoswin.weights.unpickle import read_file
 
 _log = logging.getLogger(__name__)
@@ -185,8 +185,8 @@ class Checkpoint(Metadata):
             raise InputError(f"layout must be one of {', '.join(WRITERS)}, got {layout!r}")
         return WRITERS[layout](self.weights, self.config)
 
-    def export_metadata(self, precision: ExportPrecision) -> Metadata:
-        """Return the metadata of a file that is exported from this checkpoint in this precision."""
+    def export_metadata(self, precision: ModelPrecision) -> Metadata:
+        """Return the metadata of this model, without weights, for an exported file or a backend."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Metadata)}
         return Metadata(**(values | {"precision": precision}))
 

@@ -21,6 +21,8 @@ from videoswin.video.spec import Normalization
 from videoswin.video.views import mean_and_std, normalize
 from videoswin.weights.checkpoint import Checkpoint
 
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CENTER: Final = 128.0
 """Subtracted from every pixel first: -128 to 127 are exact in bfloat16, and rounding errors of the weights
 are multiplied by smaller values."""
@@ -32,15 +34,13 @@ class PyTorchBackend:
     Attributes: metadata, device, model (VideoSwin in eval mode), pixel_model (PixelModel of `model`).
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision = "fp32") -> None:
         """Create the model and move it to the device.
 
         Args:
             checkpoint: Checkpoint of an RGB model.
             device: Device of weights and activations.
-            dtype: Type of weights and activations.
+            precision: Precision of weights and activations.
 
         Raises:
             InputError: The model does not take RGB videos.
@@ -49,9 +49,9 @@ class PyTorchBackend:
             raise InputError(
                 f"{checkpoint.name} must take RGB videos, got {checkpoint.config.in_channels} channels"
             )
-        self.metadata = checkpoint.export_metadata("fp32")  # without the weights
+        self.metadata = checkpoint.export_metadata(precision)
         self.device = device
-        self.model = optimize_for_inference(checkpoint.model(), device, dtype)
+        self.model = optimize_for_inference(checkpoint.model(), device, PRECISIONS[precision])
         self.pixel_model = PixelModel(self.model, checkpoint.clip.normalization)
 
     @torch.inference_mode()
