@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._distributed import all_reduce_mean, from_all_ranks, naming_killed_workers
-from videoswin._errors import TrainingError
+from videoswin._errors import NonFiniteScoresError, TrainingError
 from videoswin._progress import Progress
 from videoswin.data.dataset import Batch, BatchSampler
 from videoswin.evaluation.evaluate import evaluate
 from videoswin.evaluation.report import Report
-from videoswin.inference.predictor import NonFiniteScoresError, Predictor
+from videoswin.inference.predictor import Predictor
 from videoswin.training.data import (
     DataSource,
     RunInputs,
