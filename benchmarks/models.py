@@ -91,5 +91,5 @@ def _seconds(config: VideoSwinConfig, frames: int, size: int, scaling: Figures |
     system = MEASURED.get(config)
     for row in scaling["rows"] if scaling and system else ():
         if (row["frames"], row["size"]) == (frames, size) and system in row:
-            return f"{row[system]['seconds']:.2f}"
+            return f"{row[system]['seconds']:.1f}"
     return ""

@@ -68,8 +68,8 @@ def speed_part() -> str:
     at = found["circumstances"]
     return f"""
 Swin-T, one view of 32 x 224 x 224, {at["cores"]} cores of {at["processor"]}, torch {at["torch"]},
-{at["date"]}: {", ".join(f"{name} {took:.2f} s" for name, took in seconds.items())}. OpenVINO int8, which
-is approximate: {int8:.2f} s.
+{at["date"]}, medians: {", ".join(f"{name} {took:.2f} s" for name, took in seconds.items())}. OpenVINO int8,
+which is approximate: {int8:.2f} s.
 """.lstrip()
 
 

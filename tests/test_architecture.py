@@ -242,3 +242,10 @@ def test_the_tree_in_the_architecture_page_is_the_real_tree() -> None:
     real = {str(path.relative_to(PACKAGE)) for path in SOURCES if path.stem != "__init__"}
     real |= {f"{path.parent.relative_to(PACKAGE)}/" for path in SOURCES if path.parent != PACKAGE}
     assert shown == real
+
+
+def test_the_layers_in_the_architecture_page_are_the_enforced_ones() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", page.split("| layer | parts | task |")[1], re.M)
+    shown = {int(number): set(re.findall(r"`(\w+)`", parts)) for number, parts in rows}
+    assert shown == dict(enumerate(LAYERS))

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from videoswin._errors import VideoError
+    from videoswin._errors import InputError, VideoError
     from videoswin.acceleration import optimize_for_inference
     from videoswin.inference.prediction import Prediction
     from videoswin.inference.predictor import Predictor
@@ -29,6 +29,7 @@ _MODULES = {
     "BASE": "model.config",
     "Checkpoint": "weights.checkpoint",
     "ClipSpec": "video.spec",
+    "InputError": "_errors",
     "LARGE": "model.config",
     "NANO": "model.config",
     "Prediction": "inference.prediction",
@@ -54,6 +55,7 @@ __all__ = [
     "TINY",
     "Checkpoint",
     "ClipSpec",
+    "InputError",
     "Prediction",
     "Predictor",
     "ReadLimits",

@@ -1,4 +1,6 @@
-"""Exceptions of the package, and the import of optional packages; any other exception is a bug."""
+"""Exceptions of the package, and the import of optional packages.
+
+The command line prints these exceptions as one line; any other exception that reaches it is a bug."""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ class VideoSwinError(Exception):
 class InputError(VideoSwinError, ValueError):
     """Invalid input from the user or a file: the message has name, requirement, value and cure.
 
-    The command line prints the message as one line and exits with code 2. It is raised only where values
-    enter the package; a plain ValueError indicates a wrong call inside the package.
+    The command line prints the message as one line and exits with code 2. It is raised
+    wherever the command line, a setting or a file can cause it. Functions that only Python code calls raise a
+    plain ValueError for a wrong argument, as PyTorch does; on the command line that would be a bug.
     """
 
 

@@ -1,9 +1,12 @@
 """The argument parser reports invalid calls in one line and parses valid ones."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 
 from videoswin.cli import commands
 from videoswin.cli.arguments import command_line
+from videoswin.weights.layouts import WRITERS
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,10 @@ def test_the_error_of_an_unknown_command_lists_the_commands(capsys: pytest.Captu
     (line,) = capsys.readouterr().err.splitlines()
     assert "'predit'" in line
     assert "predict" in line
+
+
+def test_convert_offers_every_layout_that_can_be_written() -> None:
+    assert get_args(get_type_hints(commands.convert)["layout"]) == ("videoswin", *WRITERS)
 
 
 def test_options_become_the_arguments_of_the_function() -> None:

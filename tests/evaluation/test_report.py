@@ -274,3 +274,8 @@ def test_a_person_sees_scores_weakest_classes_and_failures(report: Report) -> No
 
 def test_a_person_sees_the_map_of_multi_label_videos(several: Report) -> None:
     assert re.search(r"mAP +77\.8  \d", several.to_text())
+
+
+def test_a_new_metric_is_printed_under_its_own_name(report: Report) -> None:
+    report.intervals["majority_class_accuracy"] = (0.25, 0.75)
+    assert re.search(r"majority_class_accuracy +50\.0  25\.0 to 75\.0", report.to_text())

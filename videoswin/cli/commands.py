@@ -17,12 +17,13 @@ from videoswin.cli.terminal import (
     print_json,
     print_models,
     print_prediction,
-    print_table,
+    print_rows,
     print_text,
     print_to_stderr,
 )
 from videoswin.cli.training import check, evaluate, recipes, train
-from videoswin.inference.backends import FORMATS
+from videoswin.inference.backends import FORMATS, Precision
+from videoswin.weights.metadata import ExportPrecision
 
 if TYPE_CHECKING:
     from videoswin._errors import VideoError
@@ -55,7 +56,7 @@ def predict(
     protocol: str | None = None,
     top: int = 5,
     device: str = "auto",
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     license: str | None = None,
     trust: bool = False,
     json: bool = False,
@@ -94,12 +95,7 @@ def models(*, json: bool = False) -> int:
     """
     from videoswin.weights.catalog import cache_folder, list_models
 
-    rows = list_models()
-    if json:
-        for row in rows:
-            print_json(row)
-    else:
-        print_models(rows, str(cache_folder()))
+    print_rows(list_models(), as_json=json, print_text=lambda rows: print_models(rows, str(cache_folder())))
     return 0
 
 
@@ -113,12 +109,7 @@ def protocols(*, json: bool = False) -> int:
     """
     from videoswin.video.spec import describe_protocols
 
-    rows = describe_protocols()
-    if json:
-        for row in rows:
-            print_json(row)
-    else:
-        print_table(rows)
+    print_rows(describe_protocols(), as_json=json)
     return 0
 
 
@@ -172,7 +163,7 @@ def export(
     out: str,
     *,
     format: Annotated[str, Choices(FORMATS)] | None = None,
-    precision: Literal["fp32", "bf16", "int8"] = "fp32",
+    precision: ExportPrecision = "fp32",
     videos: str | None = None,
     license: str | None = None,
     json: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from videoswin._text import dump_json, printable
@@ -75,6 +75,26 @@ def print_models(rows: list[dict[str, Any]], folder: str) -> None:
         "Models without a score are for initialization."
     )
     console.print(Text(f"Downloads go to {printable(folder)}."), soft_wrap=True)
+
+
+def print_rows(
+    rows: list[dict[str, Any]],
+    *,
+    as_json: bool,
+    print_text: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> None:
+    """Print rows as one JSON object per line, or as a table.
+
+    Args:
+        rows: Rows with the same keys.
+        as_json: Print JSON.
+        print_text: Prints the rows as text; None is `print_table`.
+    """
+    if as_json:
+        for row in rows:
+            print_json(row)
+    else:
+        (print_text or print_table)(rows)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

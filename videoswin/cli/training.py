@@ -2,12 +2,12 @@
 
 from json import loads
 from pathlib import Path
-from typing import Literal
 
 from videoswin._errors import InputError
 from videoswin._files import require_writable_file, require_writable_folder
 from videoswin._text import printable
-from videoswin.cli.terminal import print_json, print_table, print_text, print_to_stderr
+from videoswin.cli.terminal import print_json, print_rows, print_text, print_to_stderr
+from videoswin.inference.backends import Precision
 
 
 def check(
@@ -71,12 +71,7 @@ def recipes(name: str | None = None, *, json: bool = False) -> int:
     """
     from videoswin.recipes import describe_recipe, describe_recipes
 
-    rows = describe_recipes() if name is None else describe_recipe(name)
-    if json:
-        for row in rows:
-            print_json(row)
-    else:
-        print_table(rows)
+    print_rows(describe_recipes() if name is None else describe_recipe(name), as_json=json)
     return 0
 
 
@@ -92,7 +87,7 @@ def train(
     batch_size: int | None = None,
     seed: int | None = None,
     device: str | None = None,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     workers: int | None = None,
     set: list[str] = [],  # noqa: B006 - never changed
     license: str | None = None,
@@ -123,8 +118,8 @@ def train(
     from videoswin._distributed import is_first_process
     from videoswin.recipes import plan_run, recipe_to_dict
     from videoswin.recipes.finetune import read_measured_settings
+    from videoswin.training import loop
     from videoswin.training.learner import require_training_packages
-    from videoswin.training.loop import train as run
     from videoswin.training.settings import parse_assignments
 
     require_training_packages()
@@ -148,7 +143,7 @@ def train(
     for reason in plan.reasons if not measured and is_first_process() else ():
         print_to_stderr(reason)
     saved_recipe = recipe_to_dict(plan.recipe, recipe, data, model)
-    best = run(plan.recipe, Path(out), saved_recipe=saved_recipe, inputs=plan.inputs)
+    best = loop.train(plan.recipe, Path(out), saved_recipe=saved_recipe, inputs=plan.inputs)
     if is_first_process():
         if best is None:
             print_to_stderr("stopped and saved; run the same command again to resume")
@@ -177,7 +172,7 @@ def evaluate(
     root: str | None = None,
     workers: int = 2,
     device: str = "auto",
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: Precision | None = None,
     license: str | None = None,
     trust: bool = False,
     json: bool = False,
@@ -196,7 +191,7 @@ def evaluate(
     """
     from videoswin._distributed import join_ranks
     from videoswin.data.manifest import read_manifest
-    from videoswin.evaluation.evaluate import evaluate as score
+    from videoswin.evaluation.evaluate import evaluate as evaluate_videos
     from videoswin.evaluation.plots import require_drawing
     from videoswin.inference.predictor import Predictor
 
@@ -219,7 +214,7 @@ def evaluate(
         license=license,
         trust=trust,
     )
-    report = score(predictor, manifest, workers=workers, progress=True)
+    report = evaluate_videos(predictor, manifest, workers=workers, progress=True)
     if rank > 0:
         return 0  # only rank 0 prints
     # Print first: if the report cannot be saved, its scores are not lost.

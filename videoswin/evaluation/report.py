@@ -154,13 +154,14 @@ class Report(VideoScores):
 
     def _score_lines(self) -> list[str]:
         """Return a table of the scores with their 95 % intervals, the baselines and a warning."""
-        names = {
+        short_names = {
             "top1": "top-1",
             "top5": "top-5",
             "mean_class_accuracy": "mean class",
             "mean_average_precision": "mAP",
         }
-        width = max(len(names[name]) for name in self.intervals)
+        names = {name: short_names.get(name, name) for name in self.intervals}
+        width = max(map(len, names.values()))
         lines = [f"  {'':{width}}      %  95 % interval"]
         for name, (low, high) in self.intervals.items():
             score = 100 * getattr(self, name)

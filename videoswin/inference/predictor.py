@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from videoswin._errors import InputError, NonFiniteScoresError, VideoError
-from videoswin.inference.backends import Backend, is_exported, load_backend
-from videoswin.inference.backends.pytorch import Precision, PyTorchBackend
+from videoswin.inference.backends import Backend, Precision, is_exported, load_backend
+from videoswin.inference.backends.pytorch import PyTorchBackend
 from videoswin.inference.prediction import Prediction
 from videoswin.inference.prefetch import copy_to_device, decoding_threads, load_ahead, wait_for_copy
 from videoswin.model.swin import VideoSwin

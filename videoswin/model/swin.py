@@ -346,7 +346,7 @@ def freeze_stages(model: VideoSwin, count: int) -> None:
 
     Args:
         model: Model to change.
-        count: -1 freezes nothing, 0 only the patch embedding.
+        count: `frozen_stages` of these libraries: -1 freezes nothing, 0 only the patch embedding.
 
     Raises:
         ValueError: The model has fewer stages.
@@ -363,13 +363,13 @@ def freeze_stages(model: VideoSwin, count: int) -> None:
 
 
 def initialize(model: VideoSwin) -> None:
-    """Initialize all parameters as the official code does for training from image weights.
+    """Initialize a newly created model in place, as the official code does to train from image weights.
 
     linear weights and bias tables   truncated normal, std 0.02
     linear biases                    0
     head                             normal, std 0.01; bias 0
-    layer norms                      weight 1, bias 0
-    patch embedding                  torch's default for convolutions
+    layer norms                      as created: weight 1, bias 0
+    patch embedding                  as created: torch's default for convolutions
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
@@ -384,9 +384,9 @@ def initialize(model: VideoSwin) -> None:
 
 
 def initialize_from_scratch(model: VideoSwin) -> None:
-    """Initialize a model in place for training without pretraining, where `initialize` keeps NANO at chance.
+    """Initialize a newly created model to train without pretraining, where `initialize` keeps NANO at chance.
 
-    Linear weights are Xavier uniform, the patch embedding is Kaiming normal, all biases are 0.
+    Linear weights are Xavier uniform, patch embedding Kaiming normal, biases 0; others stay as created.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):

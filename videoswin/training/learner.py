@@ -18,6 +18,7 @@ from videoswin._errors import InputError, require
 from videoswin.acceleration import use_training_attention
 from videoswin.acceleration.cpu import has_instructions_for, warn_if_emulated
 from videoswin.data.dataset import Batch
+from videoswin.inference.backends import Precision
 from videoswin.inference.backends.pytorch import PRECISIONS
 from videoswin.inference.predictor import resolve_device
 from videoswin.model.swin import VideoSwin, freeze_stages
@@ -29,7 +30,6 @@ from videoswin.training.recipe import (
     FABRIC_PRECISION,
     Recipe,
     Run,
-    TrainingPrecision,
     VideoData,
     require_one_weighting,
 )
@@ -211,7 +211,7 @@ def training_device(name: str) -> torch.device:
     return resolve_device({"gpu": "cuda"}.get(name, name))
 
 
-def natural_precision(device: str) -> TrainingPrecision:
+def natural_precision(device: str) -> Precision:
     """Return the fastest precision: bf16 with hardware support, else fp16 on CUDA, else fp32.
 
     Args:

@@ -13,18 +13,18 @@ from typing import Final, Literal
 from torch.utils.data import Dataset
 
 from videoswin._errors import InputError
+from videoswin.acceleration import Kernels
 from videoswin.data.dataset import Item
+from videoswin.inference.backends import Precision
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.video.augment import ClipAugment
 from videoswin.video.spec import ClipSpec, ViewPlan
 
-TrainingPrecision = Literal["fp32", "bf16", "fp16"]
-"""Precision of a training run; the half precisions are mixed precision, with parameters in float32."""
-FABRIC_PRECISION: Final[Mapping[TrainingPrecision, Literal["32-true", "bf16-mixed", "16-mixed"]]] = (
-    MappingProxyType({"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"})
+FABRIC_PRECISION: Final[Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]]] = MappingProxyType(
+    {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 )
-"""The same as Lightning Fabric spells it."""
+"""Precision on the command line -> as Lightning Fabric spells it."""
 MAX_EPOCHS: Final = 1_000_000
 """More is a mistyped number: schedules count their steps beforehand."""
 
@@ -204,7 +204,7 @@ class Run:
 
     seed: int = 0
     """Seed of everything random in the run."""
-    precision: TrainingPrecision = "bf16"
+    precision: Precision = "bf16"
     """`bf16` and `fp16` are mixed precision, with parameters in float32."""
     device: str = "auto"
     """Accelerator as Lightning Fabric spells it: `auto`, `cpu`, `cuda`."""
@@ -215,7 +215,7 @@ class Run:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """`ddp` replicates the model on each device, `fsdp` shards it (training/state.py; not with `fp16`).
     `auto` is `ddp` where there are several devices."""
-    kernels: Literal["triton"] | None = None
+    kernels: Kernels | None = None
     """`triton` computes attention with the Triton kernels on NVIDIA GPUs; None with PyTorch."""
     grad_accum_steps: int = 1
     """Number of forward and backward passes per step and device: less memory, the same result."""

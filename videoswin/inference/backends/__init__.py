@@ -1,8 +1,8 @@
 """Runtimes that compute logits from pixels: the Backend protocol, and the formats of exported files.
 
-To add a runtime, write one file with a backend's `write` and `load`, and add one entry to FORMATS: export,
-prediction, evaluation and the options of the command line follow. Nothing here imports torch, because the
-command line reads FORMATS for its help.
+To add a runtime, write one file with two functions, `write` (saves a traced model) and `load` (returns a
+function that runs the file), and add one entry to FORMATS: prediction, evaluation and `export --format`
+follow. Nothing here imports torch, because the command line needs FORMATS for its help.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from videoswin._errors import InputError
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from videoswin.weights.metadata import ExportPrecision, Metadata
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Precision of a model in PyTorch; in training, bf16 and fp16 are mixed precision."""
 
 
 class Backend(Protocol):
@@ -50,7 +53,8 @@ class Runtime(NamedTuple):
     """`load(path, device, trust=False)` returns the metadata of a file and the function that runs it, uint8
     (V, 3, T, S, S) -> logits (V, K)."""
     run_batch: Callable[[Path, Tensor], Tensor] | None = None
-    """Runs the file at a path on several clips in one call, as other programs do; None if `load` does."""
+    """`run_batch(path, pixels)` runs several clips in one call, (V, 3, T, S, S) -> (V, K), for the comparison
+    after an export. Needed only if the function that `load` returns runs clips one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from videoswin._errors import InputError
 from videoswin.acceleration import optimize_for_inference
+from videoswin.inference.backends import Precision
 from videoswin.model.config import PATCH
 from videoswin.model.swin import VideoSwin, extract_patches
 from videoswin.video.spec import Normalization
 from videoswin.video.views import mean_and_std, normalize
 from videoswin.weights.checkpoint import Checkpoint
 
-Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CENTER: Final = 128.0
 """Subtracted from every pixel first: -128 to 127 are exact in bfloat16, and rounding errors of the weights
