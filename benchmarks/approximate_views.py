@@ -110,7 +110,7 @@ def answered(views: Tensor, plan: ViewPlan, decode_seconds: float) -> Row:
     predictor = predictor_of(MODEL)
     predictor.views = plan
     since = time.process_time()
-    means, (num_scored,) = predictor.score_videos([(0, views)], 1)
+    means, (num_scored,) = predictor.score_videos([views], 1)
     return {
         "answer": int(means[0].argmax()),
         "views": num_scored,

@@ -159,8 +159,8 @@ def through_windows(attend: Attend) -> AttentionFn:
     def attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:
         shift, heads, width = geometry.shift, *qkv.shape[-2:]
         rolled = qkv.roll([-s for s in shift], dims=(1, 2, 3)) if any(shift) else qkv
-        windows = partition(rolled, geometry.window).flatten(0, 1)  # (B * windows, N, 3, heads, d)
-        q, k, v = windows.permute(2, 0, 3, 1, 4)  # each (B * windows, heads, N, d)
+        windows = partition(rolled, geometry.window).flatten(0, 1)  # (B * windows, N, 3, heads, head_dim)
+        q, k, v = windows.permute(2, 0, 3, 1, 4)  # each (B * windows, heads, N, head_dim)
         bias = bias_table[geometry.bias_index].permute(2, 0, 1).to(q.dtype)  # (heads, N, N)
         if any(shift) and id(geometry) not in masks:
             visible = region_mask(geometry.grid, geometry.window, shift)

@@ -48,6 +48,10 @@ class MissingPackageError(VideoSwinError, ImportError):
     """An optional package is not installed; the message names the extra that installs it."""
 
 
+class NonFiniteScoresError(VideoSwinError, ValueError):
+    """A model returned scores with NaN or infinity."""
+
+
 class TrainingError(VideoSwinError, RuntimeError):
     """A run that cannot continue; the message states the reason and a cure."""
 

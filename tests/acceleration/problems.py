@@ -35,14 +35,14 @@ class Problem:
 
     geometry: WindowGeometry
     qkv: Tensor
-    """(B, D, H, W, 3, heads, d)"""
+    """(B, D, H, W, 3, heads, head_dim)"""
     table: Tensor
     """(offsets, heads)"""
     upstream: Tensor
-    """(B, D, H, W, heads * d): gradient of what comes out."""
+    """(B, D, H, W, heads * head_dim): gradient of what comes out."""
 
     def answer(self) -> Tensor:
-        """The paper's, (B, D, H, W, heads * d)."""
+        """The paper's, (B, D, H, W, heads * head_dim)."""
         return plain_attention(self.qkv, self.table, self.geometry)
 
     def gradients(self) -> tuple[Tensor, Tensor]:

@@ -93,10 +93,11 @@ def test_any_grid_and_window_equal_the_paper(
 
 def test_log_sums_are_those_of_the_logits_in_base_two() -> None:
     given = problem(*WINDOWS["shifted everywhere"])
-    geometry, width = given.geometry, given.qkv.shape[-1]
+    geometry, head_dim = given.geometry, given.qkv.shape[-1]
     rolled = given.qkv.roll([-s for s in geometry.shift], dims=(1, 2, 3))
-    q, k, _ = partition(rolled, geometry.window).permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, N, d)
-    logits = q @ k.mT * width**-0.5 + given.table[geometry.bias_index].permute(2, 0, 1)
+    windows = partition(rolled, geometry.window)  # (B, windows, N, 3, heads, head_dim)
+    q, k, _ = windows.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, N, head_dim)
+    logits = q @ k.mT * head_dim**-0.5 + given.table[geometry.bias_index].permute(2, 0, 1)
     visible = region_mask(geometry.grid, geometry.window, geometry.shift)
     logits = logits.masked_fill(~visible[None, :, None], float("-inf"))
     expected = logits.logsumexp(-1).flatten(0, 1) / math.log(2)  # (B * windows, heads, N)

@@ -78,7 +78,7 @@ def test_a_video_that_cannot_be_read_gives_blank_clips_that_do_not_count(film, t
         Sample(path=film, labels=(0,)), Sample(path=str(tmp_path / "gone.mp4"), labels=(1,)), num_repeats=2
     )
     batch = collate([dataset[Draw(0, 0)], dataset[Draw(0, 1)]])
-    assert batch.counts.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert batch.weights.tolist() == [1.0, 1.0, 0.0, 0.0]
     assert batch.clips[2:].sum() == 0
     assert batch.clips[:2].sum() > 0
     assert [failure.path for failure in batch.failures] == [str(tmp_path / "gone.mp4")]

@@ -71,29 +71,31 @@ def test_batches_hold_every_view_once_in_order_and_never_two_shapes(
     videos: list[tuple[int, tuple[int, int]]], size: int
 ) -> None:
     first, given_views = 0, []
-    for number, (count, shape) in enumerate(videos):
+    for count, shape in videos:
         values = torch.arange(first, first + count).view(-1, 1, 1).expand(-1, *shape)
-        given_views.append((number, values))
+        given_views.append(values)
         first += count
-    found = list(batches(given_views, size))
+    found = [(torch.cat(parts), owners) for parts, owners in batches(given_views, size)]
     assert all(1 <= len(pixels) <= size and len(pixels) == len(owners) for pixels, owners in found)
     views = [
         (owner, int(view[0, 0]), tuple(view.shape))
         for pixels, owners in found
-        for owner, view in zip(owners.tolist(), pixels, strict=True)
+        for owner, view in zip(owners, pixels, strict=True)
     ]
     assert views == [
-        (number, int(view[0, 0]), tuple(view.shape)) for number, views in given_views for view in views
+        (number, int(view[0, 0]), tuple(view.shape))
+        for number, views in enumerate(given_views)
+        for view in views
     ]
 
 
 @given(counts=st.lists(st.integers(1, 7), min_size=1, max_size=8), size=st.integers(1, 5))
 def test_of_equal_shapes_only_the_last_batch_is_not_full(counts: list[int], size: int) -> None:
-    sizes = [len(pixels) for pixels, _ in batches(enumerate(map(torch.zeros, counts)), size)]
+    sizes = [len(owners) for _, owners in batches(map(torch.zeros, counts), size)]
     assert sizes[:-1] == [size] * (sum(counts) // size - (sum(counts) % size == 0))
 
 
 def test_a_video_alone_in_its_batch_is_not_copied() -> None:
     views = torch.zeros(6, 3, 2, 4, 4)
-    for pixels, _ in batches([(0, views)], 4):
+    for (pixels,), _ in batches([views], 4):
         assert pixels.untyped_storage().data_ptr() == views.untyped_storage().data_ptr()

@@ -84,9 +84,9 @@ def test_the_score_can_be_that_of_the_mean_logits(checkpoint: Checkpoint, video:
     assert not torch.allclose(expected, logits.softmax(-1).mean(0), atol=1e-7, rtol=0)
     torch.testing.assert_close(predictor.score(pixels), expected)
     torch.testing.assert_close(predictor(video).probabilities, expected)
-    scores, num_scored = predictor.score_videos([(1, pixels)], 2)
+    scores, num_scored = predictor.score_videos([None, pixels], 2)
     assert num_scored == [0, len(pixels)]
-    assert scores[0].tolist() == [0.0, 0.0, 0.0]  # of a video that did not come up
+    assert scores[0].tolist() == [0.0, 0.0, 0.0]  # of a video without pixels
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_list_is_answered_as_each_video_alone_bit_for_bit(
 
 def test_videos_scored_together_have_the_scores_of_each_alone(predictor: Predictor, video: Path) -> None:
     views = load_views(video, predictor.clip, predictor.views).pixels
-    means, num_scored = predictor.score_videos([(0, views[:1]), (2, views[1:4]), (3, views)], 4)
+    means, num_scored = predictor.score_videos([views[:1], None, views[1:4], views], 4)
     assert num_scored == [1, 0, 3, 6]
     assert means[1].tolist() == [0, 0, 0]
     for row, of_one in ((0, views[:1]), (2, views[1:4]), (3, views)):
@@ -305,6 +305,9 @@ def test_a_backend_is_run_on_its_own_device_and_in_its_own_precision(checkpoint:
         Predictor(backend, device="cuda")
     with pytest.raises(ValueError, match="precision must be fp32, the precision of random, got bf16"):
         Predictor(backend, precision="bf16")
+    half = PyTorchBackend(checkpoint, torch.device("cpu"), "fp16")
+    assert half.metadata.precision == "fp16"
+    assert Predictor(half, precision="fp16").backend is half
 
 
 def test_the_model_is_that_of_a_checkpoint_only(checkpoint: Checkpoint) -> None:

@@ -1,6 +1,7 @@
 """Window attention literally as in the paper: the reference of the tests and of some benchmarks.
 
-Legend: B batch, D H W grid of tokens (whole windows), C = heads * d channels, P M M window, N tokens in one.
+Legend: B batch, D H W grid of tokens (whole windows), C = heads * head_dim channels, P M M window, N
+tokens in one.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ def plain_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -
     """
     back = geometry.shift
     shifted = qkv.roll([-s for s in back], dims=(1, 2, 3))
-    windows = partition(shifted, geometry.window)  # (B, windows, N, 3, heads, d)
-    q, k, v = windows.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, N, d)
+    windows = partition(shifted, geometry.window)  # (B, windows, N, 3, heads, head_dim)
+    q, k, v = windows.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, heads, N, head_dim)
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, windows, heads, N, N)
     logits = logits + bias_table[geometry.bias_index].permute(2, 0, 1)
     if any(back):
         visible = region_mask(geometry.grid, geometry.window, back).to(qkv.device)  # (windows, N, N)
         logits = logits.masked_fill(~visible[None, :, None], float("-inf"))
-    out = logits.softmax(-1) @ v  # (B, windows, heads, N, d)
+    out = logits.softmax(-1) @ v  # (B, windows, heads, N, head_dim)
     out = out.transpose(2, 3).flatten(3)  # (B, windows, N, C)
     return merge(out, geometry.window, geometry.grid).roll(back, dims=(1, 2, 3))
 

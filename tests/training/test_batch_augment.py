@@ -16,10 +16,10 @@ def one_hot(count):
     return torch.eye(count)
 
 
-def mixed(count=6, counts=None, mixup=0.0, cutmix=0.0, seed=0, size=16):
-    counts = torch.ones(count) if counts is None else torch.tensor(counts)
+def mixed(count=6, weights=None, mixup=0.0, cutmix=0.0, seed=0, size=16):
+    weights = torch.ones(count) if weights is None else torch.tensor(weights)
     rng = np.random.default_rng(seed)
-    return mix(numbered_clips(count, size), one_hot(count), counts, mixup=mixup, cutmix=cutmix, rng=rng)
+    return mix(numbered_clips(count, size), one_hot(count), weights, mixup=mixup, cutmix=cutmix, rng=rng)
 
 
 def test_targets_of_one_label_are_smoothed_over_all_classes_as_torch_does():
@@ -93,9 +93,9 @@ def test_shares_are_drawn_from_the_beta_distribution():
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
 def test_a_blank_clip_is_mixed_into_no_other_and_its_partner_finds_another(mixup, cutmix):
-    counts = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+    weights = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
     for seed in range(10):
-        clips, targets = mixed(counts=counts, mixup=mixup, cutmix=cutmix, seed=seed)
+        clips, targets = mixed(weights=weights, mixup=mixup, cutmix=cutmix, seed=seed)
         share = targets[0, 0]
         for clip in (1, 4):
             torch.testing.assert_close(clips[clip], numbered_clips(6)[clip])
@@ -111,18 +111,18 @@ def test_a_blank_clip_is_mixed_into_no_other_and_its_partner_finds_another(mixup
 def test_not_even_what_is_not_a_number_gets_out_of_a_blank_clip():
     clips = numbered_clips(4)
     clips[1] = float("nan")
-    counts = torch.tensor([1.0, 0.0, 1.0, 1.0])
-    blended, _ = mix(clips, one_hot(4), counts, mixup=1.0, cutmix=0.0, rng=np.random.default_rng(0))
+    weights = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    blended, _ = mix(clips, one_hot(4), weights, mixup=1.0, cutmix=0.0, rng=np.random.default_rng(0))
     assert blended[[0, 2, 3]].isfinite().all()
 
 
-@given(counts=st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=12))
-def test_clips_that_count_are_partners_of_each_other(counts):
-    partners = mixing_partners(torch.tensor(counts)).tolist()
+@given(weights=st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=12))
+def test_clips_that_count_are_partners_of_each_other(weights):
+    partners = mixing_partners(torch.tensor(weights)).tolist()
     for clip, partner in enumerate(partners):
         assert partners[partner] == clip
-        assert counts[partner] == counts[clip]
-        assert counts[clip] or partner == clip
+        assert weights[partner] == weights[clip]
+        assert weights[clip] or partner == clip
 
 
 def test_clips_of_one_video_side_by_side_are_partners_of_other_videos():

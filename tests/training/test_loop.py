@@ -196,7 +196,7 @@ def test_clips_that_do_not_count_teach_nothing(tmp_path):
     blank = Batch(
         torch.cat([batch.clips, torch.zeros_like(batch.clips[:2])]),
         torch.cat([batch.targets, batch.targets[:2]]),
-        torch.cat([batch.counts, torch.zeros(2)]),
+        torch.cat([batch.weights, torch.zeros(2)]),
         [Failure("broken.mp4", "test")],
     )
     (ours, our_weights), (theirs, their_weights) = weights_after(batch), weights_after(blank)

@@ -14,13 +14,13 @@ BOTH = pytest.mark.parametrize("multi_label", [False, True], ids=["one label", "
 
 
 def batch(multi_label: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits (B, K), soft targets (B, K), and counts (B,) of which every fifth is 0."""
+    """Return logits (B, K), soft targets (B, K), and loss weights (B,) of which every fifth is 0."""
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(CLIPS, CLASSES, generator=random)
     noise = torch.randn(CLIPS, CLASSES, generator=random)
     targets = noise.sigmoid() if multi_label else noise.softmax(1)
-    counts = (torch.arange(CLIPS) % 5 != 4).float()
-    return logits, targets, counts
+    clip_weights = (torch.arange(CLIPS) % 5 != 4).float()
+    return logits, targets, clip_weights
 
 
 def everyone() -> Tensor:
@@ -50,25 +50,30 @@ def test_class_weights_are_those_of_torch_for_hard_labels():
 
 @BOTH
 def test_clips_that_do_not_count_change_nothing(multi_label):
-    logits, targets, counts = batch(multi_label)
+    logits, targets, clip_weights = batch(multi_label)
     weights = torch.rand(CLASSES)
-    ours = classification_loss(logits, targets, counts, weights, multi_label=multi_label)
-    kept = counts > 0
-    theirs = classification_loss(logits[kept], targets[kept], counts[kept], weights, multi_label=multi_label)
+    ours = classification_loss(logits, targets, clip_weights, weights, multi_label=multi_label)
+    kept = clip_weights > 0
+    theirs = classification_loss(
+        logits[kept], targets[kept], clip_weights[kept], weights, multi_label=multi_label
+    )
     assert torch.allclose(ours, theirs)
 
 
 @BOTH
 @pytest.mark.parametrize("parts", [2, 3, 4, 6])
 def test_losses_and_gradients_of_the_parts_add_up_to_those_of_the_batch(multi_label, parts):
-    logits, targets, counts = batch(multi_label)
+    logits, targets, clip_weights = batch(multi_label)
     whole = logits.clone().requires_grad_()
-    loss = classification_loss(whole, targets, counts, None, multi_label=multi_label)
+    loss = classification_loss(whole, targets, clip_weights, None, multi_label=multi_label)
     loss.backward()
     cut = logits.clone().requires_grad_()
-    total = counts.sum()
-    pieces = zip(cut.chunk(parts), targets.chunk(parts), counts.chunk(parts), strict=True)
-    losses = [classification_loss(*piece, None, multi_label=multi_label, total=total) for piece in pieces]
+    total_weight = clip_weights.sum()
+    pieces = zip(cut.chunk(parts), targets.chunk(parts), clip_weights.chunk(parts), strict=True)
+    losses = [
+        classification_loss(*piece, None, multi_label=multi_label, total_weight=total_weight)
+        for piece in pieces
+    ]
     sum(losses).backward()
     assert torch.allclose(sum(losses), loss)
     assert torch.allclose(cut.grad, whole.grad)
@@ -76,31 +81,33 @@ def test_losses_and_gradients_of_the_parts_add_up_to_those_of_the_batch(multi_la
 
 @BOTH
 def test_averaging_over_processes_gives_the_loss_of_the_batch(multi_label):
-    logits, targets, counts = batch(multi_label)
-    shares = [piece.chunk(4) for piece in (logits, targets, counts)]
+    logits, targets, clip_weights = batch(multi_label)
+    shares = [piece.chunk(4) for piece in (logits, targets, clip_weights)]
     # Four processes with 3 + 2 + 3 + 2 clips that count.
     losses = [
-        classification_loss(*share, None, multi_label=multi_label, total=float(counts.sum()) / 4)
+        classification_loss(*share, None, multi_label=multi_label, total_weight=float(clip_weights.sum()) / 4)
         for share in zip(*shares, strict=True)
     ]
-    whole = classification_loss(logits, targets, counts, None, multi_label=multi_label)
+    whole = classification_loss(logits, targets, clip_weights, None, multi_label=multi_label)
     assert torch.allclose(torch.stack(losses).mean(), whole)
 
 
 def test_one_clip_among_four_processes_is_the_whole_batch():
     logits, targets, _ = batch(False)
-    counts = torch.zeros(CLIPS)
-    counts[0] = 1.0
-    there = classification_loss(logits, targets, counts, None, multi_label=False, total=1 / 4)
-    whole = classification_loss(logits, targets, counts, None, multi_label=False)
+    clip_weights = torch.zeros(CLIPS)
+    clip_weights[0] = 1.0
+    there = classification_loss(logits, targets, clip_weights, None, multi_label=False, total_weight=1 / 4)
+    whole = classification_loss(logits, targets, clip_weights, None, multi_label=False)
     assert torch.allclose(there / 4, whole)  # the other three have a loss of 0
 
 
-@pytest.mark.parametrize("total", [None, 0.0])
-def test_a_batch_of_which_nothing_counts_teaches_nothing(total):
+@pytest.mark.parametrize("total_weight", [None, 0.0])
+def test_a_batch_of_which_nothing_counts_teaches_nothing(total_weight):
     logits, targets, _ = batch(False)
     logits.requires_grad_()
-    loss = classification_loss(logits, targets, torch.zeros(CLIPS), None, multi_label=False, total=total)
+    loss = classification_loss(
+        logits, targets, torch.zeros(CLIPS), None, multi_label=False, total_weight=total_weight
+    )
     loss.backward()
     assert loss.item() == 0.0
     assert not logits.grad.any()
@@ -108,12 +115,12 @@ def test_a_batch_of_which_nothing_counts_teaches_nothing(total):
 
 @BOTH
 def test_half_precision_logits_lose_nothing_more(multi_label):
-    logits, targets, counts = batch(multi_label)
+    logits, targets, clip_weights = batch(multi_label)
     half = logits.bfloat16()
-    ours = classification_loss(half, targets.bfloat16(), counts, None, multi_label=multi_label)
+    ours = classification_loss(half, targets.bfloat16(), clip_weights, None, multi_label=multi_label)
     assert ours.dtype == torch.float32
     exact = classification_loss(
-        half.float(), targets.bfloat16().float(), counts, None, multi_label=multi_label
+        half.float(), targets.bfloat16().float(), clip_weights, None, multi_label=multi_label
     )
     assert torch.equal(ours, exact)
 

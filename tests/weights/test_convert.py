@@ -357,9 +357,9 @@ def test_window_that_is_none_is_refused(window, weights):
         convert(weights, window=window)
 
 
-def test_unknown_method_is_refused_for_a_video_file_too(weights):
-    with pytest.raises(ValueError, match="must be 'inflate' or 'center', got 'bogus'"):
-        convert(weights, method="bogus")
+def test_unknown_inflation_is_refused_for_a_video_file_too(weights):
+    with pytest.raises(ValueError, match="must be 'average' or 'center', got 'bogus'"):
+        convert(weights, inflation="bogus")
 
 
 def test_table_that_is_a_number_is_missing(weights):

@@ -27,11 +27,11 @@ def image_weights():
     }
 
 
-@pytest.mark.parametrize("method", ["inflate", "center"])
-def test_inflated_patch_embedding_gives_a_still_clip_what_the_image_gave(image_weights, method):
+@pytest.mark.parametrize("inflation", ["average", "center"])
+def test_inflated_patch_embedding_gives_a_still_clip_what_the_image_gave(image_weights, inflation):
     image = torch.rand(1, 3, 4, 4)
     clip = image.unsqueeze(2).repeat(1, 1, 2, 1, 1)
-    kernel = inflate(image_weights, WINDOW, method)["patch_embed.proj.weight"]
+    kernel = inflate(image_weights, WINDOW, inflation)["patch_embed.proj.weight"]
     theirs = F.conv2d(image, image_weights["patch_embed.proj.weight"]).flatten()
     torch.testing.assert_close(F.conv3d(clip, kernel).flatten(), theirs)
 
@@ -85,7 +85,7 @@ def test_resizing_keeps_the_dtype_and_mirrors_with_the_table():
 
 
 def test_wrong_input_is_named(image_weights):
-    with pytest.raises(ValueError, match="must be 'inflate' or 'center', got 'repeat'"):
+    with pytest.raises(ValueError, match="must be 'average' or 'center', got 'repeat'"):
         inflate(image_weights, WINDOW, "repeat")
     with pytest.raises(ValueError, match="must have 75 rows, got"):
         resize_table(torch.zeros(10, 2), (2, 3, 3), (4, 3, 3))

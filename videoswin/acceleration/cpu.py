@@ -1,6 +1,6 @@
 """Faster inference and training on CPUs: work in pieces that fit the cache, and linear layers with oneDNN.
 
-Legend: B batch, D H W token grid, N tokens per box, C = heads * d channels.
+Legend: B batch, D H W token grid, N tokens per box, C = heads * head_dim channels.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def attention_in_pieces(x: Tensor, attn: WindowAttention) -> Tensor:
         for places in torch.split(boxes.tokens, few * n):
             gathered = tokens.index_select(1, places)  # (B, few*N, C)
             qkv = linear(gathered, attn.qkv).view(-1, n, 3, attn.heads, c // attn.heads)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B*few, heads, N, d)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B*few, heads, N, head_dim)
             attended = _attend(q, k, v, bias).transpose(1, 2).reshape(b, -1, c)  # (B, few*N, C)
             out.index_copy_(1, places, linear(attended, attn.proj))
     return out.view(x.shape)[:, :d, :h, :w]
@@ -126,7 +126,10 @@ class _RecomputeAttention(torch.autograd.Function):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Compute softmax(q k / sqrt(d) + bias) v for q, k, v (B*boxes, heads, N, d), bias (1, heads, N, N)."""
+    """Compute softmax(q k / sqrt(head_dim) + bias) v.
+
+    q, k and v are (B*boxes, heads, N, head_dim), and the bias is (1, heads, N, N).
+    """
     if q.dtype == torch.bfloat16 and has_instructions_for(q.dtype):
         return _attend_in_steps(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

@@ -45,10 +45,10 @@ def verified_triton_attention(model: VideoSwin, device: torch.device, dtype: tor
 
     for module in model.modules():
         if isinstance(module, WindowAttention):
-            width = module.proj.in_features // module.heads
-            if width not in WIDTHS:
-                _refuse(f"{WIDTHS} channels per head", str(width))
-            if (fault := _attention_fault(_with_index(device), width, module.window, dtype)) is not None:
+            head_dim = module.proj.in_features // module.heads
+            if head_dim not in WIDTHS:
+                _refuse(f"{WIDTHS} channels per head", str(head_dim))
+            if (fault := _attention_fault(_with_index(device), head_dim, module.window, dtype)) is not None:
                 _refuse(f"kernels that work on {device}", fault)
     return triton_attention
 
@@ -99,12 +99,12 @@ def _with_index(device: torch.device) -> torch.device:
 
 
 @lru_cache(maxsize=64)
-def _attention_fault(device: torch.device, width: int, window: Grid, dtype: torch.dtype) -> str | None:
+def _attention_fault(device: torch.device, head_dim: int, window: Grid, dtype: torch.dtype) -> str | None:
     """Return the fault of `triton_attention` on a device, or None; cached."""
     from videoswin.acceleration.triton.attention import triton_attention
 
     return measured_fault(
-        partial(trial_attention_error, triton_attention, device, width, window, dtype), TOLERANCE[dtype]
+        partial(trial_attention_error, triton_attention, device, head_dim, window, dtype), TOLERANCE[dtype]
     )
 
 
@@ -153,7 +153,7 @@ def kernel_failures() -> tuple[type[Exception], ...]:
 def trial_attention_error(
     attention: AttentionFn,
     device: torch.device,
-    width: int,
+    head_dim: int,
     window: Grid,
     dtype: torch.dtype,
 ) -> float:
@@ -171,9 +171,9 @@ def trial_attention_error(
         # Two windows along each axis, shifted along all axes: most of them wrap, in all possible ways.
         (p, m, n), (d, h, w) = window, (2 * size for size in window)
         geometry = window_geometry((d, h, w), window, (p // 2, m // 2, n // 2), False, device)
-        qkv = normal(1, *geometry.grid, 3, 2, width).to(dtype)
+        qkv = normal(1, *geometry.grid, 3, 2, head_dim).to(dtype)
         table = normal(bias_table_rows(window), 2)
-        upstream = normal(1, *geometry.grid, 2 * width).to(dtype)
+        upstream = normal(1, *geometry.grid, 2 * head_dim).to(dtype)
         return attention_error(attention, qkv, table, geometry, upstream)
 
 
@@ -184,10 +184,10 @@ def attention_error(
 
     Args:
         attention: Attention function.
-        qkv: (B, D, H, W, 3, heads, d).
+        qkv: (B, D, H, W, 3, heads, head_dim).
         table: Bias table (offsets, heads).
         geometry: Windows of the grid.
-        upstream: Gradient of the output, (B, D, H, W, heads * d).
+        upstream: Gradient of the output, (B, D, H, W, heads * head_dim).
 
     Returns:
         Largest error relative to the largest value; NaN if any value is NaN.

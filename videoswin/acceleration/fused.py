@@ -44,7 +44,7 @@ class FusedBlock(InferenceBlock):
         norm, attn = self.norm1, self.attn
         tokens = x.flatten(0, 3)  # (M, C)
         qkv = norm_linear(tokens, norm.weight, norm.bias, norm.eps, attn.qkv.weight, attn.qkv.bias)
-        qkv = qkv.view(*x.shape[:4], 3, attn.heads, -1)  # (B, D, H, W, 3, heads, d)
+        qkv = qkv.view(*x.shape[:4], 3, attn.heads, -1)  # (B, D, H, W, 3, heads, head_dim)
         out = attn.attention(qkv, attn.relative_position_bias_table, attn.geometry_of(x))
         added: Tensor = linear_add(out.flatten(0, 3), attn.proj.weight, attn.proj.bias, tokens)
         return added.view(x.shape)

@@ -140,8 +140,7 @@ def convert(
     from videoswin.weights.checkpoint import Checkpoint, save_state_dict
 
     require_writable_file(out, name="out")
-    method: Literal["inflate", "center"] = "inflate" if inflation == "average" else "center"
-    checkpoint = Checkpoint.load(model, inflate=method, window=window, license=license)
+    checkpoint = Checkpoint.load(model, inflation=inflation, window=window, license=license)
     if layout == "videoswin":
         checkpoint.save(out)
     else:

@@ -63,19 +63,19 @@ class Batch(NamedTuple):
     """(B, 3, T, S, S) uint8."""
     targets: Tensor
     """(B,) or (B, K), as in Item."""
-    counts: Tensor
-    """(B,) weights: 1.0, or 0.0 for clips of videos that cannot be read."""
+    weights: Tensor
+    """(B,) weights in the loss: 1.0, or 0.0 for clips of videos that cannot be read."""
     failures: list[Failure]
     """The videos that cannot be read."""
 
 
 def collate(items: list[Item]) -> Batch:
     """Concatenate the clips of several items into one batch."""
-    counts = [torch.full((len(item.clips),), float(item.failure is None)) for item in items]
+    weights = [torch.full((len(item.clips),), float(item.failure is None)) for item in items]
     return Batch(
         clips=torch.cat([item.clips for item in items]),
         targets=torch.cat([item.targets for item in items]),
-        counts=torch.cat(counts),
+        weights=torch.cat(weights),
         failures=[item.failure for item in items if item.failure is not None],
     )
 

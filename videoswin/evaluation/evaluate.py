@@ -35,8 +35,6 @@ from videoswin.video.limits import ReadLimits
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.views import Views, load_views
 
-__all__ = ["Report", "evaluate", "match_classes"]
-
 Loaded = Views | VideoError
 
 
@@ -89,10 +87,10 @@ def evaluate(
     with Progress(title, len(share.indices), "videos", shown=shown) as bar:
         if notice := shared_memory_notice(_bytes_per_video(predictor.clip, predictor.views), workers):
             bar.print_line(notice)
-        readable = _readable(loaded, share, bar.advance)
+        pixels = _pixels(loaded, share, bar.advance)
         with naming_killed_workers():
             share.scores, _ = predictor.score_videos(
-                readable, len(share.indices), views_per_batch=views_per_batch
+                pixels, len(share.indices), views_per_batch=views_per_batch
             )
     share.seconds = time.monotonic() - started
     return _report(predictor, manifest, targets, from_all_ranks(share))
@@ -166,17 +164,16 @@ class _Videos(Dataset[Loaded]):
             return error
 
 
-def _readable(
-    loaded: Iterable[Loaded], share: _Share, advance: Callable[[], None]
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (position in the share, pixels) of readable videos; record errors and damage in the share."""
-    for position, (index, views) in enumerate(zip(share.indices, loaded, strict=True)):
+def _pixels(loaded: Iterable[Loaded], share: _Share, advance: Callable[[], None]) -> Iterator[Tensor | None]:
+    """Yield the pixels of each video, None if it is unreadable; record errors and damage in the share."""
+    for index, views in zip(share.indices, loaded, strict=True):
         if isinstance(views, VideoError):
             share.unreadable[index] = views.reason
+            yield None
         else:
             if views.damage is not None:
                 share.damage[index] = views.damage
-            yield position, views.pixels
+            yield views.pixels
         advance()
 
 

@@ -26,9 +26,9 @@ from videoswin.video.reader import open_video
 from videoswin.video.spec import ViewPlan
 from videoswin.video.views import load_views
 from videoswin.weights.checkpoint import Checkpoint
-from videoswin.weights.metadata import ExportPrecision, Metadata
+from videoswin.weights.metadata import ExportPrecision, Metadata, ModelPrecision
 
-LARGEST_DIFFERENCE: Final[dict[ExportPrecision, float]] = {"fp32": 1e-3, "bf16": 0.05, "int8": 0.2}
+LARGEST_DIFFERENCE: Final[dict[ModelPrecision, float]] = {"fp32": 1e-3, "bf16": 0.05, "int8": 0.2}
 """Maximum difference of logits, relative to PyTorch's largest. More is a broken file, not rounding."""
 SAFE_AGREEMENT = 0.99
 """Top-1 agreement with PyTorch, as a fraction of the clips, below which a warning is printed."""
@@ -49,7 +49,7 @@ class Comparison:
 
     path: str
     format: str
-    precision: ExportPrecision
+    precision: ModelPrecision
     clips: int
     """Number of compared clips."""
     source_of_clips: str
@@ -343,7 +343,7 @@ def _fastest_of_each(*passes: partial[Any], progress: bool) -> list[float]:
     return [fastest[one_pass.func] for one_pass in passes]
 
 
-def _require_equal_batch(together: Tensor, one_by_one: Tensor, precision: ExportPrecision) -> None:
+def _require_equal_batch(together: Tensor, one_by_one: Tensor, precision: ModelPrecision) -> None:
     """Raise ExportError if the logits of clips in one batch differ from those of single clips."""
     difference = (together - one_by_one).abs().max() / one_by_one.abs().max()
     if not difference < LARGEST_DIFFERENCE[precision]:

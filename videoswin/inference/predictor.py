@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from videoswin._errors import InputError, VideoError, VideoSwinError
+from videoswin._errors import InputError, NonFiniteScoresError, VideoError
 from videoswin.inference.backends import Backend, Precision, is_exported, load_backend
 from videoswin.inference.backends.pytorch import PyTorchBackend
 from videoswin.inference.prediction import Prediction
@@ -25,8 +24,6 @@ from videoswin.video.spec import ClipSpec, ViewPlan, apply_protocol
 from videoswin.video.views import Views, load_views
 from videoswin.weights.checkpoint import Checkpoint
 
-PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 VIEWS_PER_BATCH: Final = {"cpu": 4, "cuda": 12}
 """Batch size in views, by device type; memory grows with it. A few views fill a CPU; 12 are one video in the
 published protocol."""
@@ -35,8 +32,9 @@ published protocol."""
 class Predictor:
     """A model together with everything needed to classify a video with it.
 
-    Attributes: backend (Backend, the model), clip (ClipSpec), views (ViewPlan), labels, multi_label, device,
-    name, protocol, views_per_batch (batch size in views), limits (ReadLimits).
+    Attributes: backend (Backend, the model), clip (ClipSpec), views (ViewPlan: which views of a video are
+    scored), labels, multi_label, device, name, protocol, views_per_batch (batch size in views), limits
+    (ReadLimits).
 
     Example:
         Predictor.from_pretrained("camera-motion")("clip.mp4").top(5)
@@ -44,7 +42,7 @@ class Predictor:
 
     def __init__(
         self,
-        checkpoint: Checkpoint | Backend,
+        checkpoint_or_backend: Checkpoint | Backend,
         *,
         device: str = "auto",
         protocol: str | None = None,
@@ -54,19 +52,21 @@ class Predictor:
         """Create a predictor.
 
         Args:
-            checkpoint: Checkpoint to run with PyTorch, or a backend, such as an exported model.
+            checkpoint_or_backend: Checkpoint, which PyTorch then runs, or a model that is already loaded in a
+                runtime, such as an exported file (see load_backend).
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`; a backend is on its own.
             protocol: One of videoswin.video.spec.PROTOCOLS; None is the checkpoint's own clip and views.
             precision: Precision of weights and activations, default `fp32`; a backend has its own. Scores
                 are always float32.
             limits: Upper bounds for reading one video; None is ReadLimits().
         """
-        if isinstance(checkpoint, Checkpoint):
-            dtype = PRECISIONS[precision or "fp32"]
-            self.backend: Backend = PyTorchBackend(checkpoint, resolve_device(device), dtype)
+        if isinstance(checkpoint_or_backend, Checkpoint):
+            self.backend: Backend = PyTorchBackend(
+                checkpoint_or_backend, resolve_device(device), precision or "fp32"
+            )
         else:
-            self.backend = checkpoint
-            _require_same(checkpoint, device, precision)
+            self.backend = checkpoint_or_backend
+            _require_device_and_precision(self.backend, device, precision)
         metadata, self.device = self.backend.metadata, self.backend.device
         self.limits = limits or ReadLimits()
         self.views_per_batch = VIEWS_PER_BATCH.get(self.device.type, VIEWS_PER_BATCH["cpu"])
@@ -131,7 +131,7 @@ class Predictor:
     def __call__(self, path: str | Path) -> Prediction:
         """Classify the video at `path`; raise VideoError if it cannot be read."""
         views = self.load(path)
-        (scores,), (num_scored,) = self.score_videos([(0, views.pixels)], 1)
+        (scores,), (num_scored,) = self.score_videos([views.pixels], 1)
         return self._prediction(path, views, scores, num_scored)
 
     def predict_all(
@@ -145,12 +145,10 @@ class Predictor:
         together = 1 if self.device.type == "cpu" else max(1, self.views_per_batch // self.views.num_views)
         threads = decoding_threads(self.device) if threads is None else threads
         for group in load_ahead(self._load_to_device, paths, threads=threads, together=together):
-            readable = [
-                (index, wait_for_copy(views.pixels))
-                for index, (_, views) in enumerate(group)
-                if not isinstance(views, VideoError)
+            videos = [
+                None if isinstance(views, VideoError) else wait_for_copy(views.pixels) for _, views in group
             ]
-            scores, num_scored = self.score_videos(readable, len(group))
+            scores, num_scored = self.score_videos(videos, len(group))
             for index, (path, views) in enumerate(group):
                 if isinstance(views, VideoError):
                     yield views
@@ -160,7 +158,7 @@ class Predictor:
     def load(
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> Views:
-        """Load the views of this model with `load_views`."""
+        """Load the views that `self.clip` and the plan `self.views` define, with `load_views`."""
         return load_views(
             path,
             self.clip,
@@ -173,7 +171,7 @@ class Predictor:
     def score(self, views: Views | Tensor) -> Tensor:
         """Return the probabilities (K,) of one video on the CPU: the mean over its views.
 
-        With `views.average` "logits", logits are averaged instead.
+        If the plan, `self.views`, has `average="logits"`, logits are averaged instead.
 
         Args:
             views: What `load` returns, or its pixels (V, 3, T, H, W) uint8. An adaptive plan may score only
@@ -183,31 +181,36 @@ class Predictor:
             NonFiniteScoresError: The scores have NaN or infinity, e.g. because weights are damaged.
         """
         pixels = views.pixels if isinstance(views, Views) else views
-        (scores,), _ = self.score_videos([(0, pixels)], 1)
+        (scores,), _ = self.score_videos([pixels], 1)
         return require_finite_scores(scores, self.name)
 
     def score_videos(
-        self, videos: Iterable[tuple[int, Tensor]], count: int, *, views_per_batch: int | None = None
+        self, videos: Iterable[Tensor | None], num_videos: int, *, views_per_batch: int | None = None
     ) -> tuple[Tensor, list[int]]:
-        """Return the scores (count, K) of several videos as `score` does, and the views scored of each.
+        """Return the scores (num_videos, K) of several videos as `score` does, and the views scored of each.
 
         Args:
-            videos: Pairs of (index below `count`, pixels). An absent index has scores of 0 and 0 views.
+            videos: Pixels of each video; None for a video without pixels, which has scores of 0 and 0 views.
+                An iterator may load them one after another: only those of one batch are kept.
+            num_videos: Number of videos.
             views_per_batch: Batch size in views, which videos share; default `self.views_per_batch`.
         """
-        sums = torch.zeros(count, len(self.labels), device=self.device)
-        num_scored = torch.zeros(count, dtype=torch.long)
-        if self.views.margin < 1:
-            for video, pixels in videos:
-                sums[video], num_scored[video] = score_adaptively(
-                    self._score_views, pixels, self.views.margin
-                )
+        plan = self.views
+        sums = torch.zeros(num_videos, len(self.labels), device=self.device)
+        num_scored = torch.zeros(num_videos, dtype=torch.long)
+        if plan.margin < 1:  # adaptive: no lead is larger than 1
+            for index, pixels in enumerate(videos):
+                if pixels is not None:
+                    sums[index], num_scored[index] = score_adaptively(self._score_views, pixels, plan.margin)
         else:
-            for pixels, owners in batches(videos, views_per_batch or self.views_per_batch):
-                sums.index_add_(0, owners.to(self.device), self._score_views(pixels))
-                num_scored += torch.bincount(owners, minlength=count)
+            for parts, owners in batches(videos, views_per_batch or self.views_per_batch):
+                indices = torch.tensor(owners)  # (V,)
+                # The views of a single video are not copied.
+                scores = self._score_views(torch.cat(parts) if len(parts) > 1 else parts[0])  # (V, K)
+                sums.index_add_(0, indices.to(self.device), scores)
+                num_scored += torch.bincount(indices, minlength=num_videos)
         means = sums.cpu() / num_scored.clamp(min=1)[:, None]
-        if self.views.average == "logits":
+        if plan.average == "logits":
             means = self.to_probabilities(means) * num_scored.bool()[:, None]
         return means, num_scored.tolist()
 
@@ -244,26 +247,36 @@ class Predictor:
         )
 
 
-def batches(videos: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of `size` views, (V, 3, T, H, W), with the video index of each view, (V,).
+def batches(videos: Iterable[Tensor | None], size: int) -> Iterator[tuple[list[Tensor], list[int]]]:
+    """Group the views of successive videos into batches of `size` views.
 
-    Only views of equal shape share a batch; a batch ends early if the next video has another shape. The views
-    of a single video are not copied.
+    Only views of equal shape share a batch; a batch ends early if the next video has another shape.
+
+    Args:
+        videos: Pixels (V, 3, T, H, W) of each video; None for a video without pixels.
+        size: Batch size in views.
+
+    Yields:
+        The views of a batch, one tensor for each of its videos, and the index of the video of each view.
     """
     parts: list[Tensor] = []
     owners: list[int] = []
-    for video, pixels in chain[tuple[int, Tensor | None]](videos, [(-1, None)]):  # None ends the last batch
+    for index, pixels in enumerate(videos):
+        if pixels is None:
+            continue
+        if parts and pixels.shape[1:] != parts[0].shape[1:]:
+            yield parts, owners
+            parts, owners = [], []
         rest = pixels
-        while True:
-            if parts and (rest is None or len(owners) == size or rest.shape[1:] != parts[0].shape[1:]):
-                yield torch.cat(parts) if len(parts) > 1 else parts[0], torch.tensor(owners)
+        while len(rest):
+            parts.append(rest[: size - len(owners)])
+            owners += [index] * len(parts[-1])
+            rest = rest[len(parts[-1]) :]
+            if len(owners) == size:
+                yield parts, owners
                 parts, owners = [], []
-            if rest is None or not len(rest):
-                break
-            room = size - len(owners)
-            parts.append(rest[:room])
-            owners += [video] * len(parts[-1])
-            rest = rest[room:]
+    if parts:
+        yield parts, owners
 
 
 def score_adaptively(
@@ -296,7 +309,7 @@ def lead(scores: Tensor) -> float:
     return float(first - sum(others))
 
 
-def _require_same(backend: Backend, device: str, precision: Precision | None) -> None:
+def _require_device_and_precision(backend: Backend, device: str, precision: Precision | None) -> None:
     """Raise InputError if a backend is on another device or has another precision than requested."""
     name, own_device = backend.metadata.name, str(backend.device)
     if device not in ("auto", own_device):
@@ -307,10 +320,6 @@ def _require_same(backend: Backend, device: str, precision: Precision | None) ->
             f"precision must be {own_precision}, the precision of {name}, got {precision}; export the model "
             "again for another precision"
         )
-
-
-class NonFiniteScoresError(VideoSwinError, ValueError):
-    """A model returned scores with NaN or infinity."""
 
 
 def require_finite_scores(probabilities: Tensor, model: str) -> Tensor:

@@ -1,6 +1,7 @@
 """Window attention, the interface of its implementations, and the implementation in plain PyTorch.
 
-Legend: B batch, D H W grid of tokens (whole windows), C = heads * d channels, N tokens per window or box.
+Legend: B batch, D H W grid of tokens (whole windows), C = heads * head_dim channels (head_dim per
+head), N tokens per window or box.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class AttentionFn(Protocol):
     """Interface of an attention function.
 
     Args:
-        qkv: (B, D, H, W, 3, heads, d), padded to whole windows.
+        qkv: (B, D, H, W, 3, heads, head_dim), padded to whole windows.
         bias_table: (offsets, heads).
         geometry: How the grid is partitioned into windows.
 
     Returns:
-        (B, D, H, W, heads * d).
+        (B, D, H, W, heads * head_dim).
     """
 
     def __call__(self, qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor: ...
@@ -49,27 +50,27 @@ def box_attention(
     Boxes of one shape are gathered together and share one position bias.
 
     Args:
-        qkv: (B, D, H, W, 3, heads, d), padded to whole windows.
+        qkv: (B, D, H, W, 3, heads, head_dim), padded to whole windows.
         bias_table: (offsets, heads).
         geometry: How the grid is partitioned into windows.
-        attend: Computes softmax(q k / sqrt(d) + bias) v for q, k, v (B*boxes, heads, N, d) and bias
-            (1, heads, N, N).
+        attend: Computes softmax(q k / sqrt(head_dim) + bias) v for q, k, v (B*boxes, heads, N, head_dim) and
+            bias (1, heads, N, N).
 
     Returns:
-        (B, D, H, W, heads * d).
+        (B, D, H, W, heads * head_dim).
     """
-    b, d, h, w, _, heads, width = qkv.shape
-    tokens = qkv.flatten(1, 3)  # (B, D*H*W, 3, heads, d)
+    b, d, h, w, _, heads, head_dim = qkv.shape
+    tokens = qkv.flatten(1, 3)  # (B, D*H*W, 3, heads, head_dim)
     outputs = []
     for boxes in geometry.boxes:
         bias = box_bias(bias_table, boxes, qkv.dtype)  # (1, heads, N, N)
-        gathered = tokens.index_select(1, boxes.tokens)  # (B, boxes*N, 3, heads, d)
-        gathered = gathered.view(-1, bias.shape[-1], 3, heads, width)  # (B*boxes, N, 3, heads, d)
-        q, k, v = gathered.permute(2, 0, 3, 1, 4)  # each (B*boxes, heads, N, d)
-        out = attend(q, k, v, bias).transpose(1, 2)  # (B*boxes, N, heads, d)
-        outputs.append(out.reshape(b, -1, heads * width))  # (B, boxes*N, C)
+        gathered = tokens.index_select(1, boxes.tokens)  # (B, boxes*N, 3, heads, head_dim)
+        gathered = gathered.view(-1, bias.shape[-1], 3, heads, head_dim)  # (B*boxes, N, 3, heads, head_dim)
+        q, k, v = gathered.permute(2, 0, 3, 1, 4)  # each (B*boxes, heads, N, head_dim)
+        out = attend(q, k, v, bias).transpose(1, 2)  # (B*boxes, N, heads, head_dim)
+        outputs.append(out.reshape(b, -1, heads * head_dim))  # (B, boxes*N, C)
     restored = torch.cat(outputs, dim=1).index_select(1, geometry.restore)  # (B, D*H*W, C)
-    return restored.view(b, d, h, w, heads * width)
+    return restored.view(b, d, h, w, heads * head_dim)
 
 
 def box_bias(bias_table: Tensor, boxes: Boxes, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,8 @@
 """VideoSwin: patch embedding, stages of window attention with patch merging in between, and a linear head.
 
-Legend: B batch, T H W frames and pixels, D H W token grid, C channels, K classes. Tokens are channels-last,
-(B, D, H, W, C), from the patch embedding to the head, so that no layer permutes them.
+Legend: B batch, T H W frames and pixels, D H W token grid of a layer, T' H' W' token grid of the last stage,
+C channels (C' after the last stage), K classes. Tokens are channels-last, (B, D, H, W, C), from the patch
+embedding to the head, so that no layer permutes them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Embed (B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), C), zero-padded if needed."""
-        return self.embed(patches(clips), self.proj.weight, self.proj.bias)
+        """Embed clips (B, in, T, H, W) -> (B, D, H, W, C), the grid of `token_grid`."""
+        return self.embed(extract_patches(clips), self.proj.weight, self.proj.bias)
 
     def embed(self, patches: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Embed patches (B, D, H, W, in * 32) -> (B, D, H, W, C) with these weights of the linear layer."""
@@ -38,18 +39,21 @@ class PatchEmbed(nn.Module):
 
 def token_grid(size: Grid) -> Grid:
     """Return the tokens along time, height and width of clips of `size` (frames, rows, columns)."""
-    t, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
-    return t, h, w
+    d, h, w = (-(-length // patch) for length, patch in zip(size, PATCH, strict=True))
+    return d, h, w
 
 
-def patches(clips: Tensor) -> Tensor:
-    """Group pixels by token: (B, in, T, H, W) -> (B, ceil(T/2), ceil(H/4), ceil(W/4), in * 32)."""
+def extract_patches(clips: Tensor) -> Tensor:
+    """Group pixels by token, zero-padded if needed: (B, in, T, H, W) -> (B, D, H, W, in * 32).
+
+    A function of its own for PixelModel, which embeds uint8 patches with other weights than `proj`.
+    """
     # Kernel equals stride, so the convolution is a matrix product with channels-last output.
     b, channels, *size = clips.shape
-    t, h, w = token_grid((size[0], size[1], size[2]))
-    clips = pad_axes(clips, (t * PATCH[0], h * PATCH[1], w * PATCH[2]), first=2)
-    clips = clips.reshape(b, channels, t, PATCH[0], h, PATCH[1], w, PATCH[2])
-    return clips.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t, h, w, -1)
+    d, h, w = token_grid((size[0], size[1], size[2]))
+    clips = pad_axes(clips, (d * PATCH[0], h * PATCH[1], w * PATCH[2]), first=2)
+    clips = clips.reshape(b, channels, d, PATCH[0], h, PATCH[1], w, PATCH[2])
+    return clips.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, d, h, w, -1)
 
 
 class MLP(nn.Module):
@@ -158,12 +162,7 @@ class Stage(nn.Module):
         self.downsample = None if last else PatchMerging(dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the blocks to tokens (B, D, H, W, C).
-
-        Returns:
-            Output of the last block, (B, D, H, W, C), and input of the next stage (the same if this is the
-            last stage).
-        """
+        """Return the output of the blocks, (B, D, H, W, C) as `x`, and the input of the next stage."""
         for block in self.blocks:
             # Recomputation in the backward pass stores one tensor per block instead of a dozen.
             recompute = self.grad_checkpointing and torch.is_grad_enabled()
@@ -299,9 +298,8 @@ class VideoSwin(nn.Module):
     def _stage_outputs(self, x: Tensor) -> list[Tensor]:
         outputs = []
         for stage in self.stages:
-            x, smaller = stage(x)
-            outputs.append(x)
-            x = smaller
+            output, x = stage(x)
+            outputs.append(output)
         outputs[-1] = self.norm(x)
         return outputs
 
@@ -330,9 +328,8 @@ class StageNorms(nn.Module):
 
     def __init__(self, config: VideoSwinConfig) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(config.stage_dim(stage)) for stage in range(len(config.depths) - 1)
-        )
+        dims = map(config.stage_dim, range(len(config.depths) - 1))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Normalize one map per stage over its channels: (B, C_i, D, H_i, W_i) -> the same shape."""

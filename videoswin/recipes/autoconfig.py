@@ -19,7 +19,7 @@ from videoswin._text import plural
 from videoswin.acceleration import use_training_attention
 from videoswin.data.dataset import read_random_clip
 from videoswin.data.manifest import Manifest, Sample
-from videoswin.inference.predictor import PRECISIONS
+from videoswin.inference.backends.pytorch import PRECISIONS
 from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 from videoswin.training.data import RunInputs

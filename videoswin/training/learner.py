@@ -19,7 +19,8 @@ from videoswin.acceleration import use_training_attention
 from videoswin.acceleration.cpu import has_instructions_for, warn_if_emulated
 from videoswin.data.dataset import Batch
 from videoswin.inference.backends import Precision
-from videoswin.inference.predictor import PRECISIONS, resolve_device
+from videoswin.inference.backends.pytorch import PRECISIONS
+from videoswin.inference.predictor import resolve_device
 from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.training.data import DataSource
 from videoswin.training.lora import merged_state_dict, set_trainable
@@ -93,19 +94,24 @@ class Learner:
         clips = normalize(batch.clips, self.recipe.data.clip.normalization)
         clips = erase(clips, augment.random_erasing, rng)
         targets = soft_targets(batch.targets, len(self.labels), augment.label_smoothing)
-        return mix(clips, targets, batch.counts, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
+        return mix(clips, targets, batch.weights, mixup=augment.mixup, cutmix=augment.cutmix, rng=rng)
 
-    def loss(self, logits: Tensor, targets: Tensor, counts: Tensor, total: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor, total_weight: Tensor) -> Tensor:
         """Return the loss of a micro-batch.
 
         Args:
             logits: (B, K), float32.
             targets: Soft targets (B, K).
-            counts: (B,), 1, or 0 for clips that must not contribute.
-            total: Number of clips that count in the whole batch, see `classification_loss`.
+            weights: (B,), 1, or 0 for clips that must not contribute.
+            total_weight: Sum of the weights of the whole batch, see `classification_loss`.
         """
         return classification_loss(
-            logits, targets, counts, self.class_weights, multi_label=self.multi_label, total=total
+            logits,
+            targets,
+            weights,
+            self.class_weights,
+            multi_label=self.multi_label,
+            total_weight=total_weight,
         )
 
     def clip_gradients(self) -> None:

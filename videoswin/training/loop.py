@@ -13,18 +13,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from videoswin._distributed import all_reduce_mean, from_all_ranks, naming_killed_workers
-from videoswin._errors import TrainingError
+from videoswin._errors import NonFiniteScoresError, TrainingError
 from videoswin._progress import Progress
 from videoswin.data.dataset import Batch, BatchSampler
-from videoswin.evaluation.evaluate import Report, evaluate
-from videoswin.inference.predictor import NonFiniteScoresError, Predictor
+from videoswin.evaluation.evaluate import evaluate
+from videoswin.evaluation.report import Report
+from videoswin.inference.predictor import Predictor
 from videoswin.training.data import (
     DataSource,
     RunInputs,
@@ -59,6 +60,9 @@ from videoswin.training.state import RunProgress, run_identity, run_origin
 from videoswin.video.spec import ViewPlan
 from videoswin.weights.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 
 def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
     """Train on one batch: forward, backward, optimizer, scheduler, moving average.
@@ -71,21 +75,22 @@ def training_step(learner: Learner, batch: Batch, step: int) -> Tensor:
         step: Index of the step in the run.
 
     Returns:
-        Loss and accuracy over the clips that count, (2,); their mean over processes is that of the batch.
+        Weighted loss and accuracy of the clips, (2,); their mean over processes is that of the batch.
     """
     fabric, model, accum_steps = learner.fabric, learner.model, learner.recipe.run.grad_accum_steps
-    # Gradients are averaged over processes, so each divides by the mean number of clips that count.
-    total = all_reduce_mean(batch.counts.sum(), fabric)
+    # Gradients are averaged over processes, so each divides by the mean of the total weights.
+    total_weight = all_reduce_mean(batch.weights.sum(), fabric)
     # Augment before splitting the batch: mixup and cutmix combine clips of the whole batch.
-    clips, soft = learner.prepare(batch, learner.rng_of_step(step))
-    chunks = zip(*(t.chunk(accum_steps) for t in (clips, soft, batch.targets, batch.counts)), strict=True)
+    clips, soft_targets = learner.prepare(batch, learner.rng_of_step(step))
+    parts = (tensor.chunk(accum_steps) for tensor in (clips, soft_targets, batch.targets, batch.weights))
     metrics = torch.zeros(2, device=fabric.device)
-    for number, (clips, soft, targets, counts) in enumerate(chunks, start=1):
+    for number, micro_batch in enumerate(zip(*parts, strict=True), start=1):
+        micro_clips, micro_soft_targets, micro_targets, micro_weights = micro_batch
         with fabric.no_backward_sync(model, enabled=number < accum_steps):
-            logits = model(clips).float()  # (B, K)
-            loss = learner.loss(logits, soft, counts, total)
+            logits = model(micro_clips).float()  # (B / accum_steps, K)
+            loss = learner.loss(logits, micro_soft_targets, micro_weights, total_weight)
             fabric.backward(loss)
-        metrics += torch.stack([loss.detach(), accuracy(logits, targets, counts, total)])
+        metrics += torch.stack([loss.detach(), accuracy(logits, micro_targets, micro_weights, total_weight)])
     learner.clip_gradients()
     learner.optimizer.step()
     learner.optimizer.zero_grad()
@@ -171,109 +176,174 @@ def run_epochs(
     Returns:
         False if SIGTERM stopped the run before its end; its state is then saved.
     """
-    recipe, fabric = learner.recipe, learner.fabric
-    loader = build_loader(source, sampler, recipe.data.num_workers, fabric.device)
-    metrics, unreadable = TrainingMetrics(fabric), UnreadableVideos(source)
-    early_stopping = EarlyStopping(recipe.schedule.patience)
-    parts = learner.stateful_parts()
-    parts |= {"metrics": metrics, "unreadable": unreadable, "early_stopping": early_stopping}
-    identity = run_identity(flatten(recipe), origin)
-    run, epochs, steps_per_epoch = recipe.run, recipe.schedule.epochs, len(sampler)
-    bar = Progress("train", epochs * steps_per_epoch, "steps", shown=fabric.is_global_zero)
-
-    def synchronize() -> None:
-        metrics.synchronize(step, allow_overflow=run.precision == "fp16")
-        for path, reason in (new := unreadable.synchronize()).items():
-            bar.print_line(f"video cannot be read and is excluded from the loss: {path}: {reason}")
-        folder.write_failures(step, new)
-        unreadable.require_few()
-
-    def save() -> None:
-        synchronize()
-        require_finite_weights(learner.raw_model, step)
-        folder.save_state(identity, parts, RunProgress(step, epoch))
-
-    fabric.barrier()
-    with bar, explain_failures(folder.path, folder.describe_resume), StopRequest() as stop:
-        step, epoch = folder.resume(identity, parts)
-        sampler.load_state_dict({"epoch": step // steps_per_epoch, "batch": step % steps_per_epoch})
-        bar.resume(step)
-        if step > 0:
-            bar.print_line(f"resuming after step {step}")
-        else:
-            folder.write_settings(saved_recipe)
-            folder.write_video_lists(source.training, source.validation)
-            log_start(learner, source, bar.print_line)
-        while epoch < epochs and not early_stopping.should_stop(epoch):
-            needs_validation = (epoch + 1) % recipe.schedule.val_every == 0 or epoch + 1 == epochs
-            last_step = (epoch + 1) * steps_per_epoch
-            for batch in iterate_batches(loader, last_step - step, fabric.device, metrics, stop):
-                if stop.is_set(fabric):
-                    save()
-                    return False
-                assert batch is not None
-                lr = learner.lr
-                metrics.update(training_step(learner, batch, step), len(batch.clips))
-                unreadable.update(batch)
-                step += 1
-                bar.count()
-                if step == 1:
-                    synchronize()
-                    if warning := initial_loss_warning(learner, metrics.first_loss):
-                        bar.print_line(warning)
-                    folder.draw_samples(learner.preview_clips(batch, first_videos(source, sampler)))
-                if step % run.log_every == 0 or step == epochs * steps_per_epoch:
-                    synchronize()
-                    row = {"step": step, "epoch": step / steps_per_epoch, "lr": lr} | metrics.compute()
-                    folder.write_metrics(row)
-                    bar.report(describe_metrics(row))
-                if step % run.save_every == 0 or (needs_validation and step == last_step):
-                    save()
-                bar.report_if_due()
-            if needs_validation:
-                checkpoint = learner.checkpoint()
-                report = validate(learner, source, checkpoint, stop)
-                if stop.is_set(fabric):
-                    return False  # the state is already saved; a run that resumes validates again
-                is_best = False
-                if report is not None:
-                    is_best = early_stopping.update(report, epoch + 1)
-                    bar.print_line(describe_validation(report, epoch + 1, is_best=is_best))
-                    folder.write_validation(report, RunProgress(step, epoch + 1))
-                folder.save_checkpoint(checkpoint, is_best=is_best)
-                folder.draw_curves()
-            epoch += 1
-            if needs_validation:
-                save()
-                metrics.restart_timer()  # the speed is that of training alone
-        if epoch < epochs:
-            bar.print_line(
-                f"stopping early: validation has not improved since epoch {early_stopping.best_epoch}"
-            )
-        for line in (*early_stopping.describe_best(learner.score_name), *unreadable.describe()):
-            bar.print_line(line)
-        folder.finish(step, origin)
+    run = TrainingRun(learner, source, sampler, folder, run_identity(flatten(learner.recipe), origin))
+    learner.fabric.barrier()
+    with run.bar, explain_failures(folder.path, folder.describe_resume), StopRequest() as stop:
+        run.start_or_resume(saved_recipe)
+        while run.epoch < run.num_epochs and not run.early_stopping.should_stop(run.epoch):
+            if not (run.train_epoch(stop) and run.end_epoch(stop)):
+                return False
+        run.describe_end()
+        folder.finish(run.step, origin)
     return True
 
 
+class TrainingRun:
+    """What `run_epochs` keeps between steps, and the parts of its work."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        source: DataSource,
+        sampler: BatchSampler,
+        folder: RunFolder,
+        identity: Mapping[str, Any],
+    ) -> None:
+        """Create a run before its first step.
+
+        Args:
+            learner: As for `run_epochs`, and so are the next three.
+            source: Training and validation data.
+            sampler: The batches of this process.
+            folder: The run folder.
+            identity: Settings and digests that a saved state must have, from `run_identity`.
+        """
+        recipe, fabric = learner.recipe, learner.fabric
+        self.learner, self.source, self.sampler, self.folder = learner, source, sampler, folder
+        self.identity = identity
+        self.loader = build_loader(source, sampler, recipe.data.num_workers, fabric.device)
+        self.metrics, self.unreadable = TrainingMetrics(fabric), UnreadableVideos(source)
+        self.early_stopping = EarlyStopping(recipe.schedule.patience)
+        self.stateful_parts = learner.stateful_parts() | {
+            "metrics": self.metrics,
+            "unreadable": self.unreadable,
+            "early_stopping": self.early_stopping,
+        }
+        self.step, self.epoch = 0, 0
+        """Finished steps and epochs."""
+        self.num_epochs, self.steps_per_epoch = recipe.schedule.epochs, len(sampler)
+        self.num_steps = self.num_epochs * self.steps_per_epoch
+        self.bar = Progress("train", self.num_steps, "steps", shown=fabric.is_global_zero)
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether the current epoch ends with a validation."""
+        num_finished = self.epoch + 1
+        return num_finished % self.learner.recipe.schedule.val_every == 0 or num_finished == self.num_epochs
+
+    def start_or_resume(self, saved_recipe: Mapping[str, Any]) -> None:
+        """Restore the saved state, or write and log the settings of a new run."""
+        self.step, self.epoch = self.folder.resume(self.identity, self.stateful_parts)
+        epoch, batch = divmod(self.step, self.steps_per_epoch)
+        self.sampler.load_state_dict({"epoch": epoch, "batch": batch})
+        self.bar.resume(self.step)
+        if self.step > 0:
+            self.bar.print_line(f"resuming after step {self.step}")
+        else:
+            self.folder.write_settings(saved_recipe)
+            self.folder.write_video_lists(self.source.training, self.source.validation)
+            log_start(self.learner, self.source, self.bar.print_line)
+
+    def train_epoch(self, stop: StopRequest) -> bool:
+        """Train on the rest of an epoch; save the state and return False after a request to stop."""
+        learner, settings = self.learner, self.learner.recipe.run
+        last_step = (self.epoch + 1) * self.steps_per_epoch
+        for batch in iterate_batches(self.loader, last_step - self.step, learner.fabric, self.metrics, stop):
+            lr = learner.lr
+            self.metrics.update(training_step(learner, batch, self.step), len(batch.clips))
+            self.unreadable.update(batch)
+            self.step += 1
+            self.bar.count()
+            if self.step == 1:
+                self.check_first_step(batch)
+            if self.step % settings.log_every == 0 or self.step == self.num_steps:
+                self.log_metrics(lr)
+            # Also before a validation: if it fails or is stopped, a run that resumes needs no training.
+            if self.step % settings.save_every == 0 or (self.needs_validation and self.step == last_step):
+                self.save_state()
+            self.bar.report_if_due()
+        if self.step < last_step:
+            self.save_state()
+            return False
+        return True
+
+    def end_epoch(self, stop: StopRequest) -> bool:
+        """Validate if it is due, and count the epoch; return False if a request stopped the validation."""
+        if not self.needs_validation:
+            self.epoch += 1
+            return True
+        checkpoint = self.learner.checkpoint()
+        report = validate(self.learner, self.source, checkpoint, stop)
+        if stop.is_set(self.learner.fabric):
+            return False  # `train_epoch` has saved the state; a run that resumes validates again
+        self.epoch += 1
+        self.record(checkpoint, report)
+        self.save_state()  # again, so that a run that resumes does not repeat the validation
+        self.metrics.restart_timer()  # the speed is that of training alone
+        return True
+
+    def record(self, checkpoint: Checkpoint, report: Report | None) -> None:
+        """Write a checkpoint and the scores of its validation, if any."""
+        is_best = False
+        if report is not None:
+            is_best = self.early_stopping.update(report, self.epoch)
+            self.bar.print_line(describe_validation(report, self.epoch, is_best=is_best))
+            self.folder.write_validation(report, RunProgress(self.step, self.epoch))
+        self.folder.save_checkpoint(checkpoint, is_best=is_best)
+        self.folder.draw_curves()
+
+    def synchronize(self) -> None:
+        """Exchange metrics and unreadable videos between processes; raise TrainingError if either is bad."""
+        self.metrics.synchronize(self.step, allow_overflow=self.learner.recipe.run.precision == "fp16")
+        for path, reason in (new := self.unreadable.synchronize()).items():
+            self.bar.print_line(f"video cannot be read and is excluded from the loss: {path}: {reason}")
+        self.folder.write_failures(self.step, new)
+        self.unreadable.require_few()
+
+    def save_state(self) -> None:
+        """Save everything that a resumed run needs."""
+        self.synchronize()
+        require_finite_weights(self.learner.raw_model, self.step)
+        self.folder.save_state(self.identity, self.stateful_parts, RunProgress(self.step, self.epoch))
+
+    def check_first_step(self, batch: Batch) -> None:
+        """Warn if the first loss is unexpected, and draw the clips of the first batch."""
+        self.synchronize()
+        if warning := initial_loss_warning(self.learner, self.metrics.first_loss):
+            self.bar.print_line(warning)
+        names = first_videos(self.source, self.sampler)
+        self.folder.draw_samples(self.learner.preview_clips(batch, names))
+
+    def log_metrics(self, lr: float) -> None:
+        """Write and print the metrics since the last call, with the learning rate of the newest step."""
+        self.synchronize()
+        row = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "lr": lr}
+        row |= self.metrics.compute()
+        self.folder.write_metrics(row)
+        self.bar.report(describe_metrics(row))
+
+    def describe_end(self) -> None:
+        """Print why the run has ended early, its best checkpoint, and the number of unreadable videos."""
+        best = self.early_stopping
+        if self.epoch < self.num_epochs:
+            self.bar.print_line(f"stopping early: validation has not improved since epoch {best.best_epoch}")
+        for line in (*best.describe_best(self.learner.score_name), *self.unreadable.describe()):
+            self.bar.print_line(line)
+
+
 def iterate_batches(
-    loader: DataLoader[Batch],
-    steps_left: int,
-    device: torch.device,
-    metrics: TrainingMetrics,
-    stop: StopRequest,
-) -> Iterator[Batch | None]:
+    loader: DataLoader[Batch], steps_left: int, fabric: Fabric, metrics: TrainingMetrics, stop: StopRequest
+) -> Iterator[Batch]:
     """Yield the rest of the batches of an epoch, and measure the time spent waiting for them.
+
+    After a request to stop in any process, it ends early in all of them, also if no batch is ready.
 
     Args:
         loader: Loads the batches of this process.
         steps_left: Number of batches left in the epoch.
-        device: Where the tensors of the batches are moved.
+        fabric: Has the device to which the tensors are moved, and the processes.
         metrics: Gets the waiting times.
-        stop: Interrupts the waiting.
-
-    Yields:
-        Batches on the device; None, as the last value, after a request to stop while no batch was ready.
+        stop: The request to stop.
     """
     iterator = stop.wait_for(lambda: iter(loader)) if steps_left else None
     for _ in range(steps_left):
@@ -281,11 +351,14 @@ def iterate_batches(
         with naming_killed_workers():
             batch = None if iterator is None else stop.wait_for(iterator.__next__)
         metrics.add_waiting_time(time.monotonic() - start)
-        if batch is None:
-            yield None
+        # There is no batch only after a request, but every process must call `is_set` equally often.
+        if stop.is_set(fabric) or batch is None:
             return
-        clips, targets, counts = (tensor.to(device, non_blocking=True) for tensor in batch[:3])
-        yield Batch(clips, targets, counts, batch.failures)
+        clips, targets, weights = (
+            tensor.to(fabric.device, non_blocking=True)
+            for tensor in (batch.clips, batch.targets, batch.weights)
+        )
+        yield Batch(clips, targets, weights, batch.failures)
 
 
 def validate(

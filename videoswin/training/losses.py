@@ -71,7 +71,7 @@ def erase(clips: Tensor, probability: float, rng: Generator) -> Tensor:
 
 
 def mix(
-    clips: Tensor, targets: Tensor, counts: Tensor, *, mixup: float, cutmix: float, rng: Generator
+    clips: Tensor, targets: Tensor, weights: Tensor, *, mixup: float, cutmix: float, rng: Generator
 ) -> tuple[Tensor, Tensor]:
     """Apply mixup or cutmix: combine each clip and its target with those of another clip of the batch.
 
@@ -80,7 +80,7 @@ def mix(
     Args:
         clips: Normalized clips (B, 3, T, S, S); not modified.
         targets: Soft targets (B, K); not modified.
-        counts: (B,), 1, or 0 for the blank clips of unreadable videos. Blank clips stay unchanged and are
+        weights: (B,), 1, or 0 for the blank clips of unreadable videos. Blank clips stay unchanged and are
             not mixed into others, because they must not influence the loss.
         mixup: Alpha of the Beta distribution of mixup; 0 is off.
         cutmix: Alpha of the Beta distribution of cutmix; 0 is off.
@@ -91,34 +91,35 @@ def mix(
     """
     if mixup <= 0 and cutmix <= 0:
         return clips, targets
-    partners = mixing_partners(counts).to(clips.device)
+    partners = mixing_partners(weights).to(clips.device)
     use_cutmix = cutmix > 0 and (mixup <= 0 or rng.random() < 0.5)
     if not use_cutmix:
-        weight = float(rng.beta(mixup, mixup))
-        return _blend(clips, partners, weight), _blend(targets, partners, weight)
+        mixing_weight = float(rng.beta(mixup, mixup))
+        return _blend(clips, partners, mixing_weight), _blend(targets, partners, mixing_weight)
     height, width = clips.shape[-2:]
     center = int(rng.integers(height)), int(rng.integers(width))
     top, bottom, left, right = cutmix_box(height, width, center, 1 - float(rng.beta(cutmix, cutmix)))
     mixed = clips.clone()
     mixed[..., top:bottom, left:right] = clips[..., top:bottom, left:right][partners]
-    weight = 1 - (bottom - top) * (right - left) / (height * width)  # the box may be cut at the frame's edge
-    return mixed, _blend(targets, partners, weight)
+    # Not the sampled weight, because the box may be cut at the frame's edge.
+    mixing_weight = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed, _blend(targets, partners, mixing_weight)
 
 
-def mixing_partners(counts: Tensor) -> Tensor:
+def mixing_partners(weights: Tensor) -> Tensor:
     """Return the index of the clip that each clip is mixed with.
 
-    Clips that count are paired in reverse order, as in timm.data.mixup. Rolling by one would pair
+    Clips of weight 1 are paired in reverse order, as in timm.data.mixup. Rolling by one would pair
     neighbors, which may be clips of the same video.
 
     Args:
-        counts: (B,), 1, or 0 for blank clips, whose partner is the clip itself.
+        weights: (B,), 1, or 0 for blank clips, whose partner is the clip itself.
 
     Returns:
         Indices (B,).
     """
-    partners = torch.arange(len(counts), device=counts.device)
-    valid = partners[counts > 0]
+    partners = torch.arange(len(weights), device=weights.device)
+    valid = partners[weights > 0]
     partners[valid] = valid.flip(0)
     return partners
 
@@ -164,29 +165,29 @@ def _sample_erasing_box(height: int, width: int, rng: Generator) -> tuple[int, i
 def classification_loss(
     logits: Tensor,
     targets: Tensor,
-    counts: Tensor,
+    weights: Tensor,
     class_weights: Tensor | None,
     *,
     multi_label: bool,
-    total: Tensor | float | None = None,
+    total_weight: Tensor | float | None = None,
 ) -> Tensor:
-    """Compute the mean loss of the clips that count, in float32.
+    """Compute the weighted mean loss of clips, in float32.
 
     The loss is cross-entropy, or with `multi_label` the mean over classes of binary cross-entropy.
 
     Args:
         logits: (B, K).
         targets: Soft targets (B, K); each row sums to 1 unless `multi_label`.
-        counts: (B,), 1, or 0 for clips that must not contribute.
+        weights: (B,), 1, or 0 for clips that must not contribute.
         class_weights: (K,); None weights all classes equally.
         multi_label: Whether a clip can have several labels.
-        total: Number of clips that count in the whole batch, if this is a micro-batch of it. The losses of
-            the micro-batches, and their gradients, then add up to those of the batch. If gradients are
-            averaged over processes, as in DDP, pass the total divided by the number of processes. None
-            treats this micro-batch as the whole batch.
+        total_weight: Sum of the weights of the whole batch, if this is a micro-batch of it. The losses of the
+            micro-batches, and their gradients, then add up to those of the batch. If gradients are averaged
+            over processes, as in DDP, pass the sum divided by the number of processes. None treats this
+            micro-batch as the whole batch.
 
     Returns:
-        The loss, (); 0 if no clip counts.
+        The loss, (); 0 if all weights are 0.
     """
     logits, targets = logits.float(), targets.float()
     if multi_label:
@@ -195,9 +196,9 @@ def classification_loss(
     else:
         terms = -targets * logits.log_softmax(1)  # (B, K)
         losses = (terms if class_weights is None else terms * class_weights).sum(1)  # (B,)
-    num_clips = counts.sum() if total is None else torch.as_tensor(total, device=counts.device)
-    # If no clip counts, the sum is 0, and must not become 0 / 0.
-    return (losses * counts).sum() / num_clips.clamp(min=1e-6)
+    total = weights.sum() if total_weight is None else torch.as_tensor(total_weight, device=weights.device)
+    # If all weights are 0, so is the sum, and must not become 0 / 0.
+    return (losses * weights).sum() / total.clamp(min=1e-6)
 
 
 def balanced_class_weights(label_counts: Sequence[int] | Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from videoswin._distributed import all_reduce_mean, gather_objects
 from videoswin._errors import TrainingError
 from videoswin.data.dataset import Batch
-from videoswin.evaluation.evaluate import Report
+from videoswin.evaluation.report import Report
 from videoswin.training.data import DataSource
 from videoswin.training.safeguards import require_finite_losses
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def accuracy(logits: Tensor, targets: Tensor, counts: Tensor, total: Tensor) -> Tensor:
-    """Return the number of clips whose top-1 class is one of their labels, divided by `total`, ().
+def accuracy(logits: Tensor, targets: Tensor, weights: Tensor, total_weight: Tensor) -> Tensor:
+    """Return the weighted fraction of clips whose top-1 class is one of their labels, ().
 
     Args:
         logits: (B, K).
         targets: Class indices (B,), or zeros and ones (B, K) if a clip can have several labels.
-        counts: (B,), 1, or 0 for clips that do not count.
-        total: Number of clips that count in the whole batch.
+        weights: (B,), 1, or 0 for clips of videos that cannot be read.
+        total_weight: Sum of the weights of the whole batch, of which this may be a micro-batch.
     """
     top1 = logits.argmax(1)  # (B,)
     if targets.ndim == 1:
         correct = (top1 == targets).float()
     else:
         correct = targets.gather(1, top1[:, None])[:, 0].float()
-    # If no clip counts, the sum is 0, and must not become 0 / 0.
-    return (correct * counts).sum() / total.clamp(min=1e-6)
+    # If all weights are 0, so is the sum, and must not become 0 / 0.
+    return (correct * weights).sum() / total_weight.clamp(min=1e-6)
 
 
 def describe_metrics(row: Mapping[str, Any]) -> str:

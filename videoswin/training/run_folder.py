@@ -38,7 +38,7 @@ from videoswin._files import lock, naming, replacing
 from videoswin._text import dump_json
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.evaluation import plots
-from videoswin.evaluation.evaluate import Report
+from videoswin.evaluation.report import Report
 from videoswin.training.state import (
     RunProgress,
     Stateful,

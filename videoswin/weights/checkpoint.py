@@ -36,9 +36,9 @@ from videoswin.weights.convert import (
     require_floating_point,
 )
 from videoswin.weights.download import in_cache, locate
-from videoswin.weights.inflate import Method, Window, resize_tables
+from videoswin.weights.inflate import Inflation, Window, resize_tables
 from videoswin.weights.layouts import WRITERS
-from videoswin.weights.metadata import KEY, UNKNOWN_LICENSE, ExportPrecision, Metadata
+from videoswin.weights.metadata import KEY, UNKNOWN_LICENSE, Metadata, ModelPrecision
 from videoswin.weights.unpickle import read_file
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Checkpoint(Metadata):
         cls,
         name_or_path: str | os.PathLike[str],
         *,
-        inflate: Method = "inflate",
+        inflation: Inflation = "average",
         window: Window | None = None,
         license: str | None = None,
     ) -> Checkpoint:
@@ -91,7 +91,7 @@ class Checkpoint(Metadata):
 
         Args:
             name_or_path: Catalog name (downloaded once), bundled name or file.
-            inflate: See `from_state_dict`.
+            inflation: See `from_state_dict`.
             window: See `from_state_dict`; it also resizes the bias tables of our own files.
             license: License of restricted weights, repeated to accept it: "CC-BY-NC-4.0".
 
@@ -109,7 +109,7 @@ class Checkpoint(Metadata):
             checkpoint = cls._from_metadata(contents, metadata[KEY], path)
             return checkpoint.with_window(window) if window else checkpoint
         try:
-            conversion = convert(contents, method=inflate, window=window)
+            conversion = convert(contents, inflation=inflation, window=window)
             if entry is not None:
                 _require_architecture(conversion.config, entry, path)
             return cls._from_conversion(conversion, name=printable(path.stem), source=str(path), entry=entry)
@@ -118,7 +118,7 @@ class Checkpoint(Metadata):
 
     @classmethod
     def from_state_dict(
-        cls, state_dict: Mapping[str, Any], *, inflate: Method = "inflate", window: Window | None = None
+        cls, state_dict: Mapping[str, Any], *, inflation: Inflation = "average", window: Window | None = None
     ) -> Checkpoint:
         """Convert a state dict in any known layout, with or without the container it was saved in.
 
@@ -126,8 +126,9 @@ class Checkpoint(Metadata):
 
         Args:
             state_dict: Tensors by name, or what torch.load returned.
-            inflate: Inflation of an image model's 2D tensors, `inflate` or `center`. The classes of an image
-                model are dropped: the checkpoint has no head.
+            inflation: Of an image model's 2D tensors: averaged over frames, or only in the center frame; see
+                videoswin.weights.inflate. The classes of an image model are dropped: the checkpoint has no
+                head.
             window: Attention window (time, height, width) in tokens. None keeps the file's window, or uses
                 (8, M, M) for an image model's M x M. Another window resizes the bias tables. It is required
                 if the length of a table fits several windows.
@@ -136,7 +137,7 @@ class Checkpoint(Metadata):
             InputError: Tensors of the backbone are missing (nothing is left randomly initialized), or the
                 layout is unknown.
         """
-        conversion = convert(state_dict, method=inflate, window=window)
+        conversion = convert(state_dict, inflation=inflation, window=window)
         return cls._from_conversion(conversion, name="unnamed", source="a state dict", entry=None)
 
     def model(self, *, num_classes: int | None = None, **options: Any) -> VideoSwin:
@@ -184,8 +185,8 @@ class Checkpoint(Metadata):
             raise InputError(f"layout must be one of {', '.join(WRITERS)}, got {layout!r}")
         return WRITERS[layout](self.weights, self.config)
 
-    def export_metadata(self, precision: ExportPrecision) -> Metadata:
-        """Return the metadata of a file that is exported from this checkpoint in this precision."""
+    def export_metadata(self, precision: ModelPrecision) -> Metadata:
+        """Return the metadata of this model, without weights, for an exported file or a backend."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Metadata)}
         return Metadata(**(values | {"precision": precision}))
 

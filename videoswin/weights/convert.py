@@ -32,11 +32,11 @@ from videoswin.model.swin import VideoSwin
 from videoswin.model.windows import bias_table_rows
 from videoswin.weights.containers import Recognized, find_head, recognize
 from videoswin.weights.inflate import (
-    Method,
+    Inflation,
     Window,
     image_window,
     inflate,
-    require_method,
+    require_inflation,
     resize_tables,
     window_of_lookup,
     window_of_table,
@@ -83,27 +83,27 @@ class Conversion:
 
 
 def convert(
-    contents: Mapping[str, Any], *, method: Method = "inflate", window: Window | None = None
+    contents: Mapping[str, Any], *, inflation: Inflation = "average", window: Window | None = None
 ) -> Conversion:
     """Convert the contents of a file in any known layout and container to a video model in our layout.
 
     Args:
         contents: State dict, or a container with one.
-        method: Inflation of an image model, `inflate` or `center`.
+        inflation: Distribution of an image model's weights over frames, see `inflate`.
         window: Attention window of the result; None keeps the file's (an image model of M x M gets
             (8, M, M)).
 
     Raises:
         InputError: Tensors of the backbone are missing, or no layout fits.
     """
-    require_method(method)
+    require_inflation(inflation)
     window = None if window is None else check_window(window)
     found = recognize(contents)
     layout, state_dict = found.layout, found.state_dict
     try:
         renamed, note = rename(found)
         config = infer_config(renamed.weights, window, _stored_lookup(state_dict))
-        weights, config = _with_window(renamed.weights, config, window, method)
+        weights, config = _with_window(renamed.weights, config, window, inflation)
     except ValueError as error:
         raise InputError(f"this looks like a file of {layout.name}, but {error}") from error
     weights = verify(weights, config, layout)
@@ -293,7 +293,7 @@ def _published_name(config: VideoSwinConfig) -> str | None:
 
 
 def _with_window(
-    weights: dict[str, Tensor], config: VideoSwinConfig, window: Window | None, method: Method
+    weights: dict[str, Tensor], config: VideoSwinConfig, window: Window | None, inflation: Inflation
 ) -> tuple[dict[str, Tensor], VideoSwinConfig]:
     """Return a video model with this window: an image model is inflated, the tables of others are resized."""
     is_image = _is_image(weights)
@@ -301,7 +301,7 @@ def _with_window(
         window = (8, *config.window[1:]) if is_image else config.window
     resized = config.replace(window=window)
     if is_image:
-        return inflate(weights, window, method), resized
+        return inflate(weights, window, inflation), resized
     return resize_tables(weights, config.window, window), resized
 
 

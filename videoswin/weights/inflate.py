@@ -24,7 +24,8 @@ from videoswin.weights.layouts import TABLE
 
 Window = tuple[int, int, int]
 """Tokens along time, height and width."""
-Method = Literal["inflate", "center"]
+Inflation = Literal["average", "center"]
+"""How the weights of an image model are distributed over the frames: see `inflate`."""
 
 _PUBLISHED_WINDOWS = tuple(config.window for config in (TINY, BASE_W16, LARGE_384, NANO))
 _MAX_TABLE_ROWS = 1 << 18  # no valid config has a table with more rows
@@ -32,7 +33,9 @@ CROSS_FRAME_BIAS = -4.6
 """Initial bias between different frames in `center`, about ln 0.01: tokens attend to their own frame."""
 
 
-def inflate(weights: Mapping[str, Tensor], window: Window, method: Method = "inflate") -> dict[str, Tensor]:
+def inflate(
+    weights: Mapping[str, Tensor], window: Window, inflation: Inflation = "average"
+) -> dict[str, Tensor]:
     """Inflate the tensors of an image model (our names, 2D shapes) to those of a video model.
 
     Only the patch embedding and the bias tables change.
@@ -40,23 +43,25 @@ def inflate(weights: Mapping[str, Tensor], window: Window, method: Method = "inf
     Args:
         weights: Tensors of the image model.
         window: Attention window (time, height, width) of the video model.
-        method: `inflate` copies the image model to every frame, so that a still video has the output of its
-            image; with `center`, each token initially attends almost only to its own frame.
+        inflation: `average` divides the patch embedding equally over the frames of a token, and copies the
+            bias tables to every time offset, so that a still video has the output of its image. `center` puts
+            the patch embedding into the center frame, and each token initially attends almost only to its own
+            frame.
     """
-    require_method(method)
+    require_inflation(inflation)
     inflated = dict(weights)
     for name, tensor in weights.items():
         if name == "patch_embed.proj.weight":
-            inflated[name] = _inflate_patch(tensor, method)
+            inflated[name] = _inflate_patch(tensor, inflation)
         elif name.endswith(TABLE):
-            inflated[name] = _inflate_table(tensor, window, method)
+            inflated[name] = _inflate_table(tensor, window, inflation)
     return inflated
 
 
-def require_method(method: str) -> None:
-    """Raise InputError unless `method` is `inflate` or `center`."""
-    if method not in ("inflate", "center"):
-        raise InputError(f"inflate must be 'inflate' or 'center', got {method!r}")
+def require_inflation(inflation: str) -> None:
+    """Raise InputError unless `inflation` is `average` or `center`."""
+    if inflation not in ("average", "center"):
+        raise InputError(f"inflation must be 'average' or 'center', got {inflation!r}")
 
 
 def resize_tables(weights: Mapping[str, Tensor], old: Window, new: Window) -> dict[str, Tensor]:
@@ -83,23 +88,23 @@ def resize_table(table: Tensor, old: Window, new: Window) -> Tensor:
     return values.reshape(-1, t1 * h1 * w1).T.contiguous().to(table.dtype)
 
 
-def _inflate_patch(kernel: Tensor, method: Method) -> Tensor:
+def _inflate_patch(kernel: Tensor, inflation: Inflation) -> Tensor:
     """Inflate a kernel (C, in, 4, 4) -> (C, in, 2, 4, 4) with the same response to a still clip."""
     frames = PATCH[0]
     if kernel.shape[2:] != PATCH[1:]:
         raise InputError(f"tokens must be {PATCH[1:]} pixels, got {tuple(kernel.shape[2:])}")
-    if method == "inflate":
+    if inflation == "average":
         return kernel.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
     centered = kernel.new_zeros(*kernel.shape[:2], *PATCH)
     centered[:, :, frames // 2] = kernel
     return centered
 
 
-def _inflate_table(table: Tensor, window: Window, method: Method) -> Tensor:
+def _inflate_table(table: Tensor, window: Window, inflation: Inflation) -> Tensor:
     """Inflate a table ((2M-1)(2M-1), heads) -> ((2P-1)(2M-1)(2M-1), heads); resize it first if M differs."""
     side, (p, m, n) = image_window(table), window
     table = resize_table(table, (1, side, side), (1, m, n))
-    if method == "inflate":
+    if inflation == "average":
         return table.repeat(2 * p - 1, 1)
     centered = table.new_full((2 * p - 1, *table.shape), CROSS_FRAME_BIAS)
     centered[p - 1] = table

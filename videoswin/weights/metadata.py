@@ -20,6 +20,9 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.video.spec import PROTOCOLS, ClipSpec, ViewPlan, from_fields, require_affordable
 
 ExportPrecision = Literal["fp32", "bf16", "int8"]
+"""Precision of an exported file."""
+ModelPrecision = Literal[ExportPrecision, "fp16"]
+"""Precision of a model in any runtime."""
 
 KEY: Final = "videoswin"
 """Key of the JSON in the metadata of a file."""
@@ -60,8 +63,8 @@ class Metadata:
     name: str = "unnamed"
     config: VideoSwinConfig | None = None
     """The architecture; None in files that were exported without it."""
-    precision: ExportPrecision = "fp32"
-    """Precision in which an exported file computes; the model of a checkpoint has fp32."""
+    precision: ModelPrecision = "fp32"
+    """Precision in which an exported file or a backend computes; the model of a checkpoint has fp32."""
 
     def __post_init__(self) -> None:
         require_description(
@@ -71,8 +74,8 @@ class Metadata:
             license=self.license,
             lineage=self.lineage,
         )
-        if self.precision not in get_args(ExportPrecision):
-            raise InputError(f"precision must be one of {get_args(ExportPrecision)}, got {self.precision!r}")
+        if self.precision not in get_args(ModelPrecision):
+            raise InputError(f"precision must be one of {get_args(ModelPrecision)}, got {self.precision!r}")
         require_affordable(self.clip, self.views)
         object.__setattr__(self, "labels", tuple(self.labels))  # JSON has no tuples
         object.__setattr__(self, "protocol", _protocol_name(self.protocol, self.clip, self.views))
@@ -123,7 +126,12 @@ class Metadata:
                 "`videoswin export` can be loaded"
             )
         try:
-            return cls.from_json(text, "precision")
+            metadata = cls.from_json(text, "precision")
+            if metadata.precision not in get_args(ExportPrecision):
+                raise InputError(
+                    f"precision must be one of {get_args(ExportPrecision)}, got {metadata.precision!r}"
+                )
+            return metadata
         except InputError as error:
             raise InputError(f"{path} is an exported model that does not load: {error}") from error
 

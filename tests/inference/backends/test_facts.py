@@ -41,6 +41,7 @@ def test_unknown_fields_are_ignored_as_in_a_checkpoint() -> None:
         {"precision": "float8"},
         {"precision": ["fp32"]},
         {"precision": None},
+        {"precision": "fp16"},
         {"protocol": ["official-4x3"]},
         {"name": 3},
         {"license": None},

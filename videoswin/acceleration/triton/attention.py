@@ -3,7 +3,7 @@
 The operators have fake kernels, gradients, autocast rules and FLOP formulas, so they can be compiled,
 captured in CUDA graphs and counted.
 
-Legend: B batch, D H W token grid, N tokens per window, d channels per head.
+Legend: B batch, D H W token grid, N tokens per window, head_dim channels per head.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def triton_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) 
     """Attend inside windows with Triton kernels; see AttentionFn.
 
     Args:
-        qkv: (B, D, H, W, 3, heads, d).
+        qkv: (B, D, H, W, 3, heads, head_dim).
         bias_table: (offsets, heads).
         geometry: Windows of the grid.
 
     Returns:
-        (B, D, H, W, heads * d).
+        (B, D, H, W, heads * head_dim).
 
     Raises:
-        ValueError: On CUDA, d is not one of WIDTHS, or the type of qkv is not one of DTYPES.
+        ValueError: On CUDA, head_dim is not one of WIDTHS, or the type of qkv is not one of DTYPES.
     """
     out: Tensor = window_attention(qkv, bias_table, geometry.bias_index, geometry.window, geometry.shift)[0]
     return out
@@ -46,7 +46,7 @@ def triton_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) 
 def window_attention(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Sequence[int], shift: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Return the output (B, D, H, W, heads * d), and log2 of each row's sum of exponentials.
+    """Return the output (B, D, H, W, heads * head_dim), and log2 of each row's sum of exponentials.
 
     The latter is (B * windows, heads, N), float32, for the backward pass.
     """
@@ -74,11 +74,11 @@ def window_attention_backward(
 def _forward_on_cuda(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Sequence[int], shift: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    width = qkv.shape[-1]
-    if width not in WIDTHS or qkv.dtype not in DTYPES:
+    head_dim = qkv.shape[-1]
+    if head_dim not in WIDTHS or qkv.dtype not in DTYPES:
         raise ValueError(
             f"heads of triton_attention must have {WIDTHS} channels in float16, bfloat16 or float32, got "
-            f"{width} channels in {qkv.dtype}; box_attention supports all"
+            f"{head_dim} channels in {qkv.dtype}; box_attention supports all"
         )
     from videoswin.acceleration.triton.forward import attention_forward
 
@@ -115,10 +115,10 @@ def _backward_on_cuda(
 def _forward_shapes(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Sequence[int], shift: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    b, d, h, w, _, heads, width = qkv.shape
+    b, d, h, w, _, heads, head_dim = qkv.shape
     n = bias_index.shape[0]
     log_sums = qkv.new_empty(b * d * h * w // n, heads, n, dtype=torch.float32)
-    return qkv.new_empty(b, d, h, w, heads * width), log_sums
+    return qkv.new_empty(b, d, h, w, heads * head_dim), log_sums
 
 
 @window_attention_backward.register_fake
@@ -179,8 +179,8 @@ def _forward_flops(
     qkv: Sequence[int], table: Sequence[int], index: Sequence[int], *rest: Any, **outputs: Any
 ) -> int:
     """Count two products of every query with all keys of its window, masked or not."""
-    b, d, h, w, _, heads, width = qkv
-    return 2 * 2 * b * d * h * w * heads * width * index[0]
+    b, d, h, w, _, heads, head_dim = qkv
+    return 2 * 2 * b * d * h * w * heads * head_dim * index[0]
 
 
 @register_flop_formula(torch.ops.videoswin.window_attention_backward)
@@ -202,8 +202,8 @@ def _forward_in_torch(
 ) -> tuple[Tensor, Tensor]:
     tokens, logits, _, _, v = _logits(qkv, bias_table, bias_index, window, shift)
     log_sums = logits.logsumexp(-1)  # (B, windows, heads, N)
-    attended = (logits - log_sums[..., None]).exp() @ v  # (B, windows, heads, N, d)
-    out = qkv.new_empty(qkv[..., 0, :, :].flatten(1, 3).shape)  # (B, D*H*W, heads, d)
+    attended = (logits - log_sums[..., None]).exp() @ v  # (B, windows, heads, N, head_dim)
+    out = qkv.new_empty(qkv[..., 0, :, :].flatten(1, 3).shape)  # (B, D*H*W, heads, head_dim)
     out[:, tokens] = attended.transpose(2, 3).to(out.dtype)
     return out.view(*qkv.shape[:4], -1), (log_sums.flatten(0, 1) / math.log(2)).float()
 
@@ -219,15 +219,15 @@ def _backward_in_torch(
     shift: Grid,
 ) -> tuple[Tensor, Tensor]:
     tokens, logits, q, k, v = _logits(qkv, bias_table, bias_index, window, shift)
-    by_head = qkv[..., 0, :, :].shape  # (B, D, H, W, heads, d)
+    by_head = qkv[..., 0, :, :].shape  # (B, D, H, W, heads, head_dim)
     up, attended = (x.reshape(by_head).flatten(1, 3)[:, tokens].transpose(2, 3) for x in (upstream, out))
-    up, attended = up.to(v.dtype), attended.to(v.dtype)  # each (B, windows, heads, N, d)
+    up, attended = up.to(v.dtype), attended.to(v.dtype)  # each (B, windows, heads, N, head_dim)
     weights = (logits - log_sums.view(logits.shape[:-1])[..., None] * math.log(2)).exp()
     slope = weights * (up @ v.mT - (up * attended).sum(-1, keepdim=True))  # (B, windows, heads, N, N)
     scale = q.shape[-1] ** -0.5
     gradients = torch.stack((slope @ k * scale, slope.mT @ q * scale, weights.mT @ up), dim=4)
     qkv_gradient = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    # (B, windows, heads, N, 3, d) -> (B, windows, N, 3, heads, d)
+    # (B, windows, heads, N, 3, head_dim) -> (B, windows, N, 3, heads, head_dim)
     qkv_gradient.flatten(1, 3)[:, tokens] = gradients.permute(0, 1, 3, 4, 2, 5).to(qkv.dtype)
     pairs = slope.sum((0, 1)).flatten(1).T  # (N * N, heads)
     table_gradient = torch.zeros(bias_table.shape, dtype=pairs.dtype, device=pairs.device)
@@ -238,15 +238,15 @@ def _backward_in_torch(
 def _logits(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return tokens (windows, N), logits (B, windows, heads, N, N), and q, k, v (B, windows, heads, N, d).
+    """Return tokens (windows, N), logits (B, windows, heads, N, N), and q, k, v.
 
-    Logits, q, k and v are at least float32.
+    q, k and v are (B, windows, heads, N, head_dim). They and the logits are at least float32.
     """
     d, h, w = qkv.shape[1:4]
     exact = torch.promote_types(qkv.dtype, torch.float32)
     tokens, visible = (each.to(qkv.device) for each in _windows((d, h, w), window, shift))
-    gathered = qkv.flatten(1, 3)[:, tokens]  # (B, windows, N, 3, heads, d)
-    q, k, v = gathered.permute(3, 0, 1, 4, 2, 5).to(exact)  # each (B, windows, heads, N, d)
+    gathered = qkv.flatten(1, 3)[:, tokens]  # (B, windows, N, 3, heads, head_dim)
+    q, k, v = gathered.permute(3, 0, 1, 4, 2, 5).to(exact)  # each (B, windows, heads, N, head_dim)
     bias = bias_table[bias_index].permute(2, 0, 1).to(exact)  # (heads, N, N)
     logits = q @ k.mT * q.shape[-1] ** -0.5 + bias
     return tokens, logits.masked_fill(~visible[:, None], float("-inf")), q, k, v

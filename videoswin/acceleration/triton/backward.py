@@ -1,7 +1,8 @@
 """Backward pass of window attention: three deterministic kernels that write each value once, without atomics.
 
 Legend: see tiles.py; all logarithms are base 2. weights: softmax of the logits, recomputed from their
-log-sums; slope: gradient of a logit, weights * (upstream v - delta); delta: sum of upstream * out over d.
+log-sums; slope: gradient of a logit, weights * (upstream v - delta); delta: sum of upstream * out over the
+channels of a head.
 """
 
 from typing import Any
@@ -46,7 +47,7 @@ def attention_backward(
     All arguments are contiguous; their shapes are those of attention_forward.
     """
     windows, heads, n = log_sums.shape
-    width = qkv.shape[-1]
+    head_dim = qkv.shape[-1]
     tiles = tiles or backward_tiles(qkv.dtype)
     bias = expand_bias(bias_table, bias_index, qkv.dtype)
     gradient = torch.empty_like(qkv)
@@ -56,14 +57,14 @@ def attention_backward(
         with torch.cuda.device_of(qkv):
             kernel[(programs,)](
                 *pointers,
-                LOG2_E * width**-0.5,
-                width**-0.5,
+                LOG2_E * head_dim**-0.5,
+                head_dim**-0.5,
                 windows,
                 heads,
                 tuple(qkv.shape[1:4]),
                 WINDOW=window,
                 SHIFT=shift,
-                HEAD_DIM=width,
+                HEAD_DIM=head_dim,
                 ROWS=rows_within(n, tile.rows),
                 COLUMNS=rows_within(n, tile.columns),
                 CHUNK=CHUNK,
@@ -123,9 +124,9 @@ def _query_kernel(
     place = first + tl.arange(0, ROWS)
     token, side = locate(place, corner, grid, WINDOW, SHIFTED)
     real = place < N
-    q = load_rows(qkv, token, real, 3 * channels, HEAD_DIM)  # (ROWS, d)
+    q = load_rows(qkv, token, real, 3 * channels, HEAD_DIM)  # (ROWS, head_dim)
     shared = (clip * heads + head) * HEAD_DIM
-    up = load_rows(UPSTREAM + shared, token, real, channels, HEAD_DIM)  # (ROWS, d)
+    up = load_rows(UPSTREAM + shared, token, real, channels, HEAD_DIM)  # (ROWS, head_dim)
     out = load_rows(OUT + shared, token, real, channels, HEAD_DIM)
     delta = tl.sum(up.to(tl.float32) * out.to(tl.float32), 1)
     tl.store(DELTA + sums + place, delta, mask=real)
@@ -134,7 +135,7 @@ def _query_kernel(
     for start in range(0, N, COLUMNS):
         key = start + tl.arange(0, COLUMNS)
         key_token, key_side = locate(key, corner, grid, WINDOW, SHIFTED)
-        k = load_rows(qkv + channels, key_token, key < N, 3 * channels, HEAD_DIM)  # (COLUMNS, d)
+        k = load_rows(qkv + channels, key_token, key < N, 3 * channels, HEAD_DIM)  # (COLUMNS, head_dim)
         v = load_rows(qkv + 2 * channels, key_token, key < N, 3 * channels, HEAD_DIM)
         pair = place[:, None] * PADDED + key[None, :]
         known = real[:, None] & (key < PADDED)[None, :]
@@ -188,14 +189,14 @@ def _key_kernel(
     place = first + tl.arange(0, ROWS)
     token, side = locate(place, corner, grid, WINDOW, SHIFTED)
     real = place < N
-    k = load_rows(qkv + channels, token, real, 3 * channels, HEAD_DIM)  # (ROWS, d)
+    k = load_rows(qkv + channels, token, real, 3 * channels, HEAD_DIM)  # (ROWS, head_dim)
     v = load_rows(qkv + 2 * channels, token, real, 3 * channels, HEAD_DIM)
     key_total = tl.zeros((ROWS, HEAD_DIM), tl.float32)
     value_total = tl.zeros((ROWS, HEAD_DIM), tl.float32)
     for start in range(0, N, COLUMNS):
         query = start + tl.arange(0, COLUMNS)
         query_token, query_side = locate(query, corner, grid, WINDOW, SHIFTED)
-        q = load_rows(qkv, query_token, query < N, 3 * channels, HEAD_DIM)  # (COLUMNS, d)
+        q = load_rows(qkv, query_token, query < N, 3 * channels, HEAD_DIM)  # (COLUMNS, head_dim)
         up = load_rows(upstream, query_token, query < N, channels, HEAD_DIM)
         log_sum = tl.load(LOG_SUMS + sums + query, mask=query < N, other=0.0)
         delta = tl.load(DELTA + sums + query, mask=query < N, other=0.0)
@@ -261,9 +262,9 @@ def _bias_kernel(
         sums = (window.to(tl.int64) * heads + head) * N
         token, side = locate(query, corner, grid, WINDOW, SHIFTED)
         key_token, key_side = locate(key, corner, grid, WINDOW, SHIFTED)
-        q = load_rows(qkv, token, query < N, 3 * channels, HEAD_DIM)  # (ROWS, d)
+        q = load_rows(qkv, token, query < N, 3 * channels, HEAD_DIM)  # (ROWS, head_dim)
         up = load_rows(upstream, token, query < N, channels, HEAD_DIM)
-        k = load_rows(qkv + channels, key_token, key < N, 3 * channels, HEAD_DIM)  # (COLUMNS, d)
+        k = load_rows(qkv + channels, key_token, key < N, 3 * channels, HEAD_DIM)  # (COLUMNS, head_dim)
         v = load_rows(qkv + 2 * channels, key_token, key < N, 3 * channels, HEAD_DIM)
         log_sum = tl.load(LOG_SUMS + sums + query, mask=query < N, other=0.0)
         delta = tl.load(DELTA + sums + query, mask=query < N, other=0.0)

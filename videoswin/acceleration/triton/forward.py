@@ -30,18 +30,18 @@ LOG2_E = 1.4426950408889634
 def attention_forward(
     qkv: Tensor, bias_table: Tensor, bias_index: Tensor, window: Grid, shift: Grid, tiles: Tiles | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Compute window attention of contiguous qkv (B, D, H, W, 3, heads, d).
+    """Compute window attention of contiguous qkv (B, D, H, W, 3, heads, head_dim).
 
     Returns:
-        Output (B, D, H, W, heads * d), and for the backward pass the log of each row's sum of exponentials,
-        float32 (B * windows, heads, N).
+        Output (B, D, H, W, heads * head_dim), and for the backward pass the log of each row's sum of
+        exponentials, float32 (B * windows, heads, N).
     """
-    b, *grid, _, heads, width = qkv.shape
+    b, *grid, _, heads, head_dim = qkv.shape
     n = len(bias_index)
     windows = b * grid[0] * grid[1] * grid[2] // n
     tiles = tiles or forward_tiles(qkv.dtype)
     rows = rows_within(n, tiles.rows)
-    out = qkv.new_empty(b, *grid, heads * width)
+    out = qkv.new_empty(b, *grid, heads * head_dim)
     log_sums = qkv.new_empty(windows, heads, n, dtype=torch.float32)
     programs = triton.cdiv(windows, tiles.windows) * heads * triton.cdiv(n, rows)
     with torch.cuda.device_of(qkv):
@@ -50,13 +50,13 @@ def attention_forward(
             expand_bias(bias_table, bias_index, qkv.dtype),
             out,
             log_sums,
-            LOG2_E * width**-0.5,
+            LOG2_E * head_dim**-0.5,
             windows,
             heads,
             tuple(grid),
             WINDOW=window,
             SHIFT=shift,
-            HEAD_DIM=width,
+            HEAD_DIM=head_dim,
             ROWS=rows,
             TAIL=tail_rows(n, rows),
             COLUMNS=tiles.columns,
@@ -181,7 +181,7 @@ def _attend(
     N: tl.constexpr = WINDOW[0] * WINDOW[1] * WINDOW[2]
     place = first + tl.arange(0, ROWS)
     token, side = locate(place, corner, grid, WINDOW, WRAPS)
-    q = load_rows(qkv, token, place < N, 3 * channels, HEAD_DIM)  # (ROWS, d)
+    q = load_rows(qkv, token, place < N, 3 * channels, HEAD_DIM)  # (ROWS, head_dim)
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     mixed = tl.zeros((ROWS, HEAD_DIM), tl.float32)
@@ -237,7 +237,7 @@ def _see(
     PADDED: tl.constexpr = (N + 15) // 16 * 16
     key_place = key + tl.arange(0, COLUMNS)
     token, key_side = locate(key_place, corner, grid, WINDOW, WRAPS)
-    k = load_rows(qkv + channels, token, key_place < N, 3 * channels, HEAD_DIM)  # (COLUMNS, d)
+    k = load_rows(qkv + channels, token, key_place < N, 3 * channels, HEAD_DIM)  # (COLUMNS, head_dim)
     v = load_rows(qkv + 2 * channels, token, key_place < N, 3 * channels, HEAD_DIM)
     # Padded keys have a bias of -inf, so no other mask is needed.
     pair = place[:, None] * PADDED + key_place[None, :]

@@ -4,8 +4,8 @@ Windows are those of the paper's grid after the cyclic roll, but the grid is not
 back. Only the last window along a shifted axis wraps around, and only there are pairs that must not attend to
 each other.
 
-Legend: B batch, D H W token grid, N tokens per window, d channels per head; place: 0 to N - 1, the index of a
-token in its window, row-major.
+Legend: B batch, D H W token grid, N tokens per window, head_dim channels per head; place: 0 to N - 1, the
+index of a token in its window, row-major.
 
 Triton reads annotations when it compiles, so files with kernels have no `from __future__ import annotations`.
 """
@@ -142,11 +142,11 @@ def locate(place, corner, grid, WINDOW: tl.constexpr, WRAPS: tl.constexpr):
 
 @triton.jit
 def rows_of(start, token, stride, HEAD_DIM: tl.constexpr):
-    """Return pointers (tokens, d) to one head's channels of tokens; `start` points to those of token 0."""
+    """Return pointers (tokens, head_dim) to one head's channels of tokens; `start` points to token 0."""
     return start + token.to(tl.int64)[:, None] * stride + tl.arange(0, HEAD_DIM)[None, :]
 
 
 @triton.jit
 def load_rows(start, token, valid, stride, HEAD_DIM: tl.constexpr):
-    """Load one head's channels of tokens, (tokens, d), with zeros where not valid."""
+    """Load one head's channels of tokens, (tokens, head_dim), with zeros where not valid."""
     return tl.load(rows_of(start, token, stride, HEAD_DIM), mask=valid[:, None], other=0.0)

@@ -3,8 +3,8 @@
 Frames and size are fixed and the batch is dynamic, so the token order is constant: the graph has no roll, no
 padding of five axes and no lookups that depend on the input.
 
-Legend: B batch, T frames, S side of a view, D H W token grid, L tokens of the padded grid, C = heads * d
-channels, N tokens per box, K classes.
+Legend: B batch, T frames, S side of a view, D H W token grid, L tokens of the padded grid, C channels =
+heads * head_dim, N tokens per box, K classes.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class _AttentionInBoxes(nn.Module):
             shape = (-1, bias.shape[-1], self.heads, c // self.heads)
             q_box, k_box, v_box = (
                 part.reshape(shape).transpose(1, 2) for part in parts
-            )  # (B*boxes, heads, N, d)
+            )  # (B*boxes, heads, N, head_dim)
             out = F.scaled_dot_product_attention(q_box, k_box, v_box, attn_mask=bias)
             outputs.append(out.transpose(1, 2).reshape(b, len(boxes.tokens), c))
         projected: Tensor = self.proj(torch.cat(outputs, dim=1))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from videoswin._errors import InputError, require
 from videoswin._text import in_one_line
-from videoswin.weights.metadata import KEY, ExportPrecision, Metadata
+from videoswin.weights.metadata import KEY, Metadata, ModelPrecision
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -97,7 +97,7 @@ def _read(path: Path) -> tuple[Any, Any, Metadata]:
     return core, model, Metadata.of_exported_file(info, path)
 
 
-def settings(precision: ExportPrecision) -> dict[str, object]:
+def settings(precision: ModelPrecision) -> dict[str, object]:
     """Return OpenVINO's settings: the precision of the file, torch's threads, one stream.
 
     By default OpenVINO uses bfloat16 if the CPU supports it, regardless of the precision of the file.

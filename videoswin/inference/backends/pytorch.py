@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from videoswin._errors import InputError
 from videoswin.acceleration import optimize_for_inference
+from videoswin.inference.backends import Precision
 from videoswin.model.config import PATCH
-from videoswin.model.swin import VideoSwin, patches
+from videoswin.model.swin import VideoSwin, extract_patches
 from videoswin.video.spec import Normalization
 from videoswin.video.views import mean_and_std, normalize
 from videoswin.weights.checkpoint import Checkpoint
 
+PRECISIONS: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CENTER: Final = 128.0
 """Subtracted from every pixel first: -128 to 127 are exact in bfloat16, and rounding errors of the weights
 are multiplied by smaller values."""
@@ -32,15 +34,13 @@ class PyTorchBackend:
     Attributes: metadata, device, model (VideoSwin in eval mode), pixel_model (PixelModel of `model`).
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision = "fp32") -> None:
         """Create the model and move it to the device.
 
         Args:
             checkpoint: Checkpoint of an RGB model.
             device: Device of weights and activations.
-            dtype: Type of weights and activations.
+            precision: Precision of weights and activations.
 
         Raises:
             InputError: The model does not take RGB videos.
@@ -49,9 +49,9 @@ class PyTorchBackend:
             raise InputError(
                 f"{checkpoint.name} must take RGB videos, got {checkpoint.config.in_channels} channels"
             )
-        self.metadata = checkpoint.export_metadata("fp32")  # without the weights
+        self.metadata = checkpoint.export_metadata(precision)
         self.device = device
-        self.model = optimize_for_inference(checkpoint.model(), device, dtype)
+        self.model = optimize_for_inference(checkpoint.model(), device, PRECISIONS[precision])
         self.pixel_model = PixelModel(self.model, checkpoint.clip.normalization)
 
     @torch.inference_mode()
@@ -111,7 +111,7 @@ class PixelModel(nn.Module):
         # Incomplete tokens are padded with zeros after the normalization, which no pixel value can represent.
         whole = all(size % patch == 0 for size, patch in zip(pixels.shape[2:], PATCH, strict=True))
         if whole and isinstance(self.normalization, Normalization):
-            centered = patches(pixels).to(self._weight.dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
+            centered = extract_patches(pixels).to(self._weight.dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
             return self.model.encode(embedding.embed(centered, self._weight, self._bias))
         return self.model.encode(embedding(self._normalized(pixels)))
 
