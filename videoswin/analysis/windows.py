@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from videoswin._errors import InputError
 from videoswin.video.sampling import measure_rate, sample_clips, tolerance
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.stream import VideoStream
-from videoswin.video.views import crop_frame, stack_views
+from videoswin.video.views import adaptive_order, crop_frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +163,11 @@ def _assemble(window: _Plan, crops: dict[int, Tensor], plan: ViewPlan) -> Window
     last = max(crops)
     clips = [[min(index, last) for index in indices] for indices in window.clips]
     seconds = np.array([[window.seconds[index] for index in indices] for indices in window.clips])
-    pixels, times = stack_views(crops, clips, seconds, plan)
+    pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
+    times = np.repeat(seconds, len(pixels) // len(clips), axis=0)
+    if plan.is_adaptive:
+        order = adaptive_order(plan)
+        pixels, times = pixels[order], times[order]
     return Window(window.start, window.end, window.first, window.stop, pixels, times)
 
 

@@ -136,7 +136,8 @@ def list_packets(container: InputContainer, stream: VideoStream, budget: WorkBud
     for packet in packets(container, stream):
         num_bytes += packet.size
         budget.require_num_frames(len(displayed) + num_hidden + 1, num_bytes)
-        if gives_no_frame(packet):
+        # No frame: the packet is cut by an edit list, or is a VP8 reference frame without its show_frame bit.
+        if packet.is_discard or (codec.name == "vp8" and not memoryview(packet)[0] & 0x10):
             num_hidden += 1
             continue
         displayed.append(packet.pts)
@@ -187,12 +188,6 @@ def _describe_early_end(
     missing = stated_duration - last
     step = (last - first) / (len(shown) - 1) if len(shown) > 1 else 1.0
     return f"the file ends {missing:.1f} seconds before its stated duration" if missing > 5 * step else None
-
-
-def gives_no_frame(packet: Packet[VideoStream]) -> bool:
-    """Return whether a packet is cut by an edit list, or is a VP8 reference without its show_frame bit."""
-    codec = packet.stream.codec_context.name
-    return packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & 0x10)
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
@@ -178,29 +179,10 @@ def count_claimed_samples(path: Path) -> int:
     name, not by walking the tree of boxes.
     """
     total = 0
-    for header in _read_headers(path):
-        samples = 0
-        for track in header.split(b"trak"):
-            count = sum(int.from_bytes(count, "big") for table in _SAMPLES for count in table.findall(track))
-            # Old QuickTime audio counts single samples, several per byte, and FFmpeg indexes it by chunk.
-            by_chunk = _HANDLER.findall(track)[:1] == [b"soun"] and _DURATIONS.findall(track) == [
-                (_ONE, _ONE)
-            ]
-            samples += count // 8 if by_chunk else count
-        # Each entry of an edit list may repeat the whole track; two are common, a delay and the track itself.
-        edits = max((int.from_bytes(count, "big") for count in _EDITS.findall(header)), default=0)
-        total += samples * max(1, edits // 2)
-    return total
-
-
-def _read_headers(path: Path) -> Iterator[bytes]:
-    """Yield the content of every box without media data, decompressed; nothing if the file is not MP4 or MOV.
-
-    FFmpeg may detect a file as MP4 or MOV if one of its first boxes has a known type.
-    """
     with path.open("rb") as file:
+        # FFmpeg may detect a file as MP4 or MOV if one of its first boxes has a known type.
         if not any(kind in _ISO_BOXES for kind, start, _ in _boxes(file) if start < _PROBED_BYTES):
-            return
+            return 0
         for kind, start, length in _boxes(file):
             file.seek(start)
             # FFmpeg parses a `free` box with the content of a `moov` box as one.
@@ -208,11 +190,28 @@ def _read_headers(path: Path) -> Iterator[bytes]:
             if kind in _DATA and not is_renamed:
                 continue
             file.seek(start)
-            header = kind + file.read(min(length, _MAX_HEADER_BYTES))
-            yield header
-            for compressed in _COMPRESSED.finditer(header):
-                with suppress(zlib.error):
-                    yield zlib.decompressobj().decompress(header[compressed.end() :], _MAX_HEADER_BYTES)
+            first = kind + file.read(min(length, _MAX_HEADER_BYTES))
+            for header in chain([first], _decompress(first) if _COMPRESSED.search(first) else ()):
+                samples = 0
+                for track in header.split(b"trak"):
+                    counts = (count for table in _SAMPLES for count in table.findall(track))
+                    count = sum(int.from_bytes(each, "big") for each in counts)
+                    # Old QuickTime audio counts single samples, several per byte, and is indexed by chunk.
+                    by_chunk = _HANDLER.findall(track)[:1] == [b"soun"] and _DURATIONS.findall(track) == [
+                        (_ONE, _ONE)
+                    ]
+                    samples += count // 8 if by_chunk else count
+                # Each entry of an edit list may repeat the whole track; two are common, for a delay.
+                edits = max((int.from_bytes(each, "big") for each in _EDITS.findall(header)), default=0)
+                total += samples * max(1, edits // 2)
+    return total
+
+
+def _decompress(header: bytes) -> Iterator[bytes]:
+    """Yield the content of each compressed box in a header, one at a time to limit memory."""
+    for compressed in _COMPRESSED.finditer(header):
+        with suppress(zlib.error):
+            yield zlib.decompressobj().decompress(header[compressed.end() :], _MAX_HEADER_BYTES)
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from videoswin._errors import VideoError
 from videoswin._text import plural
-from videoswin.video.ffmpeg import RgbConverter, decode_packets, gives_no_frame, open_container, packets
+from videoswin.video.ffmpeg import RgbConverter, decode_packets, open_container, packets
 from videoswin.video.limits import ReadLimits, WorkBudget, count_claimed_samples
 from videoswin.video.sampling import CLOCK_JUMP_SECONDS, measure_rate
 
@@ -261,7 +261,9 @@ class VideoStream:
         self._budget.require_num_frames(self._num_packets, self._num_bytes)
         self._queue.append(packet)
         self._close_clock_jump(packet)
-        if self.lists_ahead and not gives_no_frame(packet):
+        # Packets without a frame, as in `list_packets`.
+        is_vp8_reference = self._stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
+        if self.lists_ahead and not (packet.is_discard or is_vp8_reference):
             self._listing.add(packet.pts, packet.dts, self._time_base)
 
     def _close_clock_jump(self, packet: Packet[AvStream]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +94,12 @@ def load_views(
                 crops[index] = crop_frame(reader.path, reader.frame(index), clip, views)
             if reader.num_readable == num_frames:
                 break
+        pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
         seconds = reader.start_seconds + reader.times[np.array(clips)]
-        pixels, times = stack_views(crops, clips, seconds, views)
+        times = np.repeat(seconds, len(pixels) // len(clips), axis=0)  # (V, T)
+        if views.margin < 1:
+            order = adaptive_order(views)
+            pixels, times = pixels[order], times[order]
         return Views(
             pixels=pixels,
             times=times,
@@ -122,28 +125,6 @@ def crop_frame(path: Path, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -
         )
     resized = resize_short_side(frame_hwc[None], clip.short_side, clip.antialias, views.placement)
     return spatial_crops(resized, clip.size, views.crops, views.placement)
-
-
-def stack_views(
-    crops: Mapping[int, Tensor], clips: list[list[int]], seconds: NDArray[np.float64], views: ViewPlan
-) -> tuple[Tensor, NDArray[np.float64]]:
-    """Stack the crops of frames to the views of clips.
-
-    Args:
-        crops: (crops, 3, 1, S, S) of each frame, by its number.
-        clips: Frame numbers of each clip.
-        seconds: (clips, T) display times of these frames.
-        views: Number and placement of the views.
-
-    Returns:
-        Pixels (V, 3, T, S, S) and times (V, T), in the order of `adaptive_order` for an adaptive plan.
-    """
-    pixels = torch.cat([torch.cat([crops[index] for index in indices], dim=2) for indices in clips])
-    times = np.repeat(seconds, len(pixels) // len(clips), axis=0)
-    if views.margin < 1:
-        order = adaptive_order(views)
-        pixels, times = pixels[order], times[order]
-    return pixels, times
 
 
 def seconds_covered(

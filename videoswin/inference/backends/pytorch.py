@@ -67,7 +67,8 @@ class PyTorchBackend:
         Pixels (V, 3, T, H, W), uint8, -> (V, T', H', W', C), in the precision of the model.
         `model.forward_head` gives the logits of `__call__` for them.
         """
-        return self.pixel_model.features(pixels.to(self.device))
+        features: Tensor = self.pixel_model(pixels.to(self.device), pooled=False)
+        return features
 
 
 class PixelModel(nn.Module):
@@ -94,26 +95,24 @@ class PixelModel(nn.Module):
             bias = proj.bias.detach().float() - (weight * (self._mean - CENTER)).sum((1, 2, 3, 4))
             self._weight, self._bias = weight.to(proj.weight.dtype), bias.to(proj.bias.dtype)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        # Hooks and compilation in place need a call of the whole model.
-        modules = (self.model, self.model.patch_embed)
-        hooked = self.model._compiled_call_impl is not None or any(
-            module._forward_hooks or module._forward_pre_hooks for module in modules
-        )
-        if hooked:
-            logits: Tensor = self.model(self._normalized(pixels))
-            return logits
-        return self.model.forward_head(self.features(pixels))
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """Return the normalized tokens of the last stage: pixels (V, 3, T, H, W) -> (V, T', H', W', C)."""
+    def forward(self, pixels: Tensor, *, pooled: bool = True) -> Tensor:
+        """Return logits (V, K), or else the normalized tokens (V, T', H', W', C) of the last stage."""
         embedding = self.model.patch_embed
         # Incomplete tokens are padded with zeros after the normalization, which no pixel value can represent.
         whole = all(size % patch == 0 for size, patch in zip(pixels.shape[2:], PATCH, strict=True))
+        # Hooks and compilation in place need a call of the whole model.
+        hooked = self.model._compiled_call_impl is not None or any(
+            module._forward_hooks or module._forward_pre_hooks for module in (self.model, embedding)
+        )
+        if pooled and hooked:
+            logits: Tensor = self.model(self._normalized(pixels))
+            return logits
         if whole and isinstance(self.normalization, Normalization):
             centered = extract_patches(pixels).to(self._weight.dtype) - CENTER  # (V, T/2, H/4, W/4, 96)
-            return self.model.encode(embedding.embed(centered, self._weight, self._bias))
-        return self.model.encode(embedding(self._normalized(pixels)))
+            features = self.model.encode(embedding.embed(centered, self._weight, self._bias))
+        else:
+            features = self.model.encode(embedding(self._normalized(pixels)))
+        return self.model.forward_head(features) if pooled else features
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """Return clips as input of the model, normalized in float32 first."""
