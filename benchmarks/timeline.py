@@ -42,7 +42,7 @@ SECONDS = 60.0
 HOPS = (2.0, 1.0, 0.5, 0.25)
 """Seconds between windows of 2 seconds, the clip of the bundled model."""
 THRESHOLDS = (0.2, 0.3, 0.5)
-CHOSEN_ON, MEASURED_ON = range(8), range(100, 112)
+CHOSEN_ON, MEASURED_ON = range(8), range(100, 108)
 """Seeds of videos."""
 MIN_IOU = 0.5
 
@@ -184,6 +184,9 @@ def main() -> None:
     parser.add_argument(
         "--choose", action="store_true", help="use the seeds on which the defaults were chosen"
     )
+    parser.add_argument(
+        "--minutes", type=int, nargs="*", default=[30, 120], help="lengths of the long videos, or none"
+    )
     parser.add_argument("--long", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.long:
@@ -196,7 +199,7 @@ def main() -> None:
         report: dict[str, Any] = {"circumstances": circumstances(), "token_seconds": 0.5}
         report["accuracy"] = accuracy(folder, predictor, seeds)
         report["long"] = []
-        for minutes in () if arguments.choose else (30, 120):
+        for minutes in arguments.minutes:
             repeat(folder / f"{seeds[0]}.mp4", minutes, folder / f"{minutes}.mp4")
             report["long"].append(in_fresh_process(__file__, "--long", str(folder / f"{minutes}.mp4")))
     text = json.dumps(report, indent=1)
