@@ -334,8 +334,11 @@ def resolve_device(device: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         resolved = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {device!r}") from error
+    try:
         torch.empty(0, device=resolved)
-    # torch raises these for an unknown name or index, a build without CUDA, and an absent backend.
+    # torch raises these for an unknown index, a build without CUDA, and an absent backend.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error
