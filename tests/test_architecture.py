@@ -188,7 +188,7 @@ def test_help_does_not_wait_for_torch() -> None:
 FROZEN_COMMANDS = {
     "check": {"data", "model", "quick", "root", "min_frames", "out", "workers", "license", "json"},
     "convert": {"model", "out", "layout", "inflation", "window", "license", "json"},
-    "demo": {"video", "model", "out"},
+    "demo": {"video", "model", "out", "license"},
     "export": {"model", "out", "format", "precision", "videos", "json", "license"},
     "models": {"json"},
     "predict": {"videos", "model", "protocol", "top", "device", "precision", "json", "license", "trust"},

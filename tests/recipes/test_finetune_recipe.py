@@ -320,7 +320,7 @@ def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(m
     def with_speed(*arguments):
         raise AssertionError("nothing may be timed before")
 
-    monkeypatch.setattr(finetune_module, "read_inputs", lambda recipe: None)
+    monkeypatch.setattr(finetune_module, "read_inputs", lambda recipe, *, license: None)
     monkeypatch.setattr(finetune_module, "inspect_context", lambda *_: context(multi_label=True))
     monkeypatch.setattr(TrainingContext, "with_speed", with_speed)
     with pytest.raises(ValueError, match="class_weights is for videos with one label each"):
