@@ -19,8 +19,8 @@ from videoswin._files import replacing
 from videoswin._text import LINES_PER_LIST, csv_cell, draw_bar, dump_json, plural, printable, truncate
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
-from videoswin.evaluation.metrics import TOP, VideoScores
-from videoswin.evaluation.plots import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
+from videoswin.evaluation.metrics import TOP, VideoScores, confused_pairs
+from videoswin.evaluation.plots import FRAME_HEIGHT, draw_confusion, draw_contact_sheet
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoReader, open_video
 from videoswin.video.sampling import sample_clips
