@@ -35,7 +35,7 @@ from torch import Tensor
 from videoswin._distributed import from_all_ranks, rank_and_world_size
 from videoswin._errors import InputError, TrainingError, require
 from videoswin._files import lock, naming, replacing, write_text
-from videoswin._text import dump_json
+from videoswin._text import dump_json, first_few
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.evaluation import plots
 from videoswin.evaluation.report import Report
@@ -115,7 +115,7 @@ class RunFolder:
         origin = {key: value for key, value in finished.items() if key in ("data", "init_from")}
         if keys := differing_keys(identity, run_identity(self.settings, origin)):
             raise InputError(
-                f"{self.path} has a finished run with another {', '.join(keys[:3])}; choose another folder "
+                f"{self.path} has a finished run with another {first_few(keys)}; choose another folder "
                 "with --out"
             )
         if not self.result.exists():
