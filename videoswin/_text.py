@@ -108,8 +108,17 @@ def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: flo
         count: Maximum number of suggestions.
         cutoff: Minimum similarity from 0 to 1, as in `difflib.get_close_matches`.
     """
-    similar = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
-    return f"did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+    return ask_if_meant(similar_names(name, known, count=count, cutoff=cutoff))
+
+
+def similar_names(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are most similar to `name`, as `did_you_mean` suggests them."""
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
+
+
+def ask_if_meant(names: Sequence[str]) -> str:
+    """Return the question of `did_you_mean` for names that were found similar."""
+    return f"did you mean {' or '.join(map(repr, names))}?" if names else ""
 
 
 def in_one_line(failure: Exception) -> str:
