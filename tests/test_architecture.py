@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +99,19 @@ def test_files_do_not_import_each_other_in_a_circle() -> None:
 def test_no_source_file_is_longer_than_400_lines() -> None:
     sizes = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in SOURCES}
     assert {name: size for name, size in sizes.items() if size > LINES_PER_FILE} == {}
+
+
+def test_a_name_of_a_type_has_one_meaning_in_the_package() -> None:
+    files = defaultdict(list)
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign):  # aliases; type variables start with an underscore
+                targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                names = [name for name in targets if re.fullmatch(r"[A-Z]|[A-Z]\w*[a-z]\w*", name)]
+            for name in names:
+                files[name].append(path.name)
+    assert {name: where for name, where in files.items() if len(where) > 1} == {}
 
 
 def test_the_model_needs_nothing_but_torch() -> None:

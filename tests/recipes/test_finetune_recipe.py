@@ -332,7 +332,7 @@ def test_class_weights_for_several_labels_are_refused_before_anything_is_timed(m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer.rate": "1"}, r"no setting 'optimizer\.rate'; did you mean optimizer\.lr"),
+        ({"optimizer.rate": "1"}, r"no setting 'optimizer\.rate'; did you mean 'optimizer\.lr'"),
         ({"schedule.epochs": "x"}, r"schedule\.epochs must be a whole number, got 'x'"),
         ({"schedule.epochs": "0"}, "epochs must be > 0, got 0"),
         ({"run.precision": "half"}, r"run\.precision must be fp32 or bf16 or fp16, got 'half'"),
