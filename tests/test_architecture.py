@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +102,19 @@ def test_no_source_file_is_longer_than_400_lines() -> None:
     assert {name: size for name, size in sizes.items() if size > LINES_PER_FILE} == {}
 
 
+def test_a_name_of_a_type_has_one_meaning_in_the_package() -> None:
+    files = defaultdict(list)
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign):  # aliases; type variables start with an underscore
+                targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                names = [name for name in targets if re.fullmatch(r"[A-Z]|[A-Z]\w*[a-z]\w*", name)]
+            for name in names:
+                files[name].append(path.name)
+    assert {name: where for name, where in files.items() if len(where) > 1} == {}
+
+
 def test_the_model_needs_nothing_but_torch() -> None:
     for path in (PACKAGE / "model").glob("*.py"):
         outside = {name.partition(".")[0] for name in imports(path)} - MODEL_MAY_IMPORT
@@ -189,7 +203,7 @@ def test_help_does_not_wait_for_torch() -> None:
 FROZEN_COMMANDS = {
     "check": {"data", "model", "quick", "root", "min_frames", "out", "workers", "license", "json"},
     "convert": {"model", "out", "layout", "inflation", "window", "license", "json"},
-    "demo": {"video", "model", "out"},
+    "demo": {"video", "model", "out", "license"},
     "export": {"model", "out", "format", "precision", "videos", "json", "license"},
     "models": {"json"},
     "predict": {"videos", "model", "protocol", "top", "device", "precision", "json", "license", "trust"},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from videoswin._errors import InputError
-from videoswin._files import require_writable_file, require_writable_folder
+from videoswin._files import require_writable_file, require_writable_folder, write_text
 
 
 @pytest.mark.parametrize("folder", [".", "new", "new/deeper"])
@@ -46,3 +46,11 @@ def test_a_file_that_cannot_be_written_is_refused(file: str, reason: str, tmp_pa
     (tmp_path / "old").write_text("in the way")
     with pytest.raises(InputError, match=f"--out must be a writable file, got /.*: {reason}"):
         require_writable_file(tmp_path / file, name="--out")
+
+
+def test_text_replaces_a_file_with_its_newlines_and_escapes_what_is_not_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("a longer old text")
+    write_text(path, "a\r\nü\n\udcff\n")
+    assert path.read_bytes() == "a\r\nü\n\\udcff\n".encode()
+    assert list(tmp_path.iterdir()) == [path]

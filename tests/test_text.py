@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from videoswin._text import csv_cell, is_printable_name, plural, printable
+from videoswin._text import csv_cell, first_few, is_printable_name, plural, printable
 
 READABLE = [
     "riding a bike",
@@ -100,3 +100,18 @@ def test_other_csv_cells_are_left_alone(text: str) -> None:
 )
 def test_a_count_agrees_with_its_noun(count: int, noun: str, text: str) -> None:
     assert plural(count, noun) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "listed", "said"),
+    [
+        ("", "", ""),
+        ("a", "a", "a"),
+        ("ab", "a, b", "a and b"),
+        ("abc", "a, b, c", "a, b and c"),
+        ("abcde", "a, b, c and 2 more", "a, b, c and 2 more"),
+    ],
+)
+def test_the_first_names_are_listed_with_the_number_of_the_others(names: str, listed: str, said: str) -> None:
+    assert first_few([*names]) == listed
+    assert first_few([*names], last=" and ") == said

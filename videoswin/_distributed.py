@@ -29,7 +29,7 @@ from videoswin._errors import InputError, VideoSwinError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 PREFETCH: Final = 2
 """Number of items that each worker of a DataLoader prepares ahead."""
@@ -62,7 +62,7 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
-def from_all_ranks(value: T) -> list[T]:
+def from_all_ranks(value: _T) -> list[_T]:
     """Gather the values of all processes, by rank, in every process. All processes must call this."""
     _, world_size = rank_and_world_size()
     if world_size == 1:
@@ -72,7 +72,7 @@ def from_all_ranks(value: T) -> list[T]:
     return values
 
 
-def gather_objects(objects: list[T]) -> list[T]:
+def gather_objects(objects: list[_T]) -> list[_T]:
     """Return the objects of all processes, in the order of their ranks. All processes must call this."""
     return [value for of_rank in from_all_ranks(objects) for value in of_rank]
 

@@ -38,6 +38,18 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by one with this text in UTF-8, atomically and with its newlines unchanged.
+
+    Undecodable bytes of file names, as surrogates, are written as escapes such as `\\udcff`, like in JSON.
+
+    Raises:
+        OSError: As in `replacing`.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Set the filename of every OSError inside to `path`, also if a library wraps the OSError."""

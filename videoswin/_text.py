@@ -86,10 +86,17 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
-def first_few(names: list[str] | tuple[str, ...], count: int = 3) -> str:
-    """Return the first names as text: `a, b, c and 7 more`."""
-    more = len(names) - count
-    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
+def first_few(names: Sequence[str], count: int = 3, *, last: str = ", ") -> str:
+    """Return the first names as text: `a, b, c and 7 more`.
+
+    Args:
+        names: Any number of names.
+        count: Maximum number of names in the text.
+        last: What is between the last two names if all are in the text; with " and ", it is `a, b and c`.
+    """
+    if (more := len(names) - count) > 0:
+        return f"{', '.join(names[:count])} and {more} more"
+    return last.join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:
@@ -101,8 +108,17 @@ def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: flo
         count: Maximum number of suggestions.
         cutoff: Minimum similarity from 0 to 1, as in `difflib.get_close_matches`.
     """
-    similar = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
-    return f"did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+    return ask_if_meant(similar_names(name, known, count=count, cutoff=cutoff))
+
+
+def similar_names(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are most similar to `name`, as `did_you_mean` suggests them."""
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
+
+
+def ask_if_meant(names: Sequence[str]) -> str:
+    """Return the question of `did_you_mean` for names that were found similar."""
+    return f"did you mean {' or '.join(map(repr, names))}?" if names else ""
 
 
 def in_one_line(failure: Exception) -> str:
@@ -116,7 +132,7 @@ def draw_bar(fraction: float) -> str:
 
 
 def truncate(lines: Sequence[str]) -> list[str]:
-    """Return the first LINES_PER_LIST lines, and a line with the number of the others."""
+    """Return the first LINES_PER_LIST lines of a text, and a line with the number of the others."""
     more = len(lines) - LINES_PER_LIST
     return [*lines[:LINES_PER_LIST], *([f"and {more} more"] if more > 0 else [])]
 

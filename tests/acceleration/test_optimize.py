@@ -9,7 +9,7 @@ import torch
 import videoswin
 from videoswin import acceleration
 from videoswin._errors import InputError
-from videoswin.acceleration import cuda, fused, optimize_for_inference, use_training_attention
+from videoswin.acceleration import cuda, fused, optimize_for_inference, resolve_device, use_training_attention
 from videoswin.acceleration.block import InferenceBlock
 from videoswin.acceleration.cpu import CPUBlock, recompute_attention
 from videoswin.acceleration.triton.attention import triton_attention
@@ -146,3 +146,13 @@ def test_choosing_and_tracing_need_no_triton() -> None:
         names = {alias.name for node in tops if isinstance(node, ast.Import) for alias in node.names}
         names |= {str(node.module) for node in tops if isinstance(node, ast.ImportFrom)}
         assert not names & (kernels | {"triton"}), path.name
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="device 'cuda:99' cannot be used here"):
+        resolve_device("cuda:99")
+
+
+def test_a_word_that_is_no_device_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'$"):
+        resolve_device("gpu")

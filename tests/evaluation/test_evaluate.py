@@ -320,4 +320,4 @@ def test_up_to_five_unknown_classes_are_named_with_what_may_be_meant() -> None:
         ValueError, match="the 8 classes of the data must be among the 6 of the model, got 7 others"
     ) as error:
         match_classes(("run", *unknown), LABELS)
-    assert "'Walks' (did you mean 'walk'?), 'swimming', 'a', 'b', 'c', ...;" in str(error.value)
+    assert "'Walks' (did you mean 'walk'?), 'swimming', 'a', 'b', 'c' and 2 more;" in str(error.value)

@@ -11,6 +11,7 @@ from videoswin.evaluation.metrics import (
     VideoScores,
     average_precision,
     class_accuracy,
+    confused_pairs,
     confusion_matrix,
     mean_average_precision_interval,
     mean_class_accuracy_interval,
@@ -193,3 +194,8 @@ def test_loss_is_cross_entropy_of_the_videos_with_an_answer() -> None:
     assert found.loss == pytest.approx(-(math.log(0.5) + math.log(0.1)) / 2)
     several = scored([[0.5, 0.25]], [[1]], multi_label=True)
     assert several.loss == pytest.approx(-(math.log(0.5) + math.log(0.25)))
+
+
+def test_confused_pairs_are_sorted_and_leave_out_the_diagonal() -> None:
+    matrix = torch.tensor([[9, 1, 0], [0, 9, 0], [3, 0, 9]])
+    assert confused_pairs(matrix) == [(2, 0, 3), (0, 1, 1)]

@@ -13,7 +13,6 @@ from videoswin.evaluation.plots import (
     COLORS,
     FRAME_HEIGHT,
     FRAMES_PER_ROW,
-    confused_pairs,
     draw_confusion,
     draw_contact_sheet,
     draw_curves,
@@ -95,11 +94,6 @@ def test_a_confusion_of_any_number_of_classes_fits_a_screen(tmp_path: Path, num_
     height, width, _ = pixels(tmp_path / "x.png").shape
     assert 300 < height < 2000
     assert 300 < width < 2000
-
-
-def test_confused_pairs_are_sorted_and_leave_out_the_diagonal() -> None:
-    matrix = torch.tensor([[9, 1, 0], [0, 9, 0], [3, 0, 9]])
-    assert confused_pairs(matrix) == [(2, 0, 3), (0, 1, 1)]
 
 
 def test_a_contact_sheet_shows_every_frame_upright_and_unstretched(tmp_path: Path) -> None:

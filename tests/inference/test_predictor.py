@@ -12,7 +12,7 @@ from videoswin._errors import VideoError
 from videoswin.camera_motion.clips import write_h264
 from videoswin.inference.backends.pytorch import PyTorchBackend
 from videoswin.inference.prediction import Prediction
-from videoswin.inference.predictor import Predictor, resolve_device
+from videoswin.inference.predictor import Predictor
 from videoswin.model.config import NANO
 from videoswin.model.swin import VideoSwin
 from videoswin.video.limits import ReadLimits
@@ -284,16 +284,6 @@ def test_a_protocol_replaces_the_checkpoints_views() -> None:
 def test_an_unknown_protocol_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="official-4x3"):
         Predictor.from_pretrained("camera-motion", device="cpu", protocol="4x3")
-
-
-def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match="device 'cuda:99' cannot be used here"):
-        resolve_device("cuda:99")
-
-
-def test_a_word_that_is_no_device_is_refused() -> None:
-    with pytest.raises(ValueError, match="device 'gpu' cannot be used here"):
-        resolve_device("gpu")
 
 
 def test_a_backend_is_run_on_its_own_device_and_in_its_own_precision(checkpoint: Checkpoint) -> None:

@@ -35,7 +35,7 @@ def test_the_page_has_commands():
 @pytest.mark.parametrize("command", TRAINED)
 def test_training_commands_make_recipes_whose_batch_can_be_dealt_out(command):
     options = options_of(command)
-    assert options.keys() <= {"", "--data", "--out", "--set"}
+    assert options.keys() <= {"", "--data", "--out", "--root", "--set"}
     settings = parse_assignments(options.get("--set", []))
     recipe = build_recipe(options[""][0], data=options["--data"][0], settings=settings)
     assert recipe.data.batch_size % (recipe.run.devices * recipe.run.grad_accum_steps) == 0

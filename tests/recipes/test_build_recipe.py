@@ -139,7 +139,7 @@ def test_a_file_with_the_name_of_another_module_is_refused(tmp_path):
 
 
 def test_a_setting_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"did you mean optimizer\.lr"):
+    with pytest.raises(ValueError, match=r"did you mean 'optimizer\.lr'"):
         build_recipe("camera-motion", settings={"optimizer.rat": "1e-3"})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from videoswin.acceleration import resolve_device
 from videoswin.camera_motion.camera import (
     LABELS,
     MotionRange,
@@ -20,7 +21,7 @@ from videoswin.camera_motion.clips import write_h264
 from videoswin.camera_motion.recipe import camera_motion
 from videoswin.camera_motion.scenes import load_photo
 from videoswin.data.dataset import Draw
-from videoswin.inference.predictor import Predictor, resolve_device
+from videoswin.inference.predictor import Predictor
 from videoswin.recipes import build_recipe
 from videoswin.recipes.autoconfig import natural_precision
 from videoswin.training.recipe import Augment

@@ -290,5 +290,5 @@ def test_settings_are_parsed_without_checking_that_their_values_fit():
     given = {"data.clip.size": "96", "schedule.warmup_epochs": "40", "model.config.window": "[16, 7, 7]"}
     parsed = {"data.clip.size": 96, "schedule.warmup_epochs": 40.0, "model.config.window": (16, 7, 7)}
     assert parse_settings(RECIPE, given) == parsed
-    with pytest.raises(ValueError, match=r"did you mean optimizer\.lr"):
+    with pytest.raises(ValueError, match=r"did you mean 'optimizer\.lr'"):
         parse_settings(RECIPE, {"optimizer.rate": 1})

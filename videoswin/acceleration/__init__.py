@@ -84,6 +84,23 @@ def use_training_attention(
     _set_attention(model, _chosen_attention(model, device, dtype, kernels) or own)
 
 
+def resolve_device(device: str) -> torch.device:
+    """Return the torch device; raise InputError if this machine or this build of torch does not have it."""
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device must be auto, cpu, cuda, cuda:N or mps, got {device!r}") from error
+    try:
+        torch.empty(0, device=resolved)
+    # torch raises these for an unknown index, a build without CUDA, and an absent backend.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error
+    return resolved
+
+
 def _chosen_attention(
     model: VideoSwin, device: torch.device, dtype: torch.dtype, kernels: Kernels | None
 ) -> AttentionFn | None:

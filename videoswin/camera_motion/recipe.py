@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch.utils.data import Dataset
 
+from videoswin.acceleration import resolve_device
 from videoswin.camera_motion.camera import LABELS
 from videoswin.camera_motion.clips import CameraMotionClips
 from videoswin.data.dataset import Item
-from videoswin.inference.predictor import resolve_device
 from videoswin.model.config import NANO
 from videoswin.model.swin import initialize_from_scratch
 from videoswin.training.learner import natural_precision

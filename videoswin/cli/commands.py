@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from videoswin.inference.prediction import Prediction
 
 
-def demo(*, video: str | None = None, model: str = "camera-motion", out: str = "demo") -> int:
+def demo(
+    *,
+    video: str | None = None,
+    model: str = "camera-motion",
+    out: str = "demo",
+    license: str | None = None,
+) -> int:
     """Predict a synthetic clip, and optionally your video, and write an HTML page.
 
     Example: videoswin demo --video my_clip.mp4
@@ -45,7 +51,7 @@ def demo(*, video: str | None = None, model: str = "camera-motion", out: str = "
     from videoswin.cli.demo import run_demo
 
     require_writable_folder(out, name="--out")
-    results, page = run_demo(video, model=model, out=out)
+    results, page = run_demo(video, model=model, out=out, license=license)
     failures = _print_results(results, top=5, as_json=False)
     print(f"{printable(str(page))} shows the frames and the scores.")
     return 1 if failures else 0

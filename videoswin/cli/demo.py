@@ -38,7 +38,7 @@ THUMBNAIL_HEIGHT = 120
 
 
 def run_demo(
-    video: str | None, *, model: str = "camera-motion", out: str = "demo"
+    video: str | None, *, model: str = "camera-motion", out: str = "demo", license: str | None = None
 ) -> tuple[list[Prediction | VideoError], Path]:
     """Classify a generated clip and `video`, and write an HTML page with the predictions.
 
@@ -46,6 +46,7 @@ def run_demo(
         video: Path of a video of the user; None classifies the generated clip only.
         model: Catalog name, bundled name or file.
         out: Folder for the generated clip and the page.
+        license: License of restricted weights, repeated to accept it.
 
     Returns:
         The predictions, with a VideoError for a `video` that cannot be read, and the path of the page. The
@@ -55,7 +56,7 @@ def run_demo(
     folder.mkdir(parents=True, exist_ok=True)
     clip = folder / "pan-right.mp4"
     make_clip("pan right", clip)
-    predictor = Predictor.from_pretrained(model)
+    predictor = Predictor.from_pretrained(model, license=license)
     results = list(predictor.predict_all([clip, *([video] if video else [])]))
     page = folder / "index.html"
     predictions = [result for result in results if isinstance(result, Prediction)]

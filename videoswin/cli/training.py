@@ -135,15 +135,14 @@ def train(
         "run.precision": precision,
         "data.num_workers": workers,
         "data.root": root,
-        "run.license": license,
     }
     plain = [f"{name}={value}" for name, value in given.items() if value is not None]
     settings = {**measured, **parse_assignments([*plain, *set])}
-    plan = plan_run(recipe, data=data, init_from=model, settings=settings, trust=trust)
+    plan = plan_run(recipe, data=data, init_from=model, settings=settings, trust=trust, license=license)
     for reason in plan.reasons if not measured and is_first_process() else ():
         print_to_stderr(reason)
     saved_recipe = recipe_to_dict(plan.recipe, recipe, data, model)
-    best = loop.train(plan.recipe, Path(out), saved_recipe=saved_recipe, inputs=plan.inputs)
+    best = loop.train(plan.recipe, Path(out), saved_recipe=saved_recipe, inputs=plan.inputs, license=license)
     if is_first_process():
         if best is None:
             print_to_stderr("stopped and saved; run the same command again to resume")
@@ -205,7 +204,8 @@ def evaluate(
     split = split or next((name for name in ("test", "val") if name in manifest.splits), None)
     if split is not None:
         manifest = manifest.part(split)
-        print_to_stderr(f"scoring the split {split}")
+        if rank == 0:
+            print_to_stderr(f"scoring the split {split}")
     predictor = Predictor.from_pretrained(
         model,
         device=device,

@@ -13,7 +13,7 @@ from typing import Final
 from unicodedata import normalize
 
 from videoswin._errors import InputError
-from videoswin._files import replacing
+from videoswin._files import write_text
 from videoswin._text import csv_cell, did_you_mean, is_printable_name, plural
 from videoswin.data.lists import read_listing
 from videoswin.data.lists.rows import Listing, Row, folded_name, read_class_names
@@ -192,8 +192,8 @@ def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     if _default_classes(used) == manifest.classes:
         Path(_classes_file(source)).unlink(missing_ok=True)
     else:
-        _write_text(_classes_file(source), "".join(f"{name}\n" for name in manifest.classes))
-    _write_text(source, text)
+        _write_list(_classes_file(source), "".join(f"{name}\n" for name in manifest.classes))
+    _write_list(source, text)
 
 
 def _expanded(path: str | os.PathLike[str]) -> str:
@@ -317,14 +317,14 @@ def _csv_cells(sample: Sample, classes: tuple[str, ...], folder: str) -> list[st
     return [path, labels, *times, sample.split or "", sample.group or ""]
 
 
-def _write_text(path: str, text: str) -> None:
+def _write_list(path: str, text: str) -> None:
+    """Write a list or its class names; InputError for a name that `read_manifest` could not read back."""
     try:
-        content = text.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         name = text[max(error.start - 20, 0) : error.end + 20]
         raise InputError(f"{path}: {name!r} cannot be written as UTF-8: rename it") from error
-    with replacing(Path(path)) as partial:
-        partial.write_bytes(content)
+    write_text(Path(path), text)
 
 
 def _classes_file(path: str) -> str:

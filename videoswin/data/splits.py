@@ -21,7 +21,7 @@ import numpy as np
 from videoswin._distributed import rank_and_world_size
 from videoswin._errors import InputError, VideoError
 from videoswin._progress import Progress
-from videoswin._text import plural
+from videoswin._text import first_few, plural
 from videoswin.data.fingerprint import examine_video, find_same_scenes
 from videoswin.data.manifest import Manifest, Sample
 
@@ -75,11 +75,10 @@ def hold_out(manifest: Manifest, fraction: float, *, seed: int) -> tuple[Manifes
         label for sample in held_out.samples for label in sample.labels
     }
     if missing:
-        names = ", ".join(repr(manifest.classes[label]) for label in sorted(missing)[:5])
-        more = ", ..." if len(missing) > 5 else ""
+        names = first_few([repr(manifest.classes[label]) for label in sorted(missing)], 5)
         note = (
             f"{plural(len(missing), 'class')} not in the validation split, because there is no second "
-            f"{unit_noun}: {names}{more}"
+            f"{unit_noun}: {names}"
         )
         held_out = replace(held_out, notes=(*held_out.notes, f"{manifest.source}: {note}"))
     return training, held_out
@@ -325,7 +324,7 @@ def describe_sharing(training: Manifest, validation: Manifest) -> str:
             "data.group_by"
         )
     if shared := sorted(training_groups & validation_groups):
-        names = ", ".join(shared[:MAX_LISTED_GROUPS]) + (", ..." if len(shared) > MAX_LISTED_GROUPS else "")
+        names = first_few(shared, MAX_LISTED_GROUPS)
         return (
             f"warning: {len(shared)} of the {len(validation_groups)} validation groups are also in training "
             f"({names}): expect a lower accuracy on new groups"

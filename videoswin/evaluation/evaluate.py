@@ -26,7 +26,7 @@ from videoswin._distributed import (
 )
 from videoswin._errors import InputError, VideoError
 from videoswin._progress import Progress
-from videoswin._text import did_you_mean
+from videoswin._text import did_you_mean, first_few
 from videoswin.data.lists.rows import folded_name
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.evaluation.report import Report
@@ -116,11 +116,10 @@ def match_classes(classes: Sequence[str], labels: Sequence[str]) -> list[int]:
         return [int(name) for name in classes]
     unknown = [name for name, index in zip(classes, found, strict=True) if index is None]
     if unknown:
-        named = ", ".join(_with_suggestion(name, labels) for name in unknown[:5])
-        more = ", ..." if len(unknown) > 5 else ""
+        named = first_few([_with_suggestion(name, labels) for name in unknown], 5)
         raise InputError(
             f"the {len(classes)} classes of the data must be among the {len(labels)} of the model, got "
-            f"{len(unknown)} others: {named}{more}; rename them to the model's labels"
+            f"{len(unknown)} others: {named}; rename them to the model's labels"
         )
     return [index for index in found if index is not None]
 

@@ -241,6 +241,13 @@ def confusion_matrix(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
+def confused_pairs(matrix: Tensor) -> list[tuple[int, int, int]]:
+    """Return (true class, predicted class, videos) of all confused pairs, most videos first."""
+    wrong = matrix.clone().fill_diagonal_(0)
+    pairs = [(true, predicted, int(wrong[true, predicted])) for true, predicted in wrong.nonzero().tolist()]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
     """Return the average precision of each class: (K,) float64, NaN for classes that do not occur.
 

@@ -21,6 +21,7 @@ from rich.cells import cell_len
 from torch import Tensor
 
 from videoswin._errors import require
+from videoswin.evaluation.metrics import confused_pairs
 
 _log = logging.getLogger(__name__)
 
@@ -95,13 +96,6 @@ def draw_confusion(path: Path, matrix: Tensor, labels: Sequence[str], *, title: 
         _draw_named_confusion(path, fractions, matrix, [shortened(label) for label in labels], title)
     else:
         _draw_large_confusion(path, fractions, matrix, labels, title)
-
-
-def confused_pairs(matrix: Tensor) -> list[tuple[int, int, int]]:
-    """Return (true class, predicted class, videos) of all confused pairs, most videos first."""
-    wrong = matrix.clone().fill_diagonal_(0)
-    pairs = [(true, predicted, int(wrong[true, predicted])) for true, predicted in wrong.nonzero().tolist()]
-    return sorted(pairs, key=lambda pair: -pair[2])
 
 
 def draw_contact_sheet(path: Path, rows: Sequence[tuple[str, Tensor]], *, columns: int = 1) -> None:

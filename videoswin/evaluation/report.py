@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from videoswin._errors import VideoError
-from videoswin._files import replacing
+from videoswin._files import replacing, write_text
 from videoswin._text import LINES_PER_LIST, csv_cell, draw_bar, dump_json, plural, printable, truncate
 from videoswin.data.dataset import Failure
 from videoswin.data.manifest import Sample
-from videoswin.evaluation.metrics import TOP, VideoScores
-from videoswin.evaluation.plots import FRAME_HEIGHT, confused_pairs, draw_confusion, draw_contact_sheet
+from videoswin.evaluation.metrics import TOP, VideoScores, confused_pairs
+from videoswin.evaluation.plots import FRAME_HEIGHT, draw_confusion, draw_contact_sheet
 from videoswin.video.excerpt import excerpt
 from videoswin.video.reader import VideoReader, open_video
 from videoswin.video.sampling import sample_clips
@@ -196,17 +196,17 @@ class Report(VideoScores):
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        _write(path / "report.json", dump_json(self.to_dict(), indent=1) + "\n")
-        _write(path / "per_class.csv", _per_class_table(self))
-        _write(
+        write_text(path / "report.json", dump_json(self.to_dict(), indent=1) + "\n")
+        write_text(path / "per_class.csv", _per_class_table(self))
+        write_text(
             path / "predictions.jsonl", _lines(_prediction(self, index) for index in range(self.num_videos))
         )
-        _write(path / "failures.jsonl", _lines(vars(failure) for failure in self.failures))
+        write_text(path / "failures.jsonl", _lines(vars(failure) for failure in self.failures))
         # Files of an earlier report must not be mistaken for files of this one.
         for name in ("confusion.json", "confusion.png", "mistakes.png"):
             (path / name).unlink(missing_ok=True)
         if self.confusion is not None:
-            _write(path / "confusion.json", _confusion_json(self.confusion, self.labels))
+            write_text(path / "confusion.json", _confusion_json(self.confusion, self.labels))
             with replacing(path / "confusion.png") as partial:
                 title = f"{self.model}: {self.headline}"
                 draw_confusion(partial, self.confusion, self.labels, title=title)
@@ -311,9 +311,3 @@ def _frames_of_clip(video: VideoReader, clip: ClipSpec | None) -> Tensor:
 
 def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(f"{dump_json(row)}\n" for row in rows)
-
-
-def _write(path: Path, text: str) -> None:
-    # Undecodable bytes of a file name are written as JSON escapes.
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from videoswin._errors import InputError, NonFiniteScoresError, VideoError
+from videoswin.acceleration import resolve_device
 from videoswin.inference.backends import Backend, Precision, is_exported, load_backend
 from videoswin.inference.backends.pytorch import PyTorchBackend
 from videoswin.inference.prediction import Prediction
@@ -327,17 +328,3 @@ def require_finite_scores(probabilities: Tensor, model: str) -> Tensor:
     if not probabilities.isfinite().all():
         raise NonFiniteScoresError(f"scores of {model} must be finite, got NaN or infinity: damaged weights?")
     return probabilities
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return the torch device; raise InputError if this machine or this build of torch does not have it."""
-    if device == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    # torch raises these for an unknown name or index, a build without CUDA, and an absent backend.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} cannot be used here ({reason}); try 'auto' or 'cpu'") from error
-    return resolved

@@ -20,14 +20,14 @@ MOST_THREADS: Final = 32
 
 _of_thread = threading.local()
 
-Item = TypeVar("Item")
-Loaded = TypeVar("Loaded")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Loaded = TypeVar("_Loaded")
+_Result = TypeVar("_Result")
 
 
 def load_ahead(
-    load: Callable[[Item], Loaded], paths: Iterable[Item], *, threads: int, together: int = 1
-) -> Iterator[list[tuple[Item, Loaded | VideoError]]]:
+    load: Callable[[_Item], _Loaded], paths: Iterable[_Item], *, threads: int, together: int = 1
+) -> Iterator[list[tuple[_Item, _Loaded | VideoError]]]:
     """Load items in threads and yield them in order, in lists of up to `together` items that are ready.
 
     At most `threads + together` further items are loaded or being loaded, so memory is bounded. Closing the
@@ -43,13 +43,13 @@ def load_ahead(
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     reader = _Daemon("paths")
 
-    def load_one(path: Item) -> Loaded | VideoError:
+    def load_one(path: _Item) -> _Loaded | VideoError:
         try:
             return load(path)
         except VideoError as error:
             return error
 
-    def submit_next() -> _Submitted[Item, Loaded] | None:
+    def submit_next() -> _Submitted[_Item, _Loaded] | None:
         for path in remaining:
             return path, decoders.submit(load_one, path)
         return None
@@ -80,8 +80,8 @@ class _Daemon:
         self._stopped = False
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def submit(self, job: Callable[[], Result]) -> Future[Result]:
-        future: Future[Result] = Future()
+    def submit(self, job: Callable[[], _Result]) -> Future[_Result]:
+        future: Future[_Result] = Future()
         self._jobs.put((future, job))
         return future
 
@@ -101,10 +101,12 @@ class _Daemon:
                 future.set_exception(error)
 
 
-_Submitted = tuple[Item, "Future[Loaded | VideoError]"]
+_Submitted = tuple[_Item, "Future[_Loaded | VideoError]"]
 
 
-def _if_ready(waiting: Future[_Submitted[Item, Loaded] | None]) -> tuple[Item, Loaded | VideoError] | None:
+def _if_ready(
+    waiting: Future[_Submitted[_Item, _Loaded] | None],
+) -> tuple[_Item, _Loaded | VideoError] | None:
     """Return the next item and its result if it is loaded without an exception, else None."""
     if not waiting.done() or waiting.exception() or (submitted := waiting.result()) is None:
         return None

@@ -77,6 +77,7 @@ def build_recipe(
     init_from: str | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
     trust: bool = False,
+    license: str | None = None,
 ) -> Recipe:
     """Return the recipe of that name, with changed settings.
 
@@ -89,6 +90,8 @@ def build_recipe(
             argument `settings` get them, too.
         trust: Run the function that a recipe.json names although it is not one of RECIPES. A
             `my_module:my_recipe` as the name itself needs no trust: the caller chose the code.
+        license: License of restricted initial weights, repeated to accept it; for recipe functions that have
+            this argument.
 
     Raises:
         InputError: There is no such recipe, or an argument or a setting does not fit it.
@@ -97,7 +100,9 @@ def build_recipe(
         >>> build_recipe("kinetics:tiny", data="k400/", settings={"run.devices": "8"}).run.devices
         8
     """
-    return plan_run(name, data=data, init_from=init_from, settings=settings, trust=trust).recipe
+    return plan_run(
+        name, data=data, init_from=init_from, settings=settings, trust=trust, license=license
+    ).recipe
 
 
 def plan_run(
@@ -107,6 +112,7 @@ def plan_run(
     init_from: str | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
     trust: bool = False,
+    license: str | None = None,
 ) -> RunPlan:
     """Return the recipe of that name with the reasons for its settings, and what was read to choose them.
 
@@ -116,18 +122,21 @@ def plan_run(
         init_from: Initial weights.
         settings: Setting -> value.
         trust: Run the function that a recipe.json names although it is not one of RECIPES.
+        license: License of restricted initial weights, repeated to accept it.
 
     Raises:
         InputError: As for `build_recipe`.
     """
     if is_recipe_file(name):
-        plan = RunPlan(recipe=_repeat_run(name, data, init_from, trust=trust))
+        plan = RunPlan(recipe=_repeat_run(name, data, init_from, trust=trust, license=license))
     else:
-        plan = _call_function(_find_function(name), name, data, init_from, settings)
+        plan = _call_function(_find_function(name), name, data, init_from, settings, license)
     return dataclasses.replace(plan, recipe=with_settings(plan.recipe, settings))
 
 
-def _repeat_run(path: str, data: str | None, init_from: str | None, *, trust: bool) -> Recipe:
+def _repeat_run(
+    path: str, data: str | None, init_from: str | None, *, trust: bool, license: str | None
+) -> Recipe:
     """Return the recipe in a recipe.json, with its `data` and `init_from` replaced unless they are None."""
     saved = read_recipe_file(path)
     if saved.name not in RECIPES and not trust:
@@ -141,7 +150,9 @@ def _repeat_run(path: str, data: str | None, init_from: str | None, *, trust: bo
     if saved.name == "finetune":  # the file has all settings, so that none has to be chosen
         recipe = with_settings(DEFAULTS, {key: value for key, value in replaced.items() if value is not None})
     else:
-        recipe = _call_function(_find_function(saved.name), saved.name, data, init_from, settings).recipe
+        recipe = _call_function(
+            _find_function(saved.name), saved.name, data, init_from, settings, license
+        ).recipe
     try:
         recipe = with_settings(recipe, settings)
     except InputError as error:
@@ -206,6 +217,7 @@ def _call_function(
     data: str | None,
     init_from: str | None,
     settings: Mapping[str, Any],
+    license: str | None = None,
 ) -> RunPlan:
     """Call a recipe function with the arguments that it has parameters for.
 
@@ -235,6 +247,8 @@ def _call_function(
         raise InputError(f"recipe {name} requires {names}")
     if "settings" in accepted:
         given["settings"] = settings
+    if "license" in accepted and license is not None:
+        given["license"] = license
     result = function(**given)
     if not isinstance(result, (Recipe, RunPlan)):
         raise InputError(f"{name} must return a videoswin.training.recipe.Recipe, got {result!r}")

@@ -94,7 +94,13 @@ class RunPlan:
     """What was read to choose the settings, so that `train` does not read it again."""
 
 
-def finetune(*, data: str, init_from: str, settings: Mapping[str, Any] = MappingProxyType({})) -> RunPlan:
+def finetune(
+    *,
+    data: str,
+    init_from: str,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    license: str | None = None,
+) -> RunPlan:
     """Fine-tune any checkpoint on your own videos, with settings chosen for them.
 
     Command: `videoswin train finetune --data my_videos/ --model tiny-k400 --out run/`, where `my_videos` is a
@@ -111,6 +117,7 @@ def finetune(*, data: str, init_from: str, settings: Mapping[str, Any] = Mapping
         data: Folder or list of the training videos.
         init_from: Catalog name, bundled name or file of the initial checkpoint.
         settings: Setting -> value, as text or as a JSON value. The choices of the other settings follow them.
+        license: License of a restricted initial checkpoint, repeated to accept it.
 
     Returns:
         The recipe with these settings, the reasons for the others, and the inputs.
@@ -127,7 +134,7 @@ def finetune(*, data: str, init_from: str, settings: Mapping[str, Any] = Mapping
     source, optimizer = defaults.data, defaults.optimizer
     assert isinstance(source, VideoData)
     require_one_weighting(class_weights=optimizer.class_weights, class_balanced=source.class_balanced)
-    inputs = read_inputs(defaults)
+    inputs = read_inputs(defaults, license=license)
     context = inspect_context(inputs, given)
     require_one_weighting(
         class_weights=optimizer.class_weights, class_balanced=False, multi_label=context.multi_label

@@ -47,8 +47,12 @@ class RunInputs:
         return self.read_with == _input_settings(recipe)
 
 
-def read_inputs(recipe: Recipe) -> RunInputs:
+def read_inputs(recipe: Recipe, *, license: str | None = None) -> RunInputs:
     """Read the lists of videos and the initial checkpoint of a recipe.
+
+    Args:
+        recipe: The recipe of the run.
+        license: License of a restricted initial checkpoint, repeated to accept it.
 
     Raises:
         InputError: As for `training_and_validation` and `Checkpoint.load`.
@@ -57,7 +61,7 @@ def read_inputs(recipe: Recipe) -> RunInputs:
     checkpoint = training = validation = None
     if model.init_from is not None:
         window = None if model.config is None else model.config.window
-        checkpoint = Checkpoint.load(model.init_from, window=window)
+        checkpoint = Checkpoint.load(model.init_from, window=window, license=license)
     if isinstance(data, VideoData):
         training, validation = training_and_validation(data, seed=recipe.run.seed)
     return RunInputs(

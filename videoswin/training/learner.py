@@ -15,12 +15,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from videoswin._errors import InputError, require
-from videoswin.acceleration import use_training_attention
+from videoswin.acceleration import resolve_device, use_training_attention
 from videoswin.acceleration.cpu import has_instructions_for, warn_if_emulated
 from videoswin.data.dataset import Batch
 from videoswin.inference.backends import Precision
 from videoswin.inference.backends.pytorch import PRECISIONS
-from videoswin.inference.predictor import resolve_device
 from videoswin.model.swin import VideoSwin, freeze_stages
 from videoswin.training.data import DataSource
 from videoswin.training.lora import merged_state_dict, set_trainable

@@ -106,6 +106,7 @@ def train(
     *,
     saved_recipe: Mapping[str, Any] | None = None,
     inputs: RunInputs | None = None,
+    license: str | None = None,
 ) -> Path | None:
     """Train a model as a recipe describes it, or resume an interrupted run.
 
@@ -117,6 +118,7 @@ def train(
         out: The run folder, which is created if it does not exist; its files are listed in run_folder.py.
         saved_recipe: Content of recipe.json, from `recipe_to_dict`; None writes the settings of the recipe.
         inputs: Lists of videos and initial checkpoint, if they were read before; None reads them.
+        license: License of a restricted initial checkpoint, repeated to accept it.
 
     Returns:
         Path of the best checkpoint, or of the last one without validation. None if SIGTERM stopped the run:
@@ -133,7 +135,7 @@ def train(
     fabric = launch_fabric(recipe.run)
     recipe = broadcast_settings(recipe)
     if inputs is None or not inputs.are_those_of(recipe):
-        inputs = read_inputs(recipe)
+        inputs = read_inputs(recipe, license=license)
     source, folder = open_data_source(recipe, inputs), RunFolder(out)
     origin = run_origin(source, inputs.checkpoint)
     with folder.locked():

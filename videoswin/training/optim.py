@@ -14,6 +14,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from videoswin._errors import InputError
+from videoswin._text import first_few
 from videoswin.model.swin import VideoSwin
 from videoswin.training.recipe import Optimizer, Schedule
 from videoswin.training.state import distribute_like, full_tensor
@@ -284,7 +285,7 @@ class ExponentialMovingAverage:
             differing = sorted(averages.keys() ^ self._averages.keys()) or ["same names, different shapes"]
             raise InputError(
                 f"the saved moving average does not match the trainable parameters: "
-                f"{', '.join(differing[:3])}; start a new run"
+                f"{first_few(differing)}; start a new run"
             )
         for name, average in self._averages.items():
             average.copy_(distribute_like(average, averages[name]))

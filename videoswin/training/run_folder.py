@@ -34,8 +34,8 @@ from torch import Tensor
 
 from videoswin._distributed import from_all_ranks, rank_and_world_size
 from videoswin._errors import InputError, TrainingError, require
-from videoswin._files import lock, naming, replacing
-from videoswin._text import dump_json
+from videoswin._files import lock, naming, replacing, write_text
+from videoswin._text import dump_json, first_few
 from videoswin.data.manifest import Manifest, write_manifest
 from videoswin.evaluation import plots
 from videoswin.evaluation.report import Report
@@ -115,7 +115,7 @@ class RunFolder:
         origin = {key: value for key, value in finished.items() if key in ("data", "init_from")}
         if keys := differing_keys(identity, run_identity(self.settings, origin)):
             raise InputError(
-                f"{self.path} has a finished run with another {', '.join(keys[:3])}; choose another folder "
+                f"{self.path} has a finished run with another {first_few(keys)}; choose another folder "
                 "with --out"
             )
         if not self.result.exists():
@@ -176,8 +176,8 @@ class RunFolder:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "cpu threads": torch.get_num_threads(),
         }
-        self._write_json("recipe.json", dict(recipe))
-        self._write_json("environment.json", environment)
+        write_text(self.path / "recipe.json", dump_json(dict(recipe), indent=2) + "\n")
+        write_text(self.path / "environment.json", dump_json(environment, indent=2) + "\n")
 
     @_in_first_process
     def write_video_lists(self, training: Manifest | None, validation: Manifest | None) -> None:
@@ -217,8 +217,7 @@ class RunFolder:
             rows = [row for row in self._read_rows(name) if row["step"] <= progress.step]
             # After an interruption the validation of the newest epoch is repeated.
             kept = [row for row in rows if "val_score" not in row or row["epoch"] <= progress.epoch]
-            with replacing(self.path / name) as unfinished:
-                unfinished.write_text("".join(f"{dump_json(row)}\n" for row in kept), encoding="utf-8")
+            write_text(self.path / name, "".join(f"{dump_json(row)}\n" for row in kept))
         tensorboard = require("torch.utils.tensorboard", extra="train")
         self._tensorboard = tensorboard.SummaryWriter(
             str(self.path / "tensorboard"), purge_step=progress.step + 1
@@ -305,10 +304,6 @@ class RunFolder:
         """Mark the run as finished, with the digests of `run_origin`, and delete its state."""
         self._append("metrics.jsonl", {"step": step, "finished": True, **origin})
         self.state.unlink(missing_ok=True)
-
-    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        with replacing(self.path / name) as unfinished:
-            unfinished.write_text(dump_json(content, indent=2) + "\n", encoding="utf-8")
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         path = self.path / name

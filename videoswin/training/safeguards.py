@@ -40,7 +40,7 @@ DIVERGENCE_CURE = (
 )
 """End of the error messages about a run that has diverged."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class StopRequest:
@@ -69,7 +69,7 @@ class StopRequest:
         """Return True in every process if one of them got the request. Every process must call it."""
         return any_rank(self._requested_at is not None, fabric)
 
-    def wait_for(self, call: Callable[[], T]) -> T | None:
+    def wait_for(self, call: Callable[[], _T]) -> _T | None:
         """Return the result of a call that may take long; None immediately after a request to stop."""
         try:
             try:

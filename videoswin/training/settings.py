@@ -11,7 +11,6 @@ times as long.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import re
@@ -24,6 +23,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from docstring_parser import parse_from_object
 
 from videoswin._errors import InputError
+from videoswin._text import ask_if_meant, similar_names
 from videoswin.training.recipe import Recipe
 
 _ALL_SETTINGS = "The recipe.json of any run lists all settings"
@@ -253,16 +253,16 @@ def _describe_unknown(key: str, known: list[str], values: Mapping[str, Any]) -> 
     if fields := [name for name in known if name.startswith(f"{key}.")]:
         names = ", ".join(fields[:3])
         return f"{key} cannot be set as a whole; set its fields, such as {names}. {_ALL_SETTINGS}"
-    endings = difflib.get_close_matches(
-        key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], cutoff=0.8
+    endings = similar_names(
+        key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], count=3, cutoff=0.8
     )
     similar = [name for name in known if name.rpartition(".")[2] in endings]
-    similar += [name for name in difflib.get_close_matches(key, known, n=3) if name not in similar]
+    similar += [name for name in similar_names(key, known, count=3) if name not in similar]
     if not similar:
         return f"there is no setting {key!r}. {_ALL_SETTINGS}"
     value = values.get(similar[0])
     example = f" ({_assignment(similar[0], value)})" if _is_example(value) else ""
-    return f"there is no setting {key!r}; did you mean {' or '.join(similar[:3])}?{example} {_ALL_SETTINGS}"
+    return f"there is no setting {key!r}; {ask_if_meant(similar[:3])}{example} {_ALL_SETTINGS}"
 
 
 def _is_example(value: Any) -> bool:

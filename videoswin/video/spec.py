@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from videoswin._errors import InputError
-from videoswin._text import plural
+from videoswin._text import first_few, plural
 
 Rule = Literal["dense", "segments"]
 Placement = Literal["official", "mmaction2", "torchvision", "omnivore"]
@@ -377,7 +377,7 @@ def from_fields(cls: type[_Fields], fields: Mapping[str, Any]) -> _Fields:
         )
     if unknown := [name for name in fields if name not in known]:
         raise InputError(
-            f"{cls.__name__} has no {', '.join(map(reprlib.repr, unknown[:3]))}; "
+            f"{cls.__name__} has no {first_few([reprlib.repr(name) for name in unknown])}; "
             f"it has {', '.join(sorted(known))}"
         )
     required = [name for name, field in known.items() if field.default is dataclasses.MISSING]

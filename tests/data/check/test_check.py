@@ -215,7 +215,7 @@ def test_folders_inside_the_classes_are_suggested_as_groups_by_a_command_that_wo
     touch(tmp_path, *(f"{label}/{place}/{n}.mp4" for label in "xy" for place in places for n in range(2)))
     text = checked(tmp_path).to_text()
     assert "No groups are known, so training and validation may share people, places" in text
-    assert "together (garden, hall, kitchen, ...): videoswin train finetune" in text
+    assert "together (garden, hall, kitchen and 1 more): videoswin train finetune" in text
     grouped, plain = commands_in(text)
     assert plain["set"] == []
     training, validation = training_and_validation(source_of(grouped), seed=0)

@@ -51,9 +51,9 @@ MIN_BYTES_PER_SECOND: Final = 2**20
 
 _POLL_SECONDS: Final = 0.25
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 Heartbeat = Callable[[], None]
-Work = Callable[[str, Heartbeat], Result]
+Work = Callable[[str, Heartbeat], _Result]
 """Function of a path and a heartbeat, which it calls regularly to show its progress; may raise VideoError."""
 
 
@@ -146,8 +146,8 @@ def make_report(
 
 
 def map_in_processes(
-    work: Work[Result], paths: Sequence[str], *, workers: int, timeout_seconds: float = TIMEOUT_SECONDS
-) -> Generator[tuple[str, Result | VideoError], None, None]:
+    work: Work[_Result], paths: Sequence[str], *, workers: int, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Generator[tuple[str, _Result | VideoError], None, None]:
     """Call a function for every path in worker processes, and yield the results in order of completion.
 
     A process that dies or times out is replaced, and the result for its file is a VideoError. Closing the
@@ -167,7 +167,7 @@ def map_in_processes(
         ChildProcessError: The processes cannot be started.
     """
     remaining = list(reversed(paths))
-    pool: list[_Worker[Result]] = []
+    pool: list[_Worker[_Result]] = []
     try:
         while remaining or pool:
             while remaining and len(pool) < workers:
@@ -197,10 +197,10 @@ class _Done(NamedTuple):
     """True if the process has ended."""
 
 
-class _Worker(Generic[Result]):
+class _Worker(Generic[_Result]):
     """A process, its current file, and the time since its last heartbeat."""
 
-    def __init__(self, work: Work[Result], path: str, timeout_seconds: float) -> None:
+    def __init__(self, work: Work[_Result], path: str, timeout_seconds: float) -> None:
         context = _context()
         self._timeout_seconds = timeout_seconds
         self._is_ready = False
@@ -267,7 +267,7 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
-def _run_worker(connection: Connection, work: Work[Result]) -> None:
+def _run_worker(connection: Connection, work: Work[_Result]) -> None:
     """Run the loop of a worker process: receive paths, send results, and None as a heartbeat in between."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)  # there is one process per core
@@ -280,7 +280,7 @@ def _run_worker(connection: Connection, work: Work[Result]) -> None:
         while True:
             path = connection.recv()
             try:
-                result: Result | VideoError = work(path, heartbeat)
+                result: _Result | VideoError = work(path, heartbeat)
             except VideoError as error:
                 result = error
             connection.send(_Done(result))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from videoswin._errors import InputError
-from videoswin._text import plural
+from videoswin._text import first_few, plural
 from videoswin.data.lists.rows import SPLIT_NAMES, folded_name
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.data.splits import group_by_folder, hold_out
@@ -93,7 +93,7 @@ def describe_missing_groups(manifest: Manifest, command: str, *, fraction: float
     )
     if found := find_folder_groups(manifest, fraction=fraction):
         rule, names = found
-        folders = ", ".join(names[:MAX_LISTED_FOLDERS]) + ", ..." * (len(names) > MAX_LISTED_FOLDERS)
+        folders = first_few(names, MAX_LISTED_FOLDERS)
         return [
             sharing,
             f"To keep the videos of a folder together ({folders}): {command} --set data.group_by={rule}",

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from videoswin._text import plural
+from videoswin._text import first_few, plural
 from videoswin.data.fingerprint import VideoFacts, are_mirrored, find_similar_videos
 from videoswin.data.manifest import Manifest, Sample
 from videoswin.video.spec import ClipSpec
@@ -259,7 +259,7 @@ def _groups_in_several_splits(manifest: Manifest) -> list[Group]:
     groups = []
     for name, rows in rows_of.items():
         if len(splits := split_names(manifest.samples[row] for row in rows)) > 1:
-            description = f"the group {name!r}, in {_join_names(splits)}"
+            description = f"the group {name!r}, in {first_few(splits, last=' and ')}"
             groups.append(Group(rows=tuple(rows), description=description))
     return groups
 
@@ -341,14 +341,8 @@ def _make_group(manifest: Manifest, rows: Sequence[int], common: str) -> Group:
     samples = [manifest.samples[row] for row in rows]
     description = common
     if len(splits := split_names(samples)) > 1:
-        description += f", in {_join_names(splits)}"
+        description += f", in {first_few(splits, last=' and ')}"
     if len({frozenset(sample.labels) for sample in samples}) > 1:
         labels = dict.fromkeys(label for sample in samples for label in sample.labels)
-        description += f", labeled {_join_names([manifest.classes[label] for label in labels])}"
+        description += f", labeled {first_few([manifest.classes[label] for label in labels], last=' and ')}"
     return Group(rows=tuple(rows), description=description)
-
-
-def _join_names(names: Sequence[str]) -> str:
-    """Join names as `a`, `a and b`, `a, b and c`, or `a, b, c and 5 more`."""
-    shown = [*names] if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
-    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

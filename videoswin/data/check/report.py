@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
-from videoswin._text import draw_bar, dump_json, plural, printable, truncate
+from videoswin._text import LINES_PER_LIST, draw_bar, dump_json, first_few, plural, printable, truncate
 from videoswin.data.check.advice import (
     VAL_FRACTION,
     describe_image_folders,
@@ -235,7 +235,7 @@ class DataReport:
         statistics = (("sizes", self.frame_sizes), ("frames/s", self.frame_rates), ("codecs", self.codecs))
         for title, frequencies in statistics:
             if values := [f"{value} ({count})" for value, count in frequencies.items()]:
-                lines.append(f"  {title:8}  {', '.join(truncate(values))}")
+                lines.append(f"  {title:8}  {first_few(values, LINES_PER_LIST)}")
         note = describe_image_folders(self.num_image_folders, len(self.videos))
         return [*lines, f"  {note}"] if note else lines
 
@@ -264,7 +264,9 @@ class DataReport:
         notes: dict[str, list[str]] = {}
         for note in self.notes:
             notes.setdefault(note.description, []).append(self._relative_path(note.path))
-        missing = [f"{split}: {', '.join(truncate(names))}" for split, names in self.missing_classes.items()]
+        missing = [
+            f"{split}: {first_few(names, LINES_PER_LIST)}" for split, names in self.missing_classes.items()
+        ]
         imbalance = []
         if self.class_imbalance and self.class_imbalance > MAX_IMBALANCE:
             ratio = f"the largest class has {self.class_imbalance:.0f} times the samples of the smallest"
@@ -304,7 +306,7 @@ class DataReport:
                 name = self._relative_path(self.manifest.samples[row].path)
                 first = next(iter(names), name)
                 names[name] = f"{name} (a mirror image of {first})" if row in group.mirrored_rows else name
-            lines.append(f"{group.description}: {', '.join(truncate(list(names.values())))}")
+            lines.append(f"{group.description}: {first_few(list(names.values()), LINES_PER_LIST)}")
         return lines
 
     def _relative_path(self, path: str) -> str:

@@ -25,7 +25,7 @@ from videoswin.data.lists.text_lists import (
 from videoswin.video.listing import VIDEO_SUFFIXES
 
 
-class Format(NamedTuple):
+class ListFormat(NamedTuple):
     """A format of lists or folders."""
 
     description: str
@@ -37,22 +37,22 @@ class Format(NamedTuple):
 
 
 FORMATS: Final = (
-    Format("the split files of UCF101", is_ucf101, read_ucf101),
-    Format("the split files of HMDB51", is_hmdb51, read_hmdb51),
-    Format("a folder with one folder per class", lambda source: source.is_folder, read_class_folders),
-    Format("a Parquet table with the columns path and label", is_parquet, read_parquet),
-    Format(
+    ListFormat("the split files of UCF101", is_ucf101, read_ucf101),
+    ListFormat("the split files of HMDB51", is_hmdb51, read_hmdb51),
+    ListFormat("a folder with one folder per class", lambda source: source.is_folder, read_class_folders),
+    ListFormat("a Parquet table with the columns path and label", is_parquet, read_parquet),
+    ListFormat(
         "JSON of Something-Something, Diving48, ActivityNet, Label Studio, FiftyOne or objects with path and "
         "label (metadata.jsonl)",
         is_json,
         read_json_list,
     ),
-    Format(
+    ListFormat(
         "CSV or TSV with a header: path,label (start, end, split and group are optional) or that of Kinetics",
         is_csv,
         read_csv,
     ),
-    Format(
+    ListFormat(
         "'path label', 'path frames label' or 'path start frames label' lines of MMAction2, GluonCV and "
         "VideoMAE",
         is_number_list,

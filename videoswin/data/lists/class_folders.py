@@ -11,6 +11,7 @@ from typing import Final
 from unicodedata import normalize
 
 from videoswin._errors import InputError
+from videoswin._text import first_few
 from videoswin.data.lists.rows import SPLIT_NAMES, Listing, ListSource, Row
 from videoswin.video.listing import VIDEO_SUFFIXES, count_suffixes, report_skipped, scan_folder
 
@@ -125,7 +126,7 @@ def _reject_unknown_splits(folder: str) -> None:
         train, val = (shlex.quote(os.path.join(folder, name)) for name in in_order[:2])
         raise InputError(
             f"{folder}: {', '.join(names)} look like splits, because each has the folders "
-            f"{', '.join(shared[:3])}: rename them to train, val and test, or use --data {train} "
+            f"{first_few(shared)}: rename them to train, val and test, or use --data {train} "
             f"--set data.val={val}"
         )
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from videoswin._errors import InputError
-from videoswin._text import plural
+from videoswin._text import first_few, plural
 from videoswin.data.lists.rows import (
     SPLIT_NAMES,
     Listing,
@@ -263,7 +263,7 @@ def read_json_list(source: ListSource) -> Listing:
         return read_label_studio(path, content, root)
     if not any(str(key).lower() in COLUMNS for key in keys):
         raise InputError(
-            f"{path}: objects with a 'path' and a 'label' are required, got {', '.join(sorted(keys)[:10])}"
+            f"{path}: objects with a 'path' and a 'label' are required, got {first_few(sorted(keys), 10)}"
         )
     header = list(dict.fromkeys(key for entry in content for key in entry))
     records = [
@@ -319,7 +319,7 @@ def _read_object(path: str, content: dict[str, Any], root: str) -> Listing:
         raise InputError(f"{path}: the list must have labels of videos, got a COCO file of objects in images")
     raise InputError(
         f"{path}: the JSON must be a known list, got an object with the keys "
-        f"{', '.join(sorted(content)[:5])}: write a list of objects with 'path' and 'label'"
+        f"{first_few(sorted(content), 5)}: write a list of objects with 'path' and 'label'"
     )
 
 

@@ -29,7 +29,7 @@ from videoswin.weights.metadata import KEY, Metadata
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-Run = Callable[[Tensor], Tensor]
+ComputeLogits = Callable[[Tensor], Tensor]
 
 
 def write(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
@@ -51,7 +51,7 @@ def write_compiled(program: ExportedProgram, path: Path, metadata: Metadata) -> 
     aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=configs)
 
 
-def load(path: Path, device: torch.device, *, trust: bool = False) -> tuple[Metadata, Run]:
+def load(path: Path, device: torch.device, *, trust: bool = False) -> tuple[Metadata, ComputeLogits]:
     """Load a program, compiled or not.
 
     Args:
@@ -81,7 +81,7 @@ def load(path: Path, device: torch.device, *, trust: bool = False) -> tuple[Meta
     return _load_compiled(path, device) if compiled else _load_program(path, device)
 
 
-def _load_program(path: Path, device: torch.device) -> tuple[Metadata, Run]:
+def _load_program(path: Path, device: torch.device) -> tuple[Metadata, ComputeLogits]:
     from torch.export import load as load_program  # slow to import
     from torch.export.passes import move_to_device_pass
 
@@ -108,7 +108,7 @@ def _load_program(path: Path, device: torch.device) -> tuple[Metadata, Run]:
     return metadata, run
 
 
-def _load_compiled(path: Path, device: torch.device) -> tuple[Metadata, Run]:
+def _load_compiled(path: Path, device: torch.device) -> tuple[Metadata, ComputeLogits]:
     from torch._inductor import aoti_load_package
 
     package = aoti_load_package(os.fspath(path))
