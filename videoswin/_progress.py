@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
-
-import rich.progress
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Final
 
 from videoswin._text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FIRST_LINE_SECONDS: Final = 5.0
 """Time before the first plain line; the interval doubles with every further line."""
@@ -50,6 +49,11 @@ class Progress:
             console: Console to print to instead of stderr.
             clock: Returns seconds since any fixed time.
         """
+        # Imported here, because a prediction shows no progress and should not wait for the import.
+        import rich.progress
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
         self._title, self._total, self._unit, self._shown, self._clock = title, total, unit, shown, clock
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._is_live = shown and self._console.is_terminal

@@ -109,6 +109,13 @@ def test_what_goes_wrong_with_the_paths_or_in_loading_reaches_the_caller_after_w
     assert_no_thread_is_left()
 
 
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_the_thread_that_reads_the_paths_has_ended_after_the_last_result(count: int) -> None:
+    # Python kills a daemon thread that still runs at exit, which may abort the process.
+    assert len(one_by_one(load_ahead(abs, iter(range(count)), threads=2))) == count
+    assert "paths" not in threads_of_ours()
+
+
 def test_stopping_early_leaves_no_thread() -> None:
     results = load_ahead(abs, iter(range(1000)), threads=3)
     next(results)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
 import torch
@@ -17,6 +19,9 @@ from videoswin._errors import VideoError
 
 MOST_THREADS: Final = 32
 """Maximum number of decoding threads; each keeps videos in memory, about 60 MB of views each."""
+
+_STOP_SECONDS: Final = 1.0
+"""Maximum time to wait for the end of the thread that reads the items, which may block on a pipe forever."""
 
 _of_thread = threading.local()
 
@@ -65,6 +70,7 @@ def load_ahead(
             waiting.extend(reader.submit(submit_next) for _ in loaded)
             yield loaded
     finally:
+        waiting.clear()
         reader.stop()
         decoders.shutdown(cancel_futures=True)
 
@@ -78,7 +84,8 @@ class _Daemon:
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._stopped = False
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     def submit(self, job: Callable[[], _Result]) -> Future[_Result]:
         future: Future[_Result] = Future()
@@ -86,9 +93,16 @@ class _Daemon:
         return future
 
     def stop(self) -> None:
-        """Start no further jobs."""
+        """Start no further jobs, and wait for the end of the thread, but not for a job that blocks."""
         self._stopped = True
+        with suppress(Empty):
+            while True:  # a blocked thread must not keep what the jobs refer to
+                self._jobs.get_nowait()
         self._jobs.put((Future(), lambda: None))
+        # A thread that still runs at exit is killed, which aborts the process if it is in C++ code. The
+        # garbage collector may close load_ahead in this very thread, or at exit, when no thread runs.
+        if threading.current_thread() is not self._thread and not sys.is_finalizing():
+            self._thread.join(_STOP_SECONDS)
 
     def _work(self) -> None:
         while True:
@@ -99,6 +113,8 @@ class _Daemon:
                 future.set_result(job())
             except BaseException as error:  # result() raises it in the calling thread
                 future.set_exception(error)
+            # While it waits for a job, the thread must not keep the last item, nor be the one to free it.
+            del future, job
 
 
 _Submitted = tuple[_Item, "Future[_Loaded | VideoError]"]

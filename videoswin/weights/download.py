@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from videoswin._errors import InputError, VideoSwinError
 from videoswin._files import lock
 from videoswin._progress import Progress
@@ -102,6 +100,8 @@ def in_cache(path: Path) -> bool:
 
 
 def _download_from_any(entry: CatalogEntry, path: Path, timeouts: Timeouts) -> None:
+    from rich.console import Console
+
     size = f"{entry.size_mb} MB, " if entry.size_mb else ""
     Console(stderr=True).print(
         f"Downloading {entry.name}: {entry.file_name}, {size}license {entry.license}", highlight=False
