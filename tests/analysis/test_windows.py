@@ -8,7 +8,7 @@ import torch
 
 from tests.video.conftest import MakeVideo
 from videoswin._errors import InputError
-from videoswin.analysis.windows import Window, seconds_ahead, sliding_windows
+from videoswin.analysis.windows import VideoWindow, seconds_ahead, sliding_windows
 from videoswin.video.spec import ClipSpec, ViewPlan
 from videoswin.video.stream import VideoStream
 from videoswin.video.views import load_views
@@ -20,7 +20,7 @@ ONE = ViewPlan(clips=1, crops=1, placement="official")
 SIX = ViewPlan(clips=2, crops=3, placement="official")
 
 
-def windows_of(path: Path, clip: ClipSpec, plan: ViewPlan, window: float, hop: float) -> list[Window]:
+def windows_of(path: Path, clip: ClipSpec, plan: ViewPlan, window: float, hop: float) -> list[VideoWindow]:
     with VideoStream(path, ahead_seconds=seconds_ahead(window, hop)) as stream:
         return list(sliding_windows(stream, clip, plan, window_seconds=window, hop_seconds=hop))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from videoswin._errors import InputError
 
-Floats = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 RELEASE: Final = 0.6
 """A segment lasts while the probability is at least this fraction of the threshold that started it."""
@@ -41,18 +41,18 @@ class Span:
 class TokenEvidence:
     """The probabilities of the leading classes at the token times of one window."""
 
-    seconds: Floats
+    seconds: Array
     """(T',) mean time of the frames of each token, increasing."""
     classes: NDArray[np.int64]
     """(M,) classes with the largest probability at any token."""
-    probabilities: Floats
+    probabilities: Array
     """(T', M)."""
 
 
 def find_spans(
-    probabilities: Floats,
-    starts: Floats,
-    ends: Floats,
+    probabilities: Array,
+    starts: Array,
+    ends: Array,
     *,
     threshold: float,
     merge_seconds: float,
@@ -108,7 +108,7 @@ def _runs(is_on: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     yield from zip(changes[::2].tolist(), changes[1::2].tolist(), strict=True)
 
 
-def _merged(runs: list[tuple[int, int]], edges: Floats, seconds: float) -> list[tuple[int, int]]:
+def _merged(runs: list[tuple[int, int]], edges: Array, seconds: float) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
     for first, stop in runs:
         if merged and edges[first] - edges[merged[-1][1]] <= seconds:
@@ -120,8 +120,8 @@ def _merged(runs: list[tuple[int, int]], edges: Floats, seconds: float) -> list[
 
 def place_edges(
     spans: Sequence[Span],
-    probabilities: Floats,
-    centers: Floats,
+    probabilities: Array,
+    centers: Array,
     evidence: Sequence[TokenEvidence],
     *,
     reach_seconds: float,
@@ -183,7 +183,7 @@ def _neighbor(spans: Sequence[Span], span: Span, *, at: float, edge: str, reach:
     return min(near, key=lambda other: abs(getattr(other, edge) - at), default=None)
 
 
-def _crossing(seconds: Floats, values: Floats, *, rising: bool, near: float) -> float | None:
+def _crossing(seconds: Array, values: Array, *, rising: bool, near: float) -> float | None:
     """Return the time, closest to `near`, at which a curve crosses the middle of its range.
 
     Values in between are interpolated. Return None if the curve does not cross in this direction, or hardly
@@ -210,7 +210,7 @@ class _Tokens:
         self._first = np.array([each.seconds[0] for each in evidence])
         self._last = np.array([each.seconds[-1] for each in evidence])
 
-    def curve(self, span: Span, other: Span | None, start: float, end: float) -> tuple[Floats, Floats]:
+    def curve(self, span: Span, other: Span | None, start: float, end: float) -> tuple[Array, Array]:
         """Return token times from start to end, and the probability of a class, minus that of another one.
 
         Values of several windows at one time are averaged.
@@ -231,7 +231,7 @@ class _Tokens:
         return times, np.bincount(places, weights=values) / np.bincount(places)
 
 
-def _of_class(tokens: TokenEvidence, class_index: int) -> Floats:
+def _of_class(tokens: TokenEvidence, class_index: int) -> Array:
     """Return the probability of a class at each token; 0 if it is not among the leading ones."""
     found = np.flatnonzero(tokens.classes == class_index)
     return tokens.probabilities[:, found[0]] if len(found) else np.zeros(len(tokens.seconds))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from videoswin._errors import InputError
 from videoswin.analysis.segments import Span, TokenEvidence, find_spans, place_edges
-from videoswin.analysis.windows import Window, clip_seconds, seconds_ahead, sliding_windows
+from videoswin.analysis.windows import VideoWindow, clip_seconds, seconds_ahead, sliding_windows
 from videoswin.inference.backends.pytorch import PyTorchBackend
 from videoswin.inference.predictor import Predictor, require_finite_scores
 from videoswin.model.config import PATCH
@@ -33,7 +33,7 @@ _WINDOWS_AHEAD: Final = 4
 _LEADING_CLASSES: Final = 8
 """Classes of a window whose token probabilities are kept, to place the edges of segments."""
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +314,7 @@ def scan(
 
 
 @torch.inference_mode()
-def score_window(predictor: Predictor, window: Window) -> WindowScores:
+def score_window(predictor: Predictor, window: VideoWindow) -> WindowScores:
     """Return the probabilities of a window, as of `Predictor.score`, and of its tokens in the same pass."""
     backend, part = predictor.backend, (window.start_seconds, window.end_seconds)
     if not isinstance(backend, PyTorchBackend) or predictor.views.is_adaptive:
@@ -351,10 +351,10 @@ def _leading(tokens: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[T
     return tuple(evidence)
 
 
-def read_ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+def read_ahead(items: Iterator[_Item], count: int) -> Iterator[_Item]:
     """Yield the items of an iterator that runs up to `count` items ahead in a thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
-        waiting: deque[Future[Item | None]] = deque()
+        waiting: deque[Future[_Item | None]] = deque()
         try:
             while True:
                 while len(waiting) < count:

@@ -23,7 +23,7 @@ from videoswin.video.views import adaptive_order, crop_frame
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class VideoWindow:
     """A part of a video, and its views."""
 
     start_seconds: float
@@ -68,7 +68,7 @@ def clip_seconds(clip: ClipSpec, fps: float) -> float:
 
 def sliding_windows(
     stream: VideoStream, clip: ClipSpec, plan: ViewPlan, *, window_seconds: float, hop_seconds: float
-) -> Iterator[Window]:
+) -> Iterator[VideoWindow]:
     """Yield windows at multiples of the hop, and one that ends with the last frame.
 
     Every frame is decoded once, and converted and resized once if any window uses it. A window equals
@@ -158,7 +158,7 @@ class _Planner:
         return _Plan(start, end, first + begin, first + stop, numbers, seconds)
 
 
-def _assemble(window: _Plan, crops: dict[int, Tensor], plan: ViewPlan) -> Window:
+def _assemble(window: _Plan, crops: dict[int, Tensor], plan: ViewPlan) -> VideoWindow:
     """Return the window with its pixels; the last decoded frame replaces those after it."""
     last = max(crops)
     clips = [[min(index, last) for index in indices] for indices in window.clips]
@@ -168,7 +168,7 @@ def _assemble(window: _Plan, crops: dict[int, Tensor], plan: ViewPlan) -> Window
     if plan.is_adaptive:
         order = adaptive_order(plan)
         pixels, times = pixels[order], times[order]
-    return Window(window.start, window.end, window.first, window.stop, pixels, times)
+    return VideoWindow(window.start, window.end, window.first, window.stop, pixels, times)
 
 
 def _first_of(planned: deque[_Plan], otherwise: int) -> int:
