@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.analysis.conftest import MOVEMENTS
+from videoswin.analysis.timeline import THRESHOLD
 from videoswin.cli import commands
 
-PAGE = (Path(__file__).parents[2] / "docs" / "timeline.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "timeline.md").read_text(encoding="utf-8")
 REDUCED = "--epochs 1 --workers 0 --set schedule.warmup_epochs=0"
 """Appended to the training command."""
 
@@ -53,3 +55,15 @@ def test_the_page_has_every_format_and_option() -> None:
 
     formats = re.findall(r"^\| (`[^|]*) \|", PAGE.split("## Formats")[1].split("\n\n`edl`")[0], re.M)
     assert {name.strip("` ") for cell in formats for name in cell.split(",")} | {"json"} == set(WRITERS)
+
+
+def test_the_accuracy_is_that_of_the_committed_result() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "timeline.json").read_text())["accuracy"]
+    by_hop = {row["hop_seconds"]: row for row in rows if row["threshold"] == THRESHOLD}
+    text = " ".join(PAGE.split())
+    chosen = by_hop[1.0]
+    assert f"an F1 of {chosen['f1']:.2f} at an IoU of 0.5" in text
+    assert f"off by {chosen['edge_error_mean']:.2f} s on average" in text
+    assert f"90 % of them by less than {chosen['edge_error_90_percent']:.2f} s" in text
+    assert f"(F1 {by_hop[2.0]['f1']:.2f}, edges {by_hop[2.0]['edge_error_mean']:.2f} s)" in text
+    assert f"(edges {by_hop[0.25]['edge_error_mean']:.2f} s)" in text
