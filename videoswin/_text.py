@@ -112,7 +112,14 @@ def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: flo
 
 
 def similar_names(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Return the known names that are most similar to `name`, as `did_you_mean` suggests them."""
+    """Return the known names that are most similar to `name`, as `did_you_mean` suggests them.
+
+    Args:
+        name: What was given.
+        known: Names that are allowed.
+        count: Maximum number of names to return.
+        cutoff: Minimum similarity from 0 to 1, as in `difflib.get_close_matches`.
+    """
     return difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
 
 

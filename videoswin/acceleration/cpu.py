@@ -84,6 +84,14 @@ def recompute_attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometr
     """Compute `box_attention` with a backward pass that recomputes the attention weights; see AttentionFn.
 
     It is for training on CPUs, where it needs much less memory.
+
+    Args:
+        qkv: (B, D, H, W, 3, heads, head_dim).
+        bias_table: (offsets, heads).
+        geometry: How the grid is partitioned into windows.
+
+    Returns:
+        (B, D, H, W, heads * head_dim).
     """
     return box_attention(qkv, bias_table, geometry, _recomputed)
 
@@ -154,6 +162,11 @@ def linear(x: Tensor, layer: nn.Linear, *, gelu: bool = False) -> Tensor:
     """Apply a linear layer, and optionally exact GELU in the same pass, without gradients and autocast.
 
     (..., in) -> (..., out).
+
+    Args:
+        x: (..., in).
+        layer: Linear layer; its weight is (out, in).
+        gelu: Whether to apply GELU to the output.
     """
     if is_plain(layer, nn.Linear) and _onednn_takes(x, layer.weight):
         # torch's own float32 product uses MKL, which is slow on processors that are not Intel's.

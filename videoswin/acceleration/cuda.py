@@ -57,6 +57,14 @@ def verified_fused_stages(model: VideoSwin, device: torch.device, dtype: torch.d
     """Return the stages whose channels `FusedBlock` supports, verified on the device.
 
     Arguments and exceptions are those of `verified_triton_attention`.
+
+    Args:
+        model: Model whose stages are verified; it is not changed.
+        device: Device of the model.
+        dtype: Precision of the model's weights or of autocast.
+
+    Raises:
+        InputError: The kernels cannot be used on this device or in this precision.
     """
     _require_triton(device, dtype)
     from videoswin.acceleration.fused import can_fuse
@@ -160,6 +168,16 @@ def trial_attention_error(
     """Return the error of output and gradients in `dtype` against box_attention in float32.
 
     It is relative to the largest value, for random input on a grid of two shifted windows per axis.
+
+    Args:
+        attention: Attention function.
+        device: Device to run it on.
+        head_dim: Channels per head.
+        window: Tokens of a window along time, height and width.
+        dtype: Precision of qkv; the bias table is float32.
+
+    Returns:
+        As `attention_error`.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -209,7 +227,14 @@ def attention_error(
 
 
 def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
-    """Return the error of a branch of `ours` against `block` in float32, relative to the largest value."""
+    """Return the error of a branch of `ours` against `block` in float32, relative to the largest value.
+
+    Args:
+        ours: Block with the kernels to verify.
+        block: Reference block with the same weights; a copy of it runs in float32.
+        branch: Branch to compare, "attention" or "mlp".
+        x: Tokens (B, D, H, W, C).
+    """
     exact = copy.deepcopy(block).float()
     exact.attn.attention = box_attention
     expected = run_branch(exact, branch, x.float())
@@ -217,12 +242,25 @@ def branch_error(ours: Block, block: Block, branch: Branch, x: Tensor) -> float:
 
 
 def run_branch(block: Block, branch: Branch, x: Tensor) -> Tensor:
-    """Add one branch of a block to the tokens: (B, D, H, W, C) -> (B, D, H, W, C)."""
+    """Add one branch of a block to the tokens: (B, D, H, W, C) -> (B, D, H, W, C).
+
+    Args:
+        block: Block to run.
+        branch: "attention" or "mlp".
+        x: Tokens (B, D, H, W, C).
+    """
     return block.add_attention(x) if branch == "attention" else block.add_mlp(x)
 
 
 def trial_block(channels: int, heads: int, window: Grid, attention: AttentionFn) -> Block:
-    """Return a block on the CPU with random weights as large as trained ones, so that errors are visible."""
+    """Return a block on the CPU with random weights as large as trained ones, so that errors are visible.
+
+    Args:
+        channels: Channels of a token, C.
+        heads: Attention heads; a divisor of `channels`.
+        window: Tokens of a window along time, height and width; it is not shifted.
+        attention: Attention function of the block.
+    """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # keep the caller's random state
         block = Block(
             channels, heads, window, (0, 0, 0), sliced_bias=False, drop_path=0.0, attention=attention

@@ -43,7 +43,9 @@ class Features:
     """The features of a video: row i is the mean token of the window that starts at frame i * stride."""
 
     path: str
+    """The video."""
     model: str
+    """Name or file of the checkpoint."""
     fps: float
     """Rate in frames per second to which the video was resampled."""
     stride_frames: int
@@ -57,7 +59,9 @@ class Features:
     end_seconds: NDArray[np.float64] = field(repr=False)
     """(T,) end of each window."""
     duration_seconds: float
+    """Duration of the video."""
     damage: str | None = None
+    """Description of the unreadable parts of the file; None if everything could be read."""
     fingerprint: str = field(default="", repr=False)
     """Digest of the file, the model and the settings."""
 
@@ -237,6 +241,7 @@ class SavedFeatures:
     path: str
     """The video."""
     file: Path
+    """The file with the features."""
     metadata: Mapping[str, Any]
     """As of Features."""
     is_new: bool

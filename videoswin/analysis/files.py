@@ -42,6 +42,7 @@ class SavedTimeline:
     path: str
     """The video."""
     files: tuple[Path, ...]
+    """The files of the timeline; the last one is the JSON file."""
     content: Mapping[str, Any]
     """Content of the JSON file: that of `Timeline.to_dict`, a fingerprint and the names of the files."""
     is_new: bool
@@ -168,7 +169,13 @@ def _save_one(
 
 
 def fingerprint_of(path: str, predictor: Predictor, settings: Mapping[str, Any]) -> str:
-    """Return a digest of everything that determines a result: the file, the model and the settings."""
+    """Return a digest of everything that determines a result: the file, the model and the settings.
+
+    Args:
+        path: Video file; its absolute path, size and modification time are included.
+        predictor: Model and views; its weights, clip and views are included.
+        settings: Further settings, as values for JSON.
+    """
     status = os.stat(path)
     identity = {
         "file": [os.path.abspath(path), status.st_size, status.st_mtime_ns],

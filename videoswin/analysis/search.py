@@ -36,7 +36,9 @@ class Match:
     path: str
     """The video."""
     start_seconds: float
+    """Start in seconds from the first frame of the video."""
     end_seconds: float
+    """End in seconds from the first frame of the video."""
     similarity: float
     """Cosine of the angle between the features, without the mean of the index: -1 to 1."""
 

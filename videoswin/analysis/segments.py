@@ -28,9 +28,11 @@ class Span:
     """A part of a video in which a class has a high probability."""
 
     class_index: int
+    """Index of the class, 0 to K - 1."""
     start: float
     """Seconds from the first frame."""
     end: float
+    """Seconds from the first frame, > `start`."""
     probability: float
     """Largest probability of the class in this part."""
     peak: float

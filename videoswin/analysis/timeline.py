@@ -45,9 +45,11 @@ class Segment:
     end_seconds: float
     """End in seconds; the frame displayed at this time is not part of the segment."""
     start_frame: int
+    """Number of the first frame of the segment, from 0."""
     end_frame: int
     """Number of the frame after the last frame of the segment."""
     label: str
+    """Class name."""
     probability: float
     """Largest probability of the label in a window of the segment."""
     peak_seconds: float
@@ -59,20 +61,31 @@ class Timeline:
     """The segments of one video, and the probabilities of its windows."""
 
     path: str
+    """The video."""
     model: str
+    """Name or file of the checkpoint."""
     protocol: str
+    """Name of the protocol of a window's views."""
     labels: tuple[str, ...] = field(repr=False)
+    """Class names in the order of the probabilities."""
     duration_seconds: float
+    """Duration of the video."""
     num_frames: int
+    """Number of frames in the video."""
     fps: float
     """Frames per second as stated by the file, or by the median step."""
     variable_rate: bool
     """Whether a frame is displayed more than half a step from where `fps` would put it."""
     window_seconds: float
+    """Length of a window."""
     hop_seconds: float
+    """Time between the starts of windows."""
     threshold: float
+    """Probability that starts a segment, in (0, 1]."""
     min_seconds: float
+    """Length of the shortest segment."""
     segments: tuple[Segment, ...]
+    """The segments in the order of their start."""
     starts: NDArray[np.float64] = field(repr=False)
     """(N,) start of each window in seconds."""
     ends: NDArray[np.float64] = field(repr=False)
@@ -82,6 +95,7 @@ class Timeline:
     damage: str | None = None
     """What could not be read; None if everything could."""
     notes: tuple[str, ...] = ()
+    """Properties of the file that are no damage but may reduce accuracy, such as HDR."""
 
     @property
     def centers(self) -> NDArray[np.float64]:
@@ -184,7 +198,9 @@ class WindowScores:
     """What a model says about one window."""
 
     start_seconds: float
+    """Start in seconds from the first frame of the video."""
     end_seconds: float
+    """End in seconds from the first frame of the video."""
     probabilities: NDArray[np.float32]
     """(K,)."""
     evidence: tuple[TokenEvidence, ...]
@@ -205,13 +221,19 @@ class Scan:
     """What a model says about all windows of a video."""
 
     windows: list[WindowScores] = field(repr=False)
+    """Scores of the windows in the order of their start."""
     frame_times: NDArray[np.float64] = field(repr=False)
     """Display time of every frame in seconds."""
     fps: float
+    """Frames per second, as in Timeline."""
     window_seconds: float
+    """Length of a window."""
     hop_seconds: float
+    """Time between the starts of windows."""
     damage: str | None
+    """What could not be read; None if everything could."""
     notes: tuple[str, ...]
+    """Properties of the file, as in Timeline."""
 
     @property
     def starts(self) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ class VideoWindow:
     end_seconds: float
     """End of the window; the frame displayed at this time is not part of it."""
     first_frame: int
+    """Number of the first frame of the window, from 0."""
     stop_frame: int
     """Number of the frame after the last frame of the window."""
     pixels: Tensor

@@ -103,7 +103,13 @@ def ease(rng: Generator, progress: Floats) -> Floats:
 
 
 def hand_shake(rng: Generator, times: Floats, largest: float) -> Floats:
-    """Return poses (T, 4) of camera shake: tremor, sway, and a drift far slower than any movement."""
+    """Return poses (T, 4) of camera shake: tremor, sway, and a drift far slower than any movement.
+
+    Args:
+        rng: Random generator.
+        times: (T,) times of the frames in seconds.
+        largest: Maximum root mean square of the shake, as a fraction of the view.
+    """
     rms = largest * rng.beta(1.0, 1.5)
     waves = np.zeros((len(times), 4))
     for frequency in rng.uniform(0.6, 7.0, size=4):
@@ -154,7 +160,14 @@ def scene_from_view(rng: Generator, height: float) -> Floats:
 
 
 def warp(scene: Tensor, scene_from_base: Floats, size: tuple[int, int], *, outside: str) -> Tensor:
-    """Render the scene (C, H, W) with each matrix: (T, C, *size). `outside`: padding_mode of grid_sample."""
+    """Render the scene (C, H, W) with each matrix: (T, C, *size). `outside`: padding_mode of grid_sample.
+
+    Args:
+        scene: Image (C, H, W).
+        scene_from_base: Matrices (T, 3, 3) from the frame to the scene; both have coordinates from -1 to 1.
+        size: Height and width of a frame in pixels.
+        outside: Pixels outside the scene: `padding_mode` of `grid_sample`.
+    """
     rows, columns = ((torch.arange(side) + 0.5) * 2 / side - 1 for side in size)
     matrix = torch.from_numpy(scene_from_base[:, :2].astype(np.float32))[:, None, None]  # (T, 1, 1, 2, 3)
     # Equal to affine_grid, which takes longer than the sampling itself.

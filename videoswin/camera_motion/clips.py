@@ -67,7 +67,15 @@ def through_h264(frames_thwc: Tensor, *, crf: int, preset: str, keep: list[int])
 
 
 def write_h264(path: Path, frames_thwc: Tensor, *, fps: int, crf: int, preset: str = "medium") -> None:
-    """Write uint8 frames (T, H, W, 3), H and W even, as an H.264 file."""
+    """Write uint8 frames (T, H, W, 3), H and W even, as an H.264 file.
+
+    Args:
+        path: File to write.
+        frames_thwc: Frames in RGB.
+        fps: Frames per second.
+        crf: Constant rate factor of x264, 0 (lossless) to 51.
+        preset: Preset of x264, from "ultrafast" to "veryslow".
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         _, stream.height, stream.width, _ = frames_thwc.shape
@@ -89,6 +97,7 @@ class Difficulty:
     """Difficulty of the clips; `at(0)` is the easiest for training, `at(1)` is realistic."""
 
     motion: MotionRange
+    """Speeds and shake of the camera."""
     foreground: float
     """Probability of an independently moving object."""
     compression: float
@@ -153,7 +162,16 @@ class CameraMotionClips(Dataset[Item]):
 def render_clip(
     rng: Generator, scenery: Scenery, label: int, difficulty: Difficulty, *, frames: int, size: int
 ) -> Tensor:
-    """Render one clip of movement `label` at the model's input size: uint8 (3, T, S, S)."""
+    """Render one clip of movement `label` at the model's input size: uint8 (3, T, S, S).
+
+    Args:
+        rng: Random generator.
+        scenery: Sampler of scenes.
+        label: Index in LABELS.
+        difficulty: Amount of motion, distraction and damage.
+        frames: T.
+        size: S in pixels.
+    """
     compressed = rng.random() < difficulty.compression
     times, seen = frame_times(rng, frames, between=compressed)
     side = 2 * int(rng.integers(40, 81))  # pixels of the rendered square; even for H.264
@@ -183,6 +201,11 @@ def frame_times(rng: Generator, frames: int, *, between: bool) -> tuple[Floats, 
     """Return the seconds of the frames to render, and the indices of `frames` of them for the model.
 
     With `between`, frames in between may also be rendered, at 15 or 30 Hz; they only affect H.264.
+
+    Args:
+        rng: Random generator.
+        frames: Number of frames for the model, T.
+        between: Whether to render more frames for the encoder.
     """
     kind = rng.random()
     if between and kind < 0.6:
@@ -207,7 +230,16 @@ def framing(rng: Generator, wide: float) -> tuple[float, float]:
 def render_visible_motion(
     rng: Generator, scenery: Scenery, label: int, view: Floats, seen: Tensor, side: int
 ) -> Tensor:
-    """Render a random scene in which the movement is visible: floats (frames, 3, side, side)."""
+    """Render a random scene in which the movement is visible: floats (frames, 3, side, side).
+
+    Args:
+        rng: Random generator.
+        scenery: Sampler of scenes.
+        label: Index in LABELS.
+        view: (frames, 3, 3) matrix of each frame from the rendered square to the unmoved view.
+        seen: Indices of the frames for the model.
+        side: Height and width of a frame in pixels.
+    """
     outside = "reflection" if rng.random() < 0.85 else "border"
     while True:
         scene = scenery.scene(rng, SCENE_SIZE)
@@ -220,7 +252,13 @@ def render_visible_motion(
 
 
 def random_orientation(rng: Generator, clip_cthw: Tensor, label: int) -> tuple[Tensor, int]:
-    """Mirror and transpose a clip at random and adapt its label; there are six different results."""
+    """Mirror and transpose a clip at random and adapt its label; there are six different results.
+
+    Args:
+        rng: Random generator.
+        clip_cthw: (3, T, S, S).
+        label: Index in LABELS.
+    """
     for change in rng.permutation(["mirror", "transpose", "mirror"]):
         if rng.random() < 0.5:
             if change == "mirror":

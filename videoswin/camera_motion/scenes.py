@@ -52,7 +52,13 @@ def downscale(image: Tensor, factor: float) -> Tensor:
 
 
 def random_crop(rng: Generator, image: Tensor, size: int) -> Tensor:
-    """Crop a random square (3, size, size); an image that is too small is padded by reflection."""
+    """Crop a random square (3, size, size); an image that is too small is padded by reflection.
+
+    Args:
+        rng: Random generator.
+        image: (3, H, W).
+        size: Side of the square in pixels.
+    """
     pad_y, pad_x = (max(0, size - side) for side in image.shape[1:])
     while pad_y or pad_x:
         step_y, step_x = min(pad_y, image.shape[1] - 1), min(pad_x, image.shape[2] - 1)
@@ -64,7 +70,13 @@ def random_crop(rng: Generator, image: Tensor, size: int) -> Tensor:
 
 
 def soft_blobs(rng: Generator, size: int, coverage: float) -> Tensor:
-    """Return a smooth random mask (size, size) in 0 to 1; about the fraction `coverage` of it is 1."""
+    """Return a smooth random mask (size, size) in 0 to 1; about the fraction `coverage` of it is 1.
+
+    Args:
+        rng: Random generator.
+        size: Side of the mask in pixels.
+        coverage: Fraction of the mask, 0 to 1.
+    """
     field = torch.from_numpy(rng.normal(size=(1, 1, int(rng.integers(3, 7)), int(rng.integers(3, 7)))))
     threshold = float(np.quantile(field.numpy(), 1 - coverage))
     field = F.interpolate(field.float(), size=(size, size), mode="bicubic")[0, 0]

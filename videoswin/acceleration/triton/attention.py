@@ -49,6 +49,13 @@ def window_attention(
     """Return the output (B, D, H, W, heads * head_dim), and log2 of each row's sum of exponentials.
 
     The latter is (B * windows, heads, N), float32, for the backward pass.
+
+    Args:
+        qkv: (B, D, H, W, 3, heads, head_dim), padded to whole windows.
+        bias_table: (offsets, heads).
+        bias_index: (N, N) row of the bias table for each pair (query, key).
+        window: Tokens of a window along time, height and width.
+        shift: Shift of the windows in tokens along the same axes.
     """
     return _forward_in_torch(qkv, bias_table, bias_index, _grid(window), _grid(shift))
 
@@ -64,7 +71,18 @@ def window_attention_backward(
     window: Sequence[int],
     shift: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of qkv, in its type, and of the bias table, in float32."""
+    """Return the gradients of qkv, in its type, and of the bias table, in float32.
+
+    Args:
+        upstream: Gradient of the output, (B, D, H, W, heads * head_dim).
+        qkv: (B, D, H, W, 3, heads, head_dim).
+        bias_table: (offsets, heads).
+        bias_index: (N, N) row of the bias table for each pair (query, key).
+        out: Output of `window_attention`, (B, D, H, W, heads * head_dim).
+        log_sums: Second result of `window_attention`, (B * windows, heads, N).
+        window: Tokens of a window along time, height and width.
+        shift: Shift of the windows in tokens along the same axes.
+    """
     return _backward_in_torch(
         upstream, qkv, bias_table, bias_index, out, log_sums, _grid(window), _grid(shift)
     )

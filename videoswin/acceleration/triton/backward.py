@@ -45,6 +45,17 @@ def attention_backward(
     """Return the gradients of qkv, in its type, and of the bias table, in float32.
 
     All arguments are contiguous; their shapes are those of attention_forward.
+
+    Args:
+        upstream: Gradient of the output, (B, D, H, W, heads * head_dim).
+        qkv: (B, D, H, W, 3, heads, head_dim).
+        bias_table: (offsets, heads).
+        bias_index: (N, N) row of the bias table for each pair (query, key).
+        out: Output of the forward pass, (B, D, H, W, heads * head_dim).
+        log_sums: Log-sums of the forward pass, (B * windows, heads, N).
+        window: Tokens of a window along time, height and width.
+        shift: Shift of the windows in tokens along the same axes.
+        tiles: Tile sizes; None uses the default for the type of qkv.
     """
     windows, heads, n = log_sums.shape
     head_dim = qkv.shape[-1]
@@ -282,6 +293,11 @@ def table_gradient(pair_gradients: Tensor, bias_index: Tensor, offsets: int) -> 
 
     The index of the pairs of one offset is built in every call, because a cache filled during the capture of
     a CUDA graph would outlive the graph's memory.
+
+    Args:
+        pair_gradients: (heads, N, N).
+        bias_index: (N, N) row of the bias table for each pair (query, key).
+        offsets: Number of rows of the bias table.
     """
     heads, n, _ = pair_gradients.shape
     key_at = torch.full((offsets, n), -1, dtype=torch.int32, device=bias_index.device)

@@ -32,6 +32,14 @@ def attention_forward(
 ) -> tuple[Tensor, Tensor]:
     """Compute window attention of contiguous qkv (B, D, H, W, 3, heads, head_dim).
 
+    Args:
+        qkv: (B, D, H, W, 3, heads, head_dim); the grid has whole windows only.
+        bias_table: (offsets, heads).
+        bias_index: (N, N) row of the bias table for each pair (query, key).
+        window: Tokens of a window along time, height and width.
+        shift: Shift of the windows in tokens along the same axes.
+        tiles: Tile sizes; None uses the default for the type of qkv.
+
     Returns:
         Output (B, D, H, W, heads * head_dim), and for the backward pass the log of each row's sum of
         exponentials, float32 (B * windows, heads, N).
@@ -259,6 +267,11 @@ def expand_bias(bias_table: Tensor, bias_index: Tensor, dtype: torch.dtype) -> T
 
     It is transposed if the index is. For bfloat16 attention it is also float16, which is eight times as
     precise with the same size; no trained bias is near its limit of 65504.
+
+    Args:
+        bias_table: (offsets, heads).
+        bias_index: (N, N) row of the bias table for each pair (query, key), or its transpose.
+        dtype: Type of qkv; the bias is float32 for float32, and float16 otherwise.
     """
     n, heads = len(bias_index), bias_table.shape[1]
     padded = padded_length(n)

@@ -26,7 +26,17 @@ def norm_linear(
     bias: Tensor,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """Apply a linear layer to norm(x): (M, C) -> (M, O). All tensors must be contiguous, also below."""
+    """Apply a linear layer to norm(x): (M, C) -> (M, O). All tensors must be contiguous, also below.
+
+    Args:
+        x: Tokens (M, C).
+        norm_weight: Scale of the norm, (C).
+        norm_bias: Offset of the norm, (C).
+        eps: Value added to the variance.
+        weight: (O, C).
+        bias: (O).
+        tiles: Tile sizes; None uses the default for C and the type of x.
+    """
     out = x.new_empty(len(x), len(weight))
     layer = (weight, bias, None, out, eps, len(weight))
     _launch(_linear_kernel, x, tiles, norm_weight, norm_bias, *layer, NORM=True, ADD=False)
@@ -36,7 +46,15 @@ def norm_linear(
 def linear_add(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor, tiles: Tiles | None = None
 ) -> Tensor:
-    """Add a linear layer of x (M, C) to the residual (M, O)."""
+    """Add a linear layer of x (M, C) to the residual (M, O).
+
+    Args:
+        x: Tokens (M, C).
+        weight: (O, C).
+        bias: (O).
+        residual: (M, O).
+        tiles: Tile sizes; None uses the default for C and the type of x.
+    """
     out = torch.empty_like(residual)
     layer = (weight, bias, residual, out, 0.0, len(weight))
     _launch(_linear_kernel, x, tiles, None, None, *layer, NORM=False, ADD=True)
@@ -54,7 +72,19 @@ def norm_mlp_add(
     bias2: Tensor,
     tiles: Tiles | None = None,
 ) -> Tensor:
-    """Add the MLP of norm(x) to x (M, C); the hidden layer is not written to memory."""
+    """Add the MLP of norm(x) to x (M, C); the hidden layer is not written to memory.
+
+    Args:
+        x: Tokens (M, C).
+        norm_weight: Scale of the norm, (C).
+        norm_bias: Offset of the norm, (C).
+        eps: Value added to the variance.
+        weight1: First layer, (hidden, C).
+        bias1: (hidden).
+        weight2: Second layer, (C, hidden).
+        bias2: (C).
+        tiles: Tile sizes; None uses the default for C and the type of x.
+    """
     out = torch.empty_like(x)
     layers = (weight1, bias1, weight2, bias2, out, eps, len(weight1))
     _launch(_mlp_kernel, x, tiles, norm_weight, norm_bias, *layers)

@@ -41,8 +41,11 @@ class BackwardTiles:
     """Tile sizes of the three kernels of the backward pass."""
 
     query: Tiles
+    """Kernel of the gradient of the queries."""
     key: Tiles
+    """Kernel of the gradients of the keys and values."""
     bias: Tiles
+    """Kernel of the gradient of the position bias."""
 
 
 def forward_tiles(dtype: torch.dtype) -> Tiles:
@@ -102,6 +105,12 @@ def turn(program, windows, parts, CHUNK: tl.constexpr):
 
     Programs that run concurrently then read the same tile of the bias, and the keys and values of a chunk
     stay in the L2 cache until its last part is done.
+
+    Args:
+        program: Index of the program.
+        windows: Number of windows.
+        parts: Number of programs per window.
+        CHUNK: Windows of a chunk.
     """
     chunk = program // (CHUNK * parts)
     inside = program - chunk * (CHUNK * parts)
@@ -111,7 +120,14 @@ def turn(program, windows, parts, CHUNK: tl.constexpr):
 
 @triton.jit
 def corner_of(window, grid, WINDOW: tl.constexpr, SHIFT: tl.constexpr):
-    """Return the first token of the window's clip (int64), its corner on the grid, and whether it wraps."""
+    """Return the first token of the window's clip (int64), its corner on the grid, and whether it wraps.
+
+    Args:
+        window: Index of the window in the batch.
+        grid: Tokens of a clip (D, H, W).
+        WINDOW: Tokens of a window along the same axes.
+        SHIFT: Shift of the windows in tokens.
+    """
     D, H, W = grid
     deep, down, across = D // WINDOW[0], H // WINDOW[1], W // WINDOW[2]
     w = window % across * WINDOW[2] + SHIFT[2]
@@ -125,7 +141,15 @@ def corner_of(window, grid, WINDOW: tl.constexpr, SHIFT: tl.constexpr):
 
 @triton.jit
 def locate(place, corner, grid, WINDOW: tl.constexpr, WRAPS: tl.constexpr):
-    """Return the token of the clip at each place of a window, and its region (0 to 7) in a wrapped window."""
+    """Return the token of the clip at each place of a window, and its region (0 to 7) in a wrapped window.
+
+    Args:
+        place: Indices of tokens in the window, 0 to N - 1.
+        corner: First token of the window along each axis, as from `corner_of`.
+        grid: Tokens of a clip (D, H, W).
+        WINDOW: Tokens of a window along the same axes.
+        WRAPS: Whether the window may extend beyond the grid, where it continues at the other end.
+    """
     D, H, W = grid
     d, h, w = corner
     d += place // (WINDOW[1] * WINDOW[2])
@@ -142,11 +166,26 @@ def locate(place, corner, grid, WINDOW: tl.constexpr, WRAPS: tl.constexpr):
 
 @triton.jit
 def rows_of(start, token, stride, HEAD_DIM: tl.constexpr):
-    """Return pointers (tokens, head_dim) to one head's channels of tokens; `start` points to token 0."""
+    """Return pointers (tokens, head_dim) to one head's channels of tokens; `start` points to token 0.
+
+    Args:
+        start: Pointer to the head's first channel of token 0.
+        token: Indices of tokens.
+        stride: Elements between two tokens.
+        HEAD_DIM: Channels of the head.
+    """
     return start + token.to(tl.int64)[:, None] * stride + tl.arange(0, HEAD_DIM)[None, :]
 
 
 @triton.jit
 def load_rows(start, token, valid, stride, HEAD_DIM: tl.constexpr):
-    """Load one head's channels of tokens, (tokens, head_dim), with zeros where not valid."""
+    """Load one head's channels of tokens, (tokens, head_dim), with zeros where not valid.
+
+    Args:
+        start: Pointer to the head's first channel of token 0.
+        token: Indices of tokens.
+        valid: Whether to load each token.
+        stride: Elements between two tokens.
+        HEAD_DIM: Channels of the head.
+    """
     return tl.load(rows_of(start, token, stride, HEAD_DIM), mask=valid[:, None], other=0.0)
