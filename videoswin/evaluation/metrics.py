@@ -37,6 +37,7 @@ class ClassScore:
     """Accuracy or average precision of one class."""
 
     label: str
+    """Class name."""
     videos: int
     """Number of videos that show the class."""
     score: float | None
@@ -205,6 +206,11 @@ def rank_classes(scores: Tensor) -> Tensor:
 def top_k_hits(scores: Tensor, targets: Tensor, k: int) -> Tensor:
     """Return (videos,) bool: whether one of the min(k, K) most probable classes of each video is correct.
 
+    Args:
+        scores: (videos, K) score of each class; a video with NaN is never correct.
+        targets: (videos, K) bool, the classes of each video.
+        k: Number of classes, >= 1.
+
     Raises:
         ValueError: k < 1.
     """
@@ -292,7 +298,17 @@ def mean_class_accuracy_interval(mean: float, videos_per_class: Tensor) -> Inter
 def mean_average_precision_interval(
     scores: Tensor, targets: Tensor, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Interval:
-    """Return the 95 % bootstrap interval of mAP: quantiles over videos resampled with replacement."""
+    """Return the 95 % bootstrap interval of mAP: quantiles over videos resampled with replacement.
+
+    Args:
+        scores: (videos, K) score of each class.
+        targets: (videos, K) bool, the classes of each video.
+        rng: Random generator.
+        resamples: Number of resamples, >= 1.
+
+    Returns:
+        Lower and upper bound, 0 to 1.
+    """
     ranked = _rank_videos(scores, targets)
     count = len(scores)
     means = []

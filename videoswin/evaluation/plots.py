@@ -89,6 +89,12 @@ def draw_confusion(path: Path, matrix: Tensor, labels: Sequence[str], *, title: 
     Up to NAMED_CLASSES classes have names and counts, and colors proportional to the fraction of the true
     class. With more classes, colors are darker, so that rare confusions stay visible, and a bar chart shows
     the most confused pairs.
+
+    Args:
+        path: Image file to write.
+        matrix: (K, K).
+        labels: Class names in the order of the rows.
+        title: Title of the plot; empty for none.
     """
     counts = matrix.double()
     fractions = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()

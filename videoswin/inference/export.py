@@ -48,8 +48,11 @@ class Comparison:
     """An exported file compared with PyTorch in float32 on the same clips and threads."""
 
     path: str
+    """The exported file."""
     format: str
+    """Name of its format, a key of FORMATS."""
     precision: ModelPrecision
+    """Precision of the exported model."""
     clips: int
     """Number of compared clips."""
     source_of_clips: str
@@ -59,13 +62,17 @@ class Comparison:
     top1_agreement: float
     """Fraction of the clips with the same top-1 class."""
     megabytes: float
+    """Size of the exported files in 10^6 bytes."""
     megabytes_pytorch: float
+    """Size of the weights in PyTorch, in 10^6 bytes."""
     seconds_per_clip: float
     """Fastest of a few passes, alternating with PyTorch; benchmarks/model_cpu.py is more careful."""
     seconds_per_clip_pytorch: float
+    """Time of PyTorch, measured in the same way."""
     seconds_per_clip_float32: float
     """Time of the same format in float32; PyTorch's time for .pt2, which PyTorch runs."""
     threads: int
+    """CPU threads of both."""
 
     def to_json(self) -> str:
         """Return all fields as one line of JSON."""

@@ -15,6 +15,7 @@ class Prediction:
     """The class probabilities of one video."""
 
     path: str
+    """The video."""
     model: str
     """Name or file of the checkpoint."""
     protocol: str
@@ -24,6 +25,7 @@ class Prediction:
     probabilities: Tensor
     """(K,) float32 on the CPU, summing to 1 unless the model is multi-label."""
     duration_seconds: float
+    """Duration of the video, or of the selected part of it."""
     damage: str | None = None
     """Description of the unreadable parts of the file, if the prediction is based on the other parts."""
     views_used: int | None = None

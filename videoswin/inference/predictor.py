@@ -159,7 +159,19 @@ class Predictor:
     def load(
         self, path: str | Path, *, start_seconds: float | None = None, end_seconds: float | None = None
     ) -> Views:
-        """Load the views that `self.clip` and the plan `self.views` define, with `load_views`."""
+        """Load the views that `self.clip` and the plan `self.views` define, with `load_views`.
+
+        Args:
+            path: Video file.
+            start_seconds: Start of the part to load; None is the start of the video.
+            end_seconds: End of the part; None is the end of the video.
+
+        Returns:
+            The views, with pixels (V, 3, T, H, W) uint8.
+
+        Raises:
+            VideoError: The video cannot be read or exceeds `self.limits`, or the part is outside of it.
+        """
         return load_views(
             path,
             self.clip,

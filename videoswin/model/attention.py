@@ -74,7 +74,13 @@ def box_attention(
 
 
 def box_bias(bias_table: Tensor, boxes: Boxes, dtype: torch.dtype) -> Tensor:
-    """Return (1, heads, N, N): the position bias of all token pairs in a box of this shape."""
+    """Return (1, heads, N, N): the position bias of all token pairs in a box of this shape.
+
+    Args:
+        bias_table: (offsets, heads).
+        boxes: Boxes of one shape with N tokens each.
+        dtype: Type of the result.
+    """
     table = bias_table.to(dtype).t().contiguous()  # (heads, offsets)
     # Indexing and `gather` have the same result. The gradient of indexing is deterministic on CUDA but not on
     # several threads of a CPU; that of `gather` is deterministic on CPUs but not on CUDA.
@@ -90,6 +96,16 @@ class WindowAttention(nn.Module):
     def __init__(
         self, dim: int, heads: int, window: Grid, shift: Grid, *, sliced_bias: bool, attention: AttentionFn
     ) -> None:
+        """Create the layers; the bias table is zero.
+
+        Args:
+            dim: Channels of a token, C.
+            heads: Attention heads; a divisor of `dim`.
+            window: Tokens of a window along time, height and width.
+            shift: Shift of the windows in tokens along the same axes; (0, 0, 0) is no shift.
+            sliced_bias: Whether clipped windows use `sliced_position_index`.
+            attention: Function that computes the attention, such as `box_attention`.
+        """
         super().__init__()
         self.heads = heads
         self.window = window

@@ -57,7 +57,13 @@ class WindowGeometry:
 
 
 def clip_window(grid: Grid, window: Grid, shift: Grid) -> tuple[Grid, Grid]:
-    """Return window and shift for this grid; an axis that fits in one window is neither cut nor shifted."""
+    """Return window and shift for this grid; an axis that fits in one window is neither cut nor shifted.
+
+    Args:
+        grid: Tokens along time, height and width.
+        window: Tokens of a window along the same axes.
+        shift: Shift of the windows in tokens along the same axes.
+    """
     clipped = [(min(g, w), 0 if g <= w else s) for g, w, s in zip(grid, window, shift, strict=True)]
     (d, sd), (h, sh), (w, sw) = clipped
     return (d, h, w), (sd, sh, sw)
@@ -70,7 +76,13 @@ def padded_grid(grid: Grid, window: Grid) -> Grid:
 
 
 def pad_axes(x: Tensor, sizes: Grid, first: int = 1) -> Tensor:
-    """Zero-pad three axes, starting with `first`, to `sizes` at their ends; return `x` if nothing changes."""
+    """Zero-pad three axes, starting with `first`, to `sizes` at their ends; return `x` if nothing changes.
+
+    Args:
+        x: Tensor, such as tokens (B, D, H, W, C).
+        sizes: New sizes of the three axes, not smaller than the old ones.
+        first: Index of the first padded axis.
+    """
     # Not F.pad: other runtimes pad at most four axes.
     for axis, size in enumerate(sizes, first):
         if missing := size - x.shape[axis]:
@@ -83,6 +95,11 @@ def axis_parts(length: int, window: int, shift: int) -> list[tuple[int, int, int
     """Cut one axis into a head, whole windows and a tail; `length` is a multiple of `window`.
 
     The tail is the first part of the last window and the head its second part, as after a cyclic roll.
+
+    Args:
+        length: Tokens along the axis.
+        window: Tokens of a window.
+        shift: Shift of the windows in tokens, 0 <= shift < window.
 
     Returns:
         (start, stop, length of a piece, offset of a piece in its window) of each part: one without a shift.
@@ -130,7 +147,15 @@ def sliced_position_index(window: Grid, full_window: Grid) -> Tensor:
 def window_geometry(
     grid: Grid, window: Grid, shift: Grid, sliced_bias: bool, device: torch.device
 ) -> WindowGeometry:
-    """Return the cached geometry of one block on `grid`, both before clipping and padding."""
+    """Return the cached geometry of one block on `grid`, both before clipping and padding.
+
+    Args:
+        grid: Tokens along time, height and width.
+        window: Tokens of a window along the same axes.
+        shift: Shift of the windows in tokens along the same axes.
+        sliced_bias: Whether clipped windows use `sliced_position_index` instead of `relative_position_index`.
+        device: Device of the tensors.
+    """
     if torch.compiler.is_dynamo_compiling():
         return _geometry(grid, window, shift, sliced_bias, device)
     return _cached_geometry(grid, window, shift, sliced_bias, device)

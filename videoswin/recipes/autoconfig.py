@@ -52,15 +52,20 @@ class Choice(NamedTuple):
     """Settings and the reason for their values."""
 
     settings: dict[str, Any]
+    """Values by the full name of the setting, such as data.batch_size."""
     reason: str
+    """The reason, as the end of a line."""
 
 
 class Durations(NamedTuple):
     """Durations of videos, or of their labeled parts, in seconds."""
 
     shortest: float
+    """Minimum."""
     median: float
+    """Median."""
     longest: float
+    """Maximum."""
     fps: float
     """Median frame rate of the videos."""
 
@@ -82,11 +87,13 @@ class TrainingContext:
     checkpoint: Checkpoint
     """The initial checkpoint."""
     classes: tuple[str, ...]
+    """Class names."""
     counts: tuple[int, ...]
     """Training videos of each class."""
     videos: int
     """Number of training videos."""
     multi_label: bool
+    """Whether a video can have several labels."""
     device: str
     """Device type of the training, as torch names it: cuda, mps, cpu, ..."""
     precision: str
@@ -315,7 +322,15 @@ def decoding_processes(context: TrainingContext) -> int:
 def choose_grad_accum_steps(
     context: TrainingContext, clip: ClipSpec, trainable: Trainable, batch_size: int, num_repeats: int
 ) -> Choice:
-    """Choose the number of micro-batches so that a training step fits into memory, by estimate."""
+    """Choose the number of micro-batches so that a training step fits into memory, by estimate.
+
+    Args:
+        context: Facts about the data, the model and the machine.
+        clip: Sampling and size of the clips.
+        trainable: Parameters that are trained.
+        batch_size: Clips per step, over all devices.
+        num_repeats: Clips from each decoded video; a micro-batch of a device is a multiple of it.
+    """
     clips, steps = batch_size // context.processes, 1
     while (
         batch_size % (2 * steps * num_repeats * context.processes) == 0

@@ -275,7 +275,13 @@ def choose_trainable(context: TrainingContext) -> Choice:
 def choose_batch(
     context: TrainingContext, batch_size: int | None = None, num_repeats: int | None = None
 ) -> Choice:
-    """Choose the clips per step, and how many of them are made from each decoded video."""
+    """Choose the clips per step, and how many of them are made from each decoded video.
+
+    Args:
+        context: Facts about the data, the model and the machine.
+        batch_size: Clips per step that the user set; None chooses.
+        num_repeats: Clips from each decoded video that the user set; None chooses.
+    """
     default_repeats, reason = autoconfig.choose_num_repeats(context)
     set_by_user = []
     if num_repeats not in (None, default_repeats):
@@ -298,7 +304,14 @@ def choose_batch(
 def choose_schedule(
     context: TrainingContext, trainable: Trainable, batch: Choice, epochs: int | None
 ) -> Choice:
-    """Choose the epochs, unless the user set them, and the warm-up, patience and logging that follow."""
+    """Choose the epochs, unless the user set them, and the warm-up, patience and logging that follow.
+
+    Args:
+        context: Facts about the data, the model and the machine.
+        trainable: Parameters that are trained.
+        batch: Result of `choose_batch`.
+        epochs: Epochs that the user set; None chooses.
+    """
     num_repeats = batch.settings["data.num_repeats"]
     videos_per_step = max(1, batch.settings["data.batch_size"] // num_repeats)
     steps_per_epoch = max(1, context.videos // videos_per_step)
@@ -329,7 +342,13 @@ def choose_schedule(
 
 
 def choose_learning_rates(context: TrainingContext, trainable: Trainable, batch_size: int) -> Choice:
-    """Choose the learning rates of the head and of the backbone, and their decay by depth."""
+    """Choose the learning rates of the head and of the backbone, and their decay by depth.
+
+    Args:
+        context: Facts about the data, the model and the machine.
+        trainable: Parameters that are trained.
+        batch_size: Clips per step, over all devices.
+    """
     lr = 1e-3 * math.sqrt(batch_size / MAX_BATCH_SIZE)
     backbone_lr_scale, layer_decay = 0.1, 1.0
     reason = f"0.001 at batch size {MAX_BATCH_SIZE}, scaled by the square root of the batch size"

@@ -239,7 +239,14 @@ def _synthetic_source(data: SyntheticData, recipe: Recipe) -> DataSource:
 
 
 def build_sampler(source: DataSource, recipe: Recipe, rank: int, world_size: int) -> BatchSampler:
-    """Return the sampler of the batches of one process."""
+    """Return the sampler of the batches of one process.
+
+    Args:
+        source: Training data.
+        recipe: The batch size and the seed are used.
+        rank: Index of this process, 0 to world_size - 1.
+        world_size: Number of processes.
+    """
     return BatchSampler(
         source.length,
         recipe.data.batch_size // source.clips_per_item,
@@ -254,7 +261,14 @@ def build_sampler(source: DataSource, recipe: Recipe, rank: int, world_size: int
 def build_loader(
     source: DataSource, sampler: BatchSampler, num_workers: int, device: torch.device
 ) -> DataLoader[Batch]:
-    """Return a data loader that prefetches batches; each iteration gives the rest of an epoch."""
+    """Return a data loader that prefetches batches; each iteration gives the rest of an epoch.
+
+    Args:
+        source: Training data.
+        sampler: Sampler of the batches of this process.
+        num_workers: Worker processes; 0 decodes in the main process.
+        device: Device of the training; memory is pinned for CUDA.
+    """
     require_startable_workers(num_workers, name="data.num_workers")
     return DataLoader(
         source.dataset,  # type: ignore[arg-type]  # a dataset of items, which are collated to batches

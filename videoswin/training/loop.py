@@ -366,10 +366,13 @@ def iterate_batches(
 def validate(
     learner: Learner, source: DataSource, checkpoint: Checkpoint, stop: StopRequest
 ) -> Report | None:
-    """Evaluate a checkpoint on the validation videos, with one center view of each.
+    """Return the scores of a checkpoint; None for a run without validation, or after a request to stop.
 
-    Returns:
-        The scores; None for a run without validation, or after a request to stop.
+    Args:
+        learner: Its device and its number of workers are used.
+        source: Its validation videos are evaluated, with one center view of each.
+        checkpoint: The weights to evaluate.
+        stop: Interrupts the evaluation, if there is only one process.
 
     Raises:
         TrainingError: Scores are NaN or infinite, which finite but very large weights can cause.

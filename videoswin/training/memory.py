@@ -99,7 +99,13 @@ def estimate_training_bytes(
 
 @lru_cache(maxsize=16)
 def count_parameters(config: VideoSwinConfig, trainable: Trainable, lora_rank: int) -> tuple[int, int]:
-    """Return the number of parameters of a model, and that of its trainable parameters."""
+    """Return the number of parameters of a model, and that of its trainable parameters.
+
+    Args:
+        config: Architecture, with the number of classes.
+        trainable: Parameters that are trained.
+        lora_rank: Rank of the changes if `trainable` is "lora".
+    """
     with torch.device("meta"):
         model = VideoSwin(config)
     set_trainable(model, trainable, lora_rank)

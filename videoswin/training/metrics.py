@@ -49,7 +49,13 @@ def describe_metrics(row: Mapping[str, Any]) -> str:
 
 
 def describe_validation(report: Report, epoch: int, *, is_best: bool) -> str:
-    """Return the scores of a validation, after a number of finished epochs, as a line."""
+    """Return the scores of a validation, after a number of finished epochs, as a line.
+
+    Args:
+        report: Scores of the validation videos.
+        epoch: Number of finished epochs.
+        is_best: Whether it is the best checkpoint so far.
+    """
     best = "; best checkpoint so far" if is_best else ""
     return f"epoch {epoch}: validation loss {report.loss:.3f}, {report.headline}{best}"
 

@@ -178,7 +178,13 @@ def describe_groups(optimizer: torch.optim.Optimizer) -> list[GroupRow]:
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, config: Schedule, steps_per_epoch: int) -> LambdaLR:
-    """Build the learning rate scheduler; call its `step()` after every step of the optimizer."""
+    """Build the learning rate scheduler; call its `step()` after every step of the optimizer.
+
+    Args:
+        optimizer: Optimizer whose parameter groups have their maximum learning rates.
+        config: Epochs, warm-up and shape of the schedule.
+        steps_per_epoch: Optimizer steps per epoch.
+    """
     build_factor = {"epoch": _epoch_factor, "step": _step_factor}[config.lr_update]
     return LambdaLR(optimizer, build_factor(config, steps_per_epoch))
 

@@ -37,7 +37,13 @@ def _require(requirement: Literal["> 0", ">= 0"], **values: float | None) -> Non
 
 
 def require_one_weighting(*, class_weights: bool, class_balanced: bool, multi_label: bool = False) -> None:
-    """Raise InputError for class weights that count rare classes twice, or that do not fit the labels."""
+    """Raise InputError for class weights that count rare classes twice, or that do not fit the labels.
+
+    Args:
+        class_weights: Whether the loss has class weights.
+        class_balanced: Whether videos of rare classes are drawn more often.
+        multi_label: Whether a video can have several labels.
+    """
     if class_weights and multi_label:
         raise InputError("optimizer.class_weights is for videos with one label each; leave it off here")
     if class_weights and class_balanced:
@@ -243,8 +249,14 @@ class Recipe:
     name: str
     """Name of the run and of its checkpoints."""
     data: VideoData | SyntheticData
+    """Clips and batches."""
     model: Model
+    """Architecture and initialization."""
     augment: Augment
+    """Augmentation of the clips, mixing and label smoothing."""
     optimizer: Optimizer
+    """Learning rates, weight decay, gradient clipping and averaging of weights."""
     schedule: Schedule
+    """Epochs, warm-up and validation."""
     run: Run
+    """Devices, precision, seed and saving."""

@@ -226,7 +226,13 @@ class RunFolder:
     def save_state(
         self, identity: Mapping[str, Any], parts: Mapping[str, Stateful], progress: RunProgress
     ) -> None:
-        """Save the state from which the run resumes, as `resume` restores it. Every process must call it."""
+        """Save the state from which the run resumes, as `resume` restores it. Every process must call it.
+
+        Args:
+            identity: Identifies the run, so that its state is not loaded into another one.
+            parts: The objects whose state is saved, by name.
+            progress: Finished steps and epochs.
+        """
         save_state(self.state if self.is_writer else None, identity, parts, progress)
         self._saved_step = progress.step
 

@@ -150,7 +150,13 @@ def require_finite_weights(model: nn.Module, step: int) -> None:
 
 
 def require_divisible_batch(recipe: Recipe, clips_per_item: int, num_processes: int) -> None:
-    """Raise InputError if a batch cannot be divided evenly over processes, accumulation steps and videos."""
+    """Raise InputError if a batch cannot be divided evenly over processes, accumulation steps and videos.
+
+    Args:
+        recipe: The batch size and the accumulation steps are used.
+        clips_per_item: Clips made from each decoded video.
+        num_processes: Processes of the run, one per device.
+    """
     accum_steps = recipe.run.grad_accum_steps
     divisor = num_processes * accum_steps * clips_per_item
     if recipe.data.batch_size % divisor:

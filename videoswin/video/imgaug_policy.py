@@ -114,7 +114,13 @@ def blur(frames: Tensor) -> Tensor:
 
 
 def cutout(frames: Tensor, fraction: float, rng: Generator) -> Tensor:
-    """Fill a box at a random position with gray; its sides are a fraction of the sides of the frame."""
+    """Fill a box at a random position with gray; its sides are a fraction of the sides of the frame.
+
+    Args:
+        frames: (..., H, W) uint8.
+        fraction: Sides of the box relative to those of the frame, 0 to 1.
+        rng: Random generator.
+    """
     height, width = frames.shape[-2:]
     x, y = rng.random() * width, rng.random() * height
     half_x, half_y = fraction * width / 2, fraction * height / 2

@@ -113,6 +113,12 @@ def load_views(
 def crop_frame(path: Path, frame_hwc: Tensor, clip: ClipSpec, views: ViewPlan) -> Tensor:
     """Resize a frame and return its crops: uint8 (H, W, 3) -> (crops, 3, 1, S, S).
 
+    Args:
+        path: Video file, for the message.
+        frame_hwc: Decoded frame.
+        clip: Short side and size of a crop in pixels, and interpolation.
+        views: Number and placement of the crops.
+
     Raises:
         VideoError: The frame is too long for a view of the full frame.
     """

@@ -39,6 +39,7 @@ class Score:
     protocol: str
     """One of videoswin.video.spec.PROTOCOLS."""
     source: str
+    """Where it was published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +47,15 @@ class CatalogEntry:
     """One published file."""
 
     name: str
+    """Name by which the file is loaded."""
     url: str
+    """URL of the file."""
     mirror: str | None = None
     """URL of a copy of the file, used if `url` fails."""
     layout: str
     """Library whose tensor names the file uses."""
     architecture: Architecture
+    """Size of the model, such as tiny."""
     window: tuple[int, int, int] = (8, 7, 7)
     """Tokens in a window (time, height, width); (1, M, M) for an image model."""
     trained_on: str
@@ -59,10 +63,13 @@ class CatalogEntry:
     labels: str | None
     """Label set (see LABEL_SETS); None if unknown, and for image models, whose classes are dropped."""
     license: str
+    """License of the weights, as an SPDX identifier."""
     clip: ClipSpec = _KINETICS_CLIP
+    """Sampling and normalization of clips in training."""
     protocol: str = "official-4x3"
     """Default protocol of a Predictor of these weights."""
     scores: tuple[Score, ...] = ()
+    """Published accuracies; empty if there are none."""
     sha256: str | None = None
     """First hex digits of the file's SHA-256."""
     size_mb: int | None = None

@@ -207,6 +207,11 @@ def verify(weights: Mapping[str, Tensor], config: VideoSwinConfig, layout: Layou
     """Return the tensors that the model has; raise InputError if any is missing, misshapen or not finite.
 
     A file in our own layout may have any depth; one of another library is a published model.
+
+    Args:
+        weights: Tensors by our names.
+        config: Architecture of the model.
+        layout: Layout of the file.
     """
     if gaps := describe_gaps(weights, config):
         raise InputError(f"this looks like a file of {layout.name}, but {gaps}")

@@ -65,7 +65,13 @@ def require_inflation(inflation: str) -> None:
 
 
 def resize_tables(weights: Mapping[str, Tensor], old: Window, new: Window) -> dict[str, Tensor]:
-    """Resize the bias tables of a model from window `old` to `new`: linear in time, bicubic in space."""
+    """Resize the bias tables of a model from window `old` to `new`: linear in time, bicubic in space.
+
+    Args:
+        weights: Tensors by our names; those that are not bias tables are not changed.
+        old: Window of the weights, in tokens along time, height and width.
+        new: Window of the result.
+    """
     return {
         name: resize_table(tensor, old, new) if name.endswith(TABLE) else tensor
         for name, tensor in weights.items()
@@ -73,7 +79,16 @@ def resize_tables(weights: Mapping[str, Tensor], old: Window, new: Window) -> di
 
 
 def resize_table(table: Tensor, old: Window, new: Window) -> Tensor:
-    """Resize one table ((2P-1)(2M-1)(2M-1), heads) from window `old` to `new`; offset 0 stays offset 0."""
+    """Resize one table ((2P-1)(2M-1)(2M-1), heads) from window `old` to `new`; offset 0 stays offset 0.
+
+    Args:
+        table: (offsets of `old`, heads).
+        old: Window of the table, in tokens along time, height and width.
+        new: Window of the result.
+
+    Raises:
+        InputError: The table has another number of rows.
+    """
     if old == new:
         return table
     (t0, h0, w0), (t1, h1, w1) = ([2 * size - 1 for size in window] for window in (old, new))

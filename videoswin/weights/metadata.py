@@ -61,6 +61,7 @@ class Metadata:
     license: str = UNKNOWN_LICENSE
     """License of the weights, as an SPDX name where there is one."""
     name: str = "unnamed"
+    """Name of the model, for people."""
     config: VideoSwinConfig | None = None
     """The architecture; None in files that were exported without it."""
     precision: ModelPrecision = "fp32"
@@ -204,6 +205,13 @@ def require_description(
     """Raise InputError unless names are printable, labels are unique, and the lineage maps text to text.
 
     The lineage may contain any text, such as a command with a file name that cannot be printed.
+
+    Args:
+        name: Name of the model.
+        labels: Names of the classes.
+        multi_label: True or False.
+        license: License of the weights.
+        lineage: Origin of the weights.
     """
     _require_name("name", name)
     _require_name("license", license)

@@ -101,7 +101,13 @@ def folded_name(name: str) -> str:
 
 
 def require_order(start: float | None, end: float | None, where: str) -> None:
-    """Raise InputError for a part of a video whose end is not after its start."""
+    """Raise InputError for a part of a video whose end is not after its start.
+
+    Args:
+        start: Start in seconds; None is the start of the video.
+        end: End in seconds; None is the end of the video.
+        where: Place in the list, for the message.
+    """
     if end is not None and end <= (start or 0.0):
         raise InputError(f"{where}: the end must be > the start ({start or 0.0} s), got {end} s")
 

@@ -62,7 +62,9 @@ class Format:
     """A format of exported files."""
 
     suffix: str
+    """Suffix of the file, with its dot."""
     precisions: tuple[ExportPrecision, ...]
+    """Precisions in which a file can be written."""
     runtime: Callable[[], Runtime]
     """Imports the runtime's file."""
     libraries: tuple[tuple[str, str], ...] = ()

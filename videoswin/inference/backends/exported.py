@@ -30,6 +30,14 @@ class ExportedBackend:
         metadata: Metadata,
         run: Callable[[Tensor], Tensor],
     ) -> None:
+        """Create the backend; `load_backend` does it for a file.
+
+        Args:
+            path: The exported file.
+            device: Device that runs the model.
+            metadata: Metadata of the file.
+            run: Computes logits (V, K) of pixels (V, 3, T, S, S) uint8.
+        """
         self.path, self.device, self.metadata, self._run = path, device, metadata, run
 
     def __call__(self, pixels: Tensor) -> Tensor:

@@ -69,6 +69,14 @@ def load(
 ) -> tuple[Metadata, Callable[[Tensor], Tensor]]:
     """Load a model in ONNX Runtime; `trust` has no effect, because ONNX files contain no code.
 
+    Args:
+        path: An .onnx file.
+        device: Device to run on.
+        trust: Ignored.
+
+    Returns:
+        Metadata of the file, and the function that runs it: uint8 (V, 3, T, S, S) -> logits (V, K).
+
     Raises:
         InputError: ONNX Runtime cannot use `device`, or the file is not a valid exported model.
     """

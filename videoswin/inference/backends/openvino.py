@@ -60,6 +60,14 @@ def load(
 
     `trust` has no effect, because OpenVINO files contain no code.
 
+    Args:
+        path: An .xml file.
+        device: Device to run on; it must be the CPU.
+        trust: Ignored.
+
+    Returns:
+        Metadata of the file, and the function that runs it: uint8 (V, 3, T, S, S) -> logits (V, K).
+
     Raises:
         InputError: `device` is not the CPU, or the file is not a valid exported model.
     """

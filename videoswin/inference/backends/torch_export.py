@@ -33,7 +33,13 @@ ComputeLogits = Callable[[Tensor], Tensor]
 
 
 def write(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
-    """Write a program that torch runs without this package, and without contents that torch unpickles."""
+    """Write a program that torch runs without this package, and without contents that torch unpickles.
+
+    Args:
+        program: Result of `graph.trace`; its stack traces and example inputs are removed.
+        path: A .pt2 file.
+        metadata: Metadata to write into the file.
+    """
     from torch.export import save
 
     for node in program.graph.nodes:
@@ -44,7 +50,13 @@ def write(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
 
 
 def write_compiled(program: ExportedProgram, path: Path, metadata: Metadata) -> None:
-    """Compile the program to machine code for this processor and write it; this needs a C++ compiler."""
+    """Compile the program to machine code for this processor and write it; this needs a C++ compiler.
+
+    Args:
+        program: Result of `graph.trace`.
+        path: A .pt2 file.
+        metadata: Metadata to write into the file.
+    """
     from torch._inductor import aoti_compile_and_package
 
     configs = {"aot_inductor.metadata": {KEY: metadata.to_json()}}
