@@ -65,7 +65,7 @@ class CatalogEntry:
     license: str
     """License of the weights, as an SPDX identifier."""
     clip: ClipSpec = _KINETICS_CLIP
-    """Sampling and normalization of clips in training."""
+    """How a video becomes a clip."""
     protocol: str = "official-4x3"
     """Default protocol of a Predictor of these weights."""
     scores: tuple[Score, ...] = ()

@@ -33,7 +33,7 @@ class Recognized:
     """The state dict of one model, its layout, and the other contents of the file."""
 
     layout: Layout
-    """Library whose tensor names the file uses."""
+    """Layout of the tensor names."""
     state_dict: dict[str, Tensor]
     """Tensors by name, without the common prefix of a wrapper."""
     around: dict[str, Tensor]
