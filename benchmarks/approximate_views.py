@@ -43,7 +43,7 @@ MODEL = "camera-motion"
 
 
 class Films(NamedTuple):
-    """Settings of one kind of video; crf is the range of the H.264 constant rate factor."""
+    """Settings of one kind of video; crf is the range of H.264 rate factors."""
 
     seconds: float
     motion: MotionRange

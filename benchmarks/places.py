@@ -115,7 +115,7 @@ def one_run(films: Path, folder: Path, held_out: str, split: str, epochs: int, s
 
 
 def gaps(runs: list[Row]) -> dict[str, dict[str, float]]:
-    """Return the mean accuracies of each split and how far validation is above the held-out place, in %."""
+    """Return the mean validation and held-out accuracy of each split, and their gap, in percentage points."""
     found = {}
     for split in dict.fromkeys(row["variant"] for row in runs):
         rows = [row for row in runs if row["variant"] == split]
