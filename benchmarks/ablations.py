@@ -36,11 +36,11 @@ from videoswin.model.swin import Block, initialize_from_scratch
 STEPS = 1000
 SEEDS = (0, 1, 2, 3, 4)
 NOISE = 80.0
-"""So much that the best variants do not reach all."""
+"""Strong enough that the best variants stay below 100 %."""
 SMALL = VideoSwinConfig(
     embed_dim=16, depths=(2, 2), num_heads=(1, 2), window=(4, 2, 2), num_classes=len(LABELS)
 )
-"""8 x 4 x 4 tokens, then 8 x 2 x 2."""
+"""The token grid is 8 x 4 x 4, then 8 x 2 x 2."""
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
             recipe = dots_recipe(variant, clips, config, partial(both, reshape, initialize), seed=seed)
             checkpoint, _ = trained(recipe, arguments.runs / f"{variant}, seed {seed}")
             model = checkpoint.model()
-            reshape(model)  # a checkpoint knows the published shift only
+            reshape(model)  # a checkpoint always loads with the published shift
             accuracy = held_out_accuracy(model, clips(seed=HELD_OUT_SEED))
             results.add({"variant": variant, "seed": seed, "accuracy": accuracy})
     results.print_summary()
@@ -77,7 +77,7 @@ def both(first: Change, second: Change, model: VideoSwin) -> None:
 
 
 def shift_everywhere(model: VideoSwin) -> None:
-    """Leave the shift as it is built."""
+    """Keep the published shift."""
 
 
 def shift_in_space_only(model: VideoSwin) -> None:
@@ -106,7 +106,7 @@ VARIANTS: dict[str, tuple[VideoSwinConfig, Change, Change]] = {
     "windows of all 8 times": (window_of(8), shift_everywhere, initialize_with_position),
     "bias tables near zero at first": (SMALL, shift_everywhere, initialize_from_scratch),
 }
-"""The architecture, what is done to its shift, and its first weights; the first differs from each in one."""
+"""Architecture, shift and initialization; each variant differs from the first in one of the three."""
 
 
 if __name__ == "__main__":

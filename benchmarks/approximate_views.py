@@ -5,7 +5,7 @@
 Each video shows one camera movement, H.264 at 30 fps; half are rendered from unseen photographs, half from
 single frames of real videos. Every second video belongs to the model's test set (camera_motion.py); the
 others are three times as long, slower and shakier. All protocols are applied to the same file; the exact
-one is official-4x3. Seconds are processor time on one thread. Run the same command again to resume.
+one is official-4x3. Seconds are CPU time on one thread. Run the same command again to resume.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MODEL = "camera-motion"
 
 
 class Films(NamedTuple):
-    """What films of one kind have in common; crf is the quality of H.264, lowest and highest."""
+    """Settings of one kind of video; crf is the range of H.264 rate factors."""
 
     seconds: float
     motion: MotionRange
@@ -54,7 +54,7 @@ KINDS = {
     "test set": Films(TEST_SECONDS, TEST_MOTION, (18, 33)),
     "slow and shaky": Films(6.0, MotionRange(slowest=0.02, fastest=0.15, shake=0.03, easing=0.5), (24, 40)),
 }
-"""On easy films every way of looking is right, so half are harder than what the model learned from."""
+"""Every protocol is correct on easy videos, so half of the videos are harder than the training data."""
 MARGINS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)
 EXACT = "official-4x3"
 OWN = "own 3x3"
@@ -64,7 +64,7 @@ Row = dict[str, Any]
 
 
 def looked_at(clips: str, number: int) -> Row:
-    """Film `number`: its label, and of every way of looking the answer, views and processor seconds."""
+    """Return the label of video `number`, and the prediction, views and CPU seconds of every protocol."""
     torch.set_num_threads(1)
     kind = list(KINDS)[number % 2]
     seconds, motion, crf = KINDS[kind]
@@ -80,33 +80,33 @@ def looked_at(clips: str, number: int) -> Row:
             views, decoding = loaded(path, plan_of(way))
             ways[way] = answered(views, plan_of(way), decoding)
         first_margin, *_ = plans = [plan_of(EXACT).replace(margin=margin) for margin in MARGINS]
-        views, decoding = loaded(path, first_margin)  # the same views, in the same order, for all of them
+        views, decoding = loaded(path, first_margin)  # all margins score the same views in the same order
         for plan in plans:
             ways[adaptive(plan.margin)] = answered(views, plan, decoding)
     return {"number": number, "kind": kind, "label": label, "ways": ways}
 
 
 def adaptive(margin: float) -> str:
-    """Name of official-4x3 with a margin."""
+    """Return the name in the results of official-4x3 with this margin."""
     return f"adaptive, margin {margin:g}"
 
 
 def plan_of(way: str) -> ViewPlan:
-    """The views of a way of looking; all of them share the model's clips, 8 frames at 4 Hz."""
+    """Return the view plan of a protocol; every clip has 8 frames at 4 Hz."""
     predictor = predictor_of(MODEL)
     plans = {OWN: ViewPlan(clips=3, crops=3), "4x1": ViewPlan(clips=4, crops=1)}
     return plans[way] if way in plans else apply_protocol(way, predictor.clip)[1]
 
 
 def loaded(path: Path, plan: ViewPlan) -> tuple[Tensor, float]:
-    """The views of a film, and what decoding took."""
+    """Return the views of a video and the CPU seconds of decoding."""
     since = time.process_time()
     views = load_views(path, predictor_of(MODEL).clip, plan).pixels
     return views, time.process_time() - since
 
 
 def answered(views: Tensor, plan: ViewPlan, decode_seconds: float) -> Row:
-    """The likeliest movement, how many views were looked at, and what that took."""
+    """Return the most probable class, the number of views scored, and the CPU seconds."""
     predictor = predictor_of(MODEL)
     predictor.views = plan
     since = time.process_time()
@@ -120,7 +120,7 @@ def answered(views: Tensor, plan: ViewPlan, decode_seconds: float) -> Row:
 
 
 def summary(rows: list[Row]) -> dict[str, Row]:
-    """Accuracy, agreement with EXACT, mean views and seconds of every way of looking."""
+    """Return accuracy, agreement with EXACT, mean views and mean CPU seconds of every protocol."""
     figures = {}
     for way in rows[0]["ways"]:
         found = [row["ways"][way] for row in rows]

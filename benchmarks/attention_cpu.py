@@ -35,7 +35,7 @@ SYSTEMS = ("torchvision", "official mathematics", "full mask, SDPA", "videoswin"
 
 
 def attention_of(system: str, stage: int, block: int, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """One block's attention out of a whole model: (B, D, H, W, C) -> the same."""
+    """Return the attention of one block of a model: (B, D, H, W, C) -> (B, D, H, W, C)."""
     if system == "torchvision":
         name = f"features.{2 * stage}.{block}.attn"
         return torchvision_swin3d(swin(), "t").to(dtype).get_submodule(name)
@@ -44,13 +44,13 @@ def attention_of(system: str, stage: int, block: int, dtype: torch.dtype) -> Cal
         return partial(attention_in_pieces, attn=attn)
     attend = materialised if system == "official mathematics" else fused_with_full_mask
     model = reference(attend).to(dtype)
-    # Made once for a stage, not in every block, so not counted here.
+    # The mask is computed once per stage, not in every block, so it is not timed here.
     mask = stage_mask(GRIDS[stage], TINY.window, dtype)
     return partial(model.stages[stage].blocks[block].attended, mask=mask)
 
 
 def compare(stage: int, block: int, rounds: int) -> list[dict[str, Any]]:
-    """One row of figures for each system and dtype; SystemExit if their outputs differ."""
+    """Return a row of measurements for each system and dtype; SystemExit if their outputs differ."""
     x = torch.randn(1, *GRIDS[stage], TINY.stage_dim(stage), generator=torch.Generator().manual_seed(2))
     expected = attention_of("torchvision", stage, block, torch.float32)(x)
     rows = []
@@ -60,7 +60,7 @@ def compare(stage: int, block: int, rounds: int) -> list[dict[str, Any]]:
         }
         differences = {system: relative_difference(run(), expected) for system, run in passes.items()}
         if not all(difference < MAX_DIFFERENCE[name] for difference in differences.values()):
-            raise SystemExit(f"stage {stage}, {name}: outputs differ: {differences}; no time is worth that")
+            raise SystemExit(f"stage {stage}, {name}: outputs differ: {differences}; timing stopped")
         wall, cpu = time_in_turn(passes, rounds)
         for system in SYSTEMS:
             rows.append(

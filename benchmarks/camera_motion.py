@@ -48,10 +48,10 @@ SIZES = ((192, 256), (240, 320), (256, 340), (360, 640), (256, 256), (240, 426))
 PRESET = "veryfast"
 MOTION = MotionRange(slowest=0.06, fastest=0.45, shake=0.01, easing=0.5)
 REAL = ("demo.mp4", "test.mp4", "test.avi", "flipping_a_pancake.mkv", "part_0.mp4")
-"""Filmed ones. Drawn test patterns are left out: along their stripes no movement can be seen."""
+"""Camera recordings only. In striped test patterns, movement along the stripes is not visible."""
 FRAMES_PER_REAL = 8
 SHOWN = ("demo.mp4", "test.mp4", "test.avi", "flipping_a_pancake.mkv", "part_0.mp4")
-"""Real videos with a camera that a person can judge."""
+"""Real videos whose camera movement a person can recognize."""
 
 
 def film_of(
@@ -63,7 +63,7 @@ def film_of(
     seconds: float = SECONDS,
     motion: MotionRange = MOTION,
 ) -> Tensor:
-    """A film of one of the photographs (3, H, W) with movement `label`: uint8 (T, *size, 3)."""
+    """Render a video of one of the photographs (3, H, W) with movement `label`: uint8 (T, *size, 3)."""
     times = np.arange(round(seconds * FPS)) / FPS
     poses = camera_path(rng, label, times, seconds, motion)
     aspect = size[1] / size[0]
@@ -71,7 +71,7 @@ def film_of(
     on_screen = view_from_base(np.zeros_like(poses), aspect, width=aspect)
     photo = photos[rng.integers(len(photos))]
     scene = random_crop(rng, photo, min(photo.shape[1:]))
-    height = 2 * rng.uniform(0.35, 0.65)  # of the view, the scene being 2 high
+    height = 2 * rng.uniform(0.35, 0.65)  # of the view, in units where the scene has height 2
     scene_from_base = scene_from_view(rng, height) @ in_world
     film = warp(scene, scene_from_base, size, outside="reflection")
     if rng.random() < 0.5:
@@ -82,7 +82,7 @@ def film_of(
 
 
 def measured(model: str, source: str, clips: str, index: int) -> dict[str, int]:
-    """The label of clip number `index` from `source`, and the answers to its film forth and back."""
+    """Return the label of clip `index` from `source`, and its predictions played forward and backward."""
     torch.set_num_threads(1)
     rng = np.random.default_rng((2026, index, source == "real"))
     label, size = index % len(LABELS), SIZES[index // len(LABELS) % len(SIZES)]
@@ -93,7 +93,7 @@ def measured(model: str, source: str, clips: str, index: int) -> dict[str, int]:
 
 
 def answer(model: str, film_thwc: Tensor, crf: int) -> int:
-    """What the model says about the film as a file."""
+    """Write the video to a file and return the predicted class."""
     predictor = predictor_of(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "film.mp4")
@@ -102,7 +102,7 @@ def answer(model: str, film_thwc: Tensor, crf: int) -> int:
 
 
 def model_file(model: str) -> Path:
-    """The file that a bundled name or a path stands for."""
+    """Return the file of a bundled model, or the given path."""
     bundled = BUNDLED / f"{model}.safetensors"
     return bundled if bundled.is_file() else Path(model)
 
@@ -119,7 +119,7 @@ def test_photos() -> list[Tensor]:
 
 @cache
 def real_frames(clips: str) -> list[Tensor]:
-    """Single frames (3, H, W) in 0..1 of the real videos, evenly spread over each."""
+    """Return single frames (3, H, W) in 0..1, evenly spaced in each real video."""
     frames = []
     for name in REAL:
         with open_video(Path(clips, name)) as reader:
@@ -129,7 +129,7 @@ def real_frames(clips: str) -> list[Tensor]:
 
 
 def report(rows: list[dict[str, int]]) -> dict[str, object]:
-    """Accuracy, reversal and the confusion matrix: a row for each movement, a column for each answer."""
+    """Return accuracy, accuracy in reverse, and the confusion matrix (rows: labels, columns: predictions)."""
     confusion = [[0] * len(LABELS) for _ in LABELS]
     for row in rows:
         confusion[row["label"]][row["forth"]] += 1
@@ -145,7 +145,7 @@ def report(rows: list[dict[str, int]]) -> dict[str, object]:
 
 
 def said_of(model: str, path: Path) -> dict[str, object]:
-    """The answer for a real video as a whole, and for every two seconds of it: [label, probability]."""
+    """Return [label, probability] for a real video as a whole and for every two seconds of it."""
     predictor = predictor_of(model)
     whole = predictor(path)
     label, probability = whole.top(1)[0]
@@ -160,7 +160,7 @@ def said_of(model: str, path: Path) -> dict[str, object]:
 
 
 def machine() -> str:
-    """The processor and how many of its cores there are."""
+    """Return the name of the processor and the number of cores."""
     names = [
         line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]

@@ -46,7 +46,7 @@ def by_ffmpeg(path: Path, shape: tuple[int, ...]) -> Pixels:
 
 
 def by_decord(python: str, path: Path) -> Pixels | None:
-    """None if decord cannot read the file."""
+    """Return the frames that decord decodes, or None if it cannot read the file."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "frames.npy")
         command = [python, "-c", WITH_DECORD, str(path), str(target), str(FRAMES)]
@@ -64,7 +64,7 @@ def with_accurate_rnd(path: Path) -> Pixels:
 
 
 def difference(ours: Pixels, theirs: Pixels | None) -> Row | str:
-    """In levels of 255, over the frames that both have."""
+    """Return the mean and largest difference in levels of 0..255, over the frames that both have."""
     if theirs is None:
         return "cannot read it"
     if ours.shape[1:] != theirs.shape[1:]:

@@ -1,4 +1,4 @@
-"""Run small trainings one after the other; each result is saved at once, and none is computed twice."""
+"""Run small training experiments in sequence; each result is saved at once and never computed twice."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from videoswin.training.recipe import Augment, Model, Optimizer, Recipe, Run, Sc
 from videoswin.video.views import normalize
 
 HELD_OUT_SEED = 2**20
-"""No run has this seed, so none has seen these clips."""
+"""No training run uses this seed, so these clips are unseen."""
 HELD_OUT_ITEMS = 32
 """1,024 clips."""
 Row = dict[str, Any]
 
 
 class Results:
-    """The JSON file of an experiment: settings, circumstances, and a row for each finished run."""
+    """The JSON file of an experiment: settings, environment, and a row for each finished run."""
 
     def __init__(self, path: Path, settings: Row) -> None:
-        """Go on with the file if there is one; SystemExit if it was made with other settings."""
+        """Load the file if it exists; raise SystemExit if it was written with other settings."""
         self.path = path
         self.report: Row = {"settings": settings, "circumstances": circumstances(), "runs": []}
         if path.exists():
             self.report = json.loads(path.read_text(encoding="utf-8"))
             if self.report["settings"] != json.loads(json.dumps(settings)):
-                raise SystemExit(f"{path} was made with other settings; remove it to make it anew")
+                raise SystemExit(f"{path} was written with other settings; remove it to start again")
 
     @property
     def runs(self) -> list[Row]:
@@ -48,11 +48,11 @@ class Results:
         return runs
 
     def has(self, variant: str, seed: int) -> bool:
-        """Whether that run is finished."""
+        """Return whether the run is finished."""
         return any((row["variant"], row["seed"]) == (variant, seed) for row in self.runs)
 
     def add(self, row: Row) -> None:
-        """Keep a finished run, and the file with it."""
+        """Add a finished run and write the file."""
         self.runs.append(row)
         self.report["summary"] = summary(self.runs)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Results:
         print(json.dumps({name: value for name, value in row.items() if name != "curve"}), flush=True)
 
     def print_summary(self) -> None:
-        """A line for each variant."""
+        """Print one line for each variant."""
         width = max(map(len, self.report["summary"]))
         for variant, figures in self.report["summary"].items():
             spread = f"({figures['lowest']:.1%} to {figures['highest']:.1%}, {figures['runs']} runs)"
@@ -68,7 +68,7 @@ class Results:
 
 
 def summary(runs: list[Row]) -> dict[str, Row]:
-    """Mean and spread of the accuracy of each variant over its seeds."""
+    """Return the mean and spread of the accuracy of each variant over its seeds."""
     by_variant: dict[str, list[float]] = {}
     for row in runs:
         by_variant.setdefault(row["variant"], []).append(row["accuracy"])
@@ -85,15 +85,13 @@ def summary(runs: list[Row]) -> dict[str, Row]:
 
 
 def parsed(description: str | None, name: str) -> Namespace:
-    """The options of every experiment: `quick`, `output`, the JSON file, and `runs`, a folder to work in."""
+    """Parse the options of an experiment: `quick`, `output` (a JSON file) and `runs` (a working folder)."""
     parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="reduced run of less than a minute, to see that it works"
-    )
+    parser.add_argument("--quick", action="store_true", help="reduced run of less than a minute, as a check")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results", f"{name}.json"))
     parser.add_argument("--runs", type=Path, default=Path("runs", name), help="folder of unfinished runs")
     arguments = parser.parse_args()
-    if arguments.quick:  # what it finds must not stand among the results
+    if arguments.quick:  # a quick run must not overwrite the results
         arguments.runs = Path(tempfile.mkdtemp())
         arguments.output = arguments.runs / f"{name}.json"
         print("results in", arguments.output)
@@ -109,7 +107,7 @@ def dots_recipe(
     *,
     seed: int,
 ) -> Recipe:
-    """A small model learns which way the dots of `clips(seed=...)` drift, on one thread of the CPU."""
+    """Return the recipe that trains a small model on the drifting dots of `clips`, on one CPU thread."""
     return Recipe(
         name=name,
         data=SyntheticData(
@@ -130,10 +128,11 @@ def dots_recipe(
 
 
 def initialize_with_position(model: VideoSwin) -> None:
-    """First weights with bias tables as large as trained ones (std 3), so that heads look different ways.
+    """Initialize the model with position bias tables as large as trained ones (std 3).
 
-    With tables near zero every direction looks alike at first, and what must be found by comparing places
-    and times takes far longer to be found: a row of ablations.py says how much.
+    Heads then attend to different positions from the start. With tables near zero, attention at first does
+    not depend on position, and the order of movements takes far longer to learn; ablations.py has a row
+    for that.
     """
     initialize_from_scratch(model)
     for name, parameter in model.named_parameters():
@@ -142,12 +141,12 @@ def initialize_with_position(model: VideoSwin) -> None:
 
 
 def trained(recipe: Recipe, folder: Path) -> tuple[Checkpoint, list[Row]]:
-    """The run's last checkpoint and its metrics; goes on where an earlier call was cut off.
+    """Train and return the last checkpoint and the metrics; an interrupted run is resumed.
 
-    The folder is removed: the results are what is kept.
+    The folder is removed at the end, since only the results are kept.
     """
     if train(recipe, folder) is None:
-        raise SystemExit("stopped; the same command goes on")
+        raise SystemExit("stopped; run the same command again to resume")
     checkpoint = Checkpoint.load(str(folder / "last.safetensors"))
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     shutil.rmtree(folder)
@@ -156,7 +155,7 @@ def trained(recipe: Recipe, folder: Path) -> tuple[Checkpoint, list[Row]]:
 
 @torch.inference_mode()
 def held_out_accuracy(model: VideoSwin, clips: DriftingDots, items: int = HELD_OUT_ITEMS) -> float:
-    """Part of the clips of the first items that the model names right."""
+    """Return the accuracy of the model on the clips of the first `items` items."""
     right = 0
     for index in range(items):
         item = clips[Draw(0, index)]

@@ -8,9 +8,9 @@ many threads as `predict_all`; the model alone gets loaded views, and `predict_a
 probabilities. The three take turns in one process. `of_the_slower` is the throughput of `predict_all`
 relative to the slower of the two.
 
-On a CPU, decoding and the model share the cores: together they take at least the sum of their processor
-seconds divided by the number of cores. `of_the_bound` is the throughput relative to this bound, or to the
-slower of the two where that takes longer.
+On a CPU, decoding and the model share the cores: together they take at least the sum of their CPU seconds
+divided by the number of cores. `of_the_bound` is the throughput relative to this bound, or to the slower of
+the two where that takes longer.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ SECONDS, FPS = 10.0, 30
 HEIGHT, WIDTH = 256, 340
 MOST_VIDEOS = 24
 MAX_DIFFERENCE = 1e-3
-"""Largest believable one between probabilities; zero on a CPU, but batches may be others on a GPU."""
+"""Tolerance of probabilities: they are equal on a CPU; on a GPU, batches may have other sizes."""
 
 Row = dict[str, Any]
 
 
 class Case(NamedTuple):
-    """A model, how it looks, and at how many videos."""
+    """A model with its protocol, and the number of videos."""
 
     name: str
     predictor: Callable[[str], Predictor]
@@ -66,7 +66,7 @@ def camera_motion(device: str) -> Predictor:
 
 
 def tiny(protocol: str) -> Callable[[str], Predictor]:
-    """Swin-T with random weights."""
+    """Return a function that builds a predictor: Swin-T with random weights."""
 
     def build(device: str) -> Predictor:
         torch.manual_seed(0)
@@ -91,7 +91,7 @@ CASES = (
 
 
 def write_films(folder: Path) -> list[Path]:
-    """MOST_VIDEOS files: a hand-held camera over a generated place."""
+    """Write MOST_VIDEOS videos of a generated scene, recorded by a hand-held camera."""
     paths = [folder / f"{number}.mp4" for number in range(MOST_VIDEOS)]
     for number, path in enumerate(paths):
         rng = np.random.default_rng(number)
@@ -105,7 +105,7 @@ def write_films(folder: Path) -> list[Path]:
 
 
 def measured(case: Case, device: str, threads: int, rounds: int, films: list[Path]) -> Row:
-    """What decoding, the model and both take for the videos of a case; SystemExit if answers differ."""
+    """Time decoding, the model and both for the videos of a case; SystemExit if probabilities differ."""
     predictor, paths = case.predictor(device), films[: case.videos]
     views = [predictor.load(path).pixels for path in paths]
     passes: dict[str, Callable[[], Any]] = {
@@ -116,10 +116,10 @@ def measured(case: Case, device: str, threads: int, rounds: int, films: list[Pat
             for found in predictor.predict_all(paths, threads=threads)
         ],
     }
-    alone, together = passes["model"](), passes["predict_all"]()  # also warm up
+    alone, together = passes["model"](), passes["predict_all"]()  # also warms up
     difference = float((torch.stack(alone) - torch.stack(together)).abs().max())
     if not difference <= MAX_DIFFERENCE:
-        raise SystemExit(f"{case.name}: probabilities differ by {difference}; no time is worth that")
+        raise SystemExit(f"{case.name}: probabilities differ by {difference}; timing stopped")
     wall, cpu = time_in_turn(passes, rounds)
     cores = len(os.sched_getaffinity(0))
     slower = [max(pair) for pair in zip(wall["decode"], wall["model"], strict=True)]
@@ -149,7 +149,7 @@ def spread(values: list[float]) -> Row:
 
 
 def ratio(above: list[float], below: list[float]) -> list[float]:
-    """Round by round."""
+    """Return the ratio of each round."""
     return [a / b for a, b in zip(above, below, strict=True)]
 
 

@@ -34,7 +34,7 @@ TASKS = {"compound": (COMPOUND, 15), "told by order": (TOLD_BY_ORDER, 30)}
 """Gestures and epochs."""
 SEEDS = (0, 1, 2)
 FILMS_PER_CLASS = {"train": 20, "val": 40}
-"""Validation films are the test: nothing is chosen by them."""
+"""The validation videos serve as the test set, since nothing is selected by validation accuracy."""
 TUNED, FROM_NOTHING = "from camera-motion", "from nothing"
 
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def write_films(folder: Path, gestures: Gestures, counts: dict[str, int]) -> None:
-    """Training films and films to test on, of different photographs; complete or not at all."""
+    """Write training and test videos of different photographs; the folder only appears when complete."""
     unfinished = folder.with_name("unfinished films")
     for seed, (split, photos) in enumerate({"train": TRAIN_PHOTOS, "val": TEST_PHOTOS}.items()):
         write_gestures(unfinished / split, gestures, photos, per_class=counts[split], seed=seed)
@@ -69,14 +69,14 @@ def write_films(folder: Path, gestures: Gestures, counts: dict[str, int]) -> Non
 
 
 def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
-    """What `videoswin train finetune` would do with these films, but shorter, on one thread, to the end."""
+    """Return the recipe of `videoswin train finetune`, shortened, on one thread, without early stopping."""
     settings: dict[str, Any] = {
         "schedule.epochs": epochs,
         "schedule.warmup_epochs": epochs / 10,
         "schedule.patience": None,
         "schedule.val_every": 1,
         "data.num_workers": 0,
-        # Else they follow from how fast the machine is.
+        # Set explicitly, because the defaults depend on the speed of the machine.
         "data.batch_size": 64,
         "data.num_repeats": 4,
         "run.num_threads": 1,
@@ -87,13 +87,13 @@ def tuning_recipe(films: Path, epochs: int, seed: int) -> Recipe:
 
 
 def from_nothing(recipe: Recipe) -> Recipe:
-    """The same run from random weights."""
+    """Return the same recipe with random initial weights."""
     model = replace(recipe.model, init_from=None, config=NANO, initialize=initialize_from_scratch)
     return replace(recipe, model=model)
 
 
 def draw_curves(path: Path, runs: list[Row]) -> None:
-    """Accuracy after each epoch: the mean of the runs of each variant, and their range."""
+    """Plot the accuracy after each epoch: mean and range over the runs of each variant."""
     figure = require("matplotlib.figure", extra="train").Figure(figsize=(9, 3.8), layout="constrained")
     for place, (task, (gestures, _)) in enumerate(TASKS.items(), 1):
         axes = figure.add_subplot(1, len(TASKS), place)
@@ -104,7 +104,7 @@ def draw_curves(path: Path, runs: list[Row]) -> None:
             axes.fill_between(epochs, list(lowest), list(highest), color=color, alpha=0.2)
             axes.plot(epochs, list(map(statistics.mean, by_epoch)), color=color, label=init_from)
         axes.axhline(1 / len(gestures.names), color="gray", linestyle=":", label="chance")
-        axes.set(title=f"gestures: {task}", xlabel="epoch", ylabel="unseen films named right", ylim=(0, 1))
+        axes.set(title=f"gestures: {task}", xlabel="epoch", ylabel="accuracy on unseen videos", ylim=(0, 1))
         axes.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=100)
 

@@ -39,17 +39,17 @@ SCENE_SIZE: Final = 320
 
 @dataclass(frozen=True)
 class Gestures:
-    """Some gestures, and what the camera does in them."""
+    """Names of gestures, and the camera path of each."""
 
     names: tuple[str, ...]
     path: Callable[[Generator, str, Floats], Floats]
-    """Poses (T, 4) as in camera_path, of a camera `progress` (0 to 1) of the way through the gesture."""
+    """(generator, gesture, progress from 0 to 1 of each frame) -> poses (T, 4) as in camera_path."""
 
 
 def write_gestures(
     folder: Path, gestures: Gestures, photos: Sequence[str], *, per_class: int, seed: int
 ) -> None:
-    """Write `<folder>/<gesture>/<number>.mp4`, `per_class` of each, of these photos and of textures."""
+    """Write `per_class` videos `<folder>/<gesture>/<number>.mp4` of these photos and of textures."""
     scenery = Scenery([load_photo(name) for name in photos])
     for label, gesture in enumerate(gestures.names):
         (folder / gesture).mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def write_gestures(
 
 
 def film(rng: Generator, scenery: Scenery, path: Callable[[Floats], Floats]) -> Tensor:
-    """A film of some scene by a camera whose poses follow from its progress: uint8 (T, H, W, 3)."""
+    """Render a random scene with a camera path, which maps progress (0 to 1) to poses: uint8 (T, H, W, 3)."""
     times = np.arange(round(SECONDS * FPS)) / FPS
     poses = path(times / SECONDS) + hand_shake(rng, times, 0.006)
     aspect = SIZE[1] / SIZE[0]
@@ -76,15 +76,15 @@ def film(rng: Generator, scenery: Scenery, path: Callable[[Floats], Floats]) -> 
 
 
 def compound_path(rng: Generator, gesture: str, progress: Floats) -> Floats:
-    """What the camera does in each gesture:
+    """Return the camera path of one of the compound gestures:
 
-    circle      goes round once, either way          pulse   zooms in and out again, or out and in
-    corkscrew   zooms in and rolls, either way       rock    rolls to and fro
-    nod         tilts to and fro                     shake   pans to and fro
+    circle      moves in a circle, either way        pulse   zooms in and out again, or out and in
+    corkscrew   zooms in and rolls, either way       rock    rolls back and forth
+    nod         tilts back and forth                 shake   pans back and forth
     reveal      zooms out and tilts up               swoop   pans either way and tilts down
     """
     size, side = rng.uniform(0.15, 0.4), rng.choice([-1, 1])
-    # Nobody moves evenly: the middle comes a little early or late.
+    # Vary the speed, as hand movements do: the middle comes a little early or late.
     progress = progress ** np.exp(rng.normal() * 0.15)
     angle, onwards, still = 2 * np.pi * progress, 2 * size * progress, np.zeros_like(progress)
     swing, start = side * size * np.sin(angle), rng.uniform(0, 2 * np.pi)
@@ -102,16 +102,16 @@ def compound_path(rng: Generator, gesture: str, progress: Floats) -> Floats:
 
 
 def path_told_by_order(rng: Generator, gesture: str, progress: Floats) -> Floats:
-    """Gestures that come back to where they began; nodding and shaking go to and fro twice."""
+    """Return the camera path of a gesture that ends where it began; "nod" and "shake" repeat twice."""
     x, y, zoom = np.zeros((3, len(progress)))
     size = rng.uniform(0.15, 0.4)
-    # Nobody moves evenly: the middle comes a little early or late.
+    # Vary the speed, as hand movements do: the middle comes a little early or late.
     angle = 2 * np.pi * progress ** np.exp(rng.normal() * 0.15)
     there_and_back = size * (1 - np.cos(angle))
     if gesture.startswith("circle"):
         start = rng.uniform(0, 2 * np.pi)
         turned = start + (angle if gesture == "circle clockwise" else -angle)
-        x, y = size * np.cos(turned), size * np.sin(turned)  # y is down, so growing angles go clockwise
+        x, y = size * np.cos(turned), size * np.sin(turned)  # y points down: clockwise for growing angles
     elif gesture in ("nod", "shake"):
         swing = size * np.sin(2 * angle) * rng.choice([-1, 1])
         x, y = (swing, y) if gesture == "shake" else (x, swing)

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py result.json                      # eight minutes, needs only torch and triton
     python benchmarks/gpu.py result.json --sections tiles     # one section; the others in the file are kept
-    TRITON_INTERPRET=1 python benchmarks/gpu.py try.json --dry-run   # tiny sizes on a CPU: does it run?
+    TRITON_INTERPRET=1 python benchmarks/gpu.py try.json --dry-run   # smoke test on a CPU
 
-All systems have the same weights and get the same random clips, three sets in rotation. Eager systems of
+All systems have the same weights and the same random clips, three sets in rotation. Eager systems of
 one batch size take turns, and so do compiled ones. A system is timed only if its logits (inference) or
 gradients (training) agree with those of the float32 reference in this run; otherwise its row has the
 reason. The file is written after every row, so that an interrupted run keeps its results.
@@ -50,17 +50,16 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.model.swin import VideoSwin
 
 FLOOR_MS = {"T": 0.316, "S": 0.53, "B": 0.83}
-"""Milliseconds a clip below which an H200 cannot go with five kernels a block, calculated: of each kernel the
-longest that its memory, products and exponentials take at the rates of the data sheet."""
+"""Calculated lower bound in milliseconds per clip on an H200 with five kernels per block: for each kernel,
+the longest of the times of memory traffic, products and exponentials at the rates of the data sheet."""
 MAX_LOGIT_ERROR = 3e-2
-"""Largest believable error of bfloat16 logits, relative to the largest float32 one; six times what CPUs show,
-until a GPU has shown what is usual there."""
+"""Tolerance of bfloat16 logits, relative to the largest float32 logit: six times the error on CPUs."""
 MAX_GRADIENT_ERROR = 5e-2
 """The same for gradients, in the Euclidean norm over all parameters of a kind."""
 MINUTES = dict(correctness=0.8, attention=0.5, branches=0.3, inference=2.7, training=1.1, tiles=0.9)
-"""What each section has before it starts no further group of rows."""
+"""Time limit of each section; after it, no further group of rows is started."""
 MOST_MINUTES = 6.0
-"""All of them together; with the tests of gpu.sh and a last compilation less than eight."""
+"""Time limit of all sections together; with the tests of gpu.sh, a run takes less than eight minutes."""
 TRAINED = (
     TORCHVISION,
     "reference, autocast",
@@ -68,7 +67,7 @@ TRAINED = (
     "triton, autocast",
     "triton, compiled blocks, autocast",
 )
-"""Systems whose training step is timed; the last is compiled, which takes its time."""
+"""Systems whose training step is timed; the last is compiled, which takes time, and is timed separately."""
 
 
 class Bench:
@@ -91,23 +90,23 @@ class Bench:
 
     def save(self, section: str, rows: Any) -> None:
         self.results[section] = rows
-        with replacing(self.path) as staged:  # or a cut in the middle of writing would lose all
+        with replacing(self.path) as staged:  # an interrupted write must not lose the file
             staged.write_text(json.dumps(self.results, indent=1) + "\n")
 
     def clips(self, batch: int, dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
-        """Three sets, so that none is still in a cache when its turn comes again."""
+        """Return three sets of clips: when a set is used again, it is no longer in a cache."""
         return [torch.randn(batch, 3, *self.size, device=self.device).to(dtype) for _ in range(3)]
 
 
 def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """Errors against the float32 reference on one clip: logits, and gradients by kind of parameter."""
+    """Yield errors against the float32 reference on one clip: logits, and gradients by kind of parameter."""
     for variant in [name for name in ("T", "B") if name in bench.configs]:
         ours = initial_model(bench.configs[variant], bench.device)
         clips = bench.clips(1, torch.float32)[0]
         exact = EAGER["reference, autocast"].build(ours).to(bench.device)
         logits, gradients = _logits_and_gradients(exact, exact, clips)
         for name, system in systems_here(bench.configs[variant], EAGER | COMPILED).items():
-            # Of compiled systems only those that learn: others are compared where they predict.
+            # Compiled systems only if they are trained: the others are compared in the inference section.
             if (
                 deadline.passed()
                 or not system.learns
@@ -127,7 +126,7 @@ def correctness(bench: Bench, deadline: Deadline) -> Iterator[Row]:
 def _errors(
     bench: Bench, system: System, ours: VideoSwin, clips: Tensor, logits: Tensor, gradients: dict[str, Tensor]
 ) -> Row:
-    """Of a system's logits and gradients, relative to these, and whether they are small enough."""
+    """Return the relative errors of a system's logits and gradients, and whether they are in tolerance."""
     run = prepared(system, ours, bench.backend)
     mine, mine_gradients = _logits_and_gradients(run.logits, run.model, clips.to(system.weights))
     row: Row = {"logits": relative_difference(mine, logits)}
@@ -153,17 +152,17 @@ def _logits_and_gradients(
 
 
 def attention(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """Attention alone, by stage, plain and shifted, without and with the way back."""
+    """Time attention alone in each stage, plain and shifted, without and with the backward pass."""
     yield from compare_attentions(bench.configs, bench.size, bench.device, deadline, bench.seconds / 4)
 
 
 def branches(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """Branches of blocks of the first stages, plain and fused."""
+    """Time the branches of blocks of the first stages, plain and fused."""
     yield from compare_branches(bench.configs, bench.device, deadline, bench.seconds / 4)
 
 
 def inference(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """Whole models that predict; compiled ones at few batches, because each batch is compiled for itself."""
+    """Time inference of models; few batch sizes of compiled ones, because each is compiled separately."""
     models = {name: initial_model(config, bench.device) for name, config in bench.configs.items()}
     for variant, ours in models.items():
         systems = systems_here(bench.configs[variant], EAGER)
@@ -224,21 +223,21 @@ def _predict(
         if "ms" in times:
             each = times["ms"] / batch
             row |= {"ms_per_clip": round(each, 4), "of_H200_floor": round(FLOOR_MS[variant] / each, 3)}
-            # What a graph works in was allocated when it was captured: a replay adds nothing that counts.
+            # The memory of a graph is allocated at capture, so a replay would show almost no increase.
             row["peak_MiB"] = None if "graph" in label else peak_mib(passes[label], bench.device)
         yield row
 
 
 def _prediction(run: Callable[[Tensor], Tensor], clips: list[Tensor]) -> Callable[[int], Tensor]:
     def one_pass(number: int) -> Tensor:
-        with torch.no_grad():  # as graphs are captured; compiled code is made anew for another mode
+        with torch.no_grad():  # the mode of graph capture; another mode would recompile
             return run(clips[number % len(clips)])
 
     return one_pass
 
 
 def training(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """A whole step under autocast: forward, cross entropy, backward, AdamW."""
+    """Time a training step under autocast: forward, cross-entropy, backward, AdamW."""
     *eager, compiled = TRAINED
     plan = [("T", 16, eager), ("B", 8, eager), ("T", 16, [compiled])]
     for variant, batch, names in [row for row in plan if row[0] in bench.configs]:
@@ -267,7 +266,7 @@ def training(bench: Bench, deadline: Deadline) -> Iterator[Row]:
 
 
 def _found_right(bench: Bench, variant: str) -> set[str]:
-    """Systems whose gradients the correctness section has found right."""
+    """Return the systems whose gradients are correct according to the correctness section."""
     rows = bench.results.get("correctness", [])
     return {row["system"] for row in rows if row.get("variant") == variant and row["right"]}
 
@@ -287,7 +286,7 @@ def _step(bench: Bench, variant: str, system: System, batch: int) -> Callable[[i
 
 
 def tiles(bench: Bench, deadline: Deadline) -> Iterator[Row]:
-    """Times of the kernels cut up in other ways, to choose their defaults by."""
+    """Time the kernels with other tile sizes, to choose the defaults."""
     yield from sweep(bench.device, bench.configs["T"], bench.size, deadline, bench.seconds / 4)
 
 
@@ -307,9 +306,9 @@ def main() -> None:
     )
     parser.add_argument("output", type=Path, help="JSON file for the results; its other sections are kept")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on a CPU, to see that it runs")
+    parser.add_argument("--dry-run", action="store_true", help="smoke test with tiny sizes on a CPU")
     arguments = parser.parse_args()
-    torch.backends.cudnn.allow_tf32 = False  # or the reference would not be a float32 one
+    torch.backends.cudnn.allow_tf32 = False  # the reference must be computed in float32
     bench = Bench(arguments.output, arguments.dry_run)
     here = machine(bench.device, bench.seconds)
     before = bench.results.get("machine", {})
@@ -319,7 +318,7 @@ def main() -> None:
     print(here, flush=True)
     end = time.monotonic() + 60 * MOST_MINUTES
     broken: list[str] = []
-    # Whether a training step is right is known from this run or not at all.
+    # Training steps are only timed if this run has checked their gradients.
     needed = {"correctness"} if "training" in arguments.sections else set()
     whole = set(arguments.sections) == set(SECTIONS)
     for name in [name for name in SECTIONS if name in needed | set(arguments.sections)]:
@@ -327,13 +326,13 @@ def main() -> None:
         bench.save(name, rows)
         minutes = MINUTES[name] if whole else MOST_MINUTES
         try:
-            # A dry run shows that everything runs, however slow the machine is.
+            # A dry run has no time limit, so that it covers everything on a slow machine.
             seconds = math.inf if bench.dry else min(60 * minutes, end - start)
             for row in SECTIONS[name](bench, Deadline(seconds)):
                 rows.append(row)
                 print(row, flush=True)
                 bench.save(name, rows)
-        except FAILURES as error:  # the sections after it may still tell something
+        except FAILURES as error:  # later sections can still give results
             traceback.print_exc()
             bench.save(name, [*rows, failed(error)])
             broken.append(name)

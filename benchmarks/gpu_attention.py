@@ -15,13 +15,13 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.model.windows import Grid, WindowGeometry, bias_table_rows, window_geometry
 
 MAX_ERROR = dict.fromkeys(ATTENTIONS, 5e-2) | {"triton": TOLERANCE[torch.bfloat16]}
-"""Largest believable error of each, relative to the largest number. Others round their logits to bfloat16."""
+"""Tolerance of each, relative to the largest value; all but "triton" round their logits to bfloat16."""
 
 
 def compare_attentions(
     configs: dict[str, VideoSwinConfig], size: Grid, device: torch.device, deadline: Deadline, seconds: float
 ) -> Iterator[Row]:
-    """A row for each stage, plain and shifted, without and with the way back, and each way to attend."""
+    """Yield a row for each stage, plain and shifted, forward or with backward, and each implementation."""
     batch = 8 if device.type == "cuda" else 1
     for variant in [name for name in ("T", "B") if name in configs]:
         config = configs[variant]
@@ -54,9 +54,9 @@ def compare_attentions(
 
 
 def _error(attend: AttentionFn, qkv: Tensor, table: Tensor, geometry: WindowGeometry) -> float:
-    """On the first and the last clip, relative to the largest number."""
+    """Return the error on the first and the last clip, relative to the largest value."""
     few = qkv[[0, -1]]
-    upstream = few[..., 0, :, :].flatten(4)  # as good as any other numbers
+    upstream = few[..., 0, :, :].flatten(4)  # any values would do
     return attention_error(attend, few, table, geometry, upstream)
 
 

@@ -21,7 +21,7 @@ from videoswin.model.swin import Block
 def compare_branches(
     configs: dict[str, VideoSwinConfig], device: torch.device, deadline: Deadline, seconds: float
 ) -> Iterator[Row]:
-    """A row for each branch of each stage, plain and fused, where the kernels take its channels."""
+    """Yield a row for each branch of each stage, plain and fused, if the kernels support its channels."""
     for variant in [name for name in ("T", "B") if name in configs]:
         config = configs[variant]
         for stage, heads in enumerate(config.num_heads):

@@ -8,7 +8,7 @@ from benchmarks.tables import Figures, table
 
 
 def gpu_section(found: Figures) -> str:
-    """Return the best batch of every system, a single clip, training steps, attention and fused branches."""
+    """Return the text: best batch size of each system, single clip, training, attention, fused branches."""
     timed = [row for row in found.get("inference", ()) if "ms" in row]
     best: dict[tuple[str, str], Figures] = {}
     for row in sorted(timed, key=lambda row: row["ms_per_clip"]):
@@ -105,7 +105,7 @@ def _inference_table(rows: dict[tuple[str, str], Figures]) -> str:
 
 
 def _peer(rows: Iterable[Figures], variant: str, kind: str, clips: int | None = None) -> float | None:
-    """Return milliseconds of torchvision's model, else of the reference: per clip, or per step of `clips`."""
+    """Return milliseconds per clip, or per step of `clips`: of torchvision, else of the reference."""
     known = {
         row["system"]: row["ms"] if clips else row["ms_per_clip"]
         for row in rows

@@ -25,18 +25,18 @@ from videoswin.model.windows import Grid, WindowGeometry
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One way to compute Video Swin."""
+    """An implementation of Video Swin with its precision and compilation."""
 
     build: Callable[[VideoSwin], nn.Module]
-    """A model with the weights of the given one."""
+    """Builds a model with the weights of the given one."""
     weights: torch.dtype = torch.float32
-    """Type of the weights; float32 ones run under autocast."""
+    """Dtype of the weights; with float32, the model runs under autocast."""
     compiled: str = ""
-    """"whole" or "blocks" where torch.compile is used."""
+    """"whole" or "blocks": the part compiled with torch.compile; empty for none."""
     quickest: bool = False
-    """Whether it is tried as a CUDA graph too, and compiled for more batches than one."""
+    """Whether to time it also as a CUDA graph, and its compiled form at more than one batch size."""
     learns: bool = True
-    """Whether it has a way of its own to learn; without, it is not compared there."""
+    """Whether it supports training; if not, its gradients are not compared."""
 
 
 def with_attention(attention: AttentionFn) -> Callable[[VideoSwin], nn.Module]:
@@ -49,7 +49,7 @@ def with_attention(attention: AttentionFn) -> Callable[[VideoSwin], nn.Module]:
 
 
 def fused(ours: VideoSwin) -> nn.Module:
-    """With our attention, and every block fused that has the channels for it."""
+    """Return a model with our Triton attention, and fused blocks where the kernels support the channels."""
     model = with_attention(triton_attention)(ours)
     for stage in model.stages:
         if can_fuse(stage.blocks[0]):
@@ -74,7 +74,7 @@ def torchvision_model(ours: VideoSwin) -> nn.Module:
 VARIANTS = {
     name: config.replace(sliced_bias=True) for name, config in (("T", TINY), ("S", SMALL), ("B", BASE))
 }
-"""Those that torchvision has, with biases read as it reads them."""
+"""The variants that torchvision has, with biases indexed as in torchvision."""
 TORCHVISION = "torchvision, autocast"
 EAGER = {
     TORCHVISION: System(build=torchvision_model),
@@ -105,32 +105,32 @@ COMPILED = {
 
 
 def systems_here(config: VideoSwinConfig, systems: dict[str, System]) -> dict[str, System]:
-    """Without torchvision where it is not installed, or has no such model."""
+    """Return the systems, without torchvision if it is not installed or has no such model."""
     if find_spec("torchvision") and config in VARIANTS.values():
         return systems
     return {name: system for name, system in systems.items() if system.build is not torchvision_model}
 
 
 def initial_model(config: VideoSwinConfig, device: torch.device) -> VideoSwin:
-    """Random weights, not as training begins with but as it ends with."""
+    """Return a model with random weights that are distributed like trained ones."""
     torch.manual_seed(0)
     return as_trained(VideoSwin(config)).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A system with weights, ready to go."""
+    """A system with weights on its device."""
 
     logits: Callable[[Tensor], Tensor]
-    """Of clips, in the mode (with or without gradients) of the caller."""
+    """Clips -> logits; the caller decides about gradients."""
     model: nn.Module
-    """The same without autocast."""
+    """The model, without autocast."""
 
 
 def prepared(system: System, ours: VideoSwin, backend: str) -> Run:
-    """The system with the weights of `ours`, on its device; torch.compile does its work at the first call."""
+    """Return the system with the weights of `ours`, on its device; compilation happens at the first call."""
     device = next(ours.parameters()).device
-    with device:  # first weights are drawn there, too, which is quicker
+    with device:  # initialization is faster on the device
         model = system.build(ours).to(device, system.weights).eval()
     forward: Callable[[Tensor], Tensor] = model
     if system.compiled == "whole":
@@ -146,14 +146,14 @@ def prepared(system: System, ours: VideoSwin, backend: str) -> Run:
 
 
 def stage_grid(size: Grid, stage: int) -> Grid:
-    """Tokens along time, height and width that a stage (0 is the first) sees of a clip of `size`."""
+    """Return the grid of tokens (time, height, width) of a stage (0 is the first) for clips of `size`."""
     depth, *across = token_grid(size)
     height, width = (-(-length // 2**stage) for length in across)
     return depth, height, width
 
 
 def through_windows(attend: Attend) -> AttentionFn:
-    """Behind the seam what others do: roll, cut into windows, attend, put together, roll back."""
+    """Return an AttentionFn with explicit steps: roll, window partition, attention, merge, roll back."""
     masks: dict[int, Tensor] = {}
 
     def attention(qkv: Tensor, bias_table: Tensor, geometry: WindowGeometry) -> Tensor:

@@ -18,19 +18,19 @@ from videoswin.model.config import VideoSwinConfig
 from videoswin.model.windows import Grid, bias_table_rows, window_geometry
 
 MAX_DIFFERENCE = 2e-2
-"""Largest believable one between tiles: they add up in another order, and round to half precision."""
+"""Tolerance between tile sizes, which differ in the order of summation; results are half precision."""
 FORWARD = [
     (64, 64, 4, 2, 1), (64, 64, 4, 3, 1), (64, 64, 4, 3, 2), (64, 64, 4, 3, 4), (64, 64, 4, 4, 1),
     (64, 32, 4, 2, 1), (64, 32, 4, 3, 1), (64, 128, 4, 1, 1), (64, 128, 4, 2, 1), (64, 128, 4, 2, 2),
     (128, 32, 4, 3, 1), (128, 64, 4, 2, 1), (128, 32, 8, 3, 1), (128, 64, 8, 2, 1), (128, 64, 8, 3, 1),
     (128, 128, 8, 2, 1), (32, 64, 4, 3, 1), (16, 128, 4, 2, 1),
 ]  # fmt: skip
-"""Rows, columns, warps, stages and windows of a program."""
+"""Rows, columns, warps, stages and windows per program of the attention kernel."""
 BACKWARD = [
     (64, 64, 4, 2), (64, 64, 4, 1), (64, 32, 4, 2), (64, 32, 4, 3), (128, 32, 8, 2), (128, 64, 8, 2),
     (64, 64, 8, 2), (32, 64, 4, 2),
 ]  # fmt: skip
-"""The same for each kernel of the backward pass in turn, the others at their defaults."""
+"""Rows, columns, warps and stages of one kernel of the backward pass; the others keep their defaults."""
 LINEAR = [
     (128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 8, 2), (64, 64, 8, 2),
     (64, 64, 8, 3), (128, 128, 8, 2), (128, 64, 8, 3),
@@ -45,14 +45,14 @@ def sweep(
     deadline: Deadline,
     seconds: float,
 ) -> Iterator[Row]:
-    """A row for each way, for eight clips: shifted windows of stages 1 and 3, linear layers of 1 and 2."""
+    """Yield a row per tile size, for eight clips: attention of stages 1 and 3, linear layers of 1 and 2."""
     on_gpu = device.type == "cuda"
     given = (device, config, size, 8 if on_gpu else 1)
     passes = [("forward", FORWARD, (0, 2), partial(_forward, *given))]
     passes += [(layer, LINEAR, (0, 1), partial(_linear, *given, layer)) for layer in ("qkv", "mlp")]
     for kernel in ("query", "key", "bias"):
         passes.append((f"backward, {kernel} kernel", BACKWARD, (0, 2), partial(_backward, *given, kernel)))
-    # A cut of each kernel in turn, so that all have some when time is up.
+    # Alternate between the kernels, so that each has some rows when the time is up.
     for number in range(max(map(len, (FORWARD, LINEAR, BACKWARD))) if on_gpu else 1):
         for name, shapes, stages, make in passes:
             for stage in stages if on_gpu else stages[:1]:
@@ -74,7 +74,7 @@ def _row(
     seconds: float,
     make: Callable[[Tiles | None], Callable[[int], tuple[Tensor, ...]]],
 ) -> Row:
-    """Times of a pass, if its results are those of the usual tiles (None), which other sections compare."""
+    """Return the times of a pass, if its results agree with those of the default tiles (None)."""
     row: Row = {"pass": name, "stage": stage + 1, **dataclasses.asdict(tiles)}
     one_pass, usual = make(tiles), make(None)
     try:
@@ -84,7 +84,7 @@ def _row(
         if not all(difference <= MAX_DIFFERENCE for difference in apart):
             return row | {"failed": f"wrong: {apart}"}
         return row | time_in_turn({"": one_pass}, device, seconds)[""]
-    except FAILURES as error:  # such as more shared memory than there is
+    except FAILURES as error:  # for example, too little shared memory
         return row | failed(error)
 
 
@@ -150,8 +150,8 @@ def _linear(
 
 
 def _drawn(seed: int, device: torch.device, *shape: int) -> Tensor:
-    """The same for all tiles, whose results are compared."""
-    # The interpreter, which tries this out on a CPU, does not multiply bfloat16.
+    """Return random values that only depend on the seed, so that results of all tiles can be compared."""
+    # The Triton interpreter, used on a CPU, does not support products in bfloat16.
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float16
     torch.manual_seed(seed)
     return torch.randn(shape, device=device).to(dtype)

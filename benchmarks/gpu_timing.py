@@ -15,21 +15,21 @@ from videoswin._text import in_one_line
 from videoswin.acceleration.cuda import kernel_failures
 
 Pass = Callable[[int], object]
-"""One pass of a system on the inputs of a round; inputs rotate, so that no cache holds the last ones."""
+"""One pass of a system on the inputs of a round; inputs rotate, so that they are not in a cache."""
 Row = dict[str, Any]
 FAILURES = kernel_failures()
-"""What may befall a system where kernels are compiled and memory is short; the others are measured still."""
+"""Errors of compilation or memory that end the measurement of one system only."""
 
 
 def failed(error: Exception) -> Row:
-    """What a row says of a failure; the memory that a system held is free for the next."""
+    """Return the row of a failure, and free the cached memory for the next system."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return {"failed": in_one_line(error)}
 
 
 def machine(device: torch.device, seconds: float) -> Row:
-    """Which GPU with which software, and what it reaches at copies and products."""
+    """Return the device, its software, and its measured rates of copies and matrix products."""
     row: Row = {"torch": torch.__version__, "device": str(device), "date": time.strftime("%Y-%m-%d")}
     if device.type == "cuda":
         import triton
@@ -42,7 +42,7 @@ def machine(device: torch.device, seconds: float) -> Row:
     if device.type == "cuda" and shutil.which("nvidia-smi"):
         asked = "clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu,driver_version"
         query = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader"]
-        first, *_ = subprocess.check_output(query, text=True).splitlines()  # a line for each GPU
+        first, *_ = subprocess.check_output(query, text=True).splitlines()  # one line per GPU
         row["nvidia-smi"] = dict(zip(asked.split(","), first.split(", "), strict=True))
     numbers, n = (2**29, 8192) if device.type == "cuda" else (2**16, 64)
     source, target = (torch.zeros(numbers, dtype=torch.bfloat16, device=device) for _ in "ab")
@@ -56,7 +56,7 @@ def machine(device: torch.device, seconds: float) -> Row:
 
 
 class Deadline:
-    """When a section must come to an end."""
+    """The time at which a section has to end."""
 
     def __init__(self, seconds: float) -> None:
         self.end = time.monotonic() + seconds
@@ -66,9 +66,10 @@ class Deadline:
 
 
 def time_in_turn(passes: dict[str, Pass], device: torch.device, seconds: float) -> dict[str, Row]:
-    """Milliseconds of each system: median and quartiles over rounds in which all take turns.
+    """Return the median and quartiles in milliseconds of each system, over rounds in which all take turns.
 
-    Two rounds warm up; then as many as fit into `seconds`, 5 to 30. A system that runs out of memory says so.
+    After two warm-up passes of each system, there are as many rounds as fit into `seconds`, 5 to 30. If a
+    system runs out of memory, its row has the error instead.
     """
     rows: dict[str, Row] = {}
     running: dict[str, Pass] = {}
@@ -96,7 +97,7 @@ def time_in_turn(passes: dict[str, Pass], device: torch.device, seconds: float) 
 
 
 def peak_mib(one_pass: Pass, device: torch.device) -> int | None:
-    """What a pass adds to the memory in use at its highest; None on a CPU."""
+    """Return the increase of peak memory by a pass in MiB; None on a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)

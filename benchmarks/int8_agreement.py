@@ -36,14 +36,14 @@ CLIPS_PER_VIDEO = 150
 
 
 def real_views(predictor: Predictor, folder: str, names: tuple[str, ...]) -> Iterator[Tensor]:
-    """uint8 (V, 3, T, S, S) of clips spread over each real video."""
+    """Yield the views of each real video, uint8 (V, 3, T, S, S), with evenly spaced clips."""
     for name in names:
         views = predictor.views.replace(clips=CLIPS_PER_VIDEO)
         yield load_views(Path(folder, name), predictor.clip, views).pixels
 
 
 def film_views(predictor: Predictor) -> Iterator[Tensor]:
-    """uint8 (V, 3, T, S, S) of each film."""
+    """Yield the views of each synthetic video, uint8 (V, 3, T, S, S)."""
     for index in range(FILMS):
         rng = np.random.default_rng((2026, index, 0))
         size = SIZES[index // len(LABELS) % len(SIZES)]
@@ -55,7 +55,7 @@ def film_views(predictor: Predictor) -> Iterator[Tensor]:
 
 
 def agreement(ours: Predictor, theirs: Predictor, source: str, each: Iterator[Tensor]) -> dict[str, Any]:
-    """Every view a clip of its own."""
+    """Return the top-1 agreement of two predictors over single views."""
     scores = [(ours.backend(views).softmax(-1), theirs.backend(views).softmax(-1)) for views in each]
     int8, exact = (torch.cat(part) for part in zip(*scores, strict=True))
     return {

@@ -24,28 +24,28 @@ Seconds = dict[str, list[float]]
 
 
 def result_file(name: str) -> Path:
-    """For argparse: a JSON file to write, refused before anything is measured if its folder is not there."""
+    """Return the path of a JSON file to write, for argparse; its folder must exist before the measurement."""
     if not Path(name).parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {Path(name).parent}")
     return Path(name)
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile, also of a single number."""
+    """Return the lower quartile, the median and the upper quartile; a single value is allowed."""
     low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
     return float(low), float(median), float(high)
 
 
 def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[Seconds, Seconds]:
-    """Seconds by the clock and seconds of processor time of each system's passes, which take turns.
+    """Return wall seconds and CPU seconds of the passes of each system; the systems take turns.
 
-    They are not warmed up: call each once before.
+    There is no warm-up: call each system once before.
     """
     wall: Seconds = {system: [] for system in passes}
     cpu: Seconds = {system: [] for system in passes}
     order, dice = list(passes), random.Random(0)
     for _ in range(rounds):
-        dice.shuffle(order)  # or each would always find the caches as the same other one leaves them
+        dice.shuffle(order)  # otherwise each would always run after the same other system
         for system in order:
             one_pass = passes[system]
             wall_start, cpu_start = time.perf_counter(), time.process_time()
@@ -56,7 +56,7 @@ def time_in_turn(passes: dict[str, Callable[[], object]], rounds: int) -> tuple[
 
 
 def timing_row(system: str, wall: Seconds, cpu: Seconds, *, against: str = "torchvision") -> dict[str, Any]:
-    """The median and quartiles of one system, and how many times as fast as another it is, by rounds too."""
+    """Return median and quartiles of the seconds of a system, and of its speedup over another system."""
     low, median, high = quartiles(wall[system])
     slowest, _, fastest = quartiles([a / b for a, b in zip(wall[against], wall[system], strict=True)])
     return {
@@ -69,7 +69,7 @@ def timing_row(system: str, wall: Seconds, cpu: Seconds, *, against: str = "torc
 
 
 def in_fresh_process(script: str, *arguments: str) -> dict[str, float]:
-    """The JSON object that a script prints when it is called with these arguments."""
+    """Run a script with these arguments in a new process and return the JSON object that it prints."""
     result = subprocess.run(
         [sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -78,15 +78,15 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, float]:
 
 
 def peak_and_added_mib(work: Callable[[], object]) -> tuple[int, int]:
-    """Resident memory of this process at its highest during `work` (MiB), and how much of it that added."""
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here (Linux)
+    """Return the peak resident memory of this process during `work`, and its increase by it, in MiB."""
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak (Linux)
     before = _peak_mib()
     work()
     return _peak_mib(), _peak_mib() - before
 
 
 def faulted_mib_and_system_seconds(work: Callable[[], object]) -> tuple[int, float]:
-    """Memory that `work` takes anew from the system, page by page (MiB), and its processor seconds there."""
+    """Return the memory that `work` requests from the kernel by page faults (MiB), and its kernel seconds."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     work()
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -95,17 +95,17 @@ def faulted_mib_and_system_seconds(work: Callable[[], object]) -> tuple[int, flo
 
 
 def _peak_mib() -> int:
-    # Not ru_maxrss: a child starts with its parent's.
+    # Not ru_maxrss: a child process inherits the value of its parent.
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
 CODE = ("videoswin", "benchmarks", "pyproject.toml", "constraints.txt", ":!benchmarks/results", ":!*.md")
-"""What figures depend on. The other files change while `make bench` runs: it writes figures and pages."""
+"""Files that results depend on; `make bench` changes other files, such as results and pages."""
 
 
 def commit_of(root: Path) -> str:
-    """Of a working tree, with a + if its code differs from that, or "none"."""
+    """Return the commit of a working tree, with a + if files of CODE differ from it, or "none"."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=root).stdout.strip()
@@ -115,7 +115,7 @@ def commit_of(root: Path) -> str:
 
 
 def circumstances(**versions: str) -> dict[str, Any]:
-    """Where and with what figures are made; `versions` of other libraries go into it."""
+    """Return the environment of a measurement; `versions` of other libraries are added."""
     cpuinfo = Path("/proc/cpuinfo")
     names = (
         [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
@@ -126,7 +126,7 @@ def circumstances(**versions: str) -> dict[str, Any]:
         "processor": names[0].split(":")[1].strip() if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        # Of other programs and, where cores are shared, other machines: this one waits meanwhile.
+        # The load of other programs (on shared cores, also of other machines): this process sleeps.
         "busy_before": round(psutil.cpu_percent(interval=2) / 100, 3),
         "python": platform.python_version(),
         "torch": torch.__version__,

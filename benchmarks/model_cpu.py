@@ -39,14 +39,14 @@ from videoswin.video.listing import find_videos
 
 PRODUCT = 2048
 MULTIPLY_ADDS = 87.76e9
-"""Of linear layers and attention; tests/model/test_golden_counts.py holds them."""
+"""Of linear layers and attention, as checked by tests/model/test_golden_counts.py."""
 BASE = ("torchvision", "float32")
 MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 1e-1}
-"""Largest believable difference from torchvision's float32 logits, relative to the largest of them."""
+"""Tolerance of the logits against torchvision's float32 logits, relative to the largest logit."""
 
 
 def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> dict[str, Any]:
-    """One row of figures for each system and precision, and floors; SystemExit if their logits differ."""
+    """Return a row for each system and precision, and lower bounds; SystemExit if logits differ."""
     passes: dict[str, Pass] = {}
     seconds_to_ready: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> dict[st
         seconds_to_ready[f"{system} {precision}"] = time.perf_counter() - since
         difference = relative_difference(logits, expected)
         if not difference < MAX_DIFFERENCE[precision]:
-            raise SystemExit(f"{system}, {precision}: logits differ by {difference}; no time is worth that")
+            raise SystemExit(f"{system}, {precision}: logits differ by {difference}; timing stopped")
         passes[f"{system} {precision}"] = one_pass
         rows.append(
             {
@@ -80,8 +80,10 @@ def compare(systems: list[tuple[str, str]], rounds: int, files: Path) -> dict[st
 
 @torch.inference_mode()
 def memory(system: str, precision: str, files: str) -> dict[str, float]:
-    """Resident memory of this process at its highest (MiB), how much of it two passes added, and of a third
-    what it took anew from the system, which each pass gives back, and its processor seconds there."""
+    """Return peak resident memory and its increase by two passes, and page faults and kernel time of a third.
+
+    Memory is in MiB. Each pass returns the memory of its page faults to the operating system.
+    """
     one_pass = BUILDERS[system, precision](Path(files))
     peak, added = peak_and_added_mib(lambda: (one_pass(), one_pass()))
     faulted, in_system = faulted_mib_and_system_seconds(one_pass)
@@ -94,7 +96,7 @@ def memory(system: str, precision: str, files: str) -> dict[str, float]:
 
 
 def products() -> dict[str, Pass]:
-    """A 2048 x 2048 product in PyTorch by precision, as torch does it and as our linear layers do."""
+    """Return 2048 x 2048 matrix products by precision, with torch.matmul and with our linear layers."""
     found: dict[str, Pass] = {}
     for name, dtype in DTYPES.items():
         a, b = torch.randn(2, PRODUCT, PRODUCT).to(dtype)
@@ -105,7 +107,7 @@ def products() -> dict[str, Pass]:
 
 
 def floors(wall: Seconds) -> dict[str, dict[str, float]]:
-    """What the clip's multiply-adds would take at the rate of the fastest product."""
+    """Return the seconds of the clip's multiply-adds at the rate of the fastest matrix product."""
     found = {}
     for name in DTYPES:
         seconds = min(min(times) for system, times in wall.items() if system.startswith(f"{name} product"))
@@ -115,7 +117,7 @@ def floors(wall: Seconds) -> dict[str, dict[str, float]]:
 
 
 def _films(folder: Path) -> list[str]:
-    """Two generated films, where no videos are named."""
+    """Write two synthetic videos, for runs without --clips."""
     for movement in ("pan right", "zoom in"):
         make_clip(movement, folder / f"{movement}.mp4")
     return [str(path) for path in folder.glob("*.mp4")]

@@ -70,9 +70,9 @@ def _published_rows(scaling: Figures | None) -> Iterator[tuple[str, ...]]:
 
 @cache
 def _size(config: VideoSwinConfig, frames: int, size: int) -> tuple[str, str]:
-    """Return parameters and multiply-adds of one view, of whole windows as in the publications."""
+    """Return parameters and multiply-adds of one view; padded windows count in full, as in the papers."""
     with torch.device("meta"):
-        # Blocks of a stage have equal costs: one of each is run, and counted as often as there are blocks.
+        # All blocks of a stage cost the same: run one and multiply by the number of blocks.
         model = VideoSwin(config.replace(depths=(1,) * len(config.depths)), attention=plain_attention)
         parameters = sum(parameter.numel() for parameter in VideoSwin(config).parameters())
         clip = torch.empty(1, 3, frames, size, size)

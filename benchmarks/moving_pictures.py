@@ -19,17 +19,17 @@ from videoswin.data.dataset import Draw, Item
 from videoswin.video.spec import PER_CLIP, ClipSpec
 
 PERIOD: Final = 16
-"""Side of a frame in pixels; dots leave on one side and come in on the other."""
+"""Side of a frame in pixels; a dot that leaves on one side enters on the other."""
 FRAMES: Final = 16
 STEP: Final = 2
-"""Pixels from one frame to the next: eight frames make a round."""
+"""Movement from one frame to the next, in pixels: a full cycle is eight frames."""
 NUM_DOTS: Final = 3
 DOT_RADIUS: Final = 1.8
 """Standard deviation of a dot's brightness, times the square root of 2, in pixels."""
 CLIPS_PER_ITEM: Final = 32
 
 WAYS: Final = tuple(itertools.product((1, -1), (1, -1), (True, False)))
-"""For each label: right (1) or left (-1), down (1) or up (-1), and whether the sideways part comes first."""
+"""For each label: right (1) or left (-1), down (1) or up (-1), and whether the horizontal part is first."""
 LABELS: Final = tuple(
     " then ".join(names if first else names[::-1])
     for names, first in (
@@ -42,12 +42,12 @@ CLIP: Final = ClipSpec(
 
 
 class DriftingDots(Dataset[Item]):
-    """`dataset[Draw(epoch, index)]`: CLIPS_PER_ITEM clips that depend on the seed and the draw alone."""
+    """`dataset[Draw(epoch, index)]` is CLIPS_PER_ITEM clips, which depend only on the seed and the draw."""
 
     def __init__(
         self, length: int, *, seed: int, any_turn: bool = False, noise: float = 0.0, doubled: bool = False
     ) -> None:
-        """length: items in an epoch. any_turn, noise: see `drifting_dots`. doubled: see `doubled_frames`."""
+        """Create a dataset of `length` items per epoch; see `drifting_dots` and `doubled_frames`."""
         self.length, self.seed = length, seed
         self.any_turn, self.noise, self.doubled = any_turn, noise, doubled
 
@@ -63,12 +63,15 @@ class DriftingDots(Dataset[Item]):
 
 
 def drifting_dots(rng: Generator, labels: Tensor, *, any_turn: bool = False, noise: float = 0.0) -> Tensor:
-    """Clips of these labels (N,): uint8 (N, 3, T, P, P).
+    """Return clips of these labels (N,): uint8 (N, 3, T, P, P).
 
-    The dots turn in the middle of the clip: each part is a whole round, so clips of all labels consist of the
-    same frames in another order. To whom the frames are a bag, all labels look the same.
+    The dots change direction in the middle of the clip. Each part is a full cycle, so clips of all labels
+    consist of the same frames in a different order, and a model that ignores the order cannot distinguish
+    them.
 
-    any_turn: turn at any frame of the middle half instead. noise: standard deviation of each value's own.
+    Args:
+        any_turn: Change direction at a random frame of the middle half instead.
+        noise: Standard deviation of independent noise in each pixel value.
     """
     if any_turn:
         turn = torch.from_numpy(rng.integers(FRAMES // 4, 3 * FRAMES // 4 + 1, size=(len(labels), 1)))
@@ -86,16 +89,16 @@ def drifting_dots(rng: Generator, labels: Tensor, *, any_turn: bool = False, noi
 
 
 def path(labels: Tensor, turn: Tensor) -> Tensor:
-    """Pixels right and down that each frame is moved: (N,) and frames of the turn (N, 1) -> (N, T, 2)."""
+    """Return the offset of each frame, right and down: labels (N,), turning frames (N, 1) -> (N, T, 2)."""
     right, down, first = torch.tensor(WAYS)[labels].T[..., None]  # each (N, 1)
     time = torch.arange(FRAMES)
-    before, after = torch.minimum(time, turn), (time - turn).clamp(min=0)  # frames made of each part, (N, T)
+    before, after = torch.minimum(time, turn), (time - turn).clamp(min=0)  # frames moved in each part, (N, T)
     sideways = torch.where(first.bool(), before, after)
     return STEP * torch.stack([right * sideways, down * (before + after - sideways)], dim=-1)
 
 
 def dots(rng: Generator, count: int) -> Tensor:
-    """Pictures of colored dots at random places of a torus: floats (N, 3, P, P) in 0..255."""
+    """Return images of colored dots at random positions of a torus: floats (N, 3, P, P) in 0..255."""
     places = torch.from_numpy(rng.uniform(0, PERIOD, size=(count, NUM_DOTS, 2, 1)))
     colors = torch.from_numpy(rng.uniform(0, 255, size=(count, NUM_DOTS, 3)))
     away = (torch.arange(PERIOD) - places + PERIOD / 2) % PERIOD - PERIOD / 2
@@ -104,8 +107,8 @@ def dots(rng: Generator, count: int) -> Tensor:
 
 
 def doubled_frames(clips: Tensor) -> Tensor:
-    """Clips (N, 3, T, S, S) whose every second frame is shown twice and the others not at all.
+    """Replace each odd frame of clips (N, 3, T, S, S) by the even frame before it.
 
-    The patch embedding takes two frames at a time: it sees no movement then.
+    The patch embedding combines two frames into one token, so no token contains movement then.
     """
     return clips[:, :, ::2].repeat_interleave(2, dim=2)

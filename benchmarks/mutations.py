@@ -37,7 +37,7 @@ from videoswin.video.views import load_views
 SECONDS_LIMIT: Final = 10.0
 MEGABYTES_LIMIT: Final = 1024
 HANG_SECONDS: Final = 120.0
-"""A worker that has not answered by then is killed, and its file counted as a hang."""
+"""Timeout of a worker: it is then killed, and its file counts as a hang."""
 
 _PROC_STATUS: Final = Path("/proc/self/status")
 
@@ -78,7 +78,7 @@ INDEX_FIELDS: Final = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one mutated file gave."""
+    """Result of reading one mutated file."""
 
     number: int
     source: str
@@ -88,47 +88,47 @@ class Outcome:
     detail: str
     seconds: float
     megabytes: int
-    """Peak resident memory of the worker, some 240 of which are Python, torch and FFmpeg."""
+    """Peak resident memory of the worker; Python, torch and FFmpeg use about 240 MB of it."""
 
 
 def flip_bytes(content: bytearray, rng: Generator) -> None:
-    """Change up to 40 bytes anywhere."""
+    """Set up to 40 random bytes to random values."""
     for position in rng.integers(0, len(content), rng.integers(1, 41)):
         content[position] = rng.integers(256)
 
 
 def flip_header_bytes(content: bytearray, rng: Generator) -> None:
-    """Change up to 8 bytes among the first 1,000 or the last 1,000, where headers and indices are."""
+    """Flip one bit in up to 8 bytes of the first or last 1,000, where headers and indices are."""
     reach = min(1000, len(content))
     for offset in rng.integers(-reach, reach, rng.integers(1, 9)):
         content[offset] ^= 1 << int(rng.integers(8))
 
 
 def zero_span(content: bytearray, rng: Generator) -> None:
-    """Blank a span."""
+    """Set a random span to zero."""
     start, end = _span(content, rng)
     content[start:end] = bytes(end - start)
 
 
 def duplicate_span(content: bytearray, rng: Generator) -> None:
-    """Repeat a span."""
+    """Insert a copy of a random span before it."""
     start, end = _span(content, rng)
     content[start:start] = content[start:end]
 
 
 def remove_span(content: bytearray, rng: Generator) -> None:
-    """Leave a span out."""
+    """Remove a random span."""
     start, end = _span(content, rng)
     del content[start:end]
 
 
 def truncate(content: bytearray, rng: Generator) -> None:
-    """Cut the end off."""
+    """Truncate the file at a random position."""
     del content[int(rng.integers(1, len(content))) :]
 
 
 def inflate_field(content: bytearray, rng: Generator) -> None:
-    """Write an extreme number near the name of a table or header, else anywhere near the beginning."""
+    """Write an extreme number near the name of a table or header, or near the beginning if there is none."""
     named = [match.end() for match in INDEX_FIELDS.finditer(content)]
     start = int(rng.choice(named)) if named else int(rng.integers(min(400, len(content))))
     position = min(start + int(rng.integers(-8, 33)), len(content) - 4)
@@ -155,7 +155,7 @@ MUTATIONS: Final[tuple[Callable[[bytearray, Generator], None], ...]] = (
 
 
 def mutate(content: bytes, rng: Generator) -> tuple[bytes, tuple[str, ...]]:
-    """A damaged copy, and the names of the one to three mutations that made it."""
+    """Return a damaged copy, and the names of the one to three mutations applied."""
     damaged = bytearray(content)
     kinds = []
     for _ in range(int(rng.integers(1, 4))):
@@ -173,7 +173,7 @@ def _span(content: bytearray, rng: Generator) -> tuple[int, int]:
 
 
 def generate_sources(folder: Path) -> list[Path]:
-    """A small file of every kind in GENERATED, as far as FFmpeg here has the encoder."""
+    """Write a small file of each kind in GENERATED whose encoder is available."""
     paths = []
     for name, encoder, pixel_format in GENERATED:
         if encoder in av.codecs_available:
@@ -183,7 +183,7 @@ def generate_sources(folder: Path) -> list[Path]:
 
 
 def write_source(path: Path, encoder: str, pixel_format: str) -> None:
-    """24 frames of 96x64 of a moving pattern."""
+    """Write 24 frames of 96x64 pixels with a moving pattern."""
     options = {"movflags": "frag_keyframe+empty_moov"} if path.stem == "fragmented" else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(encoder, rate=25)
@@ -203,7 +203,7 @@ def write_source(path: Path, encoder: str, pixel_format: str) -> None:
 
 
 def _peak_megabytes() -> int:
-    """Largest resident memory since _forget_peak; where that cannot be had, since the process began."""
+    """Return the peak resident memory since _forget_peak; outside Linux, since the process started."""
     if _PROC_STATUS.exists():
         peak = re.search(r"VmHWM:\s+(\d+)", _PROC_STATUS.read_text())
         assert peak is not None
@@ -217,7 +217,7 @@ def _forget_peak() -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """In a worker: read the files whose paths arrive, and answer what became of each."""
+    """Run in a worker: read the files whose paths are received, and send the outcome of each."""
     av.logging.set_level(av.logging.PANIC)
     while (task := connection.recv()) is not None:
         path, protocol = task
@@ -227,13 +227,13 @@ def _serve(connection: Connection) -> None:
             answer, detail = "views", str(tuple(load_views(path, *protocol).pixels.shape))
         except VideoError as error:
             answer, detail = "VideoError", error.reason
-        except BaseException as error:  # whatever it is, it is what this program looks for
+        except BaseException as error:  # any other exception is a failure to report
             answer, detail = type(error).__name__, str(error)
         connection.send((answer, detail, time.monotonic() - began, _peak_megabytes()))
 
 
 class Worker:
-    """A process that reads files, replaced when one of them kills it or takes too long."""
+    """A process that reads files; it is replaced after a crash or a hang."""
 
     def __init__(self) -> None:
         self._process: SpawnProcess | None = None
@@ -250,7 +250,7 @@ class Worker:
     def read(
         self, path: Path, protocol: tuple[ClipSpec, ViewPlan], hang_seconds: float = HANG_SECONDS
     ) -> tuple[str, str, float, int]:
-        """Answer, detail, seconds and peak megabytes of reading one file."""
+        """Read one file and return answer, detail, seconds and peak megabytes."""
         self._process = self._process or self._start()
         began = time.monotonic()
         answer = "crash"
@@ -269,7 +269,7 @@ class Worker:
         return answer, detail, seconds, 0
 
     def close(self) -> None:
-        """End the process; the next file begins another."""
+        """End the process; the next `read` starts a new one."""
         if self._process is None:
             return
         with contextlib.suppress(OSError):
@@ -283,9 +283,10 @@ class Worker:
 
 
 def run(sources: Sequence[Path], numbers: range, seed: int, *, keep: Path | None = None) -> list[Outcome]:
-    """Read mutation number `n` of each n in `numbers`; small sources come up more often than large ones.
+    """Create and read the mutations with these numbers; small sources are chosen more often.
 
-    keep: a folder for the mutated files whose outcome is a failure.
+    Args:
+        keep: Folder for the mutated files whose outcome is a failure.
     """
     contents = {path: path.read_bytes() for path in sources}
     weights = np.array([1 / (1 + len(content) / 30_000) for content in contents.values()])
@@ -324,7 +325,7 @@ def run(sources: Sequence[Path], numbers: range, seed: int, *, keep: Path | None
 
 
 def is_failure(outcome: Outcome) -> bool:
-    """Whether it is anything but views or a VideoError, or took too long or too much memory."""
+    """Return whether the answer is neither views nor a VideoError, or a limit was exceeded."""
     return (
         outcome.answer not in ("views", "VideoError")
         or outcome.seconds > SECONDS_LIMIT
@@ -333,7 +334,7 @@ def is_failure(outcome: Outcome) -> bool:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """One line."""
+    """Return one line with the counts of answers, the maxima and the number of failures."""
     counts = Counter(outcome.answer for outcome in outcomes)
     return (
         f"{dict(counts)}, slowest {max(outcome.seconds for outcome in outcomes):.1f} s, "
@@ -343,7 +344,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def report(outcomes: Sequence[Outcome], seed: int, numbers: range) -> dict[str, object]:
-    """What is kept of a run, ready for JSON."""
+    """Return the results of a run for the JSON file."""
     by_source: dict[str, Counter[str]] = {}
     for outcome in outcomes:
         by_source.setdefault(outcome.source, Counter())[outcome.answer] += 1
@@ -366,7 +367,7 @@ def report(outcomes: Sequence[Outcome], seed: int, numbers: range) -> dict[str, 
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

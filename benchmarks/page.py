@@ -42,7 +42,7 @@ def with_results(readme: str) -> str:
 
 
 def models_part(scaling: Figures | None) -> str:
-    """Return the table of models, with the circumstances of its measured column."""
+    """Return the table of models, with the conditions of its measured column."""
     caption = ""
     if scaling:
         caption = f"""

@@ -14,9 +14,9 @@ _schemas: list[torch.library.Library] = []
 
 
 def import_torchvision() -> Any:
-    """torchvision, also where its compiled half does not load (it is built for one torch build only).
+    """Import and return torchvision, even if its compiled extension does not match the installed torch.
 
-    Its Python models need nothing of that half but two operator names, which are then declared here.
+    Its Python models only need two operator names of that extension, which are then declared here.
     """
     try:
         import torchvision
@@ -24,7 +24,7 @@ def import_torchvision() -> Any:
         if "torchvision::nms does not exist" not in str(error):
             raise
         schemas = torch.library.Library("torchvision", "DEF")
-        _schemas.append(schemas)  # a library takes its operators with it when it is collected
+        _schemas.append(schemas)  # the operators exist only as long as the library object
         for operator in ("nms", "qnms"):
             schemas.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision
@@ -60,10 +60,10 @@ def _with_weights(theirs: nn.Module, ours: nn.Module) -> nn.Module:
 
 
 def as_trained(model: VideoSwin) -> VideoSwin:
-    """The model itself, with random numbers where a new one has zeros and ones.
+    """Replace the initial zeros and ones of a model by random values, and return the same model.
 
-    Position biases as large as trained ones let a wrong lookup show; and compilers leave out what multiplies
-    by 1 or adds 0, which trained models do not do.
+    With position biases as large as trained ones, a wrong index changes the output. With weights other than
+    0 and 1, compilers cannot remove operations that trained models need.
     """
     for name, parameter in model.named_parameters():
         if name.endswith("bias_table"):
@@ -74,14 +74,14 @@ def as_trained(model: VideoSwin) -> VideoSwin:
 
 
 def torchvision_name(name: str) -> str:
-    """What torchvision calls our parameter `name`."""
+    """Return torchvision's name of our parameter `name`."""
     name = re.sub(r"^stages\.(\d)\.blocks", lambda match: f"features.{2 * int(match[1])}", name)
     name = re.sub(r"^stages\.(\d)\.downsample", lambda match: f"features.{2 * int(match[1]) + 1}", name)
     return name.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
 
 
 def our_name(name: str) -> str:
-    """What we call the parameter `name` of torchvision's; names that are ours stay."""
+    """Return our name of torchvision's parameter `name`; our own names are returned unchanged."""
 
     def stage(match: re.Match[str]) -> str:
         number, inside = divmod(int(match[1]), 2)
@@ -92,5 +92,5 @@ def our_name(name: str) -> str:
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Largest absolute difference over the largest absolute value of `theirs`."""
+    """Return the largest absolute difference, divided by the largest absolute value of `theirs`."""
     return float((ours - theirs).abs().max() / theirs.abs().max())

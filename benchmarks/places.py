@@ -41,14 +41,14 @@ PLACES: Final = {
     "cafe": "coffee.png",
     "studio": "astronaut.png",
 }
-"""Names, and the photographs of scikit-image that they are."""
+"""Name of each place -> its photograph in scikit-image."""
 SESSIONS: Final = 2
 """Sessions per action and place."""
 FILMS_PER_SESSION: Final = 8
 EPOCHS: Final = 18
 SPLITS: Final = ("random", "groups")
 SIZE: Final = 72
-"""Height and width of the films in pixels."""
+"""Height and width of the videos in pixels."""
 FPS, FRAMES = 8, 16
 
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def one_run(films: Path, folder: Path, held_out: str, split: str, epochs: int, seed: int) -> Row:
-    """Fine-tune without the films of one place, and compare validation with that place."""
+    """Fine-tune without the videos of one place; return validation accuracy and accuracy in that place."""
     listed = listing(films, [place for place in PLACES if place != held_out], groups=split == "groups")
     folder.mkdir(parents=True, exist_ok=True)
     write_manifest(listed, folder / "films.csv")
@@ -115,7 +115,7 @@ def one_run(films: Path, folder: Path, held_out: str, split: str, epochs: int, s
 
 
 def gaps(runs: list[Row]) -> dict[str, dict[str, float]]:
-    """Mean accuracies of each split in points, and how far validation is above the place kept aside."""
+    """Return the mean validation and held-out accuracy of each split, and their gap, in percentage points."""
     found = {}
     for split in dict.fromkeys(row["variant"] for row in runs):
         rows = [row for row in runs if row["variant"] == split]
@@ -127,7 +127,7 @@ def gaps(runs: list[Row]) -> dict[str, dict[str, float]]:
 
 
 def listing(films: Path, places: list[str], *, groups: bool) -> Manifest:
-    """The films of some places, with the place as the group or without groups."""
+    """Return a manifest of the videos of some places; with `groups`, the place is the group."""
     samples = tuple(
         Sample(path=str(path.resolve()), labels=(label,), group=place if groups else None)
         for label, action in enumerate(ACTIONS)
@@ -138,7 +138,7 @@ def listing(films: Path, places: list[str], *, groups: bool) -> Manifest:
 
 
 def write_films(folder: Path, count: int) -> None:
-    """Write `<folder>/<action>/<place>/<number>.mp4`, complete or not at all."""
+    """Write `<folder>/<action>/<place>/<session>-<number>.mp4`; the folder only appears when complete."""
     unfinished = folder.with_name("unfinished films")
     for place_number, (place, photo) in enumerate(PLACES.items()):
         image = downscale(load_photo(photo), 2)
@@ -158,7 +158,7 @@ def write_films(folder: Path, count: int) -> None:
 
 
 def film(rng: Generator, action: str, background: Tensor, figure: Tensor, home: np.ndarray) -> Tensor:
-    """A figure that moves before a background, by a camera that is not quite still: (T, H, W, 3) uint8."""
+    """Render a figure moving in front of a background, with a slightly shaking camera: uint8 (T, H, W, 3)."""
     init_from, size = rng.uniform(0, 2 * np.pi), rng.uniform(12, 18)
     angle = init_from + np.arange(FRAMES) / FPS * 2 * np.pi * rng.uniform(0.5, 0.8)
     still = np.zeros(FRAMES)

@@ -12,7 +12,7 @@ COLORS = {"float32": "#4c78a8", "bfloat16": "#f58518", "int8": "#9d9d9d"}
 
 
 def draw_model(found: Figures, folder: Path) -> None:
-    """performance-model.png: clips a second of every system."""
+    """Write performance-model.png: clips per second of every system."""
     exact = [row for row in found["rows"] if row["precision"] != "int8"]
     int8 = [row for row in found["rows"] if row["precision"] == "int8"]
     ratios = [len(exact), len(int8) + 1]
@@ -26,13 +26,13 @@ def draw_model(found: Figures, folder: Path) -> None:
         for place, speed in enumerate(speeds):
             axes.text(speed, place, f" {speed:.2f}", va="center", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    lower.set_title("not exact", fontsize=9, loc="left")
-    lower.set_xlabel("clips of 32 x 224 x 224 a second, Swin-T")
+    lower.set_title("approximate", fontsize=9, loc="left")
+    lower.set_xlabel("clips of 32 x 224 x 224 per second, Swin-T")
     figure.savefig(folder / "performance-model.png", dpi=110)
 
 
 def draw_growth(found: Figures, folder: Path) -> None:
-    """performance-growth.png: seconds and memory against frames and size, on logarithmic axes."""
+    """Write performance-growth.png: seconds and memory by frames and size, on logarithmic axes."""
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     grid = figure.subplots(2, 2)
     for column, axis in enumerate(("frames", "size")):

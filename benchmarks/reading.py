@@ -3,9 +3,9 @@
     python benchmarks/reading.py --output benchmarks/results/reading.json
 
 Frames of a synthetic H.264 video are resized to a short side of 224, as for the published models, in one
-thread. Conversion is timed with the default flags and with `accurate_rnd`. The last rows resize in the
-scaler, in the pass that converts: time, and difference of the pixels from converting first and then
-resizing.
+thread. Conversion is timed with the default flags and with `accurate_rnd`. The last rows convert
+and resize in one pass of the scaler; they also have the difference of the pixels from converting first and
+then resizing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 
 def write_film(path: Path) -> None:
-    """A hand-held camera over a generated place."""
+    """Write a video of a generated scene, recorded by a hand-held camera."""
     rng = np.random.default_rng(0)
     times = np.arange(FRAMES) / FPS
     motion = MotionRange(slowest=0.03, fastest=0.05, shake=0.004, easing=0.0)
@@ -61,7 +61,7 @@ def decode(path: Path) -> Iterator[VideoFrame]:
 
 
 def scaled(frames: list[VideoFrame], width: int, height: int, flags: str) -> Iterator[Tensor]:
-    """Each frame converted, and resized in the same pass: uint8 (height, width, 3)."""
+    """Convert each frame to RGB and resize it in the same pass: uint8 (height, width, 3)."""
     graph = Graph()
     graph.threads = 1
     graph.link_nodes(
@@ -86,7 +86,7 @@ def resized(frames_hwc: list[Tensor], *, antialias: bool) -> Iterator[Tensor]:
 
 
 def measured(path: Path, rounds: int) -> list[Row]:
-    """Time of each step, then time and difference of every way to resize while converting."""
+    """Return the time of each step, and the time and error of each scaler flag for convert-and-resize."""
     frames = list(decode(path))
     rgb = list(map(RgbConverter(), frames))
     height, width = next(resized(rgb, antialias=False)).shape[:2]
@@ -101,7 +101,7 @@ def measured(path: Path, rounds: int) -> list[Row]:
         passes[f"convert and resize in the scaler, {flags}"] = lambda flags=flags: scaled(
             frames, width, height, flags
         )
-    # Frames are let go one by one, as in prediction: to keep them would cost time for fresh memory.
+    # Frames are freed one by one, as in prediction: keeping them would add time for memory allocation.
     whole = {step: lambda each=each: deque(each(), maxlen=0) for step, each in passes.items()}
     for one_pass in whole.values():
         one_pass()

@@ -26,7 +26,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def materialised(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """As the official code: every logit and every weight is written to memory."""
+    """Compute attention like the official code, which writes all logits and weights to memory."""
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B * windows, heads, N, N)
     logits = logits + bias.unsqueeze(0)
     if mask is not None:
@@ -37,8 +37,8 @@ def materialised(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | N
 
 
 def fused_with_full_mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """As timm's Swin does it: torch's fused kernel, given bias plus mask of every window and head."""
-    # A float32 mask beside half-precision queries gives wrong numbers on some backends, without a word.
+    """Compute attention like timm's Swin: a fused kernel with bias plus mask for every window and head."""
+    # A float32 mask with half-precision queries silently gives wrong results on some backends.
     full = bias.unsqueeze(0).to(q.dtype)  # (1, heads, N, N)
     if mask is not None:
         windows, n, _ = mask.shape
@@ -48,7 +48,7 @@ def fused_with_full_mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Te
 
 
 def stage_mask(grid: Sizes, window: Sizes, dtype: torch.dtype) -> Tensor | None:
-    """The mask that a stage on this grid hands to its shifted blocks; None where nothing is shifted."""
+    """Return the mask of the shifted blocks of a stage on this grid, or None without a shift."""
     clipped, shift = _clipped(grid, window)
     if not any(shift):
         return None
@@ -56,7 +56,7 @@ def stage_mask(grid: Sizes, window: Sizes, dtype: torch.dtype) -> Tensor | None:
 
 
 class ReferenceVideoSwin(nn.Module):
-    """Loads the state dict of a `VideoSwin` of the same config; logits as with `sliced_bias=True`."""
+    """Reference model; it loads the state dict of `VideoSwin`, and logits are those of `sliced_bias=True`."""
 
     def __init__(self, config: VideoSwinConfig, attend: Attend = materialised) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def attended(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The attention alone, from padding to cutting the padding off again."""
+        """Return the output of attention alone, including padding and its removal."""
         b, d, h, w = x.shape[:4]
         window, shift = _clipped((d, h, w), self.window)
         padded = _rounded_up((d, h, w), window)
@@ -203,7 +203,7 @@ class _PatchMerging(nn.Module):
 
 
 def _clipped(grid: Sizes, window: Sizes) -> tuple[Sizes, Sizes]:
-    """Window and shift on this grid: an axis that one window covers is not shifted."""
+    """Return window and shift on this grid; an axis that one window covers is not shifted."""
     p, m, n = (min(size, length) for size, length in zip(window, grid, strict=True))
     i, j, k = (size // 2 if length > size else 0 for size, length in zip(window, grid, strict=True))
     return (p, m, n), (i, j, k)
@@ -231,7 +231,7 @@ def _put_together(windows: Tensor, window: Sizes, batch: int, grid: Sizes) -> Te
 
 @dataclass(frozen=True)
 class _Mask:
-    """A mask that torch.compile takes as it is; a bare tensor it takes from one call in a graph only."""
+    """A mask that torch.compile treats as a constant; a plain tensor works for one call per graph only."""
 
     added: Tensor
     """(windows, N, N)"""
@@ -242,11 +242,11 @@ def _mask(grid: Sizes, window: Sizes, shift: Sizes, device: torch.device) -> _Ma
     return _kept_mask(grid, window, shift, device)
 
 
-# The official code keeps its masks, too: making them anew would be slower than what people run.
+# The official code caches its masks, too; computing them in each pass would be unfairly slow.
 @lru_cache(maxsize=32)
 def _kept_mask(grid: Sizes, window: Sizes, shift: Sizes, device: torch.device) -> _Mask:
-    """-100 for the pairs that the roll has brought together, else 0."""
-    # What is made while predicting could not take part in a later training step.
+    """Return the mask: -100 for pairs of tokens that are adjacent only because of the roll, else 0."""
+    # Inference tensors could not be used in a later training step.
     with torch.inference_mode(False):
         region = torch.zeros(1, *grid, 1, device=device)
         number = 0
@@ -261,12 +261,12 @@ def _kept_mask(grid: Sizes, window: Sizes, shift: Sizes, device: torch.device) -
 
 
 def _thirds(window: int, shift: int) -> tuple[slice, slice, slice]:
-    """All but the last window of an axis, and the two ends that meet in that one; empty without a shift."""
+    """Return three slices of a shifted axis: all but the last window, and the two parts of the last one."""
     return slice(-window), slice(-window, -shift), slice(-shift, None)
 
 
 def _position_index(window: Sizes) -> Tensor:
-    """(N, N) row of the bias table for each pair of a full window."""
+    """Return the row of the bias table for each pair of tokens of a full window, (N, N)."""
     p, m, n = window
     places = torch.cartesian_prod(torch.arange(p), torch.arange(m), torch.arange(n)).view(-1, 3)
     offset = places[:, None] - places[None] + torch.tensor([p - 1, m - 1, n - 1])  # (N, N, 3)

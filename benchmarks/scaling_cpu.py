@@ -39,13 +39,13 @@ from videoswin.acceleration import optimize_for_inference
 FRAMES = (16, 32, 64, 128)
 SIZES = (112, 160, 224, 320, 448)
 LONGEST = 512
-"""Frames of the one clip that only has to fit."""
+"""Frames of the longest clip, which is only run once, to measure memory."""
 SYSTEMS = ("videoswin t", "videoswin s", "videoswin b", "torchvision t")
 MAX_DIFFERENCE = 1e-5
 WHOLE_WINDOWS = 224
-"""Pixels from which no stage's grid is smaller than a window."""
+"""Smallest size in pixels at which the grid of every stage is at least one window."""
 MANY_PIXELS = 64 * 224 * 224
-"""Clips above this are timed by fewer passes."""
+"""Clips with more pixels are timed with fewer passes."""
 
 
 def model_of(system: str) -> nn.Module:
@@ -56,7 +56,7 @@ def model_of(system: str) -> nn.Module:
 
 
 def cases() -> Iterator[tuple[str, int, int]]:
-    """(axis, frames, size) of every clip; axis says which series it belongs to."""
+    """Yield (axis, frames, size) of every clip; axis is the series that it belongs to."""
     for frames in FRAMES:
         yield "frames", frames, 224
     for size in SIZES:
@@ -64,7 +64,7 @@ def cases() -> Iterator[tuple[str, int, int]]:
 
 
 def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Seconds and MiB added of one pass of every system; SystemExit if ours answers unlike torchvision's."""
+    """Return seconds and added MiB of one pass of each system; SystemExit if logits differ."""
     clips = clip("float32", frames, size)
     differences = {
         system: difference_from_torchvision(system[-1], clips)
@@ -95,10 +95,10 @@ def measure(frames: int, size: int, systems: tuple[str, ...]) -> dict[str, dict[
 
 
 def difference_from_torchvision(variant: str, clips: Tensor) -> float:
-    """Of our logits, relative to the largest of torchvision's; SystemExit above MAX_DIFFERENCE.
+    """Return the relative difference between our logits and torchvision's; SystemExit above MAX_DIFFERENCE.
 
-    Where the frame is smaller than a window, torchvision reads the bias of other offsets than the right ones;
-    there ours is told to do the same.
+    If the frame is smaller than a window, torchvision reads the bias of wrong offsets; with `sliced_bias` our
+    model does the same.
     """
     ours = optimize_for_inference(swin(variant, sliced_bias=clips.shape[-1] < WHOLE_WINDOWS))
     difference = relative_difference(ours(clips), torchvision_swin3d(ours, variant)(clips))
@@ -108,19 +108,19 @@ def difference_from_torchvision(variant: str, clips: Tensor) -> float:
 
 
 def memory(system: str, frames: int, size: int) -> dict[str, int]:
-    """Resident memory of this process at its highest (MiB), and how much of it one pass added."""
+    """Return the peak resident memory of this process and its increase by one pass, in MiB."""
     model, clips = model_of(system), clip("float32", frames, size)
     peak, added = peak_and_added_mib(lambda: model(clips))
     return {"peak_mib": peak, "peak_mib_added_by_forward": added}
 
 
 def tokens(frames: int, size: int) -> int:
-    """Of the first stage."""
+    """Return the number of tokens of the first stage."""
     return -(-frames // 2) * (-(-size // 4)) ** 2
 
 
 def exponents(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Slope of log(seconds) over log(tokens), by the series and system."""
+    """Return the slope of log(seconds) over log(tokens) for each series and system."""
     found = {}
     for axis in ("frames", "size"):
         for system in SYSTEMS:

@@ -33,20 +33,20 @@ Pass = Callable[[], Tensor]
 
 
 def swin(variant: str = "t", *, sliced_bias: bool = False) -> VideoSwin:
-    """Our model with the random weights that all systems carry."""
+    """Return our model with the random weights that all systems share."""
     torch.manual_seed(0)
     return as_trained(VideoSwin(CONFIGS[variant].replace(sliced_bias=sliced_bias))).eval()
 
 
 def reference(attend: Attend) -> ReferenceVideoSwin:
-    """The official mathematics with the same weights."""
+    """Return the reference implementation with the same weights."""
     model = ReferenceVideoSwin(TINY, attend).eval()
     model.load_state_dict(swin().state_dict())
     return model
 
 
 def pixels(frames: int = 32, size: int = 224) -> Tensor:
-    """The clip: uint8 (1, 3, T, S, S), smooth in space and time as a film is, with grain."""
+    """Return the clip, uint8 (1, 3, T, S, S): smooth in space and time like real video, with noise."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(1, 3, 5, 9, 9, generator=generator)
     film = nn.functional.interpolate(coarse, size=(frames, size, size), mode="trilinear")
@@ -55,27 +55,27 @@ def pixels(frames: int = 32, size: int = 224) -> Tensor:
 
 
 def clip(dtype: str = "float32", frames: int = 32, size: int = 224) -> Tensor:
-    """The same, normalized: (1, 3, T, S, S)."""
+    """Return the normalized clip (1, 3, T, S, S)."""
     return normalize(pixels(frames, size), IMAGENET).to(DTYPES[dtype])
 
 
 def torch_pass(model: nn.Module, dtype: str, compiled: bool = False) -> Pass:
-    """A pass of a PyTorch model on the normalized clip."""
+    """Return a pass of a PyTorch model on the normalized clip."""
     model, clips = model.to(DTYPES[dtype]).eval(), clip(dtype)
     if compiled:
-        torch.compiler.assume_constant_result(window_geometry)  # as compile_blocks does
+        torch.compiler.assume_constant_result(window_geometry)  # same as in compile_blocks
     run: Callable[[Tensor], Tensor] = torch.compile(model) if compiled else model
     return lambda: run(clips)
 
 
 def exported_pass(path: Path) -> Pass:
-    """A pass of an exported file on the pixels, which it normalizes itself."""
+    """Return a pass of an exported file on the pixels; the file includes normalization."""
     model, views = load_backend(path, torch.device("cpu")), pixels()
     return lambda: model(views)
 
 
 def openvino_pass(path: Path, dtype: str) -> Pass:
-    """A pass of somebody else's model in OpenVINO, with our settings, on the normalized clip."""
+    """Return a pass of torchvision's model in OpenVINO on the normalized clip, with our settings."""
     import openvino
 
     compiled = openvino.Core().compile_model(
@@ -104,13 +104,13 @@ BUILDERS: dict[tuple[str, str], Callable[[Path], Pass]] = {
     ("videoswin in OpenVINO", "bfloat16"): lambda files: exported_pass(files / "bfloat16.xml"),
     ("videoswin in OpenVINO", "int8"): lambda files: exported_pass(files / "int8.xml"),
 }
-"""By name and precision: makes the pass, from the files of `write_files`."""
+"""(system, precision) -> function that builds the pass from the folder of `write_files`."""
 
 
 def write_files(folder: Path, videos: list[str]) -> None:
     """Export our model and torchvision's for the runtimes.
 
-    The first two of the videos give the clips that int8 scales are chosen on.
+    The int8 scales are calibrated on the first two videos.
     """
     import openvino
 
@@ -136,13 +136,13 @@ def write_files(folder: Path, videos: list[str]) -> None:
     with torch.no_grad():
         program = torch.export.export(torchvision_swin3d(swin(), "t"), (clip(),))
     theirs = openvino.convert_model(program)
-    # As ours: constants in float32 for float32, and in half as many bytes for bfloat16.
+    # As in our exports: 4-byte constants for float32, 2-byte constants for bfloat16.
     openvino.save_model(theirs, folder / "peer.xml", compress_to_fp16=False)
     openvino.save_model(theirs, folder / "peer-half.xml", compress_to_fp16=True)
 
 
 def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list[str]:
-    """What computes the products and the attention of a pass, as its runtime tells of the same file."""
+    """Return the kernels of matrix products and attention in a pass, as reported by the runtime."""
     if "ONNX Runtime" in system:
         import onnxruntime
 
@@ -155,7 +155,7 @@ def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list
         hint: ExportPrecision = "float32" if precision == "float32" else "bfloat16"
         core = openvino.Core()
         model = core.read_model(path)
-        model.reshape([1, *model.input().partial_shape[1:]])  # as it is run
+        model.reshape([1, *model.input().partial_shape[1:]])  # the shape of the timed pass
         compiled = core.compile_model(model, "CPU", settings(hint)).get_runtime_model()
         metadata = (op.get_rt_info() for op in compiled.get_ops())
         kinds = {(fact["layerType"].astype(str), fact["primitiveType"].astype(str)) for fact in metadata}
@@ -164,7 +164,7 @@ def backend_of(system: str, precision: str, files: Path, one_pass: Pass) -> list
 
 
 def torch_kernels_of(one_pass: Callable[[], object]) -> list[str]:
-    """What computes the products and the attention of a pass in PyTorch."""
+    """Return the operators of matrix products and attention in a PyTorch pass."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         one_pass()
     return sorted({event.key for event in profile.key_averages()} & TORCH_KERNELS)

@@ -47,7 +47,7 @@ VARIANTS = {
     "window of one": (SMALL.replace(window=(1, 2, 2)), False),
     "frames doubled, window of one": (SMALL.replace(window=(1, 2, 2)), True),
 }
-"""The architecture, and whether clips have every frame twice, in training and in the test."""
+"""The architecture, and whether every frame is doubled, in training and in the test."""
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def shuffling(model: VideoSwin, dots: DriftingDots) -> float:
-    """Largest change of a logit when the times of the tokens are shuffled, relative to the largest logit."""
+    """Return the largest change of a logit if tokens are shuffled in time, relative to the largest logit."""
     clips = normalize(dots[Draw(0, 0)].clips, CLIP.normalization)
     pairs = clips.unflatten(2, (-1, PATCH[0]))  # (N, 3, T', 2, S, S)
     order = torch.randperm(pairs.shape[2], generator=torch.Generator().manual_seed(0))

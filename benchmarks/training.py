@@ -40,19 +40,19 @@ DTYPES = ("float32", "bfloat16")
 SHAPES = {"32x224x224": (1, 3, 32, 224, 224), "16x112x112": (4, 3, 16, 112, 112)}
 """Clips of one step: (batch, colors, frames, height, width)."""
 MAX_DIFFERENCE = {"float32": 1e-5, "bfloat16": 5e-2}
-"""Largest believable distance from torchvision's float32 gradients, see `gradient_difference`."""
+"""Tolerance of the gradients against torchvision's float32 gradients, see `gradient_difference`."""
 
 
 class Trainer:
-    """One model, its optimizer and the clips that it learns from."""
+    """A model, its optimizer and its training clips."""
 
     def __init__(self, system: str, dtype: str, shape: str) -> None:
         torch.manual_seed(0)
         self.clips = torch.randn(SHAPES[shape])
         self.targets = torch.randint(TINY.num_classes, (len(self.clips),))
         self.dtype = dtype
-        # In eval mode both do exactly what they do in training but for dropout and drop path. The grids of
-        # 112 pixels are smaller than a window, where torchvision looks its biases up otherwise.
+        # In eval mode both models only omit dropout and drop path. At 112 pixels, grids are smaller than a
+        # window, and torchvision then reads other bias entries; `sliced_bias` does the same.
         model = VideoSwin(TINY.replace(sliced_bias=True), attention=recompute_attention)
         self.model: nn.Module = as_trained(model).eval()
         if system == "torchvision":
@@ -60,7 +60,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
 
     def step(self) -> None:
-        """Learn from the clips."""
+        """Run one training step."""
         self.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -71,7 +71,7 @@ class Trainer:
         F.cross_entropy(logits.float(), self.targets).backward()
 
     def gradients(self) -> dict[str, Tensor]:
-        """The gradient of every parameter, by torchvision's names; they are cleared."""
+        """Return the gradient of every parameter by torchvision's names, and clear the gradients."""
         self.backward()
         found = {
             torchvision_name(name): parameter.grad.clone()
@@ -83,7 +83,7 @@ class Trainer:
 
 
 def compare(shape: str, rounds: int) -> list[dict[str, Any]]:
-    """One row of figures for each data type and system; SystemExit if their gradients differ."""
+    """Return a row of measurements for each dtype and system; SystemExit if their gradients differ."""
     rows: list[dict[str, Any]] = []
     reference: dict[str, Tensor] = {}
     for dtype in DTYPES:
@@ -92,7 +92,7 @@ def compare(shape: str, rounds: int) -> list[dict[str, Any]]:
         reference = reference or gradients["torchvision"]
         differences = {system: gradient_difference(gradients[system], reference) for system in SYSTEMS}
         if not all(difference < MAX_DIFFERENCE[dtype] for difference in differences.values()):
-            raise SystemExit(f"{shape} {dtype} gradients differ: {differences}; no time is worth that")
+            raise SystemExit(f"{shape} {dtype} gradients differ: {differences}; timing stopped")
         del gradients
         passes = {system: trainer.step for system, trainer in trainers.items()}
         for one_pass in passes.values():
@@ -114,14 +114,14 @@ def compare(shape: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def gradient_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """|ours - theirs| / |theirs|, in the Euclidean norm over all parameters together."""
+    """Return |ours - theirs| / |theirs| in the Euclidean norm over all parameters."""
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     apart = sum(float((ours[name] - theirs[name]).square().sum()) for name in theirs)
     return (apart / sum(float(gradient.square().sum()) for gradient in theirs.values())) ** 0.5
 
 
 def memory(system: str, dtype: str, shape: str) -> dict[str, int]:
-    """Resident memory of this process at its highest (MiB), and how much of it two steps added."""
+    """Return the peak resident memory of this process and its increase by two steps, in MiB."""
     trainer = Trainer(system, dtype, shape)
     peak, added = peak_and_added_mib(lambda: (trainer.step(), trainer.step()))
     return {"peak_mib": peak, "peak_mib_added_by_steps": added}
