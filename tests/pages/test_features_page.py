@@ -1,21 +1,14 @@
 """docs/features.md is run as it stands, on videos of three camera movements."""
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from videoswin.cli import commands
+from tests.pages.conftest import run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
-
-
-def run(command: str) -> int:
-    with pytest.raises(SystemExit) as exit:
-        commands.main(shlex.split(command)[1:])
-    return int(exit.value.code or 0)
 
 
 def test_the_page_runs(

@@ -2,26 +2,19 @@
 
 import json
 import re
-import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.analysis.conftest import MOVEMENTS
+from tests.pages.conftest import run
 from videoswin.analysis.timeline import THRESHOLD
-from videoswin.cli import commands
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "timeline.md").read_text(encoding="utf-8")
 REDUCED = "--epochs 1 --workers 0 --set schedule.warmup_epochs=0"
 """Appended to the training command."""
-
-
-def run(command: str) -> int:
-    with pytest.raises(SystemExit) as exit:
-        commands.main(shlex.split(command)[1:])
-    return int(exit.value.code or 0)
 
 
 def test_the_page_runs(
