@@ -83,9 +83,9 @@ def test_a_frame_is_listed_before_it_is_decoded(make_video: MakeVideo) -> None:
     with VideoStream(make_video("v.mp4", 150, b_frames=2), ahead_seconds=5.0) as stream:
         assert stream.lists_ahead
         for frame in stream:
-            first, times, horizon = stream.listed
+            first, times = stream.listed
             assert first <= frame.index < first + len(times)
-            assert stream.has_ended or horizon >= frame.seconds + 4.0
+            assert stream.has_ended or stream.horizon >= frame.seconds + 4.0
         assert stream.num_frames == 150
 
 

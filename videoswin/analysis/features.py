@@ -22,10 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from videoswin._errors import InputError, VideoError
-from videoswin._files import replacing
-from videoswin._progress import Progress
+from videoswin._files import replacing, write_text
 from videoswin._text import dump_json, plural, printable
-from videoswin.analysis.files import fingerprint_of, unique_stems
+from videoswin.analysis.files import VideoPosition, fingerprint_of, identity_of, unique_stems
 from videoswin.analysis.timeline import read_ahead
 from videoswin.analysis.windows import seconds_ahead, sliding_windows
 from videoswin.inference.backends.pytorch import PyTorchBackend
@@ -289,32 +288,32 @@ def save_all_features(
     """
     paths = list(paths)
     out.mkdir(parents=True, exist_ok=True)
+    identity = identity_of(predictor) | {"settings": {"stride": stride, "fps": fps}}
     for path, stem in zip(paths, unique_stems(paths), strict=True):
         try:
-            yield _save_one(path, predictor, out / stem, format, stride, fps, progress)
+            yield _save_one(path, predictor, out / stem, format, stride, fps, progress, identity)
         except VideoError as error:
             yield error
 
 
 def _save_one(
-    path: str, predictor: Predictor, stem: Path, format: str, stride: int, fps: float, progress: bool
+    path: str,
+    predictor: Predictor,
+    stem: Path,
+    format: str,
+    stride: int,
+    fps: float,
+    progress: bool,
+    identity: Mapping[str, Any],
 ) -> SavedFeatures:
-    with VideoStream(path, limits=predictor.limits) as stream:
-        duration = stream.stated_seconds
-    fingerprint = fingerprint_of(path, predictor, {"stride": stride, "fps": fps})
+    position = VideoPosition(path, predictor.limits, shown=progress)
+    fingerprint = fingerprint_of(path, identity)
     file = stem.with_name(f"{stem.name}.{format}")
     metadata = _read_metadata(file)
     if metadata.get("fingerprint") == fingerprint:
         return SavedFeatures(path, file, metadata, False)
-    total = None if duration is None else round(duration)
-    with Progress(Path(path).name, total, "video seconds", shown=progress) as bar:
-        found = extract(
-            path,
-            predictor,
-            stride=stride,
-            fps=fps,
-            on_window=lambda end: bar.advance_to(min(int(end), total or int(end))),
-        )
+    with position:
+        found = extract(path, predictor, stride=stride, fps=fps, on_window=position.advance_to)
     found = dataclasses.replace(found, fingerprint=fingerprint)
     save_features(found, stem, format)
     write_configs(found, stem.parent, format)
@@ -357,7 +356,6 @@ model = dict(projection=dict(in_channels={channels}))
     }
     paths = []
     for name, text in texts.items():
-        with replacing(folder / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
         paths.append(folder / name)
     return paths

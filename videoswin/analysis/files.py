@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from videoswin._errors import VideoError
-from videoswin._files import replacing
+from videoswin._files import write_text
 from videoswin._progress import Progress
 from videoswin._text import BAR_WIDTH, draw_bar, dump_json, printable
 from videoswin.analysis.page import format_seconds
@@ -26,6 +26,7 @@ from videoswin.analysis.writers import csv_text, save
 from videoswin.inference.backends import Backend
 from videoswin.inference.backends.pytorch import PyTorchBackend
 from videoswin.inference.predictor import Predictor
+from videoswin.video.limits import ReadLimits
 from videoswin.video.stream import VideoStream
 
 _NOT_IN_END: Final = ("format", "version", "fingerprint", "files")
@@ -108,11 +109,12 @@ def save_timelines(
     out.mkdir(parents=True, exist_ok=True)
     others = [name for name in dict.fromkeys(formats) if name != "json"]
     report = on_event or (lambda event: None)
+    identity = identity_of(predictor) | {"settings": {**settings, "formats": others}}
     saved = []
     for path, stem in zip(paths, unique_stems(paths), strict=True):
         report({"type": "start", "path": path, "model": predictor.name, "protocol": predictor.protocol})
         try:
-            result = _save_one(path, predictor, out / stem, others, progress, report, settings)
+            result = _save_one(path, predictor, out / stem, others, progress, report, settings, identity)
         except VideoError as error:
             report({"type": "error", "path": path, "error": error.reason})
             yield error
@@ -123,9 +125,8 @@ def save_timelines(
         report({"type": "end"} | facts | {"path": path, "segments": len(result.segments)})
         saved.append(result)
         yield result
-    with replacing(out / COMBINED_CSV) as partial:
-        text = csv_text([(os.path.relpath(each.path, out), each.segments) for each in saved])
-        partial.write_text(text, encoding="utf-8", newline="\n")
+    text = csv_text([(os.path.relpath(each.path, out), each.segments) for each in saved])
+    write_text(out / COMBINED_CSV, text)
 
 
 def _save_one(
@@ -136,25 +137,21 @@ def _save_one(
     progress: bool,
     report: Callable[[dict[str, Any]], None],
     settings: Mapping[str, Any],
+    identity: Mapping[str, Any],
 ) -> SavedTimeline:
-    with VideoStream(path, limits=predictor.limits) as stream:
-        duration = stream.stated_seconds
-    fingerprint = fingerprint_of(path, predictor, {**settings, "formats": list(formats)})
+    position = VideoPosition(path, predictor.limits, shown=progress)
+    fingerprint = fingerprint_of(path, identity)
     json_file = stem.with_name(f"{stem.name}.timeline.json")
     if (content := _finished(json_file, fingerprint)) is not None:
         return SavedTimeline(path, tuple(stem.with_name(name) for name in content["files"]), content, False)
     part = stem.with_name(f".{stem.name}.windows.part")
     known = _read_windows(part, fingerprint)
-    total = None if duration is None else round(duration)
-    with (
-        Progress(Path(path).name, total, "video seconds", shown=progress) as bar,
-        _WindowFile(part, fingerprint, known) as file,
-    ):
+    with position, _WindowFile(part, fingerprint, known) as file:
 
         def on_window(scores: WindowScores) -> None:
             file.append(scores)
             report({"type": "window", "path": path} | scores.to_dict(predictor.labels))
-            bar.advance_to(min(int(scores.end_seconds), total or int(scores.end_seconds)))
+            position.advance_to(scores.end_seconds)
 
         result = timeline(path, predictor, known=known, on_window=on_window, **settings)
     files = save(result, stem, formats)
@@ -162,30 +159,62 @@ def _save_one(
     names = [file.name for file in files] + [json_file.name]
     content = result.to_dict() | {"fingerprint": fingerprint, "files": names}
     content["path"] = os.path.relpath(path, stem.parent)
-    with replacing(json_file) as partial:
-        partial.write_text(dump_json(content, indent=2) + "\n", encoding="utf-8")
+    write_text(json_file, dump_json(content, indent=2) + "\n")
     part.unlink(missing_ok=True)
     return SavedTimeline(path, (*files, json_file), content, True)
 
 
-def fingerprint_of(path: str, predictor: Predictor, settings: Mapping[str, Any]) -> str:
-    """Return a digest of everything that determines a result: the file, the model and the settings.
+class VideoPosition:
+    """Progress of the work on one video, in seconds of the video; a context manager."""
 
-    Args:
-        path: Video file; its absolute path, size and modification time are included.
-        predictor: Model and views; its weights, clip and views are included.
-        settings: Further settings, as values for JSON.
-    """
-    status = os.stat(path)
-    identity = {
-        "file": [os.path.abspath(path), status.st_size, status.st_mtime_ns],
+    def __init__(self, path: str, limits: ReadLimits, *, shown: bool) -> None:
+        """Read the duration that a video states.
+
+        Args:
+            path: Video file.
+            limits: Limits on the cost of reading.
+            shown: False to print nothing.
+
+        Raises:
+            VideoError: The video cannot be read.
+        """
+        with VideoStream(path, limits=limits) as stream:
+            stated = stream.stated_seconds
+        self._total = None if stated is None else round(stated)
+        self._bar = Progress(Path(path).name, self._total, "video seconds", shown=shown)
+
+    def advance_to(self, seconds: float) -> None:
+        """Set the position; no further than the stated duration, which may be too short."""
+        self._bar.advance_to(min(int(seconds), self._total or int(seconds)))
+
+    def __enter__(self) -> VideoPosition:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
+
+
+def identity_of(predictor: Predictor) -> dict[str, Any]:
+    """Return what determines the scores of a predictor, as values for JSON. All weights are read for it."""
+    return {
         "model": predictor.name,
         "weights": _weights_digest(predictor.backend),
         "clip": predictor.clip.to_dict(),
         "views": predictor.views.to_dict(),
-        "settings": dict(settings),
     }
-    return hashlib.sha256(dump_json(identity).encode()).hexdigest()
+
+
+def fingerprint_of(path: str, identity: Mapping[str, Any]) -> str:
+    """Return a digest of everything that determines a result.
+
+    Args:
+        path: Video file; its absolute path, size and modification time are included.
+        identity: Result of `identity_of` with the settings, as values for JSON.
+    """
+    status = os.stat(path)
+    file = [os.path.abspath(path), status.st_size, status.st_mtime_ns]
+    return hashlib.sha256(dump_json({"file": file, **identity}).encode()).hexdigest()
 
 
 def _weights_digest(backend: Backend) -> str:

@@ -121,18 +121,22 @@ class _Planner:
     @property
     def first_kept(self) -> int:
         """The first frame that a window which is not planned yet may need."""
-        first, times, horizon = self._stream.listed
-        start = min(self._number * self._hop, horizon - self._window)
+        first, times = self._stream.listed
+        start = min(self._number * self._hop, self._stream.horizon - self._window)
         return first + int(np.searchsorted(times, start)) - 1
 
     def plans(self) -> Iterator[_Plan]:
         """Yield the plans of the windows that can be planned now."""
         if self._is_done:
             return
-        first, times, horizon = self._stream.listed
         slack = tolerance(self._stream.fps)
+        limit = self._stream.horizon - slack
+        # Checked before the times are copied, because this is called for every frame.
+        if not self._stream.has_ended and self._number * self._hop + self._window > limit:
+            return
+        first, times = self._stream.listed
         if not self._stream.has_ended:
-            while (start := self._number * self._hop) + self._window <= horizon - slack:
+            while (start := self._number * self._hop) + self._window <= limit:
                 self._number += 1
                 yield self._plan_window(start, start + self._window, first, times)
             return

@@ -19,7 +19,7 @@ from typing import Final
 from xml.sax.saxutils import quoteattr
 
 from videoswin._errors import InputError
-from videoswin._files import replacing
+from videoswin._files import write_text
 from videoswin._text import csv_cell, did_you_mean, dump_json, printable
 from videoswin.analysis.page import to_html
 from videoswin.analysis.timeline import Segment, Timeline
@@ -233,8 +233,7 @@ def save(timeline: Timeline, stem: Path, formats: Sequence[str]) -> list[Path]:
     for name in formats:
         for suffix, text in WRITERS[name](timeline).items():
             path = stem.with_name(stem.name + suffix)
-            with replacing(path) as partial:
-                partial.write_text(text, encoding="utf-8", newline="\n")
+            write_text(path, text)
             files.append(path)
     return files
 

@@ -144,10 +144,14 @@ class VideoStream:
         return self._listing.has_ended
 
     @property
-    def listed(self) -> tuple[int, NDArray[np.float64], float]:
-        """The number of the first listed frame that is remembered, the display times of all listed frames
-        from it, and the time up to which all frames are listed."""
-        return self._listing.first, np.array(self._listing.times), self._listing.horizon
+    def horizon(self) -> float:
+        """The time in seconds up to which all frames are listed."""
+        return self._listing.horizon
+
+    @property
+    def listed(self) -> tuple[int, NDArray[np.float64]]:
+        """The number of the first listed frame that is remembered, and the display times of all from it."""
+        return self._listing.first, np.array(self._listing.times)
 
     @property
     def damage(self) -> str | None:

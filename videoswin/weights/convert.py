@@ -247,7 +247,7 @@ def describe_gaps(weights: Mapping[str, Tensor], config: VideoSwinConfig) -> str
 
     A model without any head is complete.
     """
-    # A module is created for each block, so the number of blocks must not be made up.
+    # A module is created for each block, so a file must have the tensors of all of its blocks.
     if len(weights) < 6 * (blocks := sum(config.depths)):
         return f"{blocks} blocks have 13 tensors each, got only {len(weights)} tensors"
     expected = dict(parameter_shapes(config))
