@@ -283,8 +283,8 @@ class RgbConverter:
 
     substitution: str | None = None
     """Unsupported color matrix and the one used instead; None if all matrices were supported."""
-    hdr: str | None = None
-    """HDR transfer function of the frames so far, "PQ" or "HLG"; None if they are SDR."""
+    notes: tuple[str, ...] = ()
+    """Properties of the frames so far that may reduce accuracy: that they are HDR."""
     _graph: Graph | None = None
     _graph_for: tuple[object, ...] | None = None
     _size: str | None = None
@@ -320,7 +320,8 @@ class RgbConverter:
 
     def _make_graph(self, frame: VideoFrame) -> Graph:
         self._size = self._size or f"{frame.width}:{frame.height}"
-        self.hdr = self.hdr or _HDR_TRANSFERS.get(int(frame.color_trc))
+        if (hdr := _HDR_TRANSFERS.get(int(frame.color_trc))) and not self.notes:
+            self.notes = (f"colors look flat, because HDR ({hdr}) is not tone-mapped",)
         filters = [("scale", f"{self._size}:flags=bicubic")]
         if frame.colorspace == _YCGCO:
             # The scaler rejects this matrix even without a conversion, so it is relabeled.

@@ -270,8 +270,7 @@ class _VideoFile(VideoReader):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        hdr = self._to_rgb.hdr
-        return (f"colors look flat, because HDR ({hdr}) is not tone-mapped",) if hdr else ()
+        return self._to_rgb.notes
 
     def _open(self) -> None:
         self._container, self._streams = ffmpeg.open_container(self.path, self._budget, self._stream_index)

@@ -172,8 +172,7 @@ class VideoStream:
     @property
     def notes(self) -> tuple[str, ...]:
         """Properties of the file that are no damage but may reduce accuracy, such as HDR."""
-        hdr = self._to_rgb.hdr
-        return (f"colors look flat, because HDR ({hdr}) is not tone-mapped",) if hdr else ()
+        return self._to_rgb.notes
 
     def rgb(self, frame: StreamFrame) -> Tensor:
         """Convert a frame to upright uint8 RGB (H, W, 3).
